@@ -1,0 +1,58 @@
+"""``python -m bundle COMMAND``: what is not a MONAI workflow."""
+
+from __future__ import annotations
+
+import sys
+
+import fire
+
+from bundle import console
+from bundle.data import check_data as check
+from bundle.data import simulate_dataset
+from bundle.evaluation import compare as compare_runs
+
+
+def simulate(output_dir: str, patients: int = 12, scans: int = 2, seed: int = 0) -> None:
+    """Write a simulated 3D TRUS data set with labels, landmarks and a datalist.
+
+    Args:
+        output_dir: new folder for the data set.
+        patients: number of patients, each with an anatomy of its own.
+        scans: scans per patient, deformed against each other.
+        seed: the same seed gives the same data.
+    """
+    print("simulated data:", simulate_dataset(output_dir, patients=patients, scans=scans, seed=seed))
+
+
+def check_data(dataset_dir: str, datalist: str | None = None, pairing: str = "paired") -> None:
+    """Print what would be used of a data set, and every problem at once.
+
+    Args:
+        dataset_dir: folder of images.
+        datalist: JSON with training, validation and test lists; without it the folder's layout is read.
+        pairing: for paired folders, 'paired', 'fixed' or 'moving'.
+    """
+    report = check(dataset_dir, datalist, pairing=pairing)
+    print(report)
+    if report.problems:
+        sys.exit(1)
+
+
+def compare(results: str) -> None:
+    """Print a table of several inference runs over the same pairs.
+
+    Args:
+        results: output folders, separated by commas.
+    """
+    folders = results.split(",") if isinstance(results, str) else list(results)
+    print(compare_runs(folders))
+
+
+def main() -> None:
+    """Run a command of this package."""
+    console.setup()
+    fire.Fire({"check_data": check_data, "compare": compare, "simulate": simulate}, name="python -m bundle")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,340 @@
+"""Check of a data set before it is used: what is in it, and every problem at once."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.transforms import LoadImage
+
+from bundle.data.datalist import FRACTIONS, LIMITS, survey
+from bundle.data.entries import Sections
+
+WIDTH = 120
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What one image or label file holds: size, spacing (mm; pixels of a PNG), orientation and values."""
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    orientation: str
+    channels: int
+    values: tuple[float, ...]  # lowest and highest intensity of an image, values of a label
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Distance between voxels along each axis."""
+        return tuple(_spacing(self.affine).tolist())
+
+
+@dataclass
+class Report:
+    """Result of :func:`check_data`; ``str(report)`` is the table to print, ``problems`` is empty when all is well."""
+
+    dataset_dir: Path
+    sections: Sections = field(default_factory=dict)
+    facts: dict[str, FileFacts] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The table, 120 columns wide; problems follow, one line each."""
+        lines = [f"data set {self.dataset_dir}"]
+        if self.sections:
+            lines += ["", *_table(self._section_rows())]
+        if self.facts:
+            lines += ["", *_table(self._file_rows())]
+        if not self.problems:
+            return [*lines, "", "no problems"]
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        return [*lines, "", count, *(f"  - {problem}" for problem in self.problems)]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def _section_rows(self) -> Iterator[Sequence[str]]:
+        """Pairs of each section, their patients, images, and how many pairs have both labels, masks, landmarks."""
+        kinds = ("label", "mask", "landmarks")
+        yield ("section", "pairs", "patients", "images", "with labels", "with masks", "with landmarks")
+        for section, pairs in self.sections.items():
+            patients = {patient for pair in pairs for patient in pair["patient"]}
+            images = {pair[f"{side}_image"] for pair in pairs for side in ("fixed", "moving")}
+            both = [sum(f"fixed_{kind}" in pair and f"moving_{kind}" in pair for pair in pairs) for kind in kinds]
+            yield (section, *(str(count) for count in (len(pairs), len(patients), len(images), *both)))
+
+    def _file_rows(self) -> Iterator[Sequence[str]]:
+        """Sizes and values of the images, labels and masks; fixed and moving ones in one row when they are shared."""
+        yield ("files", "count", "shape", "spacing (mm)", "orientation", "values")
+        for kind in ("image", "label", "mask"):
+            fixed, moving = (
+                {
+                    path: None
+                    for pairs in self.sections.values()
+                    for pair in pairs
+                    if (path := pair.get(f"{side}_{kind}"))
+                }
+                for side in ("fixed", "moving")
+            )
+            groups = {f"fixed {kind}s": fixed, f"moving {kind}s": moving}
+            for name, paths in ({f"{kind}s": fixed | moving} if fixed.keys() & moving.keys() else groups).items():
+                facts = [self.facts[path] for path in paths if path in self.facts]
+                if facts:
+                    values = _intensities(facts) if kind == "image" else _structures(facts)
+                    orientations = Counter(fact.orientation for fact in facts)
+                    yield (
+                        name,
+                        str(len(facts)),
+                        _ranges([fact.shape for fact in facts]),
+                        _ranges([fact.spacing for fact in facts]),
+                        _first([f"{name} ({count})" for name, count in orientations.most_common()], 2),
+                        values,
+                    )
+
+
+def check_data(
+    dataset_dir: str | Path,
+    datalist: str | Path | None = None,
+    *,
+    pairing: str = "paired",
+    fractions: Sequence[float] = FRACTIONS,
+    limits: Mapping[str, int | None] = LIMITS,
+    seed: int = 0,
+    spatial_dims: int = 3,
+) -> Report:
+    """Open every file that the pairs of a data set name, once.
+
+    Args:
+        dataset_dir: folder of the data set.
+        datalist: as the other options in :func:`bundle.data.datalist.read_datalist`.
+        pairing: see there.
+        fractions: see there.
+        limits: see there.
+        seed: see there.
+        spatial_dims: 3 for volumes, 2 for planar images.
+
+    Returns:
+        What is there, and the problems; nothing raises for bad data.
+    """
+    report = Report(Path(dataset_dir).expanduser().absolute())
+    options: dict[str, Any] = {"pairing": pairing, "fractions": fractions, "limits": limits, "seed": seed}
+    try:
+        report.sections, report.problems = survey(dataset_dir, datalist, **options)
+    except (ValueError, FileNotFoundError) as error:
+        report.problems = [str(error)]
+        return report
+    _check_images(report, spatial_dims)
+    _check_labels(report, spatial_dims)
+    if not any(report.sections.values()):
+        report.problems.append("no pairs in the data set; list some, or arrange the images as the README says")
+    return report
+
+
+def _check_images(report: Report, spatial_dims: int) -> None:
+    pairs = [pair for pairs in report.sections.values() for pair in pairs]
+    for path in dict.fromkeys(pair[f"{side}_image"] for pair in pairs for side in ("fixed", "moving")):
+        loaded = _load(path, report)
+        if loaded is not None:
+            array, affine = loaded
+            found = image_problems(array, affine, _name(path, report), spatial_dims)
+            report.problems += found
+            if not found:
+                report.facts[path] = _facts(array, affine, (float(array.min()), float(array.max())))
+
+
+def _check_labels(report: Report, spatial_dims: int) -> None:
+    """Labels and masks, each against the image it belongs to."""
+    pairs = [pair for pairs in report.sections.values() for pair in pairs]
+    owners = {
+        pair[f"{side}_{kind}"]: pair[f"{side}_image"]
+        for kind in ("label", "mask")
+        for pair in pairs
+        for side in ("fixed", "moving")
+        if f"{side}_{kind}" in pair
+    }
+    for path, image in owners.items():
+        loaded = _load(path, report)
+        if loaded is not None:
+            array, affine = loaded
+            found = label_problems(array, affine, _name(path, report), report.facts.get(image), spatial_dims)
+            report.problems += found
+            if not found:
+                report.facts[path] = _facts(array, affine, tuple(np.unique(array).tolist()))
+
+
+def image_problems(array: np.ndarray, affine: np.ndarray, name: str, spatial_dims: int = 3) -> list[str]:
+    """What makes an image unfit for registration.
+
+    Args:
+        array: ``(channels, *shape)``, intensities; one channel is expected. A tensor on the CPU will do.
+        affine: voxel -> world, homogeneous, of ``spatial_dims`` axes or more.
+        name: how messages call the image.
+        spatial_dims: 3 for volumes, 2 for planar images.
+
+    Returns:
+        Problems, one line each; none when the image is fit.
+    """
+    array, affine = np.asarray(array), np.asarray(affine, dtype=float)
+    problems = _shape_problems(array, name, spatial_dims)
+    if array.ndim == spatial_dims + 1 and array.shape[0] > 1:
+        what = (
+            f"a {array.ndim}-D image of {array.shape[0]} volumes (a time series?)" if spatial_dims == 3 else "colours"
+        )
+        problems.append(
+            f"{name}: {what}, expected one channel; extract one {'volume' if spatial_dims == 3 else 'channel'}"
+        )
+    if array.size:
+        bad = array.size - int(np.isfinite(array).sum())
+        if bad:
+            problems.append(f"{name}: {bad} of {array.size} values are NaN or infinite; replace them with numbers")
+        elif array.min() == array.max():
+            what = "empty" if array.flat[0] == 0 else "constant"
+            problems.append(f"{name}: {what} image, every value is {array.flat[0]:g}; leave it out")
+    return problems + _affine_problems(affine, name, spatial_dims)
+
+
+def label_problems(
+    array: np.ndarray, affine: np.ndarray, name: str, image: FileFacts | None = None, spatial_dims: int = 3
+) -> list[str]:
+    """What makes a label (or mask) unfit.
+
+    Args:
+        array: ``(channels, *shape)``: one channel of whole numbers, or one structure per channel.
+        affine: voxel -> world, homogeneous.
+        name: how messages call the label.
+        image: the image it belongs to; None when that could not be read.
+        spatial_dims: 3 for volumes, 2 for planar images.
+
+    Returns:
+        Problems, one line each; none when the label is fit. Single empty structures are no problem.
+    """
+    array, affine = np.asarray(array), np.asarray(affine, dtype=float)
+    problems = _shape_problems(array, name, spatial_dims)
+    if array.size:
+        if not np.isfinite(array).all():
+            problems.append(f"{name}: the label has NaN or infinite values; labels are whole numbers")
+        elif (array != np.round(array)).any():
+            problems.append(
+                f"{name}: the label has fractions; labels are whole numbers (was it interpolated linearly?)"
+            )
+        elif not array.any():
+            problems.append(f"{name}: the label is empty, every value is 0; leave it out")
+    problems += _affine_problems(affine, name, spatial_dims)
+    if image is None or problems:
+        return problems
+    if array.shape[1:] != image.shape:
+        return [
+            f"{name}: the label is {_size(array.shape[1:])} and its image {_size(image.shape)}; they share one grid"
+        ]
+    corners = np.array(list(itertools.product(*((0, size - 1) for size in image.shape))))
+    shift = corners @ (affine - image.affine)[:spatial_dims, :spatial_dims].T
+    shift += (affine - image.affine)[:spatial_dims, -1]
+    if np.linalg.norm(shift, axis=1).max() > 0.5 * min(image.spacing):
+        problems.append(
+            f"{name}: the label's affine is not its image's (grid corners lie up to "
+            f"{np.linalg.norm(shift, axis=1).max():.3g} mm apart); copy the image's header"
+        )
+    return problems
+
+
+def _shape_problems(array: np.ndarray, name: str, spatial_dims: int) -> list[str]:
+    shape = array.shape[1:]
+    if len(shape) != spatial_dims:
+        return [f"{name}: a {len(shape)}-D image ({_size(shape)}), expected {spatial_dims}-D"]
+    if min(array.shape) == 0:
+        return [f"{name}: no voxels ({_size(shape)})"]
+    if min(shape) == 1:
+        return [f"{name}: one voxel thick ({_size(shape)}), expected a {spatial_dims}-D image"]
+    return []
+
+
+def _affine_problems(affine: np.ndarray, name: str, spatial_dims: int) -> list[str]:
+    if affine.ndim != 2 or affine.shape[0] != affine.shape[1] or affine.shape[0] <= spatial_dims:
+        return [f"{name}: affine of size {_size(affine.shape)}, expected {spatial_dims + 1} x {spatial_dims + 1}"]
+    if not np.isfinite(affine).all():
+        return [f"{name}: the affine has NaN or infinite values; correct the header"]
+    axes, spacing = affine[:spatial_dims, :spatial_dims], _spacing(affine)[:spatial_dims]
+    if (spacing == 0).any():
+        return [f"{name}: spacing {' x '.join(f'{s:g}' for s in spacing)}, expected more than 0; correct the header"]
+    # Volume spanned by the unit axes: 1 when they are orthogonal, 0 when one lies in the plane of the others.
+    if abs(np.linalg.det(axes / spacing)) < 1e-3:
+        return [f"{name}: singular affine, two axes point the same way; correct the header"]
+    return []
+
+
+def _spacing(affine: np.ndarray) -> np.ndarray:
+    """Length of the columns of an affine, one per axis."""
+    return np.linalg.norm(affine[:-1, :-1], axis=0)
+
+
+def _load(path: str, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
+    """Array, channel first, and affine of a file; None when it cannot be read, which the report then says."""
+    if not Path(path).exists():
+        return None  # among the problems already
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            image = LoadImage(image_only=True, ensure_channel_first=True)(path)
+        except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error, RuntimeError ...
+            # ITK begins with the place in its source; the reason follows.
+            reason = " ".join(re.sub(r"\S+\.[ch]xx:\d+:", "", str(error)).split()) or type(error).__name__
+            report.problems.append(f"{_name(path, report)}: cannot be read, damaged or not an image ({reason[:160]})")
+            return None
+    if any("more than one DICOM series" in str(warning.message) for warning in caught):
+        report.problems.append(f"{_name(path, report)}: more than one DICOM series; keep each in a folder of its own")
+    return np.asarray(image), np.asarray(image.affine, dtype=float)
+
+
+def _facts(array: np.ndarray, affine: np.ndarray, values: tuple[float, ...]) -> FileFacts:
+    dims = array.ndim - 1
+    used = affine[np.ix_([*range(dims), -1], [*range(dims), -1])]
+    orientation = "".join(nib.aff2axcodes(affine)) if dims == 3 else "-"
+    return FileFacts(array.shape[1:], used, orientation, array.shape[0], values)
+
+
+def _name(path: str, report: Report) -> str:
+    full = Path(path)
+    return str(full.relative_to(report.dataset_dir) if full.is_relative_to(report.dataset_dir) else full)
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _ranges(rows: Sequence[Sequence[float]]) -> str:
+    """Lowest-highest value along each axis: ``31-43 x 40-59 x 24-47``."""
+    if len({len(row) for row in rows}) > 1:
+        return "mixed dimensions"
+    axes = ((f"{min(axis):.3g}", f"{max(axis):.3g}") for axis in zip(*rows, strict=True))
+    return " x ".join(low if low == high else f"{low}-{high}" for low, high in axes)
+
+
+def _intensities(facts: Sequence[FileFacts]) -> str:
+    return f"{min(fact.values[0] for fact in facts):.4g} to {max(fact.values[-1] for fact in facts):.4g}"
+
+
+def _structures(facts: Sequence[FileFacts]) -> str:
+    """Values of integer labels, or number of channels of labels with one structure per channel."""
+    most, least = max(fact.channels for fact in facts), min(fact.channels for fact in facts)
+    if most > 1:
+        return f"{most} channels" if most == least else f"{least}-{most} channels"
+    return _first([f"{value:g}" for value in sorted({value for fact in facts for value in fact.values})], 6)
+
+
+def _first(items: Sequence[str], count: int) -> str:
+    return ", ".join(items[:count]) + (f", ... ({len(items)})" if len(items) > count else "")
+
+
+def _table(rows: Iterator[Sequence[str]]) -> list[str]:
+    """Rows of cells in columns."""
+    cells = [[cell[: WIDTH // 3] for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return ["  ".join(c.ljust(width) for c, width in zip(row, widths, strict=True)).rstrip()[:WIDTH] for row in cells]

@@ -1,0 +1,265 @@
+"""Data set layouts -> checked lists of pairs, split by patient, and back into a datalist file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from bundle.data.entries import (
+    PAIR_PATHS,
+    Pair,
+    Sections,
+    between_patients,
+    clean_section,
+    complete_patients,
+    identify,
+    leaks,
+    missing_files,
+)
+from bundle.data.layouts import (
+    PAIRINGS,
+    SECTIONS,
+    find_dataset_json,
+    folder_entries,
+    has_folders,
+    is_learn2reg,
+    learn2reg_sections,
+    read_json,
+    read_patients,
+)
+
+FRACTIONS = (0.7, 0.15, 0.15)
+LIMITS: Mapping[str, int | None] = MappingProxyType({"training": None, "validation": 16, "test": 32})
+
+
+def read_datalist(
+    dataset_dir: str | Path,
+    datalist: str | Path | None = None,
+    *,
+    pairing: str = "paired",
+    fractions: Sequence[float] = FRACTIONS,
+    limits: Mapping[str, int | None] = LIMITS,
+    seed: int = 0,
+) -> Sections:
+    """Read a data set into lists of pairs.
+
+    Single images form ordered pairs (moving, fixed) of different patients of one section. Without a datalist the
+    folders say what there is (DeepReg's, else a Learn2Reg dataset JSON), and folders are split by patient.
+
+    Args:
+        dataset_dir: folder of the data set; relative paths of a datalist start here.
+        datalist: JSON with the lists ``training``, ``validation`` and ``test`` in MONAI's style, or Learn2Reg's.
+        pairing: for folders of fixed and moving images: ``paired`` (moving -> fixed of the same name), ``fixed`` or
+            ``moving`` (only these images, between patients).
+        fractions: share of the patients in training, validation and test, where the folders are split.
+        limits: most pairs sampled from the single images of a section; None or no key: all ordered pairs.
+        seed: seed of the split and of the sampling.
+
+    Returns:
+        Pairs of each section: absolute paths ``fixed_image`` and ``moving_image``, where given ``fixed_label``,
+        ``moving_label``, ``*_mask``, ``*_landmarks``, and always ``pair_id`` (unique, fit for a folder's name) and
+        ``patient`` (tuple of the patients involved). An image of unknown patient is a patient of its own.
+
+    Raises:
+        FileNotFoundError: when the folder or the datalist does not exist.
+        ValueError: on everything else that is wrong, all of it in one message.
+    """
+    sections, problems = survey(dataset_dir, datalist, pairing=pairing, fractions=fractions, limits=limits, seed=seed)
+    if len(problems) == 1:
+        raise ValueError(problems[0])
+    if problems:
+        raise ValueError("\n  ".join([f"{len(problems)} problems in the data set {dataset_dir}:", *problems]))
+    return sections
+
+
+def survey(
+    dataset_dir: str | Path,
+    datalist: str | Path | None = None,
+    *,
+    pairing: str = "paired",
+    fractions: Sequence[float] = FRACTIONS,
+    limits: Mapping[str, int | None] = LIMITS,
+    seed: int = 0,
+) -> tuple[Sections, list[str]]:
+    """Read a data set as far as it can be read; arguments and layout errors are those of :func:`read_datalist`.
+
+    Returns:
+        The pairs of each section, and the problems, one line each.
+    """
+    root = Path(dataset_dir).expanduser().absolute()
+    if not root.is_dir():
+        raise FileNotFoundError(f"dataset_dir is not a folder: {root}; give the folder that holds the images")
+    _check_options(pairing, fractions, limits)
+    problems: list[str] = []
+    patients = read_patients(root, problems)
+    if not datalist and has_folders(root):
+        listed: Mapping[str, Any] = _split(folder_entries(root, pairing, patients, problems), fractions, seed)
+    else:
+        listed = _listed_entries(_find(datalist, root) if datalist else find_dataset_json(root), root)
+    entries = {section: clean_section(section, listed.get(section, []), root, problems) for section in SECTIONS}
+    complete_patients(entries, patients, root)
+    problems += missing_files(entries) + leaks(entries)
+    sections: Sections = {}
+    for section in SECTIONS:
+        images = [entry for entry in entries[section] if "image" in entry]
+        sampled = between_patients(images, limits.get(section), random.Random(f"{seed}/{section}"))
+        if images and not sampled and limits.get(section) != 0:
+            problems.append(f"{section}: single images of one patient form no pair; pairs need two patients")
+        sections[section] = [entry for entry in entries[section] if "image" not in entry] + sampled
+    problems += identify(sections, root)
+    return sections, problems
+
+
+def _check_options(pairing: str, fractions: Sequence[float], limits: Mapping[str, int | None]) -> None:
+    if pairing not in PAIRINGS:
+        raise ValueError(f"pairing is {pairing!r}, expected one of {', '.join(PAIRINGS)}")
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(
+            f"fractions are {list(fractions)}, expected three shares ({', '.join(SECTIONS)}) that sum to 1"
+        )
+    for section, limit in limits.items():
+        if section not in SECTIONS or (limit is not None and limit < 0):
+            raise ValueError(f"limits has {section!r}: {limit}, expected {', '.join(SECTIONS)}: a number >= 0 or None")
+
+
+def _find(datalist: str | Path, root: Path) -> Path:
+    """A datalist's path is taken as it is, and else relative to the data set."""
+    path = Path(datalist).expanduser()
+    return path if path.is_file() or not (root / path).is_file() else root / path
+
+
+def _listed_entries(path: Path, root: Path) -> Mapping[str, Any]:
+    content = read_json(path)
+    if is_learn2reg(content):
+        return learn2reg_sections(content, root)
+    # A misspelt section would silently be left out: descriptive keys hold no list of objects.
+    unknown = [
+        key
+        for key, value in content.items()
+        if key not in SECTIONS and isinstance(value, list) and any(isinstance(entry, dict) for entry in value)
+    ]
+    if unknown or not any(section in content for section in SECTIONS):
+        found = ", ".join(map(repr, unknown or content)) or "nothing"
+        raise ValueError(f"datalist {path} has {found}, expected lists under {', '.join(SECTIONS)}")
+    return content
+
+
+def split_patients(patients: Iterable[str], fractions: Sequence[float], least: int, seed: int) -> dict[str, str]:
+    """Split patients at random into sections.
+
+    Args:
+        patients: patients; repetitions and order do not matter.
+        fractions: share of training, validation and test; a share of 0 leaves a section empty.
+        least: fewest patients of a section that is not empty. With too few patients for all sections, test is left
+            empty first, then validation.
+        seed: seed of the split.
+
+    Returns:
+        Section of each patient.
+
+    Raises:
+        ValueError: when there are too few patients for one section.
+    """
+    names = sorted(set(patients))
+    wanted = [section for section, fraction in zip(SECTIONS, fractions, strict=True) if fraction > 0]
+    while len(wanted) > 1 and len(names) < least * len(wanted):
+        wanted.pop()
+    if len(names) < least:
+        raise ValueError(f"{wanted[0]} has no pair: {len(names)} patient(s) found, its pairs need at least {least}")
+    random.Random(seed).shuffle(names)
+    total, sections = len(names), dict.fromkeys(names, wanted[0])
+    for before in range(len(wanted) - 1, 0, -1):
+        share = max(round(fractions[SECTIONS.index(wanted[before])] * total), least)
+        # The sections before this one keep the fewest patients they need.
+        for _ in range(min(share, len(names) - least * before)):
+            sections[names.pop()] = wanted[before]
+    return sections
+
+
+def _split(entries: list[Pair], fractions: Sequence[float], seed: int) -> dict[str, list[Pair]]:
+    """Entries of one patient each -> sections."""
+    least = 2 if any("image" in entry for entry in entries) else 1
+    section_of = split_patients((entry["patient"] for entry in entries), fractions, least, seed)
+    return {section: [e for e in entries if section_of[e["patient"]] == section] for section in SECTIONS}
+
+
+def write_datalist(
+    path: str | Path, sections: Mapping[str, Sequence[Mapping[str, Any]]], dataset_dir: str | Path
+) -> None:
+    """Write pairs as a datalist that :func:`read_datalist` reads back as the same pairs.
+
+    The file is written beside its place and then moved there: it is there as a whole or not at all.
+
+    Args:
+        path: the JSON file; its folder is made when needed.
+        sections: pairs of each section, as read.
+        dataset_dir: folder of the data set; paths below it are written relative to it.
+
+    Raises:
+        OSError: when the file cannot be written.
+    """
+    root, path = Path(dataset_dir).expanduser().absolute(), Path(path).expanduser()
+    lists = [
+        f"{json.dumps(section)}: [\n" + ",\n".join(json.dumps(_portable(pair, root)) for pair in pairs) + "\n]"
+        for section, pairs in sections.items()
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text("{\n" + ",\n".join(lists) + "\n}\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _portable(pair: Mapping[str, Any], root: Path) -> Pair:
+    """A pair with paths relative to the data set where they lie in it."""
+    inside = {key for key in PAIR_PATHS if key in pair and Path(pair[key]).is_relative_to(root)}
+    return {key: Path(value).relative_to(root).as_posix() if key in inside else value for key, value in pair.items()}
+
+
+def require(sections: Mapping[str, Sequence[Any]], *names: str) -> None:
+    """Refuse sections without pairs.
+
+    Args:
+        sections: pairs of each section.
+        names: sections that are needed.
+
+    Raises:
+        ValueError: when one of them has no pair.
+    """
+    empty = [name for name in names if not sections.get(name)]
+    if empty:
+        counts = ", ".join(f"{name} {len(pairs)}" for name, pairs in sections.items())
+        raise ValueError(
+            f"no {' and no '.join(empty)} pairs (found: {counts}); add them, or change fractions or limits"
+        )
+
+
+def select_pairs(sections: Mapping[str, Sequence[Pair]], section: str | None = None) -> list[Pair]:
+    """Pairs of one section, or of all of them.
+
+    Args:
+        sections: pairs of each section.
+        section: name of the section; None for all.
+
+    Returns:
+        At least one pair.
+
+    Raises:
+        ValueError: when there is no such section, or no pair in it.
+    """
+    if section is not None and section not in sections:
+        raise ValueError(f"no section {section!r}; expected one of {', '.join(sections)}, or none for all")
+    if section is not None:
+        require(sections, section)
+        return list(sections[section])
+    pairs = [pair for name in sections for pair in sections[name]]
+    if not pairs:
+        raise ValueError("the data set has no pairs; list some in the datalist")
+    return pairs

@@ -1,0 +1,225 @@
+"""Datalist entries: their keys, files, patients and names checked; pairs formed of single images."""
+
+from __future__ import annotations
+
+import random
+import re
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from bundle.data.layouts import KINDS, SECTIONS, stem
+
+Pair = dict[str, Any]
+Sections = dict[str, list[Pair]]
+
+PAIR_PATHS = tuple(f"{side}_{kind}" for kind in KINDS for side in ("fixed", "moving"))
+PAIR_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def clean_section(section: str, raw: Any, root: Path, problems: list[str]) -> list[Pair]:
+    """Entries of a section with absolute paths and patients as tuples.
+
+    Args:
+        section: name of the section, for messages.
+        raw: entries as they were read: pairs, single images, or paths of single images.
+        root: folder that relative paths start at.
+        problems: takes up what is wrong, one line each.
+
+    Returns:
+        The entries that have an image to go on with.
+    """
+    if not isinstance(raw, list):
+        problems.append(f"{section} is a {type(raw).__name__}, expected a list of entries")
+        return []
+    cleaned = (_clean(entry, f"{section}[{number}]", root, problems) for number, entry in enumerate(raw))
+    return [entry for entry in cleaned if entry is not None]
+
+
+def _clean(raw: Any, where: str, root: Path, problems: list[str]) -> Pair | None:
+    """One entry, or None when it has no image to go on with."""
+    raw = {"image": raw} if isinstance(raw, str) else raw
+    if not isinstance(raw, dict):
+        problems.append(f'{where} is a {type(raw).__name__}, expected an object such as {{"fixed_image": ...}}')
+        return None
+    single = "image" in raw
+    paths, names = (KINDS, ("patient",)) if single else (PAIR_PATHS, ("pair_id", "patient"))
+    given = {key: value for key, value in raw.items() if value is not None}
+    for key in given:
+        if key not in paths + names:
+            problems.append(f"{where}: unknown key {key!r}, known are {', '.join(paths + names)}")
+    absent = [key for key in (["image"] if single else ["moving_image", "fixed_image"]) if key not in given]
+    wrong = [key for key in paths if key in given and not (isinstance(given[key], str) and given[key])]
+    problems += [f"{where}: {key} is {given[key]!r}, expected the path of one file" for key in wrong]
+    if absent:
+        needs = "a pair needs moving_image and fixed_image, a single image the key image"
+        problems.append(f"{where}: no {' and no '.join(absent)}; {needs}")
+    if absent or wrong:
+        return None
+    return {key: str(root / given[key]) for key in paths if key in given} | _clean_names(given, names, where, problems)
+
+
+def _clean_names(given: Pair, names: tuple[str, ...], where: str, problems: list[str]) -> Pair:
+    """The entry's ``pair_id`` and ``patient``, as far as they are given and right."""
+    cleaned: Pair = {}
+    if "pair_id" in given and "pair_id" in names:
+        if isinstance(given["pair_id"], str) and PAIR_ID.fullmatch(given["pair_id"]):
+            cleaned["pair_id"] = given["pair_id"]
+        else:
+            rule = "expected a letter or digit, then letters, digits and . _ - (it names the pair's output folder)"
+            problems.append(f"{where}: pair_id is {given['pair_id']!r}, {rule}")
+    if "patient" in given:
+        value = given["patient"]
+        patients = value if isinstance(value, list) else [value]
+        single = "pair_id" not in names
+        named = patients and all(isinstance(patient, str | int) and str(patient) for patient in patients)
+        if not named or (single and len(patients) > 1):
+            expected = "one patient" if single else "a patient or a list of patients"
+            problems.append(f"{where}: patient is {value!r}, expected {expected}")
+        else:
+            cleaned["patient"] = tuple(dict.fromkeys(map(str, patients)))
+    return cleaned
+
+
+def missing_files(sections: Sections) -> list[str]:
+    """Files that do not exist, each named once.
+
+    Args:
+        sections: cleaned entries of each section.
+
+    Returns:
+        Problems, one line each.
+    """
+    first: dict[str, str] = {}
+    for section, entries in sections.items():
+        for entry in entries:
+            for key in (*KINDS, *PAIR_PATHS):
+                if key in entry:
+                    first.setdefault(entry[key], f"{section}: {key} not found: {entry[key]}")
+    return [problem for path, problem in first.items() if not Path(path).exists()]
+
+
+def complete_patients(sections: Sections, patients: Mapping[str, str], root: Path) -> None:
+    """Give every entry its patients: stated, else of ``patients.csv``, else each image is a patient of its own.
+
+    Such a patient is called by the image's file name, and by its path in the data set where images of other entries
+    have that file name too (``sub-01/t1``).
+
+    Args:
+        sections: cleaned entries of each section, changed in place.
+        patients: patient of each image by file name, as in ``patients.csv``.
+        root: folder of the data set.
+    """
+    unknown = [entry for entries in sections.values() for entry in entries if "patient" not in entry]
+    files: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for entry in unknown:
+        paths = _image_paths(entry)
+        for name in map(stem, paths):
+            files[name].add(frozenset(path for path in paths if stem(path) == name))
+    for entry in unknown:
+        names = [
+            patients.get(stem(path)) or (stem(path) if len(files[stem(path)]) == 1 else _path_name(path, root))
+            for path in _image_paths(entry)
+        ]
+        entry["patient"] = tuple(dict.fromkeys(names))
+
+
+def _image_paths(entry: Pair) -> list[str]:
+    return [entry[key] for key in ("image", "moving_image", "fixed_image") if key in entry]
+
+
+def _path_name(path: str, root: Path) -> str:
+    """Path in the data set without the file's suffix."""
+    full = Path(path)
+    return (full.relative_to(root) if full.is_relative_to(root) else full).with_name(stem(full)).as_posix()
+
+
+def leaks(sections: Sections) -> list[str]:
+    """Patients that are in more than one section.
+
+    Args:
+        sections: entries of each section, with their patients.
+
+    Returns:
+        Problems, one line each.
+    """
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for section, entries in sections.items():
+        for entry in entries:
+            for patient in entry["patient"]:
+                found[patient][section] = None
+    return [
+        f"patient {patient} is in {' and in '.join(places)}; move all images of a patient to one section (an image "
+        "that is meant to be shared, such as an atlas: state only the other image's patient)"
+        for patient, places in found.items()
+        if len(places) > 1
+    ]
+
+
+def between_patients(images: Sequence[Pair], limit: int | None, rng: random.Random) -> list[Pair]:
+    """Ordered pairs (moving, fixed) of images of different patients.
+
+    The pairs are numbered, with the images sorted by patient: moving image ``i`` has ``n - n_p(i)`` partners, those
+    before and those after its own patient's block. A sample draws numbers, so that no list of all pairs is made.
+
+    Args:
+        images: single images with ``image``, what belongs to it, and ``patient``.
+        limit: most pairs, drawn without replacement; None: all.
+        rng: random numbers of the draw.
+
+    Returns:
+        Pairs, without ``pair_id``.
+    """
+    images = sorted(images, key=lambda image: image["patient"])
+    patients = [image["patient"] for image in images]
+    blocks = [(bisect_left(patients, patient), bisect_right(patients, patient)) for patient in patients]
+    ends = list(accumulate(len(images) - (stop - start) for start, stop in blocks))
+    total = ends[-1] if ends else 0
+    chosen = range(total) if limit is None or limit >= total else sorted(rng.sample(range(total), limit))
+    pairs = []
+    for number in chosen:
+        moving = bisect_right(ends, number)
+        fixed = number - (ends[moving - 1] if moving else 0)
+        start, stop = blocks[moving]
+        pairs.append(_pair(images[moving], images[fixed if fixed < start else fixed + stop - start]))
+    return pairs
+
+
+def _pair(moving: Pair, fixed: Pair) -> Pair:
+    sides = (("fixed", fixed), ("moving", moving))
+    paths = {f"{side}_{kind}": image[kind] for kind in KINDS for side, image in sides if kind in image}
+    return paths | {"patient": moving["patient"] + fixed["patient"]}
+
+
+def identify(sections: Sections, root: Path) -> list[str]:
+    """Give every pair a unique ``pair_id``: ``<moving>_to_<fixed>`` of the file names, or of the paths if need be.
+
+    Args:
+        sections: pairs of each section, changed in place.
+        root: folder of the data set.
+
+    Returns:
+        Problems, one line each: a ``pair_id`` given to two pairs, a pair listed twice.
+    """
+    pairs = [pair for section in SECTIONS for pair in sections[section]]
+    unnamed = [pair for pair in pairs if "pair_id" not in pair]
+    for pair in unnamed:
+        pair["pair_id"] = _pair_id(stem(pair["moving_image"]), stem(pair["fixed_image"]))
+    shared = Counter(pair["pair_id"] for pair in pairs)
+    for pair in unnamed:
+        if shared[pair["pair_id"]] > 1:
+            pair["pair_id"] = _pair_id(*(_path_name(pair[key], root) for key in ("moving_image", "fixed_image")))
+    counts = Counter(pair["pair_id"] for pair in pairs)
+    return [
+        f"pair_id {name} belongs to {count} pairs; list each pair once, under its own pair_id"
+        for name, count in counts.items()
+        if count > 1
+    ]
+
+
+def _pair_id(moving: str, fixed: str) -> str:
+    """Name of a pair, with ``_`` for what a folder's name should not hold."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", f"{moving}_to_{fixed}").lstrip("._-")

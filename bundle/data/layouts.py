@@ -1,0 +1,275 @@
+"""Layouts of a data set on disk -> entries in the words of a MONAI datalist, not yet checked.
+
+An entry is a pair (``fixed_image``, ``moving_image`` ...) or a single image (``image``, ``label`` ...).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SECTIONS = ("training", "validation", "test")
+PAIRINGS = ("paired", "fixed", "moving")
+KINDS = ("image", "label", "mask", "landmarks")
+# What belongs to an image, and the (DeepReg) folder it lies in; pairs put `fixed_` or `moving_` before either.
+FOLDERS = {"image": "images", "label": "labels", "mask": "masks", "landmarks": "landmarks"}
+SUFFIXES = (
+    ".nii.gz",
+    ".nii",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".dcm",
+    ".npy",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".tif",
+    ".tiff",
+    ".bmp",
+)
+POINT_SUFFIXES = (".csv", ".fcsv", ".json", ".txt")
+# Learn2Reg names of what belongs to `imagesTr/X.nii.gz`: folder of the file, and suffix where it is another one.
+LEARN2REG_FOLDERS = {"label": ("labels", None), "mask": ("masks", None), "landmarks": ("keypoints", ".csv")}
+LEARN2REG_PAIRS = {
+    "training": "training_paired_images",
+    "validation": "registration_val",
+    "test": "registration_test",
+}
+
+
+def stem(path: str | Path) -> str:
+    """File name without a suffix of an image or point file: ``a/case.1.nii.gz -> case.1``, a folder's name as it is."""
+    name = Path(path).name
+    suffix = next((s for s in (*SUFFIXES, *POINT_SUFFIXES) if name.lower().endswith(s)), "")
+    return name[: len(name) - len(suffix)] or name
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is not JSON, or not an object.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"datalist not found: {path}; give a JSON file, as it is or relative to dataset_dir")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"datalist {path} is not valid JSON ({error}); correct the file") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"datalist {path} holds a {type(content).__name__}, expected an object of lists: "
+            '{"training": [...], "validation": [...], "test": [...]}'
+        )
+    return content
+
+
+def find_dataset_json(root: Path) -> Path:
+    """The only ``*dataset*.json`` of a folder that has no image folders.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: when there is none, or more than one.
+    """
+    found = sorted(root.glob("*dataset*.json"))
+    if len(found) == 1:
+        return found[0]
+    seen = f"; found {', '.join(path.name for path in found)}" if found else ""
+    raise ValueError(
+        f"unknown layout of {root}: looked for fixed_images/ and moving_images/, for images/, and for one "
+        f"*dataset*.json (Learn2Reg){seen}; name a datalist, or arrange the images in one of these ways"
+    )
+
+
+def read_patients(root: Path, problems: list[str]) -> dict[str, str]:
+    """Patients of images, from ``patients.csv`` (header ``image,patient``; image = file name without suffix).
+
+    Args:
+        root: folder of the data set.
+        problems: takes up what is wrong with the file.
+
+    Returns:
+        Patient of each image; empty when there is no such file.
+    """
+    path = root / "patients.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file, skipinitialspace=True))
+    patients: dict[str, str] = {}
+    for line, row in enumerate(rows, start=2):
+        image, patient = stem(row.get("image") or ""), (row.get("patient") or "").strip()
+        if not image or not patient:
+            problems.append(f"patients.csv line {line}: expected an image and a patient under the header image,patient")
+        elif patients.setdefault(image, patient) != patient:
+            problems.append(f"patients.csv line {line}: image {image} has patient {patient} and {patients[image]}")
+    return patients
+
+
+def has_folders(root: Path) -> bool:
+    """Whether the data set is laid out in DeepReg's folders."""
+    return any((root / name).is_dir() for name in ("images", "fixed_images", "moving_images"))
+
+
+def folder_entries(root: Path, pairing: str, patients: Mapping[str, str], problems: list[str]) -> list[dict[str, Any]]:
+    """Entries of DeepReg's folders, every one with its patient.
+
+    Args:
+        root: folder with ``fixed_images/`` and ``moving_images/``, or with ``images/``.
+        pairing: for the first, ``paired`` (moving -> fixed of the same name), or only the ``fixed`` or ``moving``
+            images, as single ones.
+        patients: patient of each image by file name; when empty, each name is a patient.
+        problems: takes up what is wrong.
+
+    Returns:
+        Pairs, or single images, in the order of their names.
+
+    Raises:
+        ValueError: when both layouts are there, or a folder that the pairing needs is not.
+    """
+    sides = [""] if (root / "images").is_dir() else ["fixed", "moving"] if pairing == "paired" else [pairing]
+    if sides == [""] and any((root / f"{side}_images").is_dir() for side in ("fixed", "moving")):
+        raise ValueError(f"{root} has images/ and fixed_images/ or moving_images/; keep one layout, or name a datalist")
+    for side in sides:
+        if side and not (root / f"{side}_images").is_dir():
+            raise ValueError(f"{root} has no {side}_images/, which the pairing {pairing!r} needs")
+    found = {side: _images(root, f"{side}_" if side else "", problems) for side in sides}
+    names = sorted(set().union(*found.values()))
+    if not names:
+        folders = " and ".join(f"{side}_images/" if side else "images/" for side in sides)
+        raise ValueError(f"no image in {folders} of {root}; expected folders of DICOM slices or {' '.join(SUFFIXES)}")
+    entries = []
+    for name in names:
+        if patients and name not in patients:
+            problems.append(f"patients.csv has no line for the image {name}; add its patient")
+        without = [side for side in sides if name not in found[side]]
+        if without:
+            problems.append(f"pair {name}: no {without[0]} image {without[0]}_images/{name}; expected the same names")
+            continue
+        prefix = {side: f"{side}_" if len(sides) == 2 else "" for side in sides}
+        entry: dict[str, Any] = {
+            prefix[side] + kind: path for side in sides for kind, path in found[side][name].items()
+        }
+        entries.append(entry | {"patient": patients.get(name, name)})
+    return entries
+
+
+def _images(root: Path, prefix: str, problems: list[str]) -> dict[str, dict[str, str]]:
+    """Images of one side by name, each with its label, mask and landmarks, matched by name."""
+    images: dict[str, dict[str, str]] = {}
+    for kind, folder in ((kind, root / f"{prefix}{FOLDERS[kind]}") for kind in KINDS):
+        if not folder.is_dir():
+            continue
+        files = _files(folder, POINT_SUFFIXES if kind == "landmarks" else SUFFIXES, problems)
+        if kind == "image":
+            images = {name: {} for name in files}
+        for name in images:
+            if name in files:
+                images[name][kind] = str(files[name])
+            else:
+                problems.append(f"{folder.name}/ has no file for the image {name}; add it, or list pairs in a datalist")
+    return images
+
+
+def _files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict[str, Path]:
+    """Data files of a folder, and its sub-folders (a DICOM series each), by name; other files are left out."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not (path.is_dir() or path.name.lower().endswith(suffixes)):
+            continue
+        name = path.name if path.is_dir() else stem(path)
+        if files.setdefault(name, path) != path:
+            problems.append(f"{folder.name}/ has {files[name].name} and {path.name}; expected one file per name")
+    return files
+
+
+def is_learn2reg(content: Mapping[str, Any]) -> bool:
+    """Whether a dataset JSON is one of Learn2Reg's."""
+    return any(key in content for key in LEARN2REG_PAIRS.values())
+
+
+def learn2reg_sections(content: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """Entries of a Learn2Reg dataset JSON (https://learn2reg.grand-challenge.org).
+
+    Labels, masks and keypoints are those that exist by the naming convention (``imagesTr/X`` -> ``labelsTr/X``,
+    ``masksTr/X``, ``keypointsTr/X.csv``). The challenge lists validation images among the training ones too; what
+    shares a patient with validation or test is left out of training.
+
+    Args:
+        content: the JSON.
+        root: folder its paths are relative to.
+
+    Returns:
+        Entries of each section, not yet checked.
+    """
+    sections = {
+        section: [_learn2reg_pair(pair, root) for pair in content.get(key) or []]
+        for section, key in LEARN2REG_PAIRS.items()
+    }
+    if not sections["training"]:
+        sections["training"] = [_learn2reg_single(image, root) for image in content.get("training") or []]
+    held_out = {
+        patient for section in ("validation", "test") for entry in sections[section] for patient in _patients(entry)
+    }
+    sections["training"] = [entry for entry in sections["training"] if held_out.isdisjoint(_patients(entry))]
+    return sections
+
+
+def _patients(entry: Any) -> list[str]:
+    return entry.get("patient", []) if isinstance(entry, dict) else []
+
+
+def _learn2reg_pair(pair: Any, root: Path) -> Any:
+    """``{"fixed", "moving"}`` -> entry of a pair; anything else as it is, for the checks to name."""
+    if not isinstance(pair, dict) or not all(isinstance(pair.get(side), str) for side in ("fixed", "moving")):
+        return pair
+    entry: dict[str, Any] = {f"{side}_image": pair[side] for side in ("fixed", "moving")}
+    for side in ("fixed", "moving"):
+        entry |= {f"{side}_{kind}": path for kind, path in _companions(pair[side], root).items()}
+    return _with_patients(entry, pair["moving"], pair["fixed"])
+
+
+def _learn2reg_single(image: Any, root: Path) -> Any:
+    """``{"image", ...}`` -> entry of a single image; anything else as it is, for the checks to name."""
+    if not isinstance(image, dict) or not isinstance(image.get("image"), str):
+        return image
+    given = {"landmarks" if kind == "keypoints" else kind: path for kind, path in image.items()}
+    return _with_patients(_companions(image["image"], root) | given, image["image"])
+
+
+def _companions(image: str, root: Path) -> dict[str, str]:
+    """Label, mask and keypoints that exist for ``imagesTr/X`` or ``imagesTs/X``."""
+    folder = Path(image).parent
+    found = {}
+    for kind, (name, suffix) in LEARN2REG_FOLDERS.items():
+        file_name = stem(image) + suffix if suffix else Path(image).name
+        path = folder.with_name(folder.name.replace("images", name, 1)) / file_name
+        if folder.name.startswith("images") and (root / path).is_file():
+            found[kind] = str(path)
+    return found
+
+
+def _with_patients(entry: dict[str, Any], *images: str) -> dict[str, Any]:
+    """Add the subject numbers of ``NAME_0001_0000.nii.gz`` (name, subject, image of the subject)."""
+    numbers = [re.fullmatch(r".+_(\d+)_\d+", stem(image)) for image in images]
+    if all(numbers):
+        entry["patient"] = list(dict.fromkeys(number.group(1) for number in numbers if number))
+    return entry

@@ -1,0 +1,84 @@
+"""What a pair is: the names of its parts and the joined tensor the network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor, list_data_collate
+from monai.engines import PrepareBatch
+
+
+def join_pair(moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+    """Join two images (or labels) on one grid into the network's input, moving first.
+
+    Args:
+        moving: ``(batch, channels, *shape)``.
+        fixed: the same shape.
+
+    Returns:
+        ``(batch, 2 * channels, *shape)``.
+
+    Raises:
+        ValueError: when the shapes differ.
+    """
+    if moving.shape != fixed.shape:
+        raise ValueError(
+            f"moving has shape {tuple(moving.shape)} and fixed {tuple(fixed.shape)}; "
+            "a pair is joined on one grid, so resample the moving image to the fixed one first"
+        )
+    return torch.cat([moving, fixed], dim=1)
+
+
+def split_pair(joined: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split a joined pair into ``(moving, fixed)``, each ``(batch, channels, *shape)``."""
+    moving, fixed = joined.chunk(2, dim=1)
+    return moving, fixed
+
+
+def collate_episodes(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Collate every pair into a batch of its own, since the pairs of a meta-batch differ in size.
+
+    Args:
+        items: preprocessed pairs, tensors ``(channels, *shape)``.
+
+    Returns:
+        One dictionary per pair, tensors ``(1, channels, *shape)``.
+    """
+    return [list_data_collate([item]) for item in items]
+
+
+class PreparePair(PrepareBatch):
+    """Preprocessed batch -> ``(joined images, joined labels or None)`` on the device.
+
+    Labels are handed on when both are there; their channels are the structures the two images share.
+    """
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Join the pair.
+
+        Args:
+            batchdata: ``fixed_image`` and ``moving_image`` ``(batch, 1, *shape)`` on one grid, optionally
+                ``fixed_label`` and ``moving_label`` ``(batch, structures, *shape)``.
+            device: target device.
+            non_blocking: as in ``torch.Tensor.to``.
+            kwargs: further arguments of ``torch.Tensor.to``.
+
+        Returns:
+            Images ``(batch, 2, *shape)`` and labels ``(batch, 2 * structures, *shape)`` or None.
+        """
+
+        def joined(kind: str) -> torch.Tensor:
+            parts = [batchdata[f"{side}_{kind}"] for side in ("moving", "fixed")]
+            tensors = [part.as_tensor() if isinstance(part, MetaTensor) else part for part in parts]
+            return join_pair(*tensors).to(device=device, non_blocking=non_blocking, **kwargs)
+
+        has_labels = "fixed_label" in batchdata and "moving_label" in batchdata
+        return joined("image"), joined("label") if has_labels else None

@@ -1,0 +1,165 @@
+"""MONAI dictionary transforms of ours on the way from a file to the network's grid."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+from scipy.ndimage import gaussian_filter1d
+
+from bundle.data.check import image_problems
+from bundle.geometry import initial_alignment
+
+SIDES = ("fixed", "moving")
+FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
+
+
+class CheckPaird(Transform):
+    """Refuse what cannot be registered, with every reason at once.
+
+    Args:
+        spatial_dims: 2 or 3.
+    """
+
+    def __init__(self, spatial_dims: int = 3) -> None:
+        self.spatial_dims = spatial_dims
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Pass a loaded pair through (images ``(1, *shape)``, labels ``(channels, *shape)``).
+
+        Raises:
+            ValueError: naming every problem of the pair's images and labels.
+        """
+        problems: list[str] = []
+        for side in SIDES:
+            image = data[f"{side}_image"]
+            affine = np.asarray(image.affine)
+            problems += image_problems(image.numpy(), affine, f"{side}_image", self.spatial_dims)
+            label = data.get(f"{side}_label")
+            if label is not None and label.shape[1:] != image.shape[1:]:
+                problems.append(
+                    f"{side}_label has shape {tuple(label.shape[1:])} but {side}_image {tuple(image.shape[1:])}; "
+                    "a label must lie on its image's grid"
+                )
+        if problems:
+            raise ValueError(f"pair {data['pair_id']}: " + "; ".join(problems))
+        return dict(data)
+
+
+class LabelChannelsd(Transform):
+    """Give the labels of a pair one channel per structure, the same structures on both sides.
+
+    An integer map becomes one channel per value found in either label; a label that already has a channel per
+    structure is made binary and cut to the channels both sides have. ``structures`` names the channels: label
+    values, or channel numbers counted from 0.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Convert ``fixed_label`` and ``moving_label`` where both are there.
+
+        Raises:
+            ValueError: when one label is an integer map and the other has channels.
+        """
+        output = dict(data)
+        if not all(f"{side}_label" in data for side in SIDES):
+            return output
+        fixed, moving = (data[f"{side}_label"] for side in SIDES)
+        if (fixed.shape[0] == 1) != (moving.shape[0] == 1):
+            raise ValueError(
+                f"pair {data['pair_id']}: fixed_label has {fixed.shape[0]} channel(s) and moving_label "
+                f"{moving.shape[0]}; give both as integer maps or both with one structure per channel"
+            )
+        if fixed.shape[0] > 1:
+            structures = list(range(min(fixed.shape[0], moving.shape[0])))
+            channels = [label[: len(structures)] > 0 for label in (fixed, moving)]
+        else:
+            values = np.union1d(np.unique(fixed.numpy()), np.unique(moving.numpy()))
+            structures = [int(value) for value in values if value != 0]
+            channels = [torch.cat([label == value for value in structures]) for label in (fixed, moving)]
+        for side, label, binary in zip(SIDES, (fixed, moving), channels, strict=True):
+            output[f"{side}_label"] = MetaTensor(torch.as_tensor(binary).float(), affine=label.affine)
+        output["structures"] = structures
+        return output
+
+
+class InitialAlignmentd(Transform):
+    """Move the moving image's frame so that registration starts from the chosen alignment.
+
+    Its affine becomes ``M^-1 A_moving``, so that resampling to the fixed grid by world position applies ``M``;
+    the voxels are not touched. ``initial_alignment`` keeps ``M`` (``bundle.geometry.initial_alignment``).
+
+    Args:
+        mode: ``"world"``, ``"center"`` or ``"none"``.
+    """
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Stamp the moving image and label."""
+        output = dict(data)
+        fixed, moving = data["fixed_image"], data["moving_image"]
+        alignment = initial_alignment(
+            self.mode, np.asarray(fixed.affine), fixed.shape[1:], np.asarray(moving.affine), moving.shape[1:]
+        )
+        for key in ("moving_image", "moving_label"):
+            if key in data:
+                stamped = data[key].clone()
+                stamped.affine = torch.as_tensor(np.linalg.inv(alignment) @ np.asarray(stamped.affine))
+                output[key] = stamped
+        output["initial_alignment"] = alignment
+        return output
+
+
+class SmoothToSpacingd(MapTransform):
+    """Blur finer images to the resolution of the network's grid, so that resampling does not alias speckle.
+
+    ``sigma^2 = (s_out^2 - s_in^2) / (2 sqrt(2 ln 2))^2`` per axis, in mm (Cardoso et al. 2015, scale factor point
+    spread function matching); an axis that is coarser already stays as it is.
+
+    Args:
+        keys: images ``(1, *shape)``.
+        pixdim: spacing of the network's grid, mm.
+        allow_missing_keys: as in MONAI.
+    """
+
+    def __init__(self, keys: str | list[str], pixdim: float, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.pixdim = pixdim
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Smooth every image."""
+        output = dict(data)
+        for key in self.key_iterator(output):
+            array = output[key].numpy()
+            for axis, spacing in enumerate(output[key].pixdim.tolist(), start=1):
+                sigma = np.sqrt(max(0.0, self.pixdim**2 - spacing**2)) / FWHM_PER_SIGMA / spacing
+                if sigma > 0:
+                    array = gaussian_filter1d(array, sigma, axis=axis, mode="nearest")
+            output[key] = MetaTensor(torch.as_tensor(array), affine=output[key].affine)
+        return output
+
+
+class Timed(Transform):
+    """Run a transform and note under ``seconds_<stage>`` how long it took.
+
+    Args:
+        transform: the transform to run.
+        stage: name of the stage.
+    """
+
+    def __init__(self, transform: Callable[[Any], dict[Hashable, Any]], stage: str) -> None:
+        self.transform = transform
+        self.stage = stage
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Apply the transform to one pair."""
+        start = time.perf_counter()
+        output = dict(self.transform(data))
+        output[f"seconds_{self.stage}"] = time.perf_counter() - start
+        return output

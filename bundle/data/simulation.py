@@ -1,0 +1,407 @@
+"""Simulated 3D transrectal ultrasound (TRUS) of the prostate: the embedded default data.
+
+A patient is an anatomy defined implicitly in world space: the rectum behind (-y), the apex below (-z). A scan sees it
+through a probe that pushes the tissue: the world point ``p`` shows the anatomy at ``p + u(p)``. Every scan evaluates
+the anatomy at its own voxels' positions, so nothing is interpolated and the displacement between two scans of a
+patient is known. Points are ``(3, ...)`` arrays, mm, RAS.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
+
+from bundle.geometry.grids import RAS_TO_LPS, apply_affine, voxel_grid
+
+STRUCTURES = ("gland", "apex", "base", "inner_1", "inner_2", "inner_3")
+LANDMARK_RADIUS = 2.0  # mm
+PROBE_AXIS = np.array([0.0, -32.0, 0.0])  # mm; the probe at rest is a cylinder along z through this point
+PROBE_RADIUS, RECTAL_WALL = 10.0, 4.0  # mm
+FAN_DEPTH, FAN_HALF_ANGLE, FAN_HALF_LENGTH = 54.0, np.deg2rad(72), 33.0  # mm from the probe's surface, radians, mm
+FIELD_CENTRE, FIELD_OF_VIEW = np.array([0.0, 4.0, 0.0]), np.array([70.0, 60.0, 66.0])  # mm
+
+
+def _column(vector: Sequence[float] | np.ndarray, points: np.ndarray) -> np.ndarray:
+    return np.reshape(vector, (-1, *[1] * (points.ndim - 1)))
+
+
+def _distance(points: np.ndarray, centre: np.ndarray, radii: Sequence[float] | np.ndarray = (1.0,)) -> np.ndarray:
+    return np.linalg.norm((points - _column(centre, points)) / _column(radii, points), axis=0)
+
+
+def _blend(level: np.ndarray, inner: np.ndarray | float, distance: np.ndarray) -> np.ndarray:
+    """``inner`` where ``distance`` (mm) is negative; the border is a voxel wide, as partial volume makes it."""
+    return level + (inner - level) * np.clip(0.5 - distance / 1.5, 0, 1)
+
+
+def _ridge(distance: np.ndarray, width: float) -> np.ndarray:
+    return np.exp(-((distance / width) ** 2) / 2)
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Smooth random function of unit variance: ``f(p) = sqrt(2/K) sum_k cos(w_k . p + phi_k)``."""
+
+    vectors: np.ndarray
+    phases: np.ndarray
+
+    @classmethod
+    def random(cls, rng: np.random.Generator, wavelengths: tuple[float, float], count: int = 12) -> Waves:
+        """Draw ``count`` waves of random direction; ``wavelengths`` is their range, in the unit of the points."""
+        directions = rng.normal(size=(count, 3))
+        lengths = np.linalg.norm(directions, axis=1) * rng.uniform(*wavelengths, size=count)
+        return cls(2 * np.pi * directions / lengths[:, None], rng.uniform(0, 2 * np.pi, size=count))
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Values, ``(...)``, at points ``(3, ...)``."""
+        phases = np.tensordot(self.vectors, points, axes=1) + _column(self.phases, points)
+        return np.sqrt(2 / len(self.phases)) * np.cos(phases).sum(0)
+
+
+@dataclass(frozen=True)
+class Patient:
+    """Anatomy of one patient, mm, RAS; the levels are echogenicities in [0, 1].
+
+    In gland coordinates ``v`` - centred, unbent from around the rectum, in units of the radii - the gland is
+    ``|v| <= 1 + 0.06 outline(v / |v|)``. The transition zone is an ellipsoid in these coordinates.
+    """
+
+    centre: np.ndarray
+    radii: np.ndarray
+    outline: Waves
+    bend: float
+    transition_centre: np.ndarray
+    transition_radii: np.ndarray
+    transition_level: float
+    peripheral_level: float
+    tissue_level: float
+    texture: Waves
+    nodules: Waves
+    inner_sites: np.ndarray
+
+    def gland_coordinates(self, points: np.ndarray) -> np.ndarray:
+        """Gland coordinates ``v`` of points, ``(3, ...)``."""
+        x, y, z = points - _column(self.centre, points)
+        return np.stack([x, y + self.bend * x**2, z]) / _column(self.radii, points)
+
+    def gland_distance(self, points: np.ndarray) -> np.ndarray:
+        """Distance (mm, along the ray from the centre) to the gland's surface, negative inside; ``(...)``."""
+        v = self.gland_coordinates(points)
+        length = np.maximum(np.linalg.norm(v, axis=0), 1e-6)
+        mm_per_unit = np.linalg.norm(v * _column(self.radii, v), axis=0) / length
+        return (length - 1 - 0.06 * self.outline(v / length)) * mm_per_unit
+
+    def landmarks(self) -> np.ndarray:
+        """Apex, base and the inner landmarks, mm, ``(5, 3)``."""
+        poles = np.array([[0.0, 0.0, -1.0], [0.0, 0.0, 1.0]])
+        poles *= 1 + 0.06 * self.outline(poles.T)[:, None]
+        offset = np.concatenate([poles, self.inner_sites]) * self.radii
+        offset[:, 1] -= self.bend * offset[:, 0] ** 2
+        return self.centre + offset
+
+    def labels(self, points: np.ndarray) -> np.ndarray:
+        """Binary labels in the order of ``STRUCTURES``, uint8 ``(..., 6)``; a landmark is a ball."""
+        balls = [_distance(points, landmark) <= LANDMARK_RADIUS for landmark in self.landmarks()]
+        return np.stack([self.gland_distance(points) <= 0, *balls], axis=-1).astype(np.uint8)
+
+    def echogenicity(self, points: np.ndarray) -> np.ndarray:
+        """Echo level of the tissue, positive, mostly below 1; ``(...)``."""
+        v = self.gland_coordinates(points)
+        texture = self.texture(points)
+        _, base, *inner = self.landmarks()
+
+        tissue = self.tissue_level + 0.09 * texture
+        bladder = 17 * (_distance(points, base + [0, 6, 17], [24, 17, 15]) - 1)
+        tissue = _blend(tissue, 0.04, bladder)
+        # The wall's bright mucosa lies on the probe; the muscle around it is dark.
+        wall = _distance(points[:2], PROBE_AXIS[:2]) - PROBE_RADIUS
+        tissue = _blend(_blend(tissue, 0.12, wall - RECTAL_WALL), 0.95, wall - 2)
+
+        transition = 12 * (_distance(v, self.transition_centre, self.transition_radii) - 1)
+        gland = self.peripheral_level + 0.05 * texture
+        gland = _blend(gland, self.transition_level + 0.08 * self.nodules(points), transition)
+        gland = gland - 0.12 * _ridge(transition, 1.0)
+        urethra = np.hypot(v[0] * self.radii[0], v[1] * self.radii[1] - 3 + 5 * v[2] ** 2) - 2.5
+        gland = _blend(gland, 0.06, urethra) + 0.15 * _ridge(urethra - 1.5, 0.8)
+
+        capsule = self.gland_distance(points)
+        level = _blend(tissue, gland, capsule) + 0.3 * _ridge(capsule, 1.2)
+        # The inner landmarks are two calcifications and a cyst.
+        for landmark, echo in zip(inner, (1.2, 1.2, 0.0), strict=True):
+            level = _blend(level, echo, _distance(points, landmark) - LANDMARK_RADIUS)
+        return np.maximum(level, 0.02)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Pose of the probe in one scan, ``p -> R (p - o) + o + t`` about ``o = PROBE_AXIS``, and how tissue follows it.
+
+    Tissue at the probe follows it rigidly, tissue far away by the fraction ``FAR``: in between it is compressed.
+    """
+
+    FAR, REACH = 0.3, 28.0  # fraction, mm
+
+    rotation: np.ndarray
+    translation: np.ndarray
+
+    def to_rest(self, points: np.ndarray) -> np.ndarray:
+        """Inverse of the pose: where points fixed to the probe are with the probe at rest; ``(3, ...)``, mm."""
+        offset = points - _column(PROBE_AXIS + self.translation, points)
+        return np.tensordot(self.rotation.T, offset, axes=1) + _column(PROBE_AXIS, points)
+
+    def displacement(self, points: np.ndarray) -> np.ndarray:
+        """``u(p) = w(p) (to_rest(p) - p)``: the world point ``p`` shows the anatomy at ``p + u(p)``; ``(3, ...)``, mm.
+
+        The weight ``w`` falls from 1 on the axis of the probe at rest to ``FAR``, as a Gaussian of width ``REACH``.
+        """
+        near = _ridge(_distance(points[:2], PROBE_AXIS[:2]), self.REACH)
+        return (self.FAR + (1 - self.FAR) * near) * (self.to_rest(points) - points)
+
+    def to_world(self, anatomy: np.ndarray) -> np.ndarray:
+        """Where the scan shows points of the anatomy: ``p`` with ``p + u(p) = q``; ``(3, ...)``, mm.
+
+        ``u`` changes by less than 0.4 mm per mm, so the fixed-point iteration is exact to 1e-6 mm.
+        """
+        points = anatomy
+        for _ in range(20):
+            points = anatomy - self.displacement(points)
+        return points
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A simulated volume: ``image`` uint8 ``(X, Y, Z)``, ``labels`` uint8 ``(X, Y, Z, 6)``, ``affine`` to mm, RAS."""
+
+    patient_seed: int
+    probe: Probe
+    affine: np.ndarray
+    image: np.ndarray
+    labels: np.ndarray
+
+
+def simulate_patient(seed: int) -> Patient:
+    """Draw the anatomy of a patient; the same seed gives the same patient."""
+    rng = np.random.default_rng([0, seed])
+    radii = rng.uniform([20, 15, 18], [28, 20, 24])
+    outline = Waves.random(rng, (2.0, 4.0))
+    # The gland lies on the rectal wall with a little fat between.
+    posterior = PROBE_AXIS[1] + PROBE_RADIUS + RECTAL_WALL + rng.uniform(0.5, 6)
+    to_centre = radii[1] * (1 + 0.06 * outline(np.array([0.0, -1.0, 0.0])))
+    sites = np.array([[-0.5, -0.4, -0.25], [0.5, -0.1, 0.35], [-0.3, 0.5, 0.1]])
+    return Patient(
+        centre=np.array([rng.uniform(-7, 7), posterior + to_centre, rng.uniform(-6, 6)]),
+        radii=radii,
+        outline=outline,
+        bend=rng.uniform(0.004, 0.014),
+        transition_centre=rng.uniform([-0.06, 0.12, 0.05], [0.06, 0.25, 0.2]),
+        transition_radii=rng.uniform([0.55, 0.5, 0.55], [0.75, 0.65, 0.75]),
+        transition_level=rng.uniform(0.2, 0.32),
+        peripheral_level=rng.uniform(0.35, 0.45),
+        tissue_level=rng.uniform(0.62, 0.77),
+        texture=Waves.random(rng, (12.0, 30.0)),
+        nodules=Waves.random(rng, (7.0, 14.0)),
+        inner_sites=sites + rng.uniform(-0.12, 0.12, size=(3, 3)),
+    )
+
+
+def _oblique_grid(rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Affine and shape of an oblique, anisotropic grid over the field of view; half of the grids are left-handed."""
+    spacing = rng.permuted(rng.uniform([1.1, 1.25, 1.45], [1.2, 1.4, 1.6]))
+    shape = np.ceil(FIELD_OF_VIEW / spacing).astype(int)
+    axis = rng.normal(size=3)
+    rotation = Rotation.from_rotvec(rng.uniform(5, 15) * axis / np.linalg.norm(axis), degrees=True)
+    affine = np.eye(4)
+    affine[:3, :3] = rotation.as_matrix() * spacing
+    flipped = rng.integers(6)
+    if flipped < 3:
+        affine[:3, flipped] *= -1
+    affine[:3, 3] = FIELD_CENTRE + rng.uniform(-2, 2, size=3) - affine[:3, :3] @ (shape - 1) / 2
+    # NIfTI keeps float32: rounding here makes the file's geometry the simulated one.
+    return affine.astype(np.float32).astype(np.float64), tuple(int(size) for size in shape)
+
+
+def _world(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    return apply_affine(affine, voxel_grid(shape).double()).numpy()
+
+
+def _speckle(rng: np.random.Generator, spacing: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Rayleigh speckle of mean 1, of the shape of ``depth`` (mm), whose grain grows with depth (about 2 to 4 mm)."""
+    noise = rng.normal(size=(2, 2, *depth.shape))
+    fields = [gaussian_filter(noise[k], (0, *(sigma / spacing))) for k, sigma in enumerate((0.9, 1.8))]
+    mixing = np.clip(depth / FAN_DEPTH, 0, 1) * np.pi / 2
+    real, imaginary = np.cos(mixing) * fields[0] / fields[0].std() + np.sin(mixing) * fields[1] / fields[1].std()
+    return np.hypot(real, imaginary) / np.sqrt(np.pi / 2)
+
+
+def simulate_scan(patient_seed: int, scan_seed: int) -> Scan:
+    """Simulate one TRUS volume of a patient.
+
+    The brightness is ``gain * echogenicity * attenuation(depth) * sqrt(speckle)``, the root standing for the scanner's
+    compression of the dynamic range; it is zero outside the probe's fan.
+
+    Args:
+        patient_seed: decides the anatomy.
+        scan_seed: decides, with the patient, the grid, the probe's pose and the speckle.
+
+    Raises:
+        ValueError: for a negative seed.
+    """
+    if patient_seed < 0 or scan_seed < 0:
+        raise ValueError(f"seeds are {patient_seed} and {scan_seed}; expected integers from 0")
+    patient = simulate_patient(patient_seed)
+    rng = np.random.default_rng([1, patient_seed, scan_seed])
+    affine, shape = _oblique_grid(rng)
+    probe = Probe(
+        rotation=Rotation.from_euler("xyz", rng.uniform(-4, 4, size=3), degrees=True).as_matrix(),
+        translation=rng.uniform([-4, -3, -3], [4, 6, 3]),
+    )
+    world = _world(affine, shape)
+    anatomy = world + probe.displacement(world)
+
+    x, y, z = probe.to_rest(world) - _column(PROBE_AXIS, world)
+    depth, angle = np.hypot(x, y) - PROBE_RADIUS, np.arctan2(x, y)
+    fan = (depth >= 0) & (depth <= FAN_DEPTH) & (np.abs(angle) <= FAN_HALF_ANGLE) & (np.abs(z) <= FAN_HALF_LENGTH)
+    attenuation = np.exp(-np.maximum(depth, 0) / rng.uniform(70, 110)) * np.cos(angle / 2)
+    speckle = _speckle(rng, np.linalg.norm(affine[:3, :3], axis=0), depth)
+    brightness = rng.uniform(0.95, 1.15) * patient.echogenicity(anatomy) * attenuation * np.sqrt(speckle)
+    image = (255 * np.clip(brightness, 0, 1) * fan).round().astype(np.uint8)
+    return Scan(patient_seed, probe, affine, image, patient.labels(anatomy))
+
+
+def known_displacement(fixed: Scan, moving: Scan, points: np.ndarray | None = None) -> np.ndarray:
+    """True displacement between two scans of one patient: the fixed point ``p`` comes from the moving ``p + d(p)``.
+
+    Args:
+        fixed: the fixed scan.
+        moving: a scan of the same patient.
+        points: ``(3, ...)``, mm, RAS, in the fixed scan's world; its voxels if not given.
+
+    Returns:
+        ``(3, ...)``, mm, RAS.
+
+    Raises:
+        ValueError: for scans of two patients, whose anatomies have no known correspondence.
+    """
+    if fixed.patient_seed != moving.patient_seed:
+        raise ValueError(
+            f"the scans are of patients {fixed.patient_seed} and {moving.patient_seed}; "
+            "the displacement is known only between scans of one patient"
+        )
+    if points is None:
+        points = _world(fixed.affine, fixed.image.shape)
+    return moving.probe.to_world(points + fixed.probe.displacement(points)) - points
+
+
+def _save(array: np.ndarray, affine: np.ndarray, path: Path, intent: str = "none") -> None:
+    path.parent.mkdir(exist_ok=True)
+    image = nib.Nifti1Image(array, affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    image.header.set_intent(intent)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+def _pairs(patients: Sequence[str], moving_scans: int, fixed_scans: int) -> list[dict[str, Any]]:
+    """Pairs of every patient with the next, round in a ring, then of every patient's own scans."""
+    neighbours = list(zip(patients, [*patients[1:], patients[0]], strict=True))
+    return [
+        {
+            "fixed_image": f"images/{b}_{j}.nii.gz",
+            "moving_image": f"images/{a}_{i}.nii.gz",
+            "fixed_label": f"labels/{b}_{j}.nii.gz",
+            "moving_label": f"labels/{a}_{i}.nii.gz",
+            "pair_id": f"{a}_{i}_to_{b}_{j}",
+            "patient": sorted({a, b}),
+        }
+        for a, b in [*neighbours, *zip(patients, patients, strict=True)]
+        for i, j in product(range(moving_scans), range(fixed_scans))
+        if (a, i) != (b, j)
+    ]
+
+
+def _write_dataset(folder: Path, patients: int, scans: int, seed: int) -> None:
+    names = [f"P{number:02d}" for number in range(patients)]
+    held_out = max(2, round(patients / 6))
+    training, validation, test = names[: -2 * held_out], names[-2 * held_out : -held_out], names[-held_out:]
+    datalist = {
+        "training": [
+            {"image": f"images/{name}_{k}.nii.gz", "label": f"labels/{name}_{k}.nii.gz", "patient": name}
+            for name, k in product(training, range(scans))
+        ],
+        "validation": _pairs(validation, 1, 2),
+        "test": _pairs(test, scans, scans),
+    }
+    (folder / "datalist.json").write_text(json.dumps(datalist, indent=2) + "\n")
+
+    with (folder / "patients.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "patient"])
+        table.writerows([f"{name}_{k}", name] for name, k in product(names, range(scans)))
+
+    for number, name in enumerate(names):
+        patient_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        volumes = [simulate_scan(patient_seed, k) for k in range(scans)]
+        for k, scan in enumerate(volumes):
+            _save(scan.image, scan.affine, folder / "images" / f"{name}_{k}.nii.gz")
+            _save(scan.labels, scan.affine, folder / "labels" / f"{name}_{k}.nii.gz")
+        if name not in test:
+            continue
+        for (i, moving), (j, fixed) in product(enumerate(volumes), repeat=2):
+            if i != j:
+                truth = np.tensordot(RAS_TO_LPS[:3, :3], known_displacement(fixed, moving), axes=1)
+                vectors = np.moveaxis(truth, 0, -1)[..., None, :].astype(np.float32)
+                _save(vectors, fixed.affine, folder / "displacements" / f"{name}_{i}_to_{name}_{j}.nii.gz", "vector")
+
+
+def simulate_dataset(output_dir: str | os.PathLike[str], patients: int = 12, scans: int = 2, seed: int = 0) -> Path:
+    """Write a simulated dataset: ``images/``, ``labels/``, ``patients.csv``, ``datalist.json``, ``displacements/``.
+
+    ``training`` lists single images; ``validation`` and ``test``, each of a sixth of the patients, list pairs between
+    patients and between repeat scans of one. Label channels are ``STRUCTURES``; the inner landmarks correspond only
+    between scans of one patient. ``displacements/`` has the truth of the repeat pairs in ``test``: float32
+    ``(X, Y, Z, 1, 3)``, mm, LPS, on the fixed image's grid, fixed point + displacement = moving point.
+
+    Args:
+        output_dir: folder to create; it appears complete or not at all.
+        patients: number of patients, at least 6.
+        scans: scans per patient, at least 2.
+        seed: from 0; the same seed gives the same arrays.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: if ``output_dir`` exists and is not an empty folder.
+        ValueError: for too few patients or scans, or a negative seed.
+    """
+    if patients < 6 or scans < 2 or seed < 0:
+        raise ValueError(
+            f"patients={patients}, scans={scans}, seed={seed}; expected at least 6 patients, 2 scans and a seed from 0"
+        )
+    output = Path(output_dir).resolve()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(f"{output} exists and is not an empty folder; choose another or remove it")
+    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        _write_dataset(partial, patients, scans, seed)
+        if output.exists():
+            output.rmdir()
+        partial.replace(output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return Path(output_dir)

@@ -1,0 +1,177 @@
+"""Accuracy of a registration on the fixed image's native grid (Baum et al. 2022, section 3.4)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import compute_dice
+from monai.transforms import Transform
+
+from bundle.geometry import centroids, fixed_to_moving, folded_voxels, jacobian_determinant
+
+
+def target_registration_error(warped: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+    """Distance of corresponding points: ``TRE_i = |warped_i - fixed_i|``.
+
+    Args:
+        warped: ``(n, 3)``, mm.
+        fixed: ``(n, 3)``, mm, the same space.
+
+    Returns:
+        ``(n,)`` in mm; NaN where a point is missing.
+    """
+    return np.linalg.norm(warped - fixed, axis=1)
+
+
+def root_mean_square(errors: Sequence[float] | np.ndarray) -> float:
+    """``sqrt(mean(e^2))`` over the finite errors; NaN when there is none."""
+    values = np.asarray(errors, dtype=float)
+    values = values[np.isfinite(values)]
+    return float(np.sqrt(np.mean(values**2))) if values.size else float("nan")
+
+
+def read_landmarks(path: str | Path) -> np.ndarray:
+    """Read corresponding points from a CSV with the header ``x,y,z``: mm in the image's RAS world, one per row.
+
+    Args:
+        path: the file.
+
+    Returns:
+        ``(n, 3)``, mm.
+
+    Raises:
+        ValueError: when the file is not such a table.
+    """
+    with Path(path).open(newline="") as file:
+        rows = list(csv.DictReader(file, skipinitialspace=True))
+    try:
+        return np.array([[float(row[axis]) for axis in "xyz"] for row in rows]).reshape(-1, 3)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected a CSV with the header x,y,z and numbers in mm (RAS) below it") from error
+
+
+def structure_channels(label: torch.Tensor, values: Sequence[int]) -> torch.Tensor:
+    """Binary channels of named structures: ``(len(values), *shape)`` from an integer map or from channels.
+
+    Args:
+        label: ``(1, *shape)`` integer map, or ``(channels, *shape)``.
+        values: label values of a map, channel numbers (from 0) otherwise.
+    """
+    if label.shape[0] == 1:
+        return torch.cat([label == value for value in values]).float()
+    return (label[list(values)] > 0).float()
+
+
+class PairMetricsd(Transform):
+    """Metrics of one registered pair under ``metrics``, ready for JSON.
+
+    Labels that are integer maps give a DSC per value. Labels with a channel per structure give a DSC for
+    ``structure_channels`` and a TRE between the centroids of ``landmark_channels``; landmark files give a TRE per
+    point, measured in the moving image's world, where the pull-back field takes a fixed point.
+
+    Args:
+        structure_channels: channels scored by DSC; None scores all.
+        landmark_channels: channels scored by TRE; None scores all but the first.
+        device: named in the metrics.
+        steps: adaptation steps, named in the metrics.
+    """
+
+    def __init__(
+        self,
+        structure_channels: Sequence[int] | None,
+        landmark_channels: Sequence[int] | None,
+        device: torch.device | str,
+        steps: int,
+    ) -> None:
+        self.structure_channels = structure_channels
+        self.landmark_channels = landmark_channels
+        self.device = str(device)
+        self.steps = steps
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Score one pair after ``bundle.registration.NativeOutputsd``."""
+        ddf = torch.as_tensor(data["pred"]["ddf"]).cpu()
+        losses = [float(loss) for loss in data["pred"]["losses"] if torch.isfinite(loss)]
+        folded = folded_voxels(ddf)
+        metrics: dict[str, Any] = {
+            "pair_id": data["pair_id"],
+            "steps": self.steps,
+            "device": self.device,
+            "initial_alignment_mm": np.asarray(data["initial_alignment"]).tolist(),
+            "loss": losses,
+            "folded_voxels": folded,
+            "folded_percent": 100 * folded / jacobian_determinant(ddf).numel(),
+            "seconds": {
+                "preprocessing": float(data["seconds_preprocessing"]),
+                "registration": float(data["pred"]["seconds"]),
+            },
+        }
+        if "warped_label" in data and "native_fixed_label" in data:
+            metrics |= self._label_metrics(data)
+        if "fixed_landmarks" in data and "moving_landmarks" in data:
+            metrics["landmarks"] = self._landmark_metrics(data)
+        before, after = self._errors(metrics, "before"), self._errors(metrics, "after")
+        if before:
+            metrics["tre_rms_mm"] = {"before": root_mean_square(before), "after": root_mean_square(after)}
+        return {**data, "metrics": without_nan(metrics)}
+
+    def _label_metrics(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
+        fixed, warped, aligned = (
+            data[key].as_tensor().cpu() for key in ("native_fixed_label", "warped_label", "aligned_label")
+        )
+        if fixed.shape[0] == 1:
+            structures = [int(value) for value in np.unique(fixed.numpy()) if value != 0]
+            landmarks: list[int] = []
+        else:
+            shared = range(min(fixed.shape[0], warped.shape[0]))
+            structures = [k for k in shared if self.structure_channels is None or k in self.structure_channels]
+            chosen = range(1, len(shared)) if self.landmark_channels is None else self.landmark_channels
+            landmarks = [k for k in shared if k in chosen]
+        metrics: dict[str, Any] = {"dsc": {}}
+        if structures:
+            target = structure_channels(fixed, structures)
+            for when, label in (("before", aligned), ("after", warped)):
+                scores = compute_dice(structure_channels(label, structures)[None], target[None])[0]
+                for value, score in zip(structures, scores.tolist(), strict=True):
+                    metrics["dsc"].setdefault(str(value), {})[when] = score
+        if landmarks:
+            affine = np.asarray(data["native_fixed_image"].affine)
+            target_points = centroids(structure_channels(fixed, landmarks), affine)
+            metrics["tre_mm"] = {str(value): {} for value in landmarks}
+            for when, label in (("before", aligned), ("after", warped)):
+                errors = target_registration_error(centroids(structure_channels(label, landmarks), affine), target_points)
+                for value, error in zip(landmarks, errors.tolist(), strict=True):
+                    metrics["tre_mm"][str(value)][when] = error
+        return metrics
+
+    def _landmark_metrics(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
+        fixed, moving = (read_landmarks(data[f"{side}_landmarks"]) for side in ("fixed", "moving"))
+        if fixed.shape != moving.shape:
+            raise ValueError(
+                f"pair {data['pair_id']}: {len(fixed)} fixed and {len(moving)} moving landmarks; rows must correspond"
+            )
+        alignment = np.asarray(data["initial_alignment"])
+        start = fixed @ alignment[:3, :3].T + alignment[:3, 3]
+        mapped = fixed_to_moving(fixed, data["displacement"].as_tensor(), np.asarray(data["native_fixed_image"].affine))
+        before, after = target_registration_error(start, moving), target_registration_error(mapped, moving)
+        return {
+            str(i): {"before": float(b), "after": float(a)} for i, (b, a) in enumerate(zip(before, after, strict=True))
+        }
+
+    @staticmethod
+    def _errors(metrics: Mapping[str, Any], when: str) -> list[float]:
+        return [entry[when] for key in ("tre_mm", "landmarks") for entry in metrics.get(key, {}).values()]
+
+
+def without_nan(value: Any) -> Any:
+    """Copy of nested metrics with null in place of NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,33 @@
+"""Pure maths on grids, fields and points."""
+
+from bundle.geometry.fields import compose, folded_voxels, integrate, jacobian_determinant
+from bundle.geometry.grids import (
+    RAS_TO_LPS,
+    apply_affine,
+    centre_of_volume,
+    ddf_to_displacement,
+    initial_alignment,
+    resize_ddf,
+    sample,
+    voxel_grid,
+    warp_native,
+)
+from bundle.geometry.points import centroids, fixed_to_moving
+
+__all__ = [
+    "RAS_TO_LPS",
+    "apply_affine",
+    "centre_of_volume",
+    "centroids",
+    "compose",
+    "ddf_to_displacement",
+    "fixed_to_moving",
+    "folded_voxels",
+    "initial_alignment",
+    "integrate",
+    "jacobian_determinant",
+    "resize_ddf",
+    "sample",
+    "voxel_grid",
+    "warp_native",
+]

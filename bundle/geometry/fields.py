@@ -1,0 +1,58 @@
+"""Deformation fields: composition, integration and Jacobians. Fields are DDFs in voxels of their own grid."""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.blocks import DVF2DDF, Warp
+
+
+def compose(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """DDF of applying ``first`` and then ``second`` to a fixed point.
+
+    ``(u2 o u1)(x) = u1(x) + u2(x + u1(x))``: with pull-back fields the point ``x`` is moved by ``first``,
+    then by ``second`` from where it arrived.
+
+    Args:
+        first: ``(batch, dims, *shape)``, voxels.
+        second: the same shape.
+    """
+    return first + Warp(mode="bilinear", padding_mode="border")(second, first)
+
+
+def integrate(velocity: torch.Tensor, steps: int) -> torch.Tensor:
+    """DDF of a stationary velocity field by scaling and squaring (Arsigny et al. 2006).
+
+    Args:
+        velocity: ``(batch, dims, *shape)``, voxels per unit time.
+        steps: number of squarings; 0 takes the velocity itself as the displacement.
+
+    Returns:
+        ``(batch, dims, *shape)``, voxels.
+    """
+    if steps == 0:
+        return velocity
+    return DVF2DDF(num_steps=steps, mode="bilinear", padding_mode="border")(velocity)
+
+
+def jacobian_determinant(ddf: torch.Tensor) -> torch.Tensor:
+    """Determinant of the Jacobian of ``x -> x + u(x)`` by central differences inside, one-sided at the border.
+
+    Args:
+        ddf: ``(dims, *shape)``, voxels.
+
+    Returns:
+        ``shape``; 1 without deformation, 0 or less where the field folds.
+    """
+    dims = ddf.shape[0]
+    gradient = torch.stack([torch.stack(torch.gradient(component)) for component in ddf])
+    jacobian = gradient.movedim((0, 1), (-2, -1)) + torch.eye(dims, device=ddf.device, dtype=ddf.dtype)
+    return torch.linalg.det(jacobian)
+
+
+def folded_voxels(ddf: torch.Tensor) -> int:
+    """Number of voxels where the field folds: Jacobian determinant of 0 or less.
+
+    Args:
+        ddf: ``(dims, *shape)``, voxels.
+    """
+    return int((jacobian_determinant(ddf) <= 0).sum())

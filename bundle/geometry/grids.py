@@ -1,0 +1,189 @@
+"""Voxel grids in world space.
+
+Conventions used everywhere in the bundle:
+
+* world coordinates are millimetres in RAS (what a NIfTI affine gives); ITK's LPS only appears in files;
+* an affine ``A`` is 4x4 and maps voxel indices to world: ``p = A x``;
+* a DDF is a pull-back field ``u`` in voxels of the grid it lives on, channel ``c`` along array axis ``c``:
+  the value at fixed voxel ``x`` comes from ``x + u(x)``;
+* a displacement is the same thing in millimetres of world space: the fixed point ``p`` comes from ``p + d(p)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def voxel_grid(shape: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
+    """Voxel indices of every voxel of a grid.
+
+    Args:
+        shape: spatial shape, 2 or 3 axes.
+        device: where to put the grid.
+
+    Returns:
+        Tensor ``(dims, *shape)``, voxels; channel ``c`` counts along axis ``c``.
+    """
+    axes = [torch.arange(size, dtype=torch.float32, device=device) for size in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def apply_affine(affine: np.ndarray, points: torch.Tensor) -> torch.Tensor:
+    """Apply a homogeneous affine to a field of points: ``q = A[:d,:d] p + A[:d,3]``.
+
+    Args:
+        affine: ``(4, 4)``.
+        points: ``(dims, ...)`` coordinates in the affine's source space.
+
+    Returns:
+        Tensor of the same shape in the affine's target space.
+    """
+    dims = points.shape[0]
+    matrix = torch.as_tensor(affine[:dims, :dims], dtype=points.dtype, device=points.device)
+    offset = torch.as_tensor(affine[:dims, 3], dtype=points.dtype, device=points.device)
+    return torch.tensordot(matrix, points, dims=1) + offset.reshape(-1, *[1] * (points.ndim - 1))
+
+
+def sample(
+    image: torch.Tensor, coordinates: torch.Tensor, mode: str = "bilinear", padding_mode: str = "zeros"
+) -> torch.Tensor:
+    """Interpolate an image at voxel coordinates.
+
+    Args:
+        image: ``(channels, *shape)``.
+        coordinates: ``(dims, *out_shape)`` in voxels of ``image``.
+        mode: ``"bilinear"`` (linear along every axis) or ``"nearest"``.
+        padding_mode: value outside the volume, ``"zeros"`` or ``"border"``.
+
+    Returns:
+        Tensor ``(channels, *out_shape)``.
+    """
+    sizes = torch.tensor(image.shape[1:], dtype=coordinates.dtype, device=coordinates.device)
+    # torch's corner-aligned coordinates run from -1 to 1 with the last axis first; an axis of one voxel has no extent.
+    scale = (2 / (sizes - 1).clamp(min=1)).reshape(-1, *[1] * (coordinates.ndim - 1))
+    grid = (coordinates * scale - 1).flip(0).movedim(0, -1)
+    sampled = F.grid_sample(
+        image[None].to(grid.dtype), grid[None], mode=mode, padding_mode=padding_mode, align_corners=True
+    )
+    return sampled[0]
+
+
+def centre_of_volume(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """World position (mm) of the centre of a grid.
+
+    Args:
+        affine: ``(4, 4)`` voxel-to-world.
+        shape: spatial shape.
+    """
+    centre = np.zeros(4)
+    centre[: len(shape)] = (np.asarray(shape) - 1) / 2
+    centre[3] = 1
+    return (affine @ centre)[:3]
+
+
+def initial_alignment(
+    mode: str, fixed_affine: np.ndarray, fixed_shape: Sequence[int], moving_affine: np.ndarray, moving_shape: Sequence[int]
+) -> np.ndarray:
+    """Affine ``M`` taking a fixed world point to the moving world point registration starts from.
+
+    Args:
+        mode: ``"world"`` trusts the headers (``M = I``); ``"center"`` aligns the centres of the two volumes
+            (a translation); ``"none"`` aligns voxel indices (``M = A_moving A_fixed^-1``).
+        fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
+        fixed_shape: its spatial shape.
+        moving_affine: ``(4, 4)`` voxel-to-world of the moving image.
+        moving_shape: its spatial shape.
+
+    Returns:
+        ``(4, 4)``, mm to mm, RAS.
+
+    Raises:
+        ValueError: for an unknown mode.
+    """
+    if mode == "world":
+        return np.eye(4)
+    if mode == "center":
+        alignment = np.eye(4)
+        alignment[:3, 3] = centre_of_volume(moving_affine, moving_shape) - centre_of_volume(fixed_affine, fixed_shape)
+        return alignment
+    if mode == "none":
+        return moving_affine @ np.linalg.inv(fixed_affine)
+    raise ValueError(f"initial_alignment is {mode!r}; expected 'world', 'center' or 'none'")
+
+
+def resize_ddf(ddf: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Resample a DDF to a grid of another size over the same extent, scaling its vectors.
+
+    The corner voxels of the two grids coincide, so a vector along axis ``c`` is scaled by
+    ``(new_c - 1) / (old_c - 1)``; the DDF of an affine transform is reproduced exactly.
+
+    Args:
+        ddf: ``(batch, dims, *old_shape)``, voxels of the old grid.
+        shape: the new spatial shape.
+
+    Returns:
+        ``(batch, dims, *shape)``, voxels of the new grid.
+    """
+    old = ddf.shape[2:]
+    scale = ddf.new_tensor([(new - 1) / max(size - 1, 1) for new, size in zip(shape, old, strict=True)])
+    mode = "trilinear" if len(old) == 3 else "bilinear"
+    resized = F.interpolate(ddf, size=tuple(shape), mode=mode, align_corners=True)
+    return resized * scale.reshape(1, -1, *[1] * len(old))
+
+
+def ddf_to_displacement(
+    ddf: torch.Tensor,
+    ddf_affine: np.ndarray,
+    fixed_affine: np.ndarray,
+    fixed_shape: Sequence[int],
+    alignment: np.ndarray,
+) -> torch.Tensor:
+    """Displacement in mm on the fixed image's own grid, initial alignment composed in.
+
+    For a fixed voxel ``x`` with world position ``p = A_fixed x`` and network voxel ``y = N^-1 p``::
+
+        d(x) = M N (y + u(y)) - p
+
+    Args:
+        ddf: ``(3, *network_shape)`` pull-back field ``u``, voxels of the network grid.
+        ddf_affine: ``N``, ``(4, 4)`` voxel-to-world of the network grid.
+        fixed_affine: ``A_fixed``, ``(4, 4)`` voxel-to-world of the fixed image.
+        fixed_shape: spatial shape of the fixed image.
+        alignment: ``M``, ``(4, 4)`` fixed world to moving world.
+
+    Returns:
+        ``(3, *fixed_shape)`` in mm, RAS: the fixed point ``p`` comes from the moving point ``p + d``.
+    """
+    voxels = voxel_grid(fixed_shape, ddf.device)
+    network_voxels = apply_affine(np.linalg.inv(ddf_affine) @ fixed_affine, voxels)
+    moved = network_voxels + sample(ddf, network_voxels, padding_mode="border")
+    return apply_affine(alignment @ ddf_affine, moved) - apply_affine(fixed_affine, voxels)
+
+
+def warp_native(
+    moving: torch.Tensor,
+    moving_affine: np.ndarray,
+    displacement: torch.Tensor,
+    fixed_affine: np.ndarray,
+    mode: str = "bilinear",
+) -> torch.Tensor:
+    """Resample a native moving image onto the fixed grid: ``w(x) = m(A_moving^-1 (A_fixed x + d(x)))``.
+
+    Args:
+        moving: ``(channels, *moving_shape)`` native voxels.
+        moving_affine: ``(4, 4)`` voxel-to-world of the moving image.
+        displacement: ``(3, *fixed_shape)``, mm, RAS.
+        fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
+        mode: ``"bilinear"`` for images, ``"nearest"`` for labels.
+
+    Returns:
+        ``(channels, *fixed_shape)``; zero where the moving image has no data.
+    """
+    points = apply_affine(fixed_affine, voxel_grid(displacement.shape[1:], displacement.device)) + displacement
+    return sample(moving, apply_affine(np.linalg.inv(moving_affine), points), mode=mode)

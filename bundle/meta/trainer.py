@@ -1,0 +1,100 @@
+"""Meta-training: one iteration is one meta-update over a batch of episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from monai.engines import IterationEvents, SupervisedTrainer
+from monai.utils import CommonKeys
+from torch import nn
+
+from bundle.data import RandomPairAffine
+from bundle.meta.rules import MetaGradient, OuterLoss
+from bundle.registration import OptimizerFactory, Version, adapt
+
+UNSUPPORTED = ("amp", "compile", "inferer", "accumulation_steps", "iteration_update", "postprocessing", "to_kwargs")
+
+
+class ReptileTrainer(SupervisedTrainer):
+    """Meta-train a registration network on episodes (Baum et al. 2022, sections 2.3 and 3.1).
+
+    For every episode (one pair) a copy of the network takes ``inner_steps`` steps on random versions of the pair;
+    the mean of the rule's meta-gradients becomes ``.grad`` of the network, and the ordinary ``optimizer`` steps::
+
+        theta.grad = mean_n g_n,   g_n = theta - phi_n  (Reptile)
+
+    so that SGD with learning rate ``epsilon`` is Reptile, and Adam gives the variant of Park et al. 2021. Learning
+    rate schedules, checkpoints and every other handler are MONAI's.
+
+    Args:
+        inner_optimizer: parameters -> optimiser of the inner steps; its state is fresh in every episode.
+        inner_steps: ``k``; 10 in the paper.
+        augmentation: draws the mini-batches of a pair.
+        rule: meta-gradient of one episode.
+        seed: with the iteration, the episode and the step it decides every mini-batch.
+        kwargs: arguments of ``SupervisedTrainer``; the data loader yields lists of collated pairs
+            (``bundle.data.collate_episodes``).
+
+    Raises:
+        ValueError: for an option of ``SupervisedTrainer`` that has no meaning here.
+    """
+
+    def __init__(
+        self,
+        *,
+        inner_optimizer: OptimizerFactory,
+        inner_steps: int,
+        augmentation: RandomPairAffine,
+        rule: Callable[[nn.Module, nn.Module, OuterLoss], MetaGradient],
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        unsupported = [name for name in UNSUPPORTED if kwargs.get(name)]
+        if unsupported:
+            raise ValueError(f"ReptileTrainer does not support {', '.join(unsupported)}; remove it from the trainer")
+        super().__init__(decollate=False, **kwargs)
+        self.inner_optimizer = inner_optimizer
+        self.inner_steps = inner_steps
+        self.augmentation = augmentation
+        self.rule = rule
+        self.seed = seed
+
+    def _iteration(self, engine: ReptileTrainer, batchdata: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        engine.network.train()
+        losses, gradients = [], []
+        for episode, item in enumerate(batchdata):
+            pair, labels = engine.prepare_batch(item, engine.state.device, engine.non_blocking)
+            history, gradient = self._episode(episode, pair, labels)
+            losses.append(history)
+            gradients.append(gradient)
+        for parameter, *episodes in zip(engine.network.parameters(), *gradients, strict=True):
+            parameter.grad = torch.stack(episodes).mean(0)
+        engine.optimizer.step()
+        # The last inner loss is the one the start is trained for; the first tells how good the start itself is.
+        history = torch.stack(losses).mean(0)
+        engine.state.output = {CommonKeys.LOSS: history[-1], "loss_first_step": history[0]}
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output
+
+    def _episode(self, episode: int, pair: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, MetaGradient]:
+        """Adapt to one pair; the losses before each step and the meta-gradient."""
+
+        def version(step: int) -> Version:
+            return self.augmentation(pair, labels, (self.seed, self.state.iteration, episode, step))
+
+        def versions() -> Iterator[Version]:
+            for step in range(self.inner_steps):
+                yield version(step)
+
+        def outer_loss(network: nn.Module) -> torch.Tensor:
+            images, structures = version(self.inner_steps)
+            return self.loss_function(network(images), images, structures)["loss"]
+
+        def on_step(step: int, terms: dict[str, torch.Tensor]) -> None:
+            self.state.output = {CommonKeys.LOSS: terms["loss"].detach(), "inner_step": step}
+            self.fire_event(IterationEvents.INNER_ITERATION_COMPLETED)
+
+        adaptation = adapt(self.network, self.loss_function, self.inner_optimizer, versions(), on_step=on_step)
+        return adaptation.losses, self.rule(self.network, adaptation.network, outer_loss)

@@ -1,0 +1,33 @@
+"""From a pair to a displacement."""
+
+from bundle.registration.adaptation import Adaptation, OptimizerFactory, Version, adapt
+from bundle.registration.evaluator import PairDataset, RegistrationEvaluator
+from bundle.registration.inferers import AdaptationInferer
+from bundle.registration.losses import LocalMutualInformationLoss, MultiScaleLabelLoss, RegistrationLoss
+from bundle.registration.networks import (
+    FixedSizeNetwork,
+    GlobalThenLocal,
+    RegistrationNetwork,
+    use_instance_statistics,
+)
+from bundle.registration.outputs import NativeOutputsd, SavePaird, displacement_image
+
+__all__ = [
+    "Adaptation",
+    "AdaptationInferer",
+    "FixedSizeNetwork",
+    "GlobalThenLocal",
+    "LocalMutualInformationLoss",
+    "MultiScaleLabelLoss",
+    "NativeOutputsd",
+    "OptimizerFactory",
+    "PairDataset",
+    "RegistrationEvaluator",
+    "RegistrationLoss",
+    "RegistrationNetwork",
+    "SavePaird",
+    "Version",
+    "adapt",
+    "displacement_image",
+    "use_instance_statistics",
+]

@@ -1,0 +1,58 @@
+"""Registration of a list of pairs: MONAI's evaluator, in which one bad pair does not stop the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+from monai.data import Dataset
+from monai.engines import SupervisedEvaluator
+
+PAIR_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
+"""What a pair's data can cause; anything else is a fault of the program and stops the run."""
+
+
+class PairDataset(Dataset):
+    """Preprocessed pairs, where a pair that cannot be read yields its error instead.
+
+    Args:
+        data: pairs, as from ``bundle.data.read_datalist``.
+        transform: preprocessing.
+    """
+
+    def _transform(self, index: int) -> Mapping[Hashable, Any]:
+        try:
+            return super()._transform(index)
+        except PAIR_ERRORS as error:
+            return {"pair_id": self.data[index]["pair_id"], "error": root_cause(error)}
+
+
+def root_cause(error: BaseException) -> str:
+    """First error of a chain, in one line: MONAI wraps what a transform raises."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class RegistrationEvaluator(SupervisedEvaluator):
+    """``SupervisedEvaluator`` that reports a pair that fails and goes on with the next.
+
+    ``engine.state.output`` of a failed pair is ``[{"pair_id": ..., "error": ...}]``. Arguments are those of
+    ``SupervisedEvaluator``.
+    """
+
+    def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> Any:
+        pair_id = batchdata["pair_id"][0]
+        if "error" in batchdata:
+            return self._failed(pair_id, batchdata["error"][0])
+        try:
+            return super()._iteration(engine, batchdata)
+        except PAIR_ERRORS as error:
+            return self._failed(pair_id, root_cause(error))
+
+    def _failed(self, pair_id: str, error: str) -> list[dict[str, str]]:
+        self.logger.error(f"pair {pair_id} failed: {error}")
+        self.state.output = [{"pair_id": pair_id, "error": error}]
+        return self.state.output
+
+

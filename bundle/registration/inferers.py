@@ -1,0 +1,78 @@
+"""Test-time adaptation as a MONAI inferer."""
+
+from __future__ import annotations
+
+import time
+from itertools import repeat
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from torch import nn
+
+from bundle.registration.adaptation import OptimizerFactory, adapt
+
+
+class AdaptationInferer(Inferer):
+    """Adapt a copy of the network to every pair, then predict its DDF (Baum et al. 2022, section 3.1).
+
+    Each pair of a batch is adapted on its own and from the same start, so no result depends on another.
+
+    Args:
+        loss: the label-free objective of the steps.
+        optimizer: parameters -> optimiser, with the settings of meta-training's inner loop.
+        steps: gradient steps per pair; 0 is the plain network.
+        tolerance: stop early once a step lowers the loss by less than this fraction; None never stops early.
+    """
+
+    def __init__(
+        self, loss: nn.Module, optimizer: OptimizerFactory, steps: int = 5, tolerance: float | None = None
+    ) -> None:
+        super().__init__()
+        if steps < 0:
+            raise ValueError(f"steps is {steps}; expected 0 (no adaptation) or more")
+        self.loss = loss
+        self.optimizer = optimizer
+        self.steps = steps
+        self.tolerance = tolerance
+
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """Register a batch of pairs.
+
+        Args:
+            inputs: joined pairs ``(batch, 2, *shape)``.
+            network: joined pair -> DDF.
+            args: not supported.
+            kwargs: not supported.
+
+        Returns:
+            ``ddf`` ``(batch, dims, *shape)`` in voxels; ``losses`` ``(batch, steps + 1)``, the loss before each step
+            and after the last one, NaN for steps not taken; ``seconds`` ``(batch,)`` spent per pair.
+
+        Raises:
+            ValueError: when given more than a pair and a network.
+            FloatingPointError: when a loss is not finite.
+        """
+        if args or kwargs:
+            raise ValueError("AdaptationInferer takes a joined pair and a network, nothing else")
+        results = [self._register(pair[None], network) for pair in inputs]
+        return {key: torch.cat([result[key] for result in results]) for key in results[0]}
+
+    def _register(self, pair: torch.Tensor, network: nn.Module) -> dict[str, torch.Tensor]:
+        start = time.perf_counter()
+        with torch.inference_mode(False):
+            # A tensor made in inference mode cannot take part in a gradient; its copy can.
+            pair = pair.clone()
+        adaptation = adapt(
+            network, self.loss, self.optimizer, repeat((pair, None), self.steps), tolerance=self.tolerance
+        )
+        with torch.no_grad():
+            ddf = adaptation.network(pair)
+            final = self.loss(ddf, pair)["loss"]
+        losses = pair.new_full((1, self.steps + 1), torch.nan)
+        taken = len(adaptation.losses)
+        losses[0, :taken] = adaptation.losses
+        losses[0, taken] = final
+        # Reading a value waits for the device, so that the clock measures work done rather than work queued.
+        final.item()
+        return {"ddf": ddf, "losses": losses, "seconds": torch.tensor([time.perf_counter() - start])}

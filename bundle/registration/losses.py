@@ -1,0 +1,127 @@
+"""The registration objective (Baum et al. 2022, Eq. 1): similarity + weight * regularisation [+ weight * label]."""
+
+from __future__ import annotations
+
+import torch
+from monai.losses import DiceLoss, GlobalMutualInformationLoss, MultiScaleLoss
+from monai.networks.blocks import Warp
+from torch import nn
+
+from bundle.data import split_pair
+
+
+class LocalMutualInformationLoss(nn.Module):
+    """Mean of the (negated) mutual information over cubic patches that tile the image.
+
+    ``L = mean_p -MI(warped_p, fixed_p)``; a statistic per patch tolerates intensity relations that drift across
+    the volume, as between MR and ultrasound.
+
+    Args:
+        patch_size: edge of a patch in voxels; a rim narrower than a patch is left out.
+        num_bins: histogram bins of ``GlobalMutualInformationLoss``, which evaluates every patch.
+    """
+
+    def __init__(self, patch_size: int = 16, num_bins: int = 16) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.mutual_information = GlobalMutualInformationLoss(num_bins=num_bins)
+
+    def forward(self, warped: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+        """Scalar loss of two images ``(batch, 1, *shape)``."""
+        return self.mutual_information(self._patches(warped), self._patches(fixed))
+
+    def _patches(self, image: torch.Tensor) -> torch.Tensor:
+        size = self.patch_size
+        if min(image.shape[2:]) < size:
+            raise ValueError(
+                f"image of shape {tuple(image.shape[2:])} is smaller than a patch of {size} voxels; lower patch_size"
+            )
+        for axis in range(2, image.ndim):
+            image = image.unfold(axis, size, size)
+        dims = image.ndim // 2 - 1
+        return image.reshape(-1, 1, *[size] * dims)
+
+
+class MultiScaleLabelLoss(nn.Module):
+    """Multi-scale Dice of Hu et al. 2018 (Eq. 3): Dice of the labels smoothed at several scales, averaged.
+
+    A structure missing in either label corresponds to nothing and contributes nothing.
+
+    Args:
+        scales: standard deviations of the Gaussians in voxels; 0 is the label itself.
+    """
+
+    def __init__(self, scales: tuple[int, ...] = (0, 1, 2, 4, 8)) -> None:
+        super().__init__()
+        self.loss = MultiScaleLoss(DiceLoss(), scales=list(scales))
+
+    def forward(self, warped: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+        """Scalar loss of two labels ``(batch, structures, *shape)`` in [0, 1].
+
+        Raises:
+            ValueError: when no structure is present in both labels.
+        """
+        axes = tuple(range(2, fixed.ndim))
+        present = ((warped.detach().sum(axes) > 0) & (fixed.sum(axes) > 0)).any(0)
+        if not present.any():
+            raise ValueError("the label term found no structure that both labels of the pair contain")
+        return self.loss(warped[:, present], fixed[:, present])
+
+
+class RegistrationLoss(nn.Module):
+    """``L = similarity(moving o u, fixed) + a * regularisation(u) [+ b * label(moving_label o u, fixed_label)]``.
+
+    Args:
+        similarity: loss of (warped, fixed) images ``(batch, 1, *shape)``.
+        regularisation: loss of a DDF ``(batch, dims, *shape)`` in voxels.
+        regularisation_weight: ``a``; 10 in Baum et al. 2022, section 3.1.
+        label: loss of (warped, fixed) labels ``(batch, structures, *shape)``; None leaves the term out.
+        label_weight: ``b``.
+    """
+
+    def __init__(
+        self,
+        similarity: nn.Module,
+        regularisation: nn.Module,
+        regularisation_weight: float,
+        label: nn.Module | None = None,
+        label_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.similarity = similarity
+        self.regularisation = regularisation
+        self.regularisation_weight = regularisation_weight
+        self.label = label
+        self.label_weight = label_weight
+        self.warp = Warp()
+
+    def forward(self, ddf: torch.Tensor, pair: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """Evaluate the terms.
+
+        Args:
+            ddf: ``(batch, dims, *shape)``, voxels.
+            pair: joined images ``(batch, 2, *shape)``.
+            labels: joined labels ``(batch, 2 * structures, *shape)``; needed by the label term only.
+
+        Returns:
+            Scalars ``loss`` (the weighted sum), ``similarity``, ``regularisation`` and, when configured, ``label``.
+
+        Raises:
+            ValueError: when the label term is configured and ``labels`` is None.
+        """
+        moving, fixed = split_pair(pair)
+        terms = {
+            "similarity": self.similarity(self.warp(moving, ddf), fixed),
+            "regularisation": self.regularisation(ddf),
+        }
+        loss = terms["similarity"] + self.regularisation_weight * terms["regularisation"]
+        if self.label is not None:
+            if labels is None:
+                raise ValueError(
+                    "the loss has a label term but the pair has no labels; "
+                    "add fixed_label and moving_label to the data or remove the term"
+                )
+            moving_label, fixed_label = split_pair(labels)
+            terms["label"] = self.label(self.warp(moving_label, ddf), fixed_label)
+            loss = loss + self.label_weight * terms["label"]
+        return {"loss": loss, **terms}

@@ -1,0 +1,125 @@
+"""From a joined pair to a DDF: what surrounds the bare network of ``network_def``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.blocks import Warp
+from torch import nn
+from torch.nn import functional as F
+
+from bundle.data import split_pair
+from bundle.geometry import compose, integrate, resize_ddf
+
+INSTANCE_NORMS = {nn.BatchNorm2d: nn.InstanceNorm2d, nn.BatchNorm3d: nn.InstanceNorm3d}
+
+
+def use_instance_statistics(network: nn.Module) -> nn.Module:
+    """Replace every batch normalisation by an instance normalisation that shares its weights, in place.
+
+    Meta-training runs mini-batches of several versions of a pair and adaptation runs a single one; statistics per
+    instance mean the same in both, and in training and evaluation mode. The names in the state dictionary stay.
+
+    Args:
+        network: any module; its parameters are kept, so an optimiser that holds them stays valid.
+
+    Returns:
+        The same module.
+
+    Raises:
+        ValueError: when a batch normalisation keeps running statistics, which would be lost silently.
+    """
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) not in INSTANCE_NORMS:
+                continue
+            if child.running_mean is not None:
+                raise ValueError(
+                    f"normalisation layer {name!r} keeps running statistics, which adaptation to one pair cannot use; "
+                    "define the network as $torch.func.replace_all_batch_norm_modules_(...) (see configs/train.yaml)"
+                )
+            instance = INSTANCE_NORMS[type(child)](child.num_features, eps=child.eps, affine=child.affine)
+            instance.weight, instance.bias = child.weight, child.bias
+            setattr(module, name, instance)
+    return network
+
+
+class RegistrationNetwork(nn.Module):
+    """Joined pair -> DDF, ``u = exp(f(moving, fixed))`` with the exponential left out for 0 integration steps.
+
+    Args:
+        network: joined pair ``(batch, 2, *shape)`` -> field ``(batch, dims, *shape)`` in voxels; its batch
+            normalisations are replaced in place (``use_instance_statistics``).
+        integration_steps: squarings of the stationary velocity field; 0 takes the output as the DDF itself.
+        precision: ``"float32"`` or ``"bfloat16"`` for the network's arithmetic; the field is always float32.
+    """
+
+    def __init__(self, network: nn.Module, integration_steps: int = 0, precision: str = "float32") -> None:
+        super().__init__()
+        self.network = use_instance_statistics(network)
+        self.integration_steps = integration_steps
+        self.precision = getattr(torch, precision)
+
+    def forward(self, pair: torch.Tensor) -> torch.Tensor:
+        """Predict the DDF.
+
+        Args:
+            pair: ``(batch, 2, *shape)``, moving image first.
+
+        Returns:
+            ``(batch, dims, *shape)``, voxels of the pair's grid, pull-back on the fixed image.
+        """
+        layout = torch.channels_last_3d if pair.ndim == 5 else torch.channels_last
+        with torch.autocast(pair.device.type, self.precision, enabled=self.precision != torch.float32):
+            field = self.network(pair.contiguous(memory_format=layout))
+        return integrate(field.float().contiguous(), self.integration_steps)
+
+
+class FixedSizeNetwork(nn.Module):
+    """Run a network that needs one image size (GlobalNet) on pairs of any size.
+
+    The pair is resampled to ``spatial_size``, the DDF resampled back with its vectors scaled; the affine field of a
+    GlobalNet survives this exactly.
+
+    Args:
+        network: joined pair of ``spatial_size`` -> DDF of ``spatial_size``.
+        spatial_size: the size the network was built for.
+    """
+
+    def __init__(self, network: nn.Module, spatial_size: Sequence[int]) -> None:
+        super().__init__()
+        self.network = network
+        self.spatial_size = tuple(spatial_size)
+
+    def forward(self, pair: torch.Tensor) -> torch.Tensor:
+        """``(batch, 2, *shape)`` -> DDF ``(batch, dims, *shape)`` in voxels of the pair's grid."""
+        mode = "trilinear" if pair.ndim == 5 else "bilinear"
+        resized = F.interpolate(pair, size=self.spatial_size, mode=mode, align_corners=True)
+        return resize_ddf(self.network(resized).float(), pair.shape[2:])
+
+
+class GlobalThenLocal(nn.Module):
+    """Two networks in series: affine first, then the rest (Hu et al. 2018, composite network).
+
+    ``u = local(moving o global, fixed)`` composed with ``global``: a fixed point is moved by the local field, then
+    by the global one, and the moving image is interpolated once by the composition.
+
+    Args:
+        global_network: joined pair -> DDF of the affine part.
+        local_network: joined pair -> DDF of the remaining part.
+    """
+
+    def __init__(self, global_network: nn.Module, local_network: nn.Module) -> None:
+        super().__init__()
+        self.global_network = global_network
+        self.local_network = local_network
+        self.warp = Warp()
+
+    def forward(self, pair: torch.Tensor) -> torch.Tensor:
+        """``(batch, 2, *shape)`` -> DDF ``(batch, dims, *shape)`` in voxels."""
+        moving, fixed = split_pair(pair)
+        global_ddf = self.global_network(pair).float()
+        aligned = self.warp(moving, global_ddf)
+        local_ddf = self.local_network(torch.cat([aligned, fixed], dim=1)).float()
+        return compose(local_ddf, global_ddf)

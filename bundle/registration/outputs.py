@@ -1,0 +1,124 @@
+"""From the network's DDF to results in the fixed image's own grid, and to files other tools read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Transform
+
+from bundle.geometry import RAS_TO_LPS, ddf_to_displacement, warp_native
+
+NIFTI_INTENT_VECTOR = 1007
+
+
+class NativeOutputsd(Transform):
+    """Displacement, warped image and warped label on the fixed image's native grid.
+
+    Native voxels of the moving image are interpolated once, with the initial alignment and the DDF composed. Adds
+    ``displacement`` ``(3, *fixed_shape)`` in mm (RAS), ``warped_image`` and, for a labelled moving image,
+    ``warped_label`` (nearest neighbour); ``aligned_image`` and ``aligned_label`` are the same under the initial
+    alignment alone.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Compute the outputs of one pair.
+
+        Args:
+            data: ``pred["ddf"]`` on the grid of ``fixed_image``, ``native_fixed_image``, ``native_moving_image``
+                [, ``native_moving_label``] as read from file, and ``initial_alignment``.
+        """
+        output = dict(data)
+        ddf = torch.as_tensor(data["pred"]["ddf"]).cpu()
+        fixed = data["native_fixed_image"]
+        fixed_affine, network_affine = np.asarray(fixed.affine), np.asarray(data["fixed_image"].affine)
+        alignment = np.asarray(data["initial_alignment"])
+
+        def displacement(field: torch.Tensor) -> torch.Tensor:
+            return ddf_to_displacement(field, network_affine, fixed_affine, fixed.shape[1:], alignment)
+
+        def warped(key: str, field: torch.Tensor, mode: str) -> MetaTensor:
+            moving = data[key]
+            image = warp_native(moving.as_tensor(), np.asarray(moving.affine), field, fixed_affine, mode)
+            return MetaTensor(image, affine=fixed.affine)
+
+        output["displacement"] = MetaTensor(displacement(ddf), affine=fixed.affine)
+        for name, field in (("warped", output["displacement"].as_tensor()), ("aligned", displacement(0 * ddf))):
+            output[f"{name}_image"] = warped("native_moving_image", field, "bilinear")
+            if "native_moving_label" in data:
+                output[f"{name}_label"] = warped("native_moving_label", field, "nearest")
+        return output
+
+
+def nifti(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
+    """NIfTI image whose affine is stored as sform and, where it has no shear, as qform too.
+
+    Args:
+        array: voxels, spatial axes first.
+        affine: ``(4, 4)`` voxel-to-world, mm, RAS.
+    """
+    image = nib.Nifti1Image(array, affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1, strip_shears=True)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def displacement_image(displacement: torch.Tensor, fixed_affine: np.ndarray) -> nib.Nifti1Image:
+    """Displacement field as ITK, 3D Slicer and ANTs read it: ``(X, Y, Z, 1, 3)`` float32, intent vector, LPS mm.
+
+    Args:
+        displacement: ``(3, *fixed_shape)``, mm, RAS.
+        fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
+    """
+    lps = np.diag(RAS_TO_LPS)[:3].reshape(3, 1, 1, 1) * displacement.cpu().numpy()
+    image = nifti(np.moveaxis(lps, 0, -1)[..., None, :].astype(np.float32), fixed_affine)
+    image.header.set_intent(NIFTI_INTENT_VECTOR)
+    return image
+
+
+class SavePaird(Transform):
+    """Write the results of one pair to ``<output_dir>/<pair_id>/``; the folder appears complete or not at all.
+
+    Args:
+        output_dir: where the folders of all pairs go; created when missing.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike[str]) -> None:
+        self.output_dir = Path(output_dir)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write one pair (``NativeOutputsd``, ``bundle.evaluation.PairMetricsd``); an older result is replaced."""
+        affine = np.asarray(data["native_fixed_image"].affine)
+        images = {
+            "warped_image": nifti(data["warped_image"][0].cpu().numpy(), affine),
+            "displacement": displacement_image(data["displacement"].as_tensor(), affine),
+        }
+        if "warped_label" in data:
+            channels = data["warped_label"].cpu().numpy()
+            label = channels[0] if channels.shape[0] == 1 else np.moveaxis(channels, 0, -1)
+            images["warped_label"] = nifti(label.astype(np.uint8 if label.max() < 256 else np.int32), affine)
+        final = self.output_dir / data["pair_id"]
+        partial = self.output_dir / f".{data['pair_id']}.partial"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            for name, image in images.items():
+                nib.save(image, partial / f"{name}.nii.gz")
+            (partial / "metrics.json").write_text(json.dumps(data["metrics"], indent=2) + "\n")
+            if "picture" in data:
+                (partial / "overview.png").write_bytes(data["picture"])
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise OSError(f"cannot write the results of pair {data['pair_id']} to {final}: {error}") from error
+        return dict(data)
