@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import warnings
 from collections import Counter
@@ -16,9 +15,13 @@ import numpy as np
 from monai.transforms import LoadImage
 
 from bundle.data.datalist import FRACTIONS, LIMITS, survey
-from bundle.data.entries import Sections
+from bundle.data.entries import Pair, Sections
+from bundle.data.problems import grid_problems, image_problems, label_problems, spacing_of
+
+__all__ = ["FileFacts", "Report", "check_data", "image_problems"]
 
 WIDTH = 120
+Grid = tuple[tuple[int, ...], np.ndarray]  # shape and affine
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class FileFacts:
     @property
     def spacing(self) -> tuple[float, ...]:
         """Distance between voxels along each axis."""
-        return tuple(_spacing(self.affine).tolist())
+        return tuple(spacing_of(self.affine).tolist())
 
 
 @dataclass
@@ -89,13 +92,14 @@ class Report:
                 facts = [self.facts[path] for path in paths if path in self.facts]
                 if facts:
                     values = _intensities(facts) if kind == "image" else _structures(facts)
-                    orientations = Counter(fact.orientation for fact in facts)
+                    counted = Counter(fact.orientation for fact in facts)
+                    orientations = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
                     yield (
                         name,
                         str(len(facts)),
                         _ranges([fact.shape for fact in facts]),
                         _ranges([fact.spacing for fact in facts]),
-                        _first([f"{name} ({count})" for name, count in orientations.most_common()], 2),
+                        _first([f"{axes} ({count})" for axes, count in orientations], 2),
                         values,
                     )
 
@@ -131,28 +135,31 @@ def check_data(
     except (ValueError, FileNotFoundError) as error:
         report.problems = [str(error)]
         return report
-    _check_images(report, spatial_dims)
-    _check_labels(report, spatial_dims)
-    if not any(report.sections.values()):
-        report.problems.append("no pairs in the data set; list some, or arrange the images as the README says")
+    pairs = [pair for pairs in report.sections.values() for pair in pairs]
+    if not pairs:
+        report.problems.append("no pairs in the data set; list some in the datalist, or add images")
+    _check_labels(pairs, _check_images(pairs, report, spatial_dims), report, spatial_dims)
     return report
 
 
-def _check_images(report: Report, spatial_dims: int) -> None:
-    pairs = [pair for pairs in report.sections.values() for pair in pairs]
+def _check_images(pairs: Sequence[Pair], report: Report, spatial_dims: int) -> dict[str, Grid]:
+    """Open every image of the pairs; the grids of those that have a sound one come back."""
+    grids: dict[str, Grid] = {}
     for path in dict.fromkeys(pair[f"{side}_image"] for pair in pairs for side in ("fixed", "moving")):
         loaded = _load(path, report)
         if loaded is not None:
             array, affine = loaded
             found = image_problems(array, affine, _name(path, report), spatial_dims)
             report.problems += found
+            if not grid_problems(array.shape[1:], affine, path, spatial_dims):
+                grids[path] = (array.shape[1:], affine)
             if not found:
                 report.facts[path] = _facts(array, affine, (float(array.min()), float(array.max())))
+    return grids
 
 
-def _check_labels(report: Report, spatial_dims: int) -> None:
+def _check_labels(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Report, spatial_dims: int) -> None:
     """Labels and masks, each against the image it belongs to."""
-    pairs = [pair for pairs in report.sections.values() for pair in pairs]
     owners = {
         pair[f"{side}_{kind}"]: pair[f"{side}_image"]
         for kind in ("label", "mask")
@@ -164,115 +171,10 @@ def _check_labels(report: Report, spatial_dims: int) -> None:
         loaded = _load(path, report)
         if loaded is not None:
             array, affine = loaded
-            found = label_problems(array, affine, _name(path, report), report.facts.get(image), spatial_dims)
+            found = label_problems(array, affine, _name(path, report), grids.get(image), spatial_dims)
             report.problems += found
             if not found:
                 report.facts[path] = _facts(array, affine, tuple(np.unique(array).tolist()))
-
-
-def image_problems(array: np.ndarray, affine: np.ndarray, name: str, spatial_dims: int = 3) -> list[str]:
-    """What makes an image unfit for registration.
-
-    Args:
-        array: ``(channels, *shape)``, intensities; one channel is expected. A tensor on the CPU will do.
-        affine: voxel -> world, homogeneous, of ``spatial_dims`` axes or more.
-        name: how messages call the image.
-        spatial_dims: 3 for volumes, 2 for planar images.
-
-    Returns:
-        Problems, one line each; none when the image is fit.
-    """
-    array, affine = np.asarray(array), np.asarray(affine, dtype=float)
-    problems = _shape_problems(array, name, spatial_dims)
-    if array.ndim == spatial_dims + 1 and array.shape[0] > 1:
-        what = (
-            f"a {array.ndim}-D image of {array.shape[0]} volumes (a time series?)" if spatial_dims == 3 else "colours"
-        )
-        problems.append(
-            f"{name}: {what}, expected one channel; extract one {'volume' if spatial_dims == 3 else 'channel'}"
-        )
-    if array.size:
-        bad = array.size - int(np.isfinite(array).sum())
-        if bad:
-            problems.append(f"{name}: {bad} of {array.size} values are NaN or infinite; replace them with numbers")
-        elif array.min() == array.max():
-            what = "empty" if array.flat[0] == 0 else "constant"
-            problems.append(f"{name}: {what} image, every value is {array.flat[0]:g}; leave it out")
-    return problems + _affine_problems(affine, name, spatial_dims)
-
-
-def label_problems(
-    array: np.ndarray, affine: np.ndarray, name: str, image: FileFacts | None = None, spatial_dims: int = 3
-) -> list[str]:
-    """What makes a label (or mask) unfit.
-
-    Args:
-        array: ``(channels, *shape)``: one channel of whole numbers, or one structure per channel.
-        affine: voxel -> world, homogeneous.
-        name: how messages call the label.
-        image: the image it belongs to; None when that could not be read.
-        spatial_dims: 3 for volumes, 2 for planar images.
-
-    Returns:
-        Problems, one line each; none when the label is fit. Single empty structures are no problem.
-    """
-    array, affine = np.asarray(array), np.asarray(affine, dtype=float)
-    problems = _shape_problems(array, name, spatial_dims)
-    if array.size:
-        if not np.isfinite(array).all():
-            problems.append(f"{name}: the label has NaN or infinite values; labels are whole numbers")
-        elif (array != np.round(array)).any():
-            problems.append(
-                f"{name}: the label has fractions; labels are whole numbers (was it interpolated linearly?)"
-            )
-        elif not array.any():
-            problems.append(f"{name}: the label is empty, every value is 0; leave it out")
-    problems += _affine_problems(affine, name, spatial_dims)
-    if image is None or problems:
-        return problems
-    if array.shape[1:] != image.shape:
-        return [
-            f"{name}: the label is {_size(array.shape[1:])} and its image {_size(image.shape)}; they share one grid"
-        ]
-    corners = np.array(list(itertools.product(*((0, size - 1) for size in image.shape))))
-    shift = corners @ (affine - image.affine)[:spatial_dims, :spatial_dims].T
-    shift += (affine - image.affine)[:spatial_dims, -1]
-    if np.linalg.norm(shift, axis=1).max() > 0.5 * min(image.spacing):
-        problems.append(
-            f"{name}: the label's affine is not its image's (grid corners lie up to "
-            f"{np.linalg.norm(shift, axis=1).max():.3g} mm apart); copy the image's header"
-        )
-    return problems
-
-
-def _shape_problems(array: np.ndarray, name: str, spatial_dims: int) -> list[str]:
-    shape = array.shape[1:]
-    if len(shape) != spatial_dims:
-        return [f"{name}: a {len(shape)}-D image ({_size(shape)}), expected {spatial_dims}-D"]
-    if min(array.shape) == 0:
-        return [f"{name}: no voxels ({_size(shape)})"]
-    if min(shape) == 1:
-        return [f"{name}: one voxel thick ({_size(shape)}), expected a {spatial_dims}-D image"]
-    return []
-
-
-def _affine_problems(affine: np.ndarray, name: str, spatial_dims: int) -> list[str]:
-    if affine.ndim != 2 or affine.shape[0] != affine.shape[1] or affine.shape[0] <= spatial_dims:
-        return [f"{name}: affine of size {_size(affine.shape)}, expected {spatial_dims + 1} x {spatial_dims + 1}"]
-    if not np.isfinite(affine).all():
-        return [f"{name}: the affine has NaN or infinite values; correct the header"]
-    axes, spacing = affine[:spatial_dims, :spatial_dims], _spacing(affine)[:spatial_dims]
-    if (spacing == 0).any():
-        return [f"{name}: spacing {' x '.join(f'{s:g}' for s in spacing)}, expected more than 0; correct the header"]
-    # Volume spanned by the unit axes: 1 when they are orthogonal, 0 when one lies in the plane of the others.
-    if abs(np.linalg.det(axes / spacing)) < 1e-3:
-        return [f"{name}: singular affine, two axes point the same way; correct the header"]
-    return []
-
-
-def _spacing(affine: np.ndarray) -> np.ndarray:
-    """Length of the columns of an affine, one per axis."""
-    return np.linalg.norm(affine[:-1, :-1], axis=0)
 
 
 def _load(path: str, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
@@ -290,12 +192,16 @@ def _load(path: str, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
             return None
     if any("more than one DICOM series" in str(warning.message) for warning in caught):
         report.problems.append(f"{_name(path, report)}: more than one DICOM series; keep each in a folder of its own")
-    return np.asarray(image), np.asarray(image.affine, dtype=float)
+    affine = np.asarray(image.affine, dtype=float)
+    if image.shape[0] > 1 and path.endswith((".nii", ".nii.gz")):
+        # MONAI takes the origin of a 4-D file for a spacing, finds a mismatch, and may put an unset qform in its place.
+        affine = np.asarray(nib.load(path).affine, dtype=float)
+    return np.asarray(image), affine
 
 
 def _facts(array: np.ndarray, affine: np.ndarray, values: tuple[float, ...]) -> FileFacts:
     dims = array.ndim - 1
-    used = affine[np.ix_([*range(dims), -1], [*range(dims), -1])]
+    used = affine[np.ix_([*range(dims), -1], [*range(dims), -1])]  # readers give planar images a 3-D affine
     orientation = "".join(nib.aff2axcodes(affine)) if dims == 3 else "-"
     return FileFacts(array.shape[1:], used, orientation, array.shape[0], values)
 
@@ -303,10 +209,6 @@ def _facts(array: np.ndarray, affine: np.ndarray, values: tuple[float, ...]) -> 
 def _name(path: str, report: Report) -> str:
     full = Path(path)
     return str(full.relative_to(report.dataset_dir) if full.is_relative_to(report.dataset_dir) else full)
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def _ranges(rows: Sequence[Sequence[float]]) -> str:

@@ -144,7 +144,9 @@ class PairMetricsd(Transform):
             target_points = centroids(structure_channels(fixed, landmarks), affine)
             metrics["tre_mm"] = {str(value): {} for value in landmarks}
             for when, label in (("before", aligned), ("after", warped)):
-                errors = target_registration_error(centroids(structure_channels(label, landmarks), affine), target_points)
+                errors = target_registration_error(
+                    centroids(structure_channels(label, landmarks), affine), target_points
+                )
                 for value, error in zip(landmarks, errors.tolist(), strict=True):
                     metrics["tre_mm"][str(value)][when] = error
         return metrics

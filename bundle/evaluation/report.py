@@ -155,7 +155,9 @@ def compare(results: Sequence[str | os.PathLike[str]]) -> str:
     """
     runs = [_read_run(Path(folder)) for folder in results]
     if len({tuple(sorted(metrics["pair_id"] for metrics in run)) for run in runs}) != 1:
-        raise ValueError(f"the runs {', '.join(map(str, results))} do not hold the same pairs, so they cannot be compared")
+        raise ValueError(
+            f"the runs {', '.join(map(str, results))} do not hold the same pairs, so they cannot be compared"
+        )
     lines = [f"{'':32s} {'DSC':>15s} {'TRE mm':>15s} {'folded %':>9s} {'s/pair':>7s}"]
     first = [metrics_row(metrics) for metrics in runs[0]]
     lines.append(_line("not registered", first, "before"))
@@ -219,11 +221,19 @@ class PairPictured(Transform):
                 axis.imshow(image.take(index, plane).T, cmap="gray", origin="lower", aspect=aspect)
                 axis.set_title(name if plane == 0 else "")
                 if name in labels:
-                    for label, colour in ((labels["fixed"] if "fixed" in labels else None, "lime"), (labels[name], "red")):
+                    for label, colour in (
+                        (labels["fixed"] if "fixed" in labels else None, "lime"),
+                        (labels[name], "red"),
+                    ):
                         if label is not None and not (colour == "red" and name == "fixed"):
                             _outline(axis, label.take(index, plane).T, colour)
             shown = axes[plane, 4].imshow(
-                magnitude.take(index, plane).T, cmap="viridis", origin="lower", aspect=aspect, vmin=0, vmax=magnitude.max()
+                magnitude.take(index, plane).T,
+                cmap="viridis",
+                origin="lower",
+                aspect=aspect,
+                vmin=0,
+                vmax=magnitude.max(),
             )
             axes[plane, 4].set_title("displacement (mm)" if plane == 0 else "")
             figure.colorbar(shown, ax=axes[plane, 4], fraction=0.05)

@@ -88,7 +88,11 @@ def centre_of_volume(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def initial_alignment(
-    mode: str, fixed_affine: np.ndarray, fixed_shape: Sequence[int], moving_affine: np.ndarray, moving_shape: Sequence[int]
+    mode: str,
+    fixed_affine: np.ndarray,
+    fixed_shape: Sequence[int],
+    moving_affine: np.ndarray,
+    moving_shape: Sequence[int],
 ) -> np.ndarray:
     """Affine ``M`` taking a fixed world point to the moving world point registration starts from.
 

@@ -85,9 +85,13 @@ class ResumableCheckpoint:
             checkpoint = torch.load(self.path, map_location=engine.state.device, weights_only=True)
             stored = checkpoint["settings"]
         except Exception as error:
-            raise ValueError(f"{self.path} cannot be read as a checkpoint ({error}); move it away to start anew") from error
+            raise ValueError(
+                f"{self.path} cannot be read as a checkpoint ({error}); move it away to start anew"
+            ) from error
         changed = [
-            f"{key} was {stored.get(key)}, is {value}" for key, value in self.settings.items() if stored.get(key) != value
+            f"{key} was {stored.get(key)}, is {value}"
+            for key, value in self.settings.items()
+            if stored.get(key) != value
         ]
         if changed:
             raise ValueError(

@@ -78,7 +78,9 @@ class ReptileTrainer(SupervisedTrainer):
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
 
-    def _episode(self, episode: int, pair: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, MetaGradient]:
+    def _episode(
+        self, episode: int, pair: torch.Tensor, labels: torch.Tensor | None
+    ) -> tuple[torch.Tensor, MetaGradient]:
         """Adapt to one pair; the losses before each step and the meta-gradient."""
 
         def version(step: int) -> Version:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from monai.data import Dataset
@@ -54,5 +54,3 @@ class RegistrationEvaluator(SupervisedEvaluator):
         self.logger.error(f"pair {pair_id} failed: {error}")
         self.state.output = [{"pair_id": pair_id, "error": error}]
         return self.state.output
-
-

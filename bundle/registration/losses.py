@@ -95,7 +95,9 @@ class RegistrationLoss(nn.Module):
         self.label_weight = label_weight
         self.warp = Warp()
 
-    def forward(self, ddf: torch.Tensor, pair: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    def forward(
+        self, ddf: torch.Tensor, pair: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """Evaluate the terms.
 
         Args:

@@ -1,0 +1,127 @@
+"""What makes an image or a label unfit for registration, as pure functions of array and affine."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def image_problems(array: np.ndarray, affine: np.ndarray, name: str, spatial_dims: int = 3) -> list[str]:
+    """What makes an image unfit for registration.
+
+    Args:
+        array: ``(channels, *shape)``, intensities; one channel is expected. A tensor on the CPU will do.
+        affine: voxel -> world, homogeneous, of ``spatial_dims`` axes or more.
+        name: how messages call the image.
+        spatial_dims: 3 for volumes, 2 for planar images.
+
+    Returns:
+        Problems, one line each; none when the image is fit.
+    """
+    array = np.asarray(array)
+    problems = grid_problems(array.shape[1:], affine, name, spatial_dims)
+    if array.ndim == spatial_dims + 1 and array.shape[0] > 1:
+        parts = "volumes (a time series?)" if spatial_dims == 3 else "colour channels"
+        problems.append(f"{name}: an image of {array.shape[0]} {parts}, expected one channel; extract one")
+    if array.size:
+        bad = array.size - int(np.isfinite(array).sum())
+        if bad:
+            problems.append(f"{name}: {bad} of {array.size} values are NaN or infinite; replace them with numbers")
+        elif array.min() == array.max():
+            what = "empty" if array.flat[0] == 0 else "constant"
+            problems.append(f"{name}: {what} image, every value is {array.flat[0]:g}; leave it out")
+    return problems
+
+
+def label_problems(
+    array: np.ndarray,
+    affine: np.ndarray,
+    name: str,
+    image: tuple[Sequence[int], np.ndarray] | None = None,
+    spatial_dims: int = 3,
+) -> list[str]:
+    """What makes a label (or mask) unfit.
+
+    Args:
+        array: ``(channels, *shape)``: one channel of whole numbers, or one structure per channel.
+        affine: voxel -> world, homogeneous.
+        name: how messages call the label.
+        image: shape and affine of the image it belongs to; None when that could not be read.
+        spatial_dims: 3 for volumes, 2 for planar images.
+
+    Returns:
+        Problems, one line each; none when the label is fit. Single empty structures are no problem.
+    """
+    array = np.asarray(array)
+    problems = grid_problems(array.shape[1:], affine, name, spatial_dims)
+    if not problems and image is not None:
+        problems = _other_grid(array.shape[1:], affine, name, *image)
+    if array.size:
+        if not np.isfinite(array).all():
+            problems.append(f"{name}: the label has NaN or infinite values; labels are whole numbers")
+        elif (array != np.round(array)).any():
+            problems.append(f"{name}: the label has fractions (interpolated linearly?); labels are whole numbers")
+        elif not array.any():
+            problems.append(f"{name}: the label is empty, every value is 0; leave it out")
+    return problems
+
+
+def _other_grid(
+    shape: Sequence[int], affine: np.ndarray, name: str, image_shape: Sequence[int], image_affine: np.ndarray
+) -> list[str]:
+    """Whether a label lies on another grid than its image: another size, or a corner more than half a voxel away."""
+    if tuple(shape) != tuple(image_shape):
+        return [f"{name}: the label is {size(shape)} and its image {size(image_shape)}; give both one grid"]
+    dims = len(shape)
+    corners = np.array(list(itertools.product(*((0, length - 1) for length in shape))))
+    difference = np.asarray(affine, dtype=float) - np.asarray(image_affine, dtype=float)
+    distance = np.linalg.norm(corners @ difference[:dims, :dims].T + difference[:dims, -1], axis=1).max()
+    if distance <= 0.5 * spacing_of(image_affine)[:dims].min():
+        return []
+    return [f"{name}: label and image lie up to {distance:.3g} mm apart by their affines; give both one header"]
+
+
+def grid_problems(shape: Sequence[int], affine: np.ndarray, name: str, spatial_dims: int = 3) -> list[str]:
+    """What is wrong with a grid: its number of axes and voxels, its affine.
+
+    Args:
+        shape: voxels along each axis.
+        affine: voxel -> world, homogeneous, of ``spatial_dims`` axes or more.
+        name: how messages call the image.
+        spatial_dims: 3 for volumes, 2 for planar images.
+
+    Returns:
+        Problems, one line each.
+    """
+    problems = []
+    if len(shape) != spatial_dims:
+        problems.append(f"{name}: a {len(shape)}-D image ({size(shape)}), expected {spatial_dims}-D")
+    elif min(shape) < 2:
+        problems.append(f"{name}: {size(shape)} voxels, expected at least 2 along each of {spatial_dims} axes")
+    affine = np.asarray(affine, dtype=float)
+    if affine.ndim != 2 or affine.shape[0] != affine.shape[1] or affine.shape[0] <= spatial_dims:
+        least = spatial_dims + 1
+        return [*problems, f"{name}: affine of size {size(affine.shape)}, expected {least} x {least}"]
+    if not np.isfinite(affine).all():
+        return [*problems, f"{name}: the affine has NaN or infinite values; correct the header"]
+    axes, spacing = affine[:spatial_dims, :spatial_dims], spacing_of(affine)[:spatial_dims]
+    if (spacing == 0).any():
+        found = " x ".join(f"{length:g}" for length in spacing)
+        problems.append(f"{name}: spacing {found}, expected more than 0 (singular affine); correct the header")
+    # Volume spanned by the unit axes: 1 when they are orthogonal, 0 when one lies in the plane of the others.
+    elif abs(np.linalg.det(axes / spacing)) < 1e-3:
+        problems.append(f"{name}: singular affine, its axes lie in one plane; correct the header")
+    return problems
+
+
+def spacing_of(affine: np.ndarray) -> np.ndarray:
+    """Distance between voxels along each axis: the length of the affine's columns."""
+    spacing: np.ndarray = np.linalg.norm(np.asarray(affine, dtype=float)[:-1, :-1], axis=0)
+    return spacing
+
+
+def size(shape: Sequence[int]) -> str:
+    """Sizes as they are read: ``47 x 63 x 44``."""
+    return " x ".join(map(str, shape))

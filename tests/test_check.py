@@ -1,0 +1,254 @@
+import json
+from pathlib import Path
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from bundle.data.check import check_data, image_problems
+from bundle.data.problems import label_problems
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHAPE = (5, 6, 7)
+LPS = np.diag([-0.5, -1.5, 2.0, 1.0])
+
+
+def volume(seed=0, shape=SHAPE):
+    return np.random.default_rng(seed).uniform(1, 100, shape).astype(np.float32)
+
+
+def save(path, array=None, affine=LPS):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(volume() if array is None else array, affine), path)
+
+
+def labelled(root, count=6):
+    """Volumes 0.5 x 1.5 x 2 mm with intensities 0 to 9 and labels 0, 1, 3."""
+    image, label = np.zeros(SHAPE, np.float32), np.zeros(SHAPE, np.uint8)
+    image[0, 0, 0], label[1, 1, 1], label[2, 2, 2] = 9, 1, 3
+    for number in range(count):
+        save(root / f"images/c{number}.nii.gz", image)
+        save(root / f"labels/c{number}.nii.gz", label)
+
+
+def test_table_says_what_would_be_used(tmp_path):
+    labelled(tmp_path)
+    report = check_data(tmp_path)
+    assert report.problems == []
+    assert report.lines() == [
+        f"data set {tmp_path}",
+        "",
+        "section     pairs  patients  images  with labels  with masks  with landmarks",
+        "training    2      2         2       2            0           0",
+        "validation  2      2         2       2            0           0",
+        "test        2      2         2       2            0           0",
+        "",
+        "files   count  shape      spacing (mm)   orientation  values",
+        "images  6      5 x 6 x 7  0.5 x 1.5 x 2  LPS (6)      0 to 9",
+        "labels  6      5 x 6 x 7  0.5 x 1.5 x 2  LPS (6)      0, 1, 3",
+        "",
+        "no problems",
+    ]
+
+
+def test_table_fits_120_columns_and_summarises(tmp_path):
+    for number in range(12):
+        shape = (30 + number, 40 + number, 50)
+        affine = np.diag([1.03 + number / 30, (-1) ** number * 0.512, 2.2 + number / 70, 1])
+        save(tmp_path / f"fixed_images/{number:04d}.nii", volume(number, shape), affine)
+        save(tmp_path / f"moving_images/{number:04d}.nii", volume(number, shape), affine)
+        label = np.zeros((*shape, 2 + number % 2), np.uint8)
+        label[3, 3, 3] = 1
+        save(tmp_path / f"fixed_labels/{number:04d}.nii", label, affine)
+    report = check_data(tmp_path)
+    assert report.problems == []
+    rows = str(report).splitlines()
+    assert max(map(len, rows[1:])) <= 120
+    fixed = next(row for row in rows if row.startswith("fixed images"))
+    assert "30-41 x 40-51 x 50" in fixed
+    assert "RAS (6), RPS (6)" in fixed
+    assert "2-3 channels" in next(row for row in rows if row.startswith("fixed labels"))
+
+
+def test_formats(tmp_path):
+    """One volume, written as NRRD, MetaImage and a DICOM series, is read with the same size, spacing and axes."""
+    image = itk.image_from_array(np.arange(1, 211, dtype=np.int16).reshape(7, 6, 5))
+    image.SetSpacing([0.5, 1.5, 2.0])
+    (tmp_path / "images/series").mkdir(parents=True)
+    itk.imwrite(image, str(tmp_path / "images/a.nrrd"))
+    itk.imwrite(image, str(tmp_path / "images/b.mha"))
+    # Positions of the slices, which a series of secondary captures would lack.
+    slices = itk.image_from_array(np.arange(1, 211, dtype=np.int16).reshape(7, 6, 5))
+    slices.SetSpacing([0.5, 1.5, 1.0])
+    writer = itk.ImageSeriesWriter[itk.Image[itk.SS, 3], itk.Image[itk.SS, 2]].New(Input=slices)
+    writer.SetFileNames([str(tmp_path / f"images/series/{number}.dcm") for number in range(7)])
+    writer.SetImageIO(itk.GDCMImageIO.New())
+    writer.Update()
+    report = check_data(tmp_path, fractions=(1, 0, 0))
+    assert report.problems == []
+    facts = {Path(path).name: fact for path, fact in report.facts.items()}
+    assert {name: (fact.shape, fact.spacing, fact.orientation, fact.values) for name, fact in facts.items()} == {
+        "a.nrrd": (SHAPE, (0.5, 1.5, 2.0), "LPS", (1, 210)),
+        "b.mha": (SHAPE, (0.5, 1.5, 2.0), "LPS", (1, 210)),
+        "series": (SHAPE, (0.5, 1.5, 1.0), "LPS", (1, 210)),
+    }
+
+
+def test_planar_images(tmp_path):
+    for side in ("fixed", "moving"):
+        (tmp_path / f"{side}_images").mkdir()
+        Image.fromarray(volume(0, (8, 9)).astype(np.uint8)).save(tmp_path / f"{side}_images/a.png")
+    report = check_data(tmp_path, spatial_dims=2)
+    assert report.problems == []
+    assert any("9 x 8" in line for line in report.lines())
+    assert check_data(tmp_path).problems == [
+        f"{side}_images/a.png: a 2-D image (9 x 8), expected 3-D" for side in ("fixed", "moving")
+    ]
+    Image.fromarray(volume(0, (8, 9, 3)).astype(np.uint8)).save(tmp_path / "fixed_images/a.png")
+    assert check_data(tmp_path, spatial_dims=2).problems == [
+        "fixed_images/a.png: an image of 3 colour channels, expected one channel; extract one"
+    ]
+
+
+def test_every_problem_at_once(tmp_path):
+    good = volume(0, (40, 40, 40))
+    whole = tmp_path / "whole.nii.gz"
+    save(whole, good)
+    (tmp_path / "truncated.nii.gz").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (tmp_path / "text.nrrd").write_text("no image")
+    (tmp_path / "series").mkdir()
+    save(tmp_path / "nan.nii", np.where(np.arange(210).reshape(SHAPE) < 4, np.nan, volume()).astype(np.float32))
+    save(tmp_path / "empty.nii", np.zeros(SHAPE, np.float32))
+    save(tmp_path / "constant.nii", np.full(SHAPE, 7, np.float32))
+    save(tmp_path / "time.nii", volume(0, (*SHAPE, 3)))
+    save(tmp_path / "flat.nii", volume(0, (5, 6)))
+    save(tmp_path / "slice.nii", volume(0, (5, 6, 1)))
+    save(tmp_path / "size.nii", np.ones((5, 6, 8), np.uint8))
+    save(tmp_path / "shifted.nii", np.ones((40, 40, 40), np.uint8), LPS + 3 * np.eye(4, k=3))
+    save(tmp_path / "soft.nii", np.full((40, 40, 40), 0.5, np.float32))
+    damaged = ["truncated.nii.gz", "text.nrrd", "series", "nan.nii", "empty.nii", "constant.nii"]
+    misfits = ["time.nii", "flat.nii", "slice.nii", "gone.nii"]
+    entries = [{"fixed_image": name, "moving_image": "whole.nii.gz"} for name in damaged + misfits]
+    entries += [
+        {"fixed_image": "whole.nii.gz", "fixed_label": name, "moving_image": "whole.nii.gz", "pair_id": name}
+        for name in ("size.nii", "shifted.nii", "soft.nii")
+    ]
+    (tmp_path / "list.json").write_text(json.dumps({"test": entries}))
+    report = check_data(tmp_path, tmp_path / "list.json")
+    expected = [
+        f"test: fixed_image not found: {tmp_path}/gone.nii",
+        "truncated.nii.gz: cannot be read",
+        "text.nrrd: cannot be read",
+        "series: cannot be read",
+        "nan.nii: 4 of 210 values are NaN or infinite",
+        "empty.nii: empty image, every value is 0",
+        "constant.nii: constant image, every value is 7",
+        "time.nii: an image of 3 volumes (a time series?)",
+        "flat.nii: a 2-D image (5 x 6), expected 3-D",
+        "slice.nii: 5 x 6 x 1 voxels, expected at least 2",
+        "size.nii: the label is 5 x 6 x 8 and its image 40 x 40 x 40",
+        "shifted.nii: label and image lie up to 3 mm apart",
+        "soft.nii: the label has fractions",
+    ]
+    assert len(report.problems) == len(expected)
+    for problem, start in zip(report.problems, expected, strict=True):
+        assert problem.startswith(start)
+        assert "\n" not in problem
+    assert "13 problems" in report.lines()
+
+
+def test_label_with_channels_keeps_its_own_origin(tmp_path):
+    """A 4-D NIfTI with an sform only, off the origin, is where its image is."""
+    for number in range(2):
+        image = nib.Nifti1Image(volume(number), None)
+        label = nib.Nifti1Image(np.ones((*SHAPE, 2), np.uint8), None)
+        for file, folder in ((image, "images"), (label, "labels")):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            file.header.set_zooms((0.5, 1.5, 2.0, 1.0)[: file.ndim])
+            file.header.set_sform(LPS + 30 * np.eye(4, k=3), code=1)
+            nib.save(nib.Nifti1Image(file.dataobj, None, file.header), tmp_path / folder / f"c{number}.nii")
+    assert check_data(tmp_path).problems == []
+
+
+def test_unreadable_data_set_is_a_problem_not_an_exception(tmp_path):
+    report = check_data(tmp_path / "no")
+    assert len(report.problems) == 1
+    assert report.lines()[-2:] == ["1 problem", f"  - {report.problems[0]}"]
+    (tmp_path / "list.json").write_text('{"test": []}')
+    assert check_data(tmp_path, "list.json").problems == [
+        "no pairs in the data set; list some in the datalist, or add images"
+    ]
+
+
+def test_more_than_one_dicom_series(tmp_path):
+    for number in range(2):
+        folder = tmp_path / f"images/s{number}"
+        folder.mkdir(parents=True)
+        for series in range(2):
+            slices = itk.image_from_array(volume(series, (3, 6, 5)).astype(np.int16))
+            writer = itk.ImageSeriesWriter[itk.Image[itk.SS, 3], itk.Image[itk.SS, 2]].New(Input=slices)
+            writer.SetFileNames([str(folder / f"{series}{number}.dcm") for number in range(3)])
+            writer.SetImageIO(itk.GDCMImageIO.New())
+            writer.Update()
+    problems = check_data(tmp_path).problems
+    assert sorted(problem.split(";")[0] for problem in problems) == [
+        f"images/s{number}: more than one DICOM series" for number in range(2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("affine", "message"),
+    [
+        (np.diag([1.0, 0, 1, 1]), "a: spacing 1 x 0 x 1, expected more than 0 (singular affine); correct the header"),
+        (np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "a: singular affine"),
+        (np.diag([1, np.nan, 1, 1]), "a: the affine has NaN"),
+        (np.eye(3), "a: affine of size 3 x 3, expected 4 x 4"),
+    ],
+)
+def test_bad_affine(affine, message):
+    (problem,) = image_problems(volume()[None], affine, "a")
+    assert problem.startswith(message)
+
+
+def test_oblique_sheared_grid_is_fit():
+    # 60 degrees between two axes, as tilted gantries give at worst, and a left-handed frame are sound.
+    affine = np.array([[-0.8, 0.4, 0, 5], [0, 0.7, 0.1, 9], [0, 0, 3, 2], [0, 0, 0, 1]])
+    assert image_problems(volume()[None], affine, "a") == []
+
+
+def test_image_problems_come_together_and_leave_the_array():
+    array = volume(0, (2, 5, 6, 7))
+    array[0, 0, 0, :3] = np.inf
+    before = array.copy()
+    problems = image_problems(array, np.zeros((4, 4)), "a")
+    assert [problem.split(";")[0] for problem in problems] == [
+        "a: spacing 0 x 0 x 0, expected more than 0 (singular affine)",
+        "a: an image of 2 volumes (a time series?), expected one channel",
+        "a: 3 of 420 values are NaN or infinite",
+    ]
+    assert (array == before).all()
+    assert image_problems(np.zeros((1, 0, 6, 7)), LPS, "a") == [
+        "a: 0 x 6 x 7 voxels, expected at least 2 along each of 3 axes"
+    ]
+
+
+def test_label_problems():
+    label = np.zeros((1, *SHAPE))
+    assert label_problems(label, LPS, "l") == ["l: the label is empty, every value is 0; leave it out"]
+    label[0, 1, 1, 1] = np.nan
+    assert label_problems(label, LPS, "l") == ["l: the label has NaN or infinite values; labels are whole numbers"]
+    label[0, 1, 1, 1] = 2
+    nudged = LPS + 0.2 * np.eye(4, k=3)  # less than half a voxel: rounding of headers
+    assert label_problems(label, LPS, "l", (SHAPE, nudged)) == []
+
+
+@pytest.mark.skipif(not (SHARED / "prostate_mr_trus").is_dir(), reason="needs ../shared/data/prostate_mr_trus")
+def test_prostate_has_no_problems():
+    report = check_data(
+        SHARED / "prostate_mr_trus", pairing="fixed", limits={"training": 30, "validation": 2, "test": 2}
+    )
+    assert report.problems == []
+    row = next(line for line in report.lines() if line.startswith("images")).split("  ")
+    assert {"47 x 63 x 44", "1.5 x 1.5 x 1.5"} <= {cell.strip() for cell in row}

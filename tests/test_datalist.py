@@ -1,0 +1,505 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bundle.data.datalist import read_datalist, require, select_pairs, split_patients, survey, write_datalist
+from bundle.data.layouts import stem
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+ALL = {"training": None, "validation": None, "test": None}
+TRAIN_ONLY = (1.0, 0.0, 0.0)
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def write(root, content, name="list.json"):
+    (root / name).write_text(json.dumps(content))
+    return root / name
+
+
+def images(root, count, prefix="images/"):
+    touch(root, *(f"{prefix}c{number}.nii.gz" for number in range(count)))
+
+
+def patients_of(sections):
+    return {name: {p for pair in pairs for p in pair["patient"]} for name, pairs in sections.items()}
+
+
+def lines_of(error):
+    return str(error.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a/case.1.nii.gz", "case.1"),
+        ("X.NRRD", "X"),
+        ("p.csv", "p"),
+        ("series.7", "series.7"),
+        ("brain_t1", "brain_t1"),
+        (".nii", ".nii"),
+    ],
+)
+def test_stem_takes_off_image_suffixes_only(path, expected):
+    assert stem(path) == expected
+
+
+# --- datalist files -----------------------------------------------------------------------------------------------
+
+
+def test_pair_gets_absolute_paths_default_id_and_stems_as_patients(tmp_path):
+    touch(tmp_path, "us.nii.gz", "mr.nii.gz", "mr_label.nii.gz", "p.csv")
+    entry = {
+        "fixed_image": "us.nii.gz",
+        "moving_image": str(tmp_path / "mr.nii.gz"),
+        "moving_label": "mr_label.nii.gz",
+        "fixed_landmarks": "p.csv",
+        "fixed_label": None,
+    }
+    sections = read_datalist(tmp_path, write(tmp_path, {"name": "n", "authors": ["a"], "labels": {}, "test": [entry]}))
+    assert sections == {
+        "training": [],
+        "validation": [],
+        "test": [
+            {
+                "fixed_image": f"{tmp_path}/us.nii.gz",
+                "moving_image": f"{tmp_path}/mr.nii.gz",
+                "moving_label": f"{tmp_path}/mr_label.nii.gz",
+                "fixed_landmarks": f"{tmp_path}/p.csv",
+                "patient": ("mr", "us"),
+                "pair_id": "mr_to_us",
+            }
+        ],
+    }
+
+
+def test_datalist_is_found_relative_to_the_data_set(tmp_path):
+    touch(tmp_path, "a.nii", "b.nii")
+    write(tmp_path, {"test": [{"fixed_image": "a.nii", "moving_image": "b.nii"}]}, "my_pairs.json")
+    assert len(read_datalist(tmp_path, "my_pairs.json")["test"]) == 1
+
+
+def test_single_images_form_ordered_pairs_of_different_patients(tmp_path):
+    touch(tmp_path, *(f"{name}{kind}.nii" for name in "abc" for kind in ("", "_l")))
+    entries = [
+        {"image": f"{name}.nii", "label": f"{name}_l.nii", "patient": patient}
+        for name, patient in zip("abc", "112", strict=True)
+    ]
+    pairs = read_datalist(tmp_path, write(tmp_path, {"training": entries}))["training"]
+    assert [pair["pair_id"] for pair in pairs] == ["a_to_c", "b_to_c", "c_to_a", "c_to_b"]
+    assert [pair["patient"] for pair in pairs] == [("1", "2"), ("1", "2"), ("2", "1"), ("2", "1")]
+    assert pairs[0]["fixed_label"] == f"{tmp_path}/c_l.nii"
+    assert pairs[0]["moving_label"] == f"{tmp_path}/a_l.nii"
+
+
+def test_pairs_stay_as_listed_and_singles_are_limited(tmp_path):
+    images(tmp_path, 5, "")
+    entries = [{"fixed_image": "c0.nii.gz", "moving_image": "c1.nii.gz", "pair_id": "mine", "patient": ["p", 7]}]
+    entries += [f"c{number}.nii.gz" for number in (2, 3, 4)]  # a path alone is a single image, as in MONAI
+    pairs = read_datalist(tmp_path, write(tmp_path, {"test": entries}), limits={"test": 2})["test"]
+    assert pairs[0]["pair_id"] == "mine"
+    assert pairs[0]["patient"] == ("p", "7")
+    assert len(pairs) == 3
+
+
+def test_limited_sample_is_seeded_distinct_and_between_patients(tmp_path):
+    images(tmp_path, 9)
+    rows = [f"c{number},p{number // 3}" for number in range(9)]
+    (tmp_path / "patients.csv").write_text("\n".join(["image,patient", *rows]))
+    full = read_datalist(tmp_path, fractions=TRAIN_ONLY)["training"]
+    assert len(full) == 9 * 6
+    assert all(len(set(pair["patient"])) == 2 for pair in full)
+    first, again, other = (
+        read_datalist(tmp_path, fractions=TRAIN_ONLY, limits={"training": 20}, seed=seed)["training"]
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert len({pair["pair_id"] for pair in first}) == 20
+    assert all(pair in full for pair in first)
+
+
+def test_a_limit_does_not_need_the_list_of_all_pairs(tmp_path):
+    # 3000 images have 9 million ordered pairs, which would take gigabytes.
+    images(tmp_path, 3000)
+    assert len(read_datalist(tmp_path, fractions=TRAIN_ONLY, limits={"training": 10})["training"]) == 10
+
+
+def test_same_file_names_in_patient_folders_are_different_patients(tmp_path):
+    touch(tmp_path, *(f"s{number}/{name}.nii" for number in (1, 2) for name in ("t1", "t2")))
+    entries = [{"fixed_image": f"s{number}/t1.nii", "moving_image": f"s{number}/t2.nii"} for number in (1, 2)]
+    sections = read_datalist(tmp_path, write(tmp_path, {"training": entries[:1], "test": entries[1:]}))
+    assert sections["training"][0]["patient"] == ("s1/t2", "s1/t1")
+    assert [select_pairs(sections, name)[0]["pair_id"] for name in ("training", "test")] == [
+        "s1_t2_to_s1_t1",
+        "s2_t2_to_s2_t1",
+    ]
+
+
+def test_default_pair_id_is_fit_for_a_folder_name(tmp_path):
+    touch(tmp_path, "my scan (1).nii", "é.nii")
+    entry = {"fixed_image": "é.nii", "moving_image": "my scan (1).nii"}
+    pair = read_datalist(tmp_path, write(tmp_path, {"test": [entry]}))["test"][0]
+    assert pair["pair_id"] == "my_scan__1__to__"
+
+
+def test_patients_csv_serves_datalists_too(tmp_path):
+    images(tmp_path, 4, "")
+    (tmp_path / "patients.csv").write_text("image,patient\nc0,A\nc1,A\n")
+    path = write(tmp_path, {"training": ["c0.nii.gz", "c2.nii.gz"], "test": ["c1.nii.gz", "c3.nii.gz"]})
+    with pytest.raises(ValueError, match="patient A is in training and in test"):
+        read_datalist(tmp_path, path)
+
+
+# --- folders ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def paired(tmp_path):
+    """Eight names of five patients: a0 a1 | b0 | c0 | d0 d1 | e0 e1."""
+    names = ["a0", "a1", "b0", "c0", "d0", "d1", "e0", "e1"]
+    for folder in ("fixed_images", "moving_images", "fixed_labels", "moving_labels"):
+        touch(tmp_path, *(f"{folder}/{name}.nii.gz" for name in names), f"{folder}/.DS_Store", f"{folder}/notes.md")
+    (tmp_path / "patients.csv").write_text("\n".join(["image,patient", *(f"{name},{name[0]}" for name in names)]))
+    return tmp_path
+
+
+def test_paired_folders(paired):
+    sections = read_datalist(paired, fractions=(0.6, 0.2, 0.2))
+    pairs = select_pairs(sections)
+    assert len(pairs) == 8
+    assert {len(found) for found in patients_of(sections).values()} == {3, 1}
+    pair = next(pair for pair in pairs if pair["pair_id"] == "a1_to_a1")
+    assert pair["patient"] == ("a",)
+    assert pair["fixed_label"] == f"{paired}/fixed_labels/a1.nii.gz"
+    assert pair["moving_image"] == f"{paired}/moving_images/a1.nii.gz"
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_pairs_among_one_side_are_between_patients(paired, side):
+    pairs = read_datalist(paired, pairing=side, fractions=TRAIN_ONLY)["training"]
+    assert len(pairs) == 64 - (4 + 1 + 1 + 4 + 4)
+    assert all(Path(pair[key]).parent.name == f"{side}_images" for pair in pairs for key in pair if "_image" in key)
+    assert all(len(set(pair["patient"])) == 2 for pair in pairs)
+
+
+def test_split_keeps_patients_apart_and_is_seeded(paired):
+    first, again = (read_datalist(paired, fractions=(0.4, 0.2, 0.4), seed=3) for _ in range(2))
+    assert first == again
+    groups = list(patients_of(first).values())
+    assert sum(map(len, groups)) == len(set().union(*groups)) == 5
+    assert any(patients_of(read_datalist(paired, seed=seed)) != patients_of(first) for seed in range(4, 8))
+
+
+@pytest.mark.parametrize(
+    ("count", "fractions", "least", "expected"),
+    [
+        (61, (0.7, 0.15, 0.15), 2, (43, 9, 9)),
+        (6, (0.7, 0.15, 0.15), 2, (2, 2, 2)),
+        (5, (0.7, 0.15, 0.15), 2, (3, 2, 0)),  # too few for three: test is left empty first
+        (3, (0.7, 0.15, 0.15), 2, (3, 0, 0)),
+        (2, (0.7, 0.15, 0.15), 1, (1, 1, 0)),
+        (1, (0.7, 0.15, 0.15), 1, (1, 0, 0)),
+        (4, (0.0, 0.0, 1.0), 2, (0, 0, 4)),
+        (10, (0.1, 0.45, 0.45), 2, (2, 4, 4)),
+    ],
+)
+def test_split_counts(count, fractions, least, expected):
+    sections = list(split_patients(map(str, range(count)), fractions, least, seed=0).values())
+    assert tuple(sections.count(name) for name in ("training", "validation", "test")) == expected
+
+
+def test_one_patient_gives_no_pair_between_patients(tmp_path):
+    images(tmp_path, 1)
+    with pytest.raises(ValueError, match=r"training has no pair: 1 patient\(s\) found, its pairs need at least 2"):
+        read_datalist(tmp_path)
+
+
+def test_dicom_series_are_folders_and_labels_match_by_name(tmp_path):
+    touch(tmp_path, "images/s1/0.dcm", "images/s2/0.dcm", "labels/s1.nii.gz", "labels/s2.nrrd", "masks/s1.nii")
+    touch(tmp_path, "masks/s2.nii", "landmarks/s1.csv", "landmarks/s2.csv")
+    pair = read_datalist(tmp_path, fractions=TRAIN_ONLY)["training"][0]
+    assert {key: value.removeprefix(f"{tmp_path}/") for key, value in pair.items() if key != "patient"} == {
+        "fixed_image": "images/s2",
+        "moving_image": "images/s1",
+        "fixed_label": "labels/s2.nrrd",
+        "moving_label": "labels/s1.nii.gz",
+        "fixed_mask": "masks/s2.nii",
+        "moving_mask": "masks/s1.nii",
+        "fixed_landmarks": "landmarks/s2.csv",
+        "moving_landmarks": "landmarks/s1.csv",
+        "pair_id": "s1_to_s2",
+    }
+
+
+# --- Learn2Reg ----------------------------------------------------------------------------------------------------
+
+
+def test_learn2reg_singles_lose_the_held_out_images(tmp_path):
+    names = [f"imagesTr/OASIS_000{number}_0000.nii.gz" for number in range(1, 6)]
+    touch(tmp_path, *names, *(name.replace("images", "labels") for name in names))
+    touch(
+        tmp_path, "keypointsTr/OASIS_0004_0000.csv", "masksTr/OASIS_0005_0000.nii.gz", "imagesTs/OASIS_0009_0000.nii.gz"
+    )
+    content = {
+        "name": "OASIS",
+        "numTraining": 5,
+        "training": [{"image": f"./{name}"} for name in names],
+        "test": [{"image": "./imagesTs/OASIS_0009_0000.nii.gz"}],
+        "registration_val": [{"fixed": names[3], "moving": names[4]}],
+    }
+    write(tmp_path, content, "OASIS_dataset.json")
+    sections = read_datalist(tmp_path)
+    assert patients_of(sections) == {
+        "training": {"0001", "0002", "0003"},
+        "validation": {"0004", "0005"},
+        "test": set(),
+    }
+    assert len(sections["training"]) == 6
+    assert sections["validation"][0] == {
+        "fixed_image": f"{tmp_path}/{names[3]}",
+        "moving_image": f"{tmp_path}/{names[4]}",
+        "fixed_label": f"{tmp_path}/labelsTr/OASIS_0004_0000.nii.gz",
+        "moving_label": f"{tmp_path}/labelsTr/OASIS_0005_0000.nii.gz",
+        "moving_mask": f"{tmp_path}/masksTr/OASIS_0005_0000.nii.gz",
+        "fixed_landmarks": f"{tmp_path}/keypointsTr/OASIS_0004_0000.csv",
+        "patient": ("0005", "0004"),
+        "pair_id": "OASIS_0005_0000_to_OASIS_0004_0000",
+    }
+
+
+def test_learn2reg_pairs_within_patients(tmp_path):
+    pairs = [
+        {side: f"./images{kind}/NLST_{number:04d}_000{time}.nii.gz" for side, time in (("fixed", 0), ("moving", 1))}
+        for number, kind in ((1, "Tr"), (2, "Tr"), (7, "Ts"))
+    ]
+    touch(tmp_path, *(path for pair in pairs for path in pair.values()))
+    content = {"training_paired_images": pairs[:2], "registration_val": pairs[1:2], "registration_test": pairs[2:]}
+    sections = read_datalist(tmp_path, write(tmp_path, content))
+    assert patients_of(sections) == {"training": {"0001"}, "validation": {"0002"}, "test": {"0007"}}
+
+
+# --- writing and choosing -----------------------------------------------------------------------------------------
+
+
+def test_written_pairs_read_back_the_same(paired, tmp_path):
+    outside = tmp_path / "outside"
+    touch(outside, "x.nii", "y.nii")
+    sections = read_datalist(paired, pairing="fixed", fractions=(0.4, 0.6, 0.0))
+    entry = {"fixed_image": str(outside / "x.nii"), "moving_image": str(outside / "y.nii")}
+    data = paired / "fixed_images"
+    sections["test"] = read_datalist(data, write(tmp_path, {"test": [entry]}))["test"]
+    path = tmp_path / "new" / "list.json"
+    for _ in range(2):  # the second time over the first
+        write_datalist(path, sections, data)
+        assert read_datalist(data, path) == sections
+    written = json.loads(path.read_text())
+    assert written["training"][0]["fixed_image"].count("/") == 0
+    assert written["test"][0]["fixed_image"] == str(outside / "x.nii")
+    assert [file.name for file in path.parent.iterdir()] == ["list.json"]
+
+
+def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "list.json"
+    path.write_text("old")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_datalist(path, {"training": []}, tmp_path)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("list.json", "old")]
+
+
+def test_select_and_require():
+    sections = {"training": [], "test": [{"pair_id": "a"}]}
+    assert select_pairs(sections) == select_pairs(sections, "test") == [{"pair_id": "a"}]
+    require(sections, "test")
+    with pytest.raises(ValueError, match=r"no training pairs \(found: training 0, test 1\)"):
+        require(sections, "training", "test")
+    with pytest.raises(ValueError, match="no training pairs"):
+        select_pairs(sections, "training")
+    with pytest.raises(ValueError, match="no section 'tset'; expected one of training, test"):
+        select_pairs(sections, "tset")
+    with pytest.raises(ValueError, match="no pairs"):
+        select_pairs({"training": []})
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------
+
+
+def test_every_problem_is_named_at_once(tmp_path):
+    images(tmp_path, 6, "")
+    pair = {"fixed_image": "c0.nii.gz", "moving_image": "c1.nii.gz", "patient": "P"}
+    content = {
+        "training": [
+            pair | {"pair_id": "one"},
+            pair | {"pair_id": "one", "fixed_lable": "c0.nii.gz"},
+            {"fixed_image": "c0.nii.gz", "fixed_label": "c1.nii.gz"},
+            {"image": "c2.nii.gz", "pair_id": "x", "patient": "Q"},
+            {"image": "gone.nii.gz"},
+            17,
+            pair | {"pair_id": "../../etc"},
+            pair | {"moving_image": ["c1.nii.gz"]},
+            {"image": "c3.nii.gz", "patient": ["A", "B"]},
+        ],
+        "validation": {},
+        "test": [pair | {"pair_id": "other"}],
+    }
+    with pytest.raises(ValueError) as error:
+        read_datalist(tmp_path, write(tmp_path, content))
+    first, *lines = lines_of(error)
+    assert first == f"{len(lines)} problems in the data set {tmp_path}:"
+    expected = [
+        "training[1]: unknown key 'fixed_lable', known are fixed_image, moving_image, fixed_label",
+        "training[2]: no moving_image; a pair needs moving_image and fixed_image",
+        "training[3]: unknown key 'pair_id', known are image, label, mask, landmarks, patient",
+        "training[5] is a int, expected an object",
+        "training[6]: pair_id is '../../etc', expected a letter or digit",
+        "training[7]: moving_image is ['c1.nii.gz'], expected the path of one file",
+        "training[8]: patient is ['A', 'B'], expected one patient",
+        "validation is a dict, expected a list of entries",
+        f"training: image not found: {tmp_path}/gone.nii.gz",
+        "patient P is in training and in test",
+        "pair_id one belongs to 2 pairs",
+    ]
+    for line, start in zip(lines, expected, strict=True):
+        assert line.strip().startswith(start)
+
+
+def test_a_file_missing_in_many_pairs_is_named_once(tmp_path):
+    images(tmp_path, 3, "")
+    entries = [{"fixed_image": "no.nii", "moving_image": f"c{number}.nii.gz"} for number in range(3)]
+    with pytest.raises(ValueError) as error:
+        read_datalist(tmp_path, write(tmp_path, {"test": entries}))
+    assert lines_of(error) == [f"test: fixed_image not found: {tmp_path}/no.nii"]
+
+
+def test_survey_returns_what_can_be_read(tmp_path):
+    images(tmp_path, 2, "")
+    entries = [{"fixed_image": "c0.nii.gz", "moving_image": "c1.nii.gz"}, {"fixed_image": "c0.nii.gz"}]
+    sections, problems = survey(tmp_path, write(tmp_path, {"test": entries}))
+    assert len(sections["test"]) == len(problems) == 1
+
+
+@pytest.mark.parametrize("bad", ["..", ".hidden", "a/b", "a b", "", "a\n", 5])
+def test_pair_id_must_be_a_plain_folder_name(tmp_path, bad):
+    images(tmp_path, 2, "")
+    entry = {"fixed_image": "c0.nii.gz", "moving_image": "c1.nii.gz", "pair_id": bad}
+    with pytest.raises(ValueError, match="pair_id is"):
+        read_datalist(tmp_path, write(tmp_path, {"test": [entry]}))
+
+
+def test_pair_listed_twice(tmp_path):
+    images(tmp_path, 2, "")
+    entry = {"fixed_image": "c0.nii.gz", "moving_image": "c1.nii.gz"}
+    with pytest.raises(ValueError, match="pair_id c1_to_c0 belongs to 2 pairs"):
+        read_datalist(tmp_path, write(tmp_path, {"test": [entry, entry]}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "holds a list, expected an object of lists"),
+        ('{"train": [{"image": "a"}]}', "has 'train', expected lists under training, validation, test"),
+        ("{}", "has nothing, expected lists under"),
+        ('{"test": ["c0.nii.gz"]}', "test: single images of one patient form no pair"),
+        ('{"training_paired_images": [{"fixed": "c0.nii.gz"}]}', "unknown key 'fixed'"),
+        ('{"registration_val": [], "training": [5]}', r"training\[0\] is a int"),
+    ],
+)
+def test_bad_datalist_file(tmp_path, text, message):
+    images(tmp_path, 2, "")
+    (tmp_path / "list.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_datalist(tmp_path, tmp_path / "list.json")
+
+
+def test_missing_data_set_and_datalist(tmp_path):
+    with pytest.raises(FileNotFoundError, match="dataset_dir is not a folder"):
+        read_datalist(tmp_path / "no")
+    with pytest.raises(FileNotFoundError, match="datalist not found"):
+        read_datalist(tmp_path, "no.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pairing": "both"}, "pairing is 'both', expected one of paired, fixed, moving"),
+        ({"fractions": (0.5, 0.2, 0.2)}, "sum to 1"),
+        ({"fractions": (0.5, 0.5)}, "three shares"),
+        ({"limits": {"train": 3}}, "limits has 'train'"),
+        ({"limits": {"test": -1}}, "a number >= 0"),
+    ],
+)
+def test_bad_options(tmp_path, options, message):
+    images(tmp_path, 2)
+    with pytest.raises(ValueError, match=message):
+        read_datalist(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        (["a.nii"], {}, "unknown layout of .*looked for fixed_images/ and moving_images/, for images/"),
+        (["a_dataset.json", "dataset.json"], {}, "found a_dataset.json, dataset.json"),
+        (["images/a.nii", "fixed_images/a.nii"], {}, "keep one layout"),
+        (["fixed_images/a.nii"], {}, "has no moving_images/, which the pairing 'paired' needs"),
+        (["images/a.txt"], {}, "no image in images/"),
+        (["images/a.nii", "images/a.nrrd", "images/b.nii"], {}, "has a.nii and a.nrrd; expected one file per name"),
+        (["images/a.nii", "images/b.nii", "labels/a.nii"], {}, "labels/ has no file for the image b"),
+        (["fixed_images/a.nii", "fixed_images/b.nii", "moving_images/a.nii"], {}, "pair b: no moving image"),
+    ],
+)
+def test_bad_folders(tmp_path, files, options, message):
+    touch(tmp_path, *files)
+    with pytest.raises(ValueError, match=message):
+        read_datalist(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,patient\nc0,A\n", "patients.csv has no line for the image c1"),
+        ("image,patient\nc0,A\nc1,B\nc0,B\n", "line 4: image c0 has patient B and A"),
+        ("image;patient\nc0;A\n", "line 2: expected an image and a patient"),
+    ],
+)
+def test_bad_patients_csv(tmp_path, text, message):
+    images(tmp_path, 2)
+    (tmp_path / "patients.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_datalist(tmp_path)
+
+
+# --- real data ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not (SHARED / "prostate_mr_trus").is_dir(), reason="needs ../shared/data/prostate_mr_trus")
+def test_prostate_is_split_by_patient(tmp_path):
+    sections = read_datalist(SHARED / "prostate_mr_trus", pairing="fixed", limits=ALL)
+    groups = patients_of(sections)
+    assert {name: len(found) for name, found in groups.items()} == {"training": 43, "validation": 9, "test": 9}
+    assert len(set().union(*groups.values())) == 61
+    assert all({"fixed_label", "moving_label"} <= pair.keys() for pair in select_pairs(sections))
+    assert sum(map(len, read_datalist(SHARED / "prostate_mr_trus").values())) == 88
+    write_datalist(tmp_path / "list.json", sections, SHARED / "prostate_mr_trus")
+    assert read_datalist(SHARED / "prostate_mr_trus", tmp_path / "list.json") == sections
+
+
+@pytest.mark.skipif(not (SHARED / "hippocampus_mr").is_dir(), reason="needs ../shared/data/hippocampus_mr")
+def test_hippocampus_pairs():
+    sections = read_datalist(SHARED / "hippocampus_mr")
+    assert {name: len(pairs) for name, pairs in sections.items()} == {
+        "training": 140 * 139,
+        "validation": 16,
+        "test": 32,
+    }
