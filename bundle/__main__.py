@@ -34,8 +34,7 @@ def check_data(dataset_dir: str, datalist: str | None = None, pairing: str = "pa
     """
     report = check(dataset_dir, datalist, pairing=pairing)
     print(report)
-    if report.problems:
-        sys.exit(1)
+    sys.exit(bool(report.problems))
 
 
 def compare(results: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -12,6 +13,11 @@ from monai.bundle import ConfigParser
 
 USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
 RUNNER_OPTIONS = {"run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"}
+HARMLESS = (
+    ".*Using PyTorch native grid_sample.*",  # MONAI without its compiled extension
+    ".*non-tuple sequence for multidimensional indexing.*",  # MONAI's deformation losses
+)
+"""Warnings of the libraries that a user can do nothing about."""
 
 
 def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -78,6 +84,8 @@ def setup() -> None:
         ValueError: for an unknown option of ``python -m monai.bundle run``.
     """
     sys.excepthook = report
-    warnings.filterwarnings("ignore", message=".*Using PyTorch native grid_sample.*")
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("nibabel.global").setLevel(logging.ERROR)
     if Path(sys.argv[0]).parent.name == "bundle" and Path(sys.argv[0]).parent.parent.name == "monai":
         check_overrides(sys.argv[2:])

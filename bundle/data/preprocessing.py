@@ -20,7 +20,10 @@ FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 
 class CheckPaird(Transform):
-    """Refuse what cannot be registered, with every reason at once.
+    """Refuse what cannot be registered, with every reason at once, and put labels on the grid of their image.
+
+    MONAI reads the affine of a 4-D file without qform wrongly (the origin is lost), so a label takes the affine of
+    its image once their shapes are known to agree.
 
     Args:
         spatial_dims: 2 or 3.
@@ -36,19 +39,21 @@ class CheckPaird(Transform):
             ValueError: naming every problem of the pair's images and labels.
         """
         problems: list[str] = []
+        output = dict(data)
         for side in SIDES:
             image = data[f"{side}_image"]
-            affine = np.asarray(image.affine)
-            problems += image_problems(image.numpy(), affine, f"{side}_image", self.spatial_dims)
+            problems += image_problems(image.numpy(), np.asarray(image.affine), f"{side}_image", self.spatial_dims)
             label = data.get(f"{side}_label")
             if label is not None and label.shape[1:] != image.shape[1:]:
                 problems.append(
                     f"{side}_label has shape {tuple(label.shape[1:])} but {side}_image {tuple(image.shape[1:])}; "
                     "a label must lie on its image's grid"
                 )
+            elif label is not None:
+                output[f"{side}_label"] = MetaTensor(label.as_tensor(), affine=image.affine)
         if problems:
             raise ValueError(f"pair {data['pair_id']}: " + "; ".join(problems))
-        return dict(data)
+        return output
 
 
 class LabelChannelsd(Transform):
@@ -76,13 +81,13 @@ class LabelChannelsd(Transform):
             )
         if fixed.shape[0] > 1:
             structures = list(range(min(fixed.shape[0], moving.shape[0])))
-            channels = [label[: len(structures)] > 0 for label in (fixed, moving)]
+            channels = [label.as_tensor()[: len(structures)] > 0 for label in (fixed, moving)]
         else:
             values = np.union1d(np.unique(fixed.numpy()), np.unique(moving.numpy()))
             structures = [int(value) for value in values if value != 0]
-            channels = [torch.cat([label == value for value in structures]) for label in (fixed, moving)]
+            channels = [torch.cat([label.as_tensor() == value for value in structures]) for label in (fixed, moving)]
         for side, label, binary in zip(SIDES, (fixed, moving), channels, strict=True):
-            output[f"{side}_label"] = MetaTensor(torch.as_tensor(binary).float(), affine=label.affine)
+            output[f"{side}_label"] = MetaTensor(binary.float(), affine=label.affine)
         output["structures"] = structures
         return output
 

@@ -35,24 +35,35 @@ def root_mean_square(errors: Sequence[float] | np.ndarray) -> float:
     return float(np.sqrt(np.mean(values**2))) if values.size else float("nan")
 
 
-def read_landmarks(path: str | Path) -> np.ndarray:
-    """Read corresponding points from a CSV with the header ``x,y,z``: mm in the image's RAS world, one per row.
+def read_landmarks(path: str | Path, affine: np.ndarray) -> np.ndarray:
+    """Read points from a CSV, one per row.
+
+    The header says what the numbers are: ``x,y,z`` mm in the image's RAS world, ``i,j,k`` voxels of the image.
+    A file without a header holds voxels, as the keypoints of Learn2Reg do.
 
     Args:
         path: the file.
+        affine: ``(4, 4)`` voxel-to-world of the image.
 
     Returns:
-        ``(n, 3)``, mm.
+        ``(n, 3)``, mm, RAS.
 
     Raises:
         ValueError: when the file is not such a table.
     """
     with Path(path).open(newline="") as file:
-        rows = list(csv.DictReader(file, skipinitialspace=True))
+        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    header = rows[0][:3] if rows else []
+    voxels = header != ["x", "y", "z"]
+    if header in (["x", "y", "z"], ["i", "j", "k"]):
+        rows = rows[1:]
     try:
-        return np.array([[float(row[axis]) for axis in "xyz"] for row in rows]).reshape(-1, 3)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: expected a CSV with the header x,y,z and numbers in mm (RAS) below it") from error
+        points = np.array([[float(cell) for cell in row[:3]] for row in rows]).reshape(-1, 3)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: expected three numbers per row below the header x,y,z (mm, RAS) or i,j,k (voxels)"
+        ) from error
+    return points @ affine[:3, :3].T + affine[:3, 3] if voxels else points
 
 
 def structure_channels(label: torch.Tensor, values: Sequence[int]) -> torch.Tensor:
@@ -152,7 +163,10 @@ class PairMetricsd(Transform):
         return metrics
 
     def _landmark_metrics(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
-        fixed, moving = (read_landmarks(data[f"{side}_landmarks"]) for side in ("fixed", "moving"))
+        fixed, moving = (
+            read_landmarks(data[f"{side}_landmarks"], np.asarray(data[f"native_{side}_image"].affine))
+            for side in ("fixed", "moving")
+        )
         if fixed.shape != moving.shape:
             raise ValueError(
                 f"pair {data['pair_id']}: {len(fixed)} fixed and {len(moving)} moving landmarks; rows must correspond"

@@ -220,13 +220,9 @@ class PairPictured(Transform):
             for axis, (name, image) in zip(axes[plane], images.items(), strict=False):
                 axis.imshow(image.take(index, plane).T, cmap="gray", origin="lower", aspect=aspect)
                 axis.set_title(name if plane == 0 else "")
-                if name in labels:
-                    for label, colour in (
-                        (labels["fixed"] if "fixed" in labels else None, "lime"),
-                        (labels[name], "red"),
-                    ):
-                        if label is not None and not (colour == "red" and name == "fixed"):
-                            _outline(axis, label.take(index, plane).T, colour)
+                for outlined, colour in (("fixed", "lime"), (name, "red")):
+                    if name in labels and outlined in labels and (outlined, colour) != ("fixed", "red"):
+                        _outline(axis, labels[outlined].take(index, plane).T, colour)
             shown = axes[plane, 4].imshow(
                 magnitude.take(index, plane).T,
                 cmap="viridis",

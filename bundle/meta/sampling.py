@@ -25,12 +25,13 @@ class EpisodeSampler(DistributedSampler):
 
     def __init__(self, dataset: Dataset, episodes: int, seed: int = 0, rank: int = 0, num_replicas: int = 1) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, seed=seed)
+        self.size = len(dataset)
         self.num_samples = episodes // num_replicas
 
     def __iter__(self) -> Iterator[int]:
         """Indices into the dataset: full passes in random order, as many as the epoch needs."""
         random = np.random.default_rng([self.seed, self.epoch])
-        size = len(self.dataset)
+        size = self.size
         total = self.num_samples * self.num_replicas
         passes = [random.permutation(size) for _ in range(-(-total // size))]
         indices = np.concatenate(passes)[:total].tolist()
