@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import fire
+from monai.bundle import ConfigParser
 
 from bundle import console
 from bundle.data import check_data as check
@@ -37,6 +40,16 @@ def check_data(dataset_dir: str, datalist: str | None = None, pairing: str = "pa
     sys.exit(bool(report.problems))
 
 
+def write_json() -> None:
+    """Rewrite configs/train.json and configs/inference.json, which ``monai.bundle.load`` asks for, from the YAML."""
+    folder = Path(__file__).resolve().parent.parent / "configs"
+    for name in ("train", "inference"):
+        content = ConfigParser.load_config_file(folder / f"{name}.yaml")
+        partial = folder / f".{name}.json.partial"
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.replace(folder / f"{name}.json")
+
+
 def compare(results: str) -> None:
     """Print a table of several inference runs over the same pairs.
 
@@ -50,7 +63,10 @@ def compare(results: str) -> None:
 def main() -> None:
     """Run a command of this package."""
     console.setup()
-    fire.Fire({"check_data": check_data, "compare": compare, "simulate": simulate}, name="python -m bundle")
+    fire.Fire(
+        {"check_data": check_data, "compare": compare, "simulate": simulate, "write_json": write_json},
+        name="python -m bundle",
+    )
 
 
 if __name__ == "__main__":
