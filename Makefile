@@ -1,32 +1,39 @@
-# make run: simulate, meta-train, register, compare.   make test: the whole test suite.
+# make run:   simulate patients, meta-train on some, register the others, compare.
+# make test:  the whole test suite.   make lint: style and types.
 PYTHON ?= python3
-BIN := .venv/bin
-RUNS := runs/demo
-QUICK := --config_file "['configs/inference.yaml','configs/quick.yaml']"
-REGISTER := $(BIN)/python -m monai.bundle run $(QUICK) --dataset_dir $(RUNS)/data --datalist $(RUNS)/data/datalist.json \
-	--section test --weights $(RUNS)/training/model.pt
+BIN ?= .venv/bin
+RUNS ?= runs/demo
+# Further options of every run, such as OPTIONS="--iterations 50".
+OPTIONS ?=
+DATA := --dataset_dir $(RUNS)/data --datalist $(RUNS)/data/datalist.json
+BUNDLE := $(BIN)/python -m monai.bundle run
+REGISTER := $(BUNDLE) --config_file "['configs/inference.yaml','configs/quick.yaml']" $(DATA) --section test \
+	--weights $(RUNS)/training/model.pt
 
-.PHONY: run test lint configs
+.PHONY: run test lint
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	touch $@
 
 run: .venv/ready
 	test -e $(RUNS)/data || $(BIN)/python -m bundle simulate --output_dir $(RUNS)/data
-	$(BIN)/python -m monai.bundle run training --config_file "['configs/train.yaml','configs/quick.yaml']" \
-		--dataset_dir $(RUNS)/data --datalist $(RUNS)/data/datalist.json --output_dir $(RUNS)/training
-	$(REGISTER) --steps 0 --output_dir $(RUNS)/steps_0
-	$(REGISTER) --steps 5 --output_dir $(RUNS)/steps_5
-	$(BIN)/python -m bundle compare $(RUNS)/steps_0,$(RUNS)/steps_5
+	$(BUNDLE) training --config_file "['configs/train.yaml','configs/quick.yaml']" $(DATA) \
+		--output_dir $(RUNS)/training $(OPTIONS)
+	$(REGISTER) --steps 0 --output_dir $(RUNS)/steps_0 $(OPTIONS)
+	$(REGISTER) --steps 5 --output_dir $(RUNS)/steps_5 $(OPTIONS)
+	@echo
+	@$(BIN)/python -m bundle compare $(RUNS)/steps_0,$(RUNS)/steps_5
+	@echo
+	@echo "data:          $(RUNS)/data"
+	@echo "weights:       $(RUNS)/training/model.pt"
+	@echo "registrations: $(RUNS)/steps_5/<pair>/ (warped_image, warped_label, displacement, metrics, overview.png)"
+	@echo "all pairs:     $(RUNS)/steps_5/metrics.csv"
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov=bundle --cov-report=term
 
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-
-configs: .venv/ready
-	$(BIN)/python -m bundle write_json

@@ -10,7 +10,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from bundle.data import simulation
-from bundle.data.simulation import STRUCTURES, known_displacement, simulate_dataset, simulate_patient, simulate_scan
+from bundle.data.anatomy import PROBE_AXIS, STRUCTURES, simulate_patient
+from bundle.data.simulation import known_displacement, simulate_dataset, simulate_scan
 from bundle.geometry import centroids, fixed_to_moving, warp_native
 
 PATIENTS = range(6)
@@ -68,7 +69,7 @@ def test_known_displacement_has_an_exact_inverse(scans):
 
 def test_probe_tissue_moves_rigidly_and_far_tissue_by_the_far_fraction():
     probe = simulation.Probe(rotation=np.eye(3), translation=np.array([1.0, 4.0, -2.0]))
-    at_probe, far = simulation.PROBE_AXIS[:, None], np.array([[0.0], [300.0], [0.0]])
+    at_probe, far = PROBE_AXIS[:, None], np.array([[0.0], [300.0], [0.0]])
     np.testing.assert_allclose(probe.displacement(at_probe)[:, 0], [-1, -4, 2], atol=1e-12)
     np.testing.assert_allclose(probe.displacement(far)[:, 0], [-0.3, -1.2, 0.6], atol=1e-12)
     # The tissue moves against the pull-back.
@@ -112,7 +113,7 @@ def test_orientation_in_world_space(scans):
 
 def test_zero_outside_the_fan_and_tissue_inside(scans):
     for scan in scans.values():
-        x, y, z = scan.probe.to_rest(world(scan)) - simulation.PROBE_AXIS.reshape(3, 1, 1, 1)
+        x, y, z = scan.probe.to_rest(world(scan)) - PROBE_AXIS.reshape(3, 1, 1, 1)
         radius, angle = np.hypot(x, y), np.degrees(np.arctan2(np.abs(x), y))
         outside = (radius < 9.99) | (radius > 64.01) | (angle > 72.01) | (np.abs(z) > 33.01)
         assert 0.05 < outside.mean() < 0.5

@@ -1,0 +1,171 @@
+"""Fixtures of the whole-workflow tests: tiny pairs, and commands that run in processes of their own."""
+
+import json
+import multiprocessing
+import os
+import runpy
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from bundle.data import simulate_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN, INFERENCE = ROOT / "configs/train.yaml", ROOT / "configs/inference.yaml"
+SMALL = {"pixdim": 5, "channels": 2, "steps": 2}
+SMALL_TRAINING = {
+    **SMALL,
+    "iterations": 4,
+    "iterations_per_epoch": 2,
+    "inner_steps": 2,
+    "versions": 1,
+    "inner_lr": 0.01,
+}
+SHAPE = (20, 18, 16)
+PATIENTS = {"training": "ABC", "validation": "DE", "test": "FG"}
+
+# A process forked from a server that has imported everything starts at once; importing takes seconds.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["torch", "monai.bundle", "monai.engines", "matplotlib.pyplot", "bundle"])
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The error lines, which MONAI's notice about configuration files precedes."""
+        return "\n".join(line for line in self.err.splitlines() if not line.startswith("parsing config_file"))
+
+
+def execute(module, arguments, folder, environment, streams):
+    """``python -m module arguments`` in a forked process."""
+    os.chdir(folder)
+    os.environ.update(environment)
+    for number, path in enumerate(streams, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.argv = [module, *arguments]
+    code = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def options(values):
+    """Options of a command line."""
+    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+
+
+class Command:
+    """``python -m`` as processes of their own, whose output goes to a temporary folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.streams = (folder / "out.txt", folder / "err.txt")
+
+    def start(self, module, *arguments, environment=None):
+        process = FORKS.Process(
+            target=execute, args=(module, list(map(str, arguments)), self.folder, environment or {}, self.streams)
+        )
+        process.start()
+        return process
+
+    def __call__(self, module, *arguments, environment=None):
+        process = self.start(module, *arguments, environment=environment)
+        process.join()
+        return Finished(process.exitcode, *(path.read_text() for path in self.streams))
+
+    def train(self, output_dir, config=TRAIN, **values):
+        values = {"output_dir": output_dir, **SMALL_TRAINING, **values}
+        return self("monai.bundle", "run", "training", "--config_file", config, *options(values))
+
+    def register(self, output_dir, config=INFERENCE, **values):
+        values = {"output_dir": output_dir, "pictures": False, **SMALL, **values}
+        return self("monai.bundle", "run", "--config_file", config, *options(values))
+
+
+@pytest.fixture
+def command(tmp_path):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    return Command(folder)
+
+
+def volume(seed, shape=SHAPE):
+    """A smooth random image in [0, 100] and the label of its bright part."""
+    noise = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2.0)
+    image = 100 * (noise - noise.min()) / np.ptp(noise)
+    return image.astype(np.float32), (image > 60).astype(np.uint8)
+
+
+def write_volume(path, array, spacing=(5.0, 5.5, 6.0)):
+    """Write a NIfTI image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.diag([*spacing, 1.0])), path)
+
+
+def write_json(path, content):
+    """Write JSON, and return where."""
+    path.write_text(json.dumps(content))
+    return path
+
+
+def pair(moving, fixed, **more):
+    """Entry of a datalist for a pair of the tiny data set."""
+    sides = (("moving", moving), ("fixed", fixed))
+    paths = {f"{side}_{kind}": f"{kind}s/{name}.nii.gz" for side, name in sides for kind in ("image", "label")}
+    return {**paths, "patient": [moving, fixed], **more}
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory):
+    """Seven labelled volumes of as many patients, and a datalist; read only."""
+    root = tmp_path_factory.mktemp("tiny")
+    for seed, name in enumerate("ABCDEFG"):
+        image, label = volume(seed)
+        write_volume(root / f"images/{name}.nii.gz", image)
+        write_volume(root / f"labels/{name}.nii.gz", label)
+    single = [{"image": f"images/{name}.nii.gz", "label": f"labels/{name}.nii.gz", "patient": name} for name in "ABC"]
+    write_json(root / "datalist.json", {"training": single, "validation": [pair(*"DE")], "test": [pair(*"FG")]})
+    return root
+
+
+@pytest.fixture
+def dataset(tiny_dataset, tmp_path):
+    """A copy of the tiny data set to spoil."""
+    return Path(shutil.copytree(tiny_dataset, tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def simulated_dataset(tmp_path_factory):
+    """Simulated patients; read only."""
+    return simulate_dataset(tmp_path_factory.mktemp("simulated") / "data", patients=6)
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_dataset, tmp_path_factory):
+    """Folder of a finished training run on the tiny data set."""
+    folder = tmp_path_factory.mktemp("trained")
+    finished = Command(folder).train(
+        folder / "run", dataset_dir=tiny_dataset, datalist=tiny_dataset / "datalist.json"
+    )
+    assert finished.code == 0, finished.error
+    return folder / "run"
