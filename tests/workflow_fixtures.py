@@ -12,6 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import gaussian_filter
 
 from bundle.data import simulate_dataset
@@ -29,6 +30,10 @@ SMALL_TRAINING = {
 }
 SHAPE = (20, 18, 16)
 PATIENTS = {"training": "ABC", "validation": "DE", "test": "FG"}
+
+# Threads that spin while another process has their core make small tensors a hundred times slower.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 # A process forked from a server that has imported everything starts at once; importing takes seconds.
 FORKS = multiprocessing.get_context("forkserver")

@@ -17,10 +17,12 @@ PROBE_RADIUS, RECTAL_WALL = 10.0, 4.0  # mm
 
 
 def as_column(vector: Sequence[float] | np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Vector as ``(n, 1, ...)``, to broadcast against points ``(n, ...)``."""
     return np.reshape(vector, (-1, *[1] * (points.ndim - 1)))
 
 
 def scaled_distance(points: np.ndarray, centre: np.ndarray, radii: Sequence[float] | np.ndarray = (1.0,)) -> np.ndarray:
+    """Distance of points from a centre in units of the radii, ``|(p - c) / r|``; ``(...)``."""
     return np.linalg.norm((points - as_column(centre, points)) / as_column(radii, points), axis=0)
 
 
@@ -30,6 +32,7 @@ def _blend(level: np.ndarray, inner: np.ndarray | float, distance: np.ndarray) -
 
 
 def ridge(distance: np.ndarray, width: float) -> np.ndarray:
+    """Gaussian of height 1 in the distance, ``width`` its standard deviation; both mm."""
     return np.exp(-((distance / width) ** 2) / 2)
 
 

@@ -1,0 +1,92 @@
+"""Fields: composition order, integration against the matrix exponential, Jacobians and folding."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import expm
+from toys import affine_ddf
+
+from bundle.geometry import compose, folded_voxels, integrate, jacobian_determinant
+
+SHAPE = (9, 12, 7)
+CENTRE = (np.array(SHAPE) - 1) / 2
+SHRINK = np.array([[-0.2, 0.1, 0.0], [-0.05, -0.3, 0.1], [0.05, 0.0, -0.25]])
+SHIFT = np.array([0.3, -0.4, 0.2])
+
+
+def test_compose_applies_the_first_field_to_the_point_and_the_second_where_it_arrives():
+    # The first field shrinks about the centre, so every point arrives inside, where linear interpolation is exact.
+    first = affine_ddf(SHRINK, -SHRINK @ CENTRE, SHAPE)
+    second_matrix = np.array([[0.1, 0.3, 0.0], [0.0, -0.2, 0.1], [0.2, 0.0, 0.4]])
+    second = affine_ddf(second_matrix, SHIFT, SHAPE)
+    eye = np.eye(3)
+    matrix = (eye + second_matrix) @ (eye + SHRINK) - eye
+    offset = (eye + second_matrix) @ (-SHRINK @ CENTRE) + SHIFT
+    expected = affine_ddf(matrix, offset, SHAPE)
+    assert expected.abs().max() > 1
+    torch.testing.assert_close(compose(first[None], second[None])[0], expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(compose(second[None], first[None])[0], expected, atol=0.1)
+
+
+def test_compose_works_in_two_dimensions():
+    first = affine_ddf(np.zeros((2, 2)), [1.0, 0.0], (8, 6))
+    second = affine_ddf([[0.0, 0.0], [0.5, 0.0]], [0.0, 0.0], (8, 6))
+    composed = compose(first[None], second[None])[0]
+    assert composed[:, 2, 3].tolist() == [1.0, 1.5]
+
+
+def test_integrating_a_constant_velocity_gives_that_displacement():
+    velocity = torch.tensor([0.8, -1.5, 0.25]).reshape(1, 3, 1, 1, 1).expand(1, 3, *SHAPE).contiguous()
+    torch.testing.assert_close(integrate(velocity, 6), velocity, atol=1e-6, rtol=0)
+
+
+def test_integrating_a_linear_velocity_gives_the_matrix_exponential():
+    velocity = affine_ddf(2 * SHRINK, -2 * SHRINK @ CENTRE, SHAPE)
+    flow = expm(2 * SHRINK) - np.eye(3)
+    expected = affine_ddf(flow, -flow @ CENTRE, SHAPE)
+    integrated = integrate(velocity[None], 7)[0]
+    # (I + L/n)^n differs from exp(L) by about |L|^2 |x| / 2n = 0.6^2 * 7 / 256 voxels.
+    torch.testing.assert_close(integrated, expected, atol=0.01, rtol=0)
+    assert (velocity - expected).abs().max() > 0.3
+    squared = np.linalg.matrix_power(np.eye(3) + 2 * SHRINK / 2**7, 2**7) - np.eye(3)
+    torch.testing.assert_close(integrated, affine_ddf(squared, -squared @ CENTRE, SHAPE), atol=1e-5, rtol=0)
+
+
+def test_integrating_in_zero_steps_is_the_velocity_itself():
+    velocity = torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(integrate(velocity, 0), velocity)
+
+
+def test_integration_prevents_folding():
+    velocity = torch.zeros(1, 3, 16, 8, 8)
+    velocity[0, 0] = (-3 * torch.sin(torch.arange(16) * np.pi / 7.5)).reshape(-1, 1, 1)
+    assert folded_voxels(velocity[0]) > 0
+    assert folded_voxels(integrate(velocity, 7)[0]) == 0
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 7), (6, 5)])
+def test_jacobian_of_an_affine_field_is_its_determinant_everywhere(shape):
+    dims = len(shape)
+    matrix = np.array([[0.3, 0.2, 0.1], [-0.4, 0.5, 0.0], [0.1, 0.3, -0.6]])[:dims, :dims]
+    determinant = jacobian_determinant(affine_ddf(matrix, SHIFT[:dims], shape))
+    expected = float(np.linalg.det(np.eye(dims) + matrix))
+    assert determinant.shape == shape
+    torch.testing.assert_close(determinant, torch.full(shape, expected), atol=1e-5, rtol=0)
+
+
+def test_a_mirrored_axis_folds_every_voxel_and_identity_none():
+    assert folded_voxels(affine_ddf(np.diag([-2.0, 0, 0]), [0, 0, 0], SHAPE)) == np.prod(SHAPE)
+    assert folded_voxels(torch.zeros(3, *SHAPE)) == 0
+
+
+def test_a_step_folds_the_two_layers_beside_it():
+    ddf = torch.zeros(3, *SHAPE)
+    ddf[1, :, 6:] = -3.0
+    determinant = jacobian_determinant(ddf)
+    # The central difference over the step is -3/2 on both of its sides.
+    assert torch.equal(determinant[:, 5:7], torch.full((9, 2, 7), -0.5))
+    assert folded_voxels(ddf) == 9 * 2 * 7
+
+
+def test_a_collapsed_voxel_counts_as_folded():
+    assert folded_voxels(affine_ddf(np.diag([0, 0, -1.0]), [0, 0, 0], SHAPE)) == np.prod(SHAPE)

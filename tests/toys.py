@@ -1,0 +1,61 @@
+"""Toy grids, images and fields with known answers."""
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+
+def oblique_affine(spacing, degrees, origin, mirrored=()):
+    """Voxel-to-world affine with the given spacing, rotation (xyz Euler angles) and mirrored axes."""
+    signs = [-1.0 if axis in mirrored else 1.0 for axis in range(3)]
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() * spacing * signs
+    affine[:3, 3] = origin
+    return affine.astype(np.float32).astype(np.float64)  # what a NIfTI header keeps
+
+
+def rigid(degrees, translation, centre):
+    """Rigid world transform ``p -> R (p - c) + c + t``, ``(4, 4)``."""
+    transform = np.eye(4)
+    transform[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
+    transform[:3, 3] = np.add(centre, translation) - transform[:3, :3] @ centre
+    return transform
+
+
+class Grid:
+    """An image grid: its affine and shape."""
+
+    def __init__(self, affine, shape):
+        self.affine, self.shape = affine, shape
+
+    @property
+    def centre(self):
+        return (self.affine @ [*((np.array(self.shape) - 1) / 2), 1])[:3]
+
+    def world(self):
+        """World position of every voxel, ``(3, *shape)``, mm."""
+        voxels = np.stack(np.meshgrid(*map(np.arange, self.shape), indexing="ij")).astype(float)
+        return np.tensordot(self.affine[:3, :3], voxels, axes=1) + self.affine[:3, 3].reshape(3, 1, 1, 1)
+
+    def smooth_image(self, centre=None):
+        """Smooth texture, a function of the position relative to ``centre`` (mm); values from about 20 to 180."""
+        x, y, z = self.world() - np.reshape(self.centre if centre is None else centre, (3, 1, 1, 1))
+        image = 100 + 40 * np.sin(x / 4) * np.cos(y / 5) + 25 * np.sin(z / 4.5 + y / 9) + 15 * np.cos(x / 7 - z / 6)
+        return image.astype(np.float32)
+
+    def ball(self, centre, radius):
+        """Ball around a world point, uint8."""
+        return (np.linalg.norm(self.world() - np.reshape(centre, (3, 1, 1, 1)), axis=0) <= radius).astype(np.uint8)
+
+
+def affine_ddf(matrix, offset, shape):
+    """DDF of ``x -> (I + matrix) x + offset`` in voxels, ``(dims, *shape)``."""
+    voxels = torch.stack(torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in shape), indexing="ij"))
+    offset = torch.as_tensor(offset, dtype=torch.float64).reshape(-1, *[1] * len(shape))
+    return (torch.tensordot(torch.as_tensor(matrix, dtype=torch.float64), voxels, dims=1) + offset).float()
+
+
+def apply(transform, points):
+    """Homogeneous ``(4, 4)`` transform of points ``(3, ...)``."""
+    offset = transform[:3, 3].reshape(3, *[1] * (points.ndim - 1))
+    return np.tensordot(transform[:3, :3], points, axes=1) + offset
