@@ -1,0 +1,91 @@
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundle.data import simulate_dataset
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TINY = {"pixdim": 6.0, "channels": 2, "versions": 1, "inner_steps": 1, "iterations": 2, "iterations_per_epoch": 2}
+TINY_TRAINING = shlex.join(f"--{key}={value}" for key, value in TINY.items())
+TINY_INFERENCE = "--pixdim=6.0 --channels=2 --weights=runs/tiny/model.pt"
+
+
+def snippets(language):
+    for page in PAGES:
+        for number, text in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)):
+            yield pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}")
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory):
+    """A user's folder: the checkout's files, images under my_data, a list of pairs, weights of a tiny network."""
+    folder = tmp_path_factory.mktemp("user")
+    for name in ("bundle", "configs", "models", "Makefile", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    simulate_dataset(folder / "my_data", patients=6)
+    (folder / "my_data" / "datalist.json").unlink()
+    pair = re.search(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    (folder / "my_pairs.json").write_text(pair)
+    train = "python -m monai.bundle run training --config_file configs/train.yaml --dataset_dir my_data"
+    shell(f"{train} --output_dir runs/tiny {TINY_TRAINING}", folder)
+    return folder
+
+
+def shell(command, folder):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    result = subprocess.run(
+        command, shell=True, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+    return result.stdout
+
+
+def tiny(command):
+    """The command with options that make it take seconds; the documented options stay."""
+    if command.startswith("make run"):
+        binaries = Path(sys.executable).parent
+        return f"{command} -o .venv/ready BIN={binaries} RUNS=runs/demo OPTIONS='{TINY_TRAINING}'"
+    if "monai.bundle run training" in command:
+        return f"{command} {TINY_TRAINING}"
+    if "monai.bundle run" in command:
+        weights = re.search(r"--weights (\S+)", command)
+        return f"{command} {TINY_INFERENCE}" if weights is None else f"{command} --pixdim=6.0 --channels=2"
+    return command
+
+
+@pytest.mark.parametrize("text", snippets("bash"))
+def test_documented_commands_run(text, user):
+    for line in text.strip().splitlines():
+        shell(tiny(line), user)
+
+
+@pytest.mark.parametrize("text", snippets("python"))
+def test_documented_python_runs(text, user):
+    small = text
+    if "run(" in text:
+        small = text.replace("steps=5,", "steps=1, pixdim=6.0, channels=2, weights='runs/tiny/model.pt',")
+        assert small != text
+    script = user / "snippet.py"
+    script.write_text(small)
+    shell(f"PYTHONPATH=. python {script.name}", user)
+
+
+@pytest.mark.parametrize("text", snippets("json"))
+def test_documented_datalists_are_read(text, user):
+    (user / "documented.json").write_text(text)
+    json.loads(text)
+    output = shell("python -m bundle check_data --dataset_dir my_data --datalist documented.json", user)
+    assert "no problems" in output
+
+
+def test_links_of_the_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
