@@ -3,6 +3,8 @@
 from bundle.data.augmentation import RandomPairAffine
 from bundle.data.check import check_data, image_problems
 from bundle.data.datalist import read_datalist, select_pairs, write_datalist
+from bundle.data.errors import brief, one_line, root_cause
+from bundle.data.loading import LoadPaird
 from bundle.data.pairs import PreparePair, collate_episodes, join_pair, split_pair
 from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
 from bundle.data.simulation import simulate_dataset
@@ -11,15 +13,19 @@ __all__ = [
     "CheckPaird",
     "InitialAlignmentd",
     "LabelChannelsd",
+    "LoadPaird",
     "PreparePair",
     "RandomPairAffine",
     "SmoothToSpacingd",
     "Timed",
+    "brief",
     "check_data",
     "collate_episodes",
     "image_problems",
     "join_pair",
+    "one_line",
     "read_datalist",
+    "root_cause",
     "select_pairs",
     "simulate_dataset",
     "split_pair",

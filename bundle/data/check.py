@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from monai.transforms import LoadImage
 
 from bundle.data.datalist import FRACTIONS, LIMITS, survey
 from bundle.data.entries import Pair, Sections
+from bundle.data.errors import brief
 from bundle.data.problems import grid_problems, image_problems, label_problems, spacing_of
 
 __all__ = ["FileFacts", "Report", "check_data", "image_problems"]
@@ -186,9 +186,7 @@ def _load(path: str, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
         try:
             image = LoadImage(image_only=True, ensure_channel_first=True)(path)
         except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error, RuntimeError ...
-            # ITK begins with the place in its source; the reason follows.
-            reason = " ".join(re.sub(r"\S+\.[ch]xx:\d+:", "", str(error)).split()) or type(error).__name__
-            report.problems.append(f"{_name(path, report)}: cannot be read, damaged or not an image ({reason[:160]})")
+            report.problems.append(f"{_name(path, report)}: cannot be read, damaged or not an image ({brief(error)})")
             return None
     if any("more than one DICOM series" in str(warning.message) for warning in caught):
         report.problems.append(f"{_name(path, report)}: more than one DICOM series; keep each in a folder of its own")

@@ -42,7 +42,8 @@ class CheckPaird(Transform):
         output = dict(data)
         for side in SIDES:
             image = data[f"{side}_image"]
-            problems += image_problems(image.numpy(), np.asarray(image.affine), f"{side}_image", self.spatial_dims)
+            name = " ".join([f"{side}_image", *[str(image.meta[key]) for key in [ImageMetaKey.FILENAME_OR_OBJ] if key in image.meta]])
+            problems += image_problems(image.numpy(), np.asarray(image.affine), name, self.spatial_dims)
             label = data.get(f"{side}_label")
             if label is not None and label.shape[1:] != image.shape[1:]:
                 problems.append(
@@ -68,7 +69,7 @@ class LabelChannelsd(Transform):
         """Convert ``fixed_label`` and ``moving_label`` where both are there.
 
         Raises:
-            ValueError: when one label is an integer map and the other has channels.
+            ValueError: when one label is an integer map and the other has channels, or both are empty maps.
         """
         output = dict(data)
         if not all(f"{side}_label" in data for side in SIDES):
@@ -85,6 +86,10 @@ class LabelChannelsd(Transform):
         else:
             values = np.union1d(np.unique(fixed.numpy()), np.unique(moving.numpy()))
             structures = [int(value) for value in values if value != 0]
+            if not structures:
+                raise ValueError(
+                    f"pair {data['pair_id']}: fixed_label and moving_label are empty, every value is 0; leave them out"
+                )
             channels = [torch.cat([label.as_tensor() == value for value in structures]) for label in (fixed, moving)]
         for side, label, binary in zip(SIDES, (fixed, moving), channels, strict=True):
             output[f"{side}_label"] = MetaTensor(binary.float(), affine=label.affine)

@@ -11,6 +11,7 @@ from bundle.registration.networks import (
     use_instance_statistics,
 )
 from bundle.registration.outputs import NativeOutputsd, SavePaird, displacement_image
+from bundle.registration.weights import WeightsLoader
 
 __all__ = [
     "Adaptation",
@@ -27,6 +28,7 @@ __all__ = [
     "RegistrationNetwork",
     "SavePaird",
     "Version",
+    "WeightsLoader",
     "adapt",
     "displacement_image",
     "use_instance_statistics",

@@ -8,6 +8,8 @@ from typing import Any
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 
+from bundle.data import one_line, root_cause
+
 PAIR_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
 """What a pair's data can cause; anything else is a fault of the program and stops the run."""
 
@@ -24,14 +26,7 @@ class PairDataset(Dataset):
         try:
             return super()._transform(index)
         except PAIR_ERRORS as error:
-            return {"pair_id": self.data[index]["pair_id"], "error": root_cause(error)}
-
-
-def root_cause(error: BaseException) -> str:
-    """First error of a chain, in one line: MONAI wraps what a transform raises."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__
+            return {"pair_id": self.data[index]["pair_id"], "error": one_line(root_cause(error))}
 
 
 class RegistrationEvaluator(SupervisedEvaluator):
@@ -48,9 +43,10 @@ class RegistrationEvaluator(SupervisedEvaluator):
         try:
             return super()._iteration(engine, batchdata)
         except PAIR_ERRORS as error:
-            return self._failed(pair_id, root_cause(error))
+            return self._failed(pair_id, one_line(root_cause(error)))
 
     def _failed(self, pair_id: str, error: str) -> list[dict[str, str]]:
+        error = error.removeprefix(f"pair {pair_id}: ")
         self.logger.error(f"pair {pair_id} failed: {error}")
         self.state.output = [{"pair_id": pair_id, "error": error}]
         return self.state.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from itertools import repeat
 from typing import Any
@@ -68,11 +69,15 @@ class AdaptationInferer(Inferer):
         )
         with torch.no_grad():
             ddf = adaptation.network(pair)
-            final = self.loss(ddf, pair)["loss"]
-        losses = pair.new_full((1, self.steps + 1), torch.nan)
+            # Reading a value waits for the device, so that the clock measures work done rather than work queued.
+            final = self.loss(ddf, pair)["loss"].item()
         taken = len(adaptation.losses)
+        if not math.isfinite(final):
+            raise FloatingPointError(
+                f"the loss is {final} after {taken} adaptation steps; "
+                "lower inner_lr, or check the images with `python -m bundle check_data`"
+            )
+        losses = pair.new_full((1, self.steps + 1), torch.nan)
         losses[0, :taken] = adaptation.losses
         losses[0, taken] = final
-        # Reading a value waits for the device, so that the clock measures work done rather than work queued.
-        final.item()
         return {"ddf": ddf, "losses": losses, "seconds": torch.tensor([time.perf_counter() - start])}

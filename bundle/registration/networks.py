@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from bundle.data import split_pair
 from bundle.geometry import compose, integrate, resize_ddf
 
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 INSTANCE_NORMS = {nn.BatchNorm2d: nn.InstanceNorm2d, nn.BatchNorm3d: nn.InstanceNorm3d}
 
 
@@ -58,6 +59,11 @@ class RegistrationNetwork(nn.Module):
     def __init__(self, network: nn.Module, integration_steps: int = 0, precision: str = "float32") -> None:
         super().__init__()
         self.network = use_instance_statistics(network)
+        # Instance normalisation drops the layout of its input; weights in channels-last order restore it at every
+        # convolution, which makes a step two to three times faster on a CPU.
+        for parameter in network.parameters():
+            if parameter.ndim in CHANNELS_LAST:
+                parameter.data = parameter.data.contiguous(memory_format=CHANNELS_LAST[parameter.ndim])
         self.integration_steps = integration_steps
         self.precision = getattr(torch, precision)
 
@@ -70,9 +76,8 @@ class RegistrationNetwork(nn.Module):
         Returns:
             ``(batch, dims, *shape)``, voxels of the pair's grid, pull-back on the fixed image.
         """
-        layout = torch.channels_last_3d if pair.ndim == 5 else torch.channels_last
         with torch.autocast(pair.device.type, self.precision, enabled=self.precision != torch.float32):
-            field = self.network(pair.contiguous(memory_format=layout))
+            field = self.network(pair.contiguous(memory_format=CHANNELS_LAST[pair.ndim]))
         return integrate(field.float().contiguous(), self.integration_steps)
 
 

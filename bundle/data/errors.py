@@ -1,0 +1,29 @@
+"""Which error of a chain says what is wrong."""
+
+from __future__ import annotations
+
+import re
+
+WRAPPING = re.compile(r"applying transform |Failed to evaluate |Failed to instantiate component ")
+"""What MONAI says, from the error itself, about where it was."""
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """First error of a chain that is not MONAI's wrapping of another."""
+    while error.__cause__ is not None and WRAPPING.match(str(error)):
+        error = error.__cause__
+    return error
+
+
+def one_line(error: BaseException) -> str:
+    """Message of an error in one line; of an error in a worker process, that of the error itself."""
+    text = str(error)
+    if "Original Traceback" in text:
+        raised = re.findall(r"^[\w.]*(?:Error|Exception): (.*)$", text, re.MULTILINE)
+        text = next((line for line in reversed(raised) if not WRAPPING.match(line)), text)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def brief(error: BaseException) -> str:
+    """The beginning of a message, without the place in the source that ITK puts before it."""
+    return " ".join(re.sub(r"\S+\.[ch]xx:\d+:", "", one_line(error)).split())[:160] or type(error).__name__
