@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
+from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
-USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
+from bundle.data import WRAPPING, one_line, root_cause
+
+USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError, ImportError)
 RUNNER_OPTIONS = {"run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"}
 HARMLESS = (
     ".*Using PyTorch native grid_sample.*",  # MONAI without its compiled extension
@@ -25,18 +31,31 @@ def report(kind: type[BaseException], error: BaseException, trace: TracebackType
 
     Args:
         kind: class of the exception.
-        error: the exception; the first of its chain is reported, since MONAI wraps what a component raises.
+        error: the exception; what MONAI wraps around the one that says what was wrong is left out.
         trace: its traceback, printed for other classes and where the variable ``BUNDLE_TRACEBACK`` is set.
     """
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__
+    root = root_cause(error)
+    place = _place_in_configuration(error)
     if isinstance(root, KeyboardInterrupt):
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
-    elif isinstance(root, USER_ERRORS) and not os.environ.get("BUNDLE_TRACEBACK"):
-        print(f"error: {' '.join(str(root).split()) or type(root).__name__}", file=sys.stderr)
-    else:
+    elif os.environ.get("BUNDLE_TRACEBACK") or not (isinstance(root, USER_ERRORS) or place):
         sys.__excepthook__(kind, error, trace)
+    else:
+        print(f"error: {place}{one_line(root)}", file=sys.stderr)
+
+
+def _place_in_configuration(error: BaseException) -> str:
+    """The component or expression of the configuration that raised, unless the error says enough by itself.
+
+    A ``TypeError`` of a component comes from the options it was given; one out of ``.run()`` is a fault of the program.
+    """
+    wrapping = ""
+    while error.__cause__ is not None and WRAPPING.match(str(error)):
+        wrapping, error = str(error), error.__cause__
+    if isinstance(error, USER_ERRORS) or not wrapping.startswith("Failed to ") or ".run()" in wrapping:
+        return ""
+    where = re.sub(r"__local_refs\['(.+?)'\]", r"@\1", " ".join(wrapping.split("\n set '_mode_")[0].split()))
+    return f"{where}: {type(error).__name__}: "
 
 
 def overrides(arguments: list[str]) -> dict[str, list[str]]:
@@ -66,10 +85,26 @@ def check_overrides(arguments: list[str]) -> None:
         return
     files = ConfigParser.load_config_files(_config_files(options["config_file"][0]))
     known = set(files) | RUNNER_OPTIONS
-    unknown = [name for name in options if name.replace("#", "::").split("::")[0].lstrip("+") not in known]
+    if "tracking" in options:
+        known |= set(DEFAULT_MLFLOW_SETTINGS["configs"])
+    keys = {name: name.replace("#", "::").split("::")[0].lstrip("+") for name in options}
+    unknown = [name for name, key in keys.items() if key not in known]
     if unknown:
         settings = sorted(key for key, value in files.items() if not isinstance(value, dict))
         raise ValueError(f"unknown option --{', --'.join(unknown)}; known options are {', '.join(settings)}")
+    for name, values in options.items():
+        _check_number(name, files.get(name), values)
+
+
+def _check_number(name: str, default: Any, values: list[str]) -> None:
+    """Refuse what is no number where the configuration has one; expressions and references are left to MONAI."""
+    if isinstance(default, bool) or not isinstance(default, int | float) or not values or values[0][:1] in "$@%[(":
+        return
+    value = DefaultParseValue(values[0])
+    kinds = int if isinstance(default, int) else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        expected = "a whole number" if kinds is int else "a number"
+        raise ValueError(f"--{name} is {values[0]!r}; expected {expected}, such as {default}")
 
 
 def _config_files(value: str) -> list[str]:

@@ -8,6 +8,9 @@ import torch
 from monai.bundle import ConfigParser
 from toys import Grid, oblique_affine
 
+# On volumes this small threads cost more than they give: twenty times more where other processes use the cores too.
+torch.set_num_threads(1)
+
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 

@@ -44,12 +44,11 @@ def test_every_version_is_the_image_sampled_at_its_affine(pair):
 
 
 def test_label_moves_with_its_own_image(pair):
-    images, labels = RandomPairAffine(versions=4)(pair, torch.cat([pair[:, :1], pair[:, :1], pair[:, 1:]] * 2, 1)[
-        :, [0, 1, 2, 5]
-    ], (3,))
-    # Channels: moving label 1 and 2 are the moving image, fixed label 1 and 2 are the fixed image.
+    moving, fixed = pair[:, :1], pair[:, 1:]
+    images, labels = RandomPairAffine(versions=4)(pair, torch.cat([moving, moving, fixed, fixed], dim=1), (3,))
     assert torch.equal(labels[:, 0], images[:, 0])
     assert torch.equal(labels[:, 1], images[:, 0])
+    assert torch.equal(labels[:, 2], images[:, 1])
     assert torch.equal(labels[:, 3], images[:, 1])
 
 
@@ -69,10 +68,10 @@ def test_the_seed_decides_everything(pair):
 
 
 def test_global_random_state_plays_no_part(pair):
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
     first, _ = RandomPairAffine(versions=2)(pair, None, (1,))
-    np.random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
     torch.manual_seed(1)
     assert torch.equal(first, RandomPairAffine(versions=2)(pair, None, (1,))[0])
 
@@ -89,10 +88,12 @@ def test_translation_stays_in_range_and_turns_nothing():
 def test_rotation_is_about_the_centre_of_the_volume():
     matrices = drawn(rotate_range=0.2)
     rotations = matrices[:, :3, :3]
-    np.testing.assert_allclose(rotations @ rotations.transpose(0, 2, 1), np.broadcast_to(np.eye(3), (20, 3, 3)), atol=1e-5)
+    np.testing.assert_allclose(
+        rotations @ rotations.transpose(0, 2, 1), np.broadcast_to(np.eye(3), (20, 3, 3)), atol=1e-5
+    )
     np.testing.assert_allclose(moved_centre(matrices), 0, atol=1e-5)
     angles = np.arccos((np.trace(rotations, axis1=1, axis2=2) - 1) / 2)
-    assert 0.05 < angles.mean()
+    assert angles.mean() > 0.05
     assert angles.max() <= 0.2 * np.sqrt(3) + 0.02
 
 
@@ -125,3 +126,8 @@ def test_planar_pairs_are_transformed_too():
     images, _ = augmentation(pair, None, (0,))
     assert images.shape == (2, 2, 10, 13)
     assert (images[0] - pair[0]).abs().mean() > 0.05
+
+
+def test_a_mini_batch_without_versions_is_refused():
+    with pytest.raises(ValueError, match="versions is 0; expected 1 or more"):
+        RandomPairAffine(versions=0)

@@ -38,14 +38,24 @@ class Grid:
         return np.tensordot(self.affine[:3, :3], voxels, axes=1) + self.affine[:3, 3].reshape(3, 1, 1, 1)
 
     def smooth_image(self, centre=None):
-        """Smooth texture, a function of the position relative to ``centre`` (mm); values from about 20 to 180."""
-        x, y, z = self.world() - np.reshape(self.centre if centre is None else centre, (3, 1, 1, 1))
-        image = 100 + 40 * np.sin(x / 4) * np.cos(y / 5) + 25 * np.sin(z / 4.5 + y / 9) + 15 * np.cos(x / 7 - z / 6)
-        return image.astype(np.float32)
+        """``texture`` relative to a world point, by default the centre of the grid."""
+        return texture(self.world() - np.reshape(self.centre if centre is None else centre, (3, 1, 1, 1)))
 
     def ball(self, centre, radius):
         """Ball around a world point, uint8."""
-        return (np.linalg.norm(self.world() - np.reshape(centre, (3, 1, 1, 1)), axis=0) <= radius).astype(np.uint8)
+        return ball(self.world(), centre, radius)
+
+
+def texture(points):
+    """Smooth scalar of points ``(3, ...)`` in mm: waves of 4 mm per radian and longer, from about 20 to 180."""
+    x, y, z = points
+    image = 100 + 40 * np.sin(x / 4) * np.cos(y / 5) + 25 * np.sin(z / 4.5 + y / 9) + 15 * np.cos(x / 7 - z / 6)
+    return image.astype(np.float32)
+
+
+def ball(points, centre, radius):
+    """Where points ``(3, ...)`` are within ``radius`` of ``centre``, uint8."""
+    return (np.linalg.norm(points - np.reshape(centre, (3, 1, 1, 1)), axis=0) <= radius).astype(np.uint8)
 
 
 def affine_ddf(matrix, offset, shape):

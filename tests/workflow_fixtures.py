@@ -69,9 +69,7 @@ def execute(module, arguments, folder, environment, streams):
     except BaseException:
         sys.excepthook(*sys.exc_info())
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    sys.exit(code)
 
 
 def options(values):
@@ -169,8 +167,6 @@ def simulated_dataset(tmp_path_factory):
 def trained(tiny_dataset, tmp_path_factory):
     """Folder of a finished training run on the tiny data set."""
     folder = tmp_path_factory.mktemp("trained")
-    finished = Command(folder).train(
-        folder / "run", dataset_dir=tiny_dataset, datalist=tiny_dataset / "datalist.json"
-    )
+    finished = Command(folder).train(folder / "run", dataset_dir=tiny_dataset, datalist=tiny_dataset / "datalist.json")
     assert finished.code == 0, finished.error
     return folder / "run"

@@ -34,6 +34,8 @@ class RandomPairAffine:
         scale_range: float = 0.1,
         shear_range: float = 0.05,
     ) -> None:
+        if versions < 1:
+            raise ValueError(f"versions is {versions}; expected 1 or more per mini-batch")
         self.versions = versions
         self.ranges = {
             "rotate_range": rotate_range,

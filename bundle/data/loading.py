@@ -33,7 +33,5 @@ class LoadPaird(MapTransform):
             try:
                 output[key] = self.load(output[key])
             except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error ...
-                raise ValueError(
-                    f"{output[key]}: cannot be read, damaged or not an image ({brief(error)})"
-                ) from error
+                raise ValueError(f"{output[key]}: cannot be read, damaged or not an image ({brief(error)})") from error
         return output

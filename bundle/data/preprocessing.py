@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
+from monai.utils import ImageMetaKey
 from scipy.ndimage import gaussian_filter1d
 
 from bundle.data.check import image_problems
@@ -42,7 +43,7 @@ class CheckPaird(Transform):
         output = dict(data)
         for side in SIDES:
             image = data[f"{side}_image"]
-            name = " ".join([f"{side}_image", *[str(image.meta[key]) for key in [ImageMetaKey.FILENAME_OR_OBJ] if key in image.meta]])
+            name = f"{side}_image {image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, '')}".strip()
             problems += image_problems(image.numpy(), np.asarray(image.affine), name, self.spatial_dims)
             label = data.get(f"{side}_label")
             if label is not None and label.shape[1:] != image.shape[1:]:
@@ -140,6 +141,8 @@ class SmoothToSpacingd(MapTransform):
 
     def __init__(self, keys: str | list[str], pixdim: float, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
+        if pixdim <= 0:
+            raise ValueError(f"pixdim is {pixdim}; expected the spacing of the network's grid, more than 0 mm")
         self.pixdim = pixdim
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

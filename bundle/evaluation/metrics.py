@@ -14,6 +14,8 @@ from monai.transforms import Transform
 
 from bundle.geometry import centroids, fixed_to_moving, folded_voxels, jacobian_determinant
 
+WHEN = ("before", "after")
+
 
 def target_registration_error(warped: np.ndarray, fixed: np.ndarray) -> np.ndarray:
     """Distance of corresponding points: ``TRE_i = |warped_i - fixed_i|``.
@@ -58,7 +60,9 @@ def read_landmarks(path: str | Path, affine: np.ndarray) -> np.ndarray:
     if header in (["x", "y", "z"], ["i", "j", "k"]):
         rows = rows[1:]
     try:
-        points = np.array([[float(cell) for cell in row[:3]] for row in rows]).reshape(-1, 3)
+        points = np.array([[float(cell) for cell in row[:3]] for row in rows])
+        if points.shape[1:] != (3,):
+            raise ValueError(f"found an array of shape {points.shape}")
     except ValueError as error:
         raise ValueError(
             f"{path}: expected three numbers per row below the header x,y,z (mm, RAS) or i,j,k (voxels)"
@@ -126,9 +130,11 @@ class PairMetricsd(Transform):
             metrics |= self._label_metrics(data)
         if "fixed_landmarks" in data and "moving_landmarks" in data:
             metrics["landmarks"] = self._landmark_metrics(data)
-        before, after = self._errors(metrics, "before"), self._errors(metrics, "after")
-        if before:
-            metrics["tre_rms_mm"] = {"before": root_mean_square(before), "after": root_mean_square(after)}
+        errors = [entry for key in ("tre_mm", "landmarks") for entry in metrics.get(key, {}).values()]
+        if errors:
+            # A landmark that registration moves out of the image must not improve the mean by its absence.
+            kept = [entry for entry in errors if np.isfinite([entry["before"], entry["after"]]).all()]
+            metrics["tre_rms_mm"] = {when: root_mean_square([entry[when] for entry in kept]) for when in WHEN}
         return {**data, "metrics": without_nan(metrics)}
 
     def _label_metrics(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
@@ -146,7 +152,7 @@ class PairMetricsd(Transform):
         metrics: dict[str, Any] = {"dsc": {}}
         if structures:
             target = structure_channels(fixed, structures)
-            for when, label in (("before", aligned), ("after", warped)):
+            for when, label in zip(WHEN, (aligned, warped), strict=True):
                 scores = compute_dice(structure_channels(label, structures)[None], target[None])[0]
                 for value, score in zip(structures, scores.tolist(), strict=True):
                     metrics["dsc"].setdefault(str(value), {})[when] = score
@@ -154,7 +160,7 @@ class PairMetricsd(Transform):
             affine = np.asarray(data["native_fixed_image"].affine)
             target_points = centroids(structure_channels(fixed, landmarks), affine)
             metrics["tre_mm"] = {str(value): {} for value in landmarks}
-            for when, label in (("before", aligned), ("after", warped)):
+            for when, label in zip(WHEN, (aligned, warped), strict=True):
                 errors = target_registration_error(
                     centroids(structure_channels(label, landmarks), affine), target_points
                 )
@@ -178,10 +184,6 @@ class PairMetricsd(Transform):
         return {
             str(i): {"before": float(b), "after": float(a)} for i, (b, a) in enumerate(zip(before, after, strict=True))
         }
-
-    @staticmethod
-    def _errors(metrics: Mapping[str, Any], when: str) -> list[float]:
-        return [entry[when] for key in ("tre_mm", "landmarks") for entry in metrics.get(key, {}).values()]
 
 
 def without_nan(value: Any) -> Any:

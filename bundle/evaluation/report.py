@@ -169,7 +169,7 @@ def compare(results: Sequence[str | os.PathLike[str]]) -> str:
 
 
 def _read_run(folder: Path) -> list[dict[str, Any]]:
-    run = [json.loads(path.read_text()) for path in sorted(folder.glob("*/metrics.json"))]
+    run = [json.loads(path.read_text()) for path in sorted(folder.glob("[!.]*/metrics.json"))]
     if not run:
         raise ValueError(f"{folder} holds no results (no */metrics.json); run inference into it first")
     return run

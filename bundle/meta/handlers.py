@@ -13,6 +13,8 @@ from monai.engines import Evaluator, Trainer
 from monai.utils import CommonKeys
 from tqdm import tqdm
 
+from bundle.data import brief
+
 
 def save_atomically(content: Any, path: Path) -> None:
     """``torch.save`` to a temporary name, flushed to disk, then moved into place: the file is whole or the old one.
@@ -86,7 +88,7 @@ class ResumableCheckpoint:
             stored = checkpoint["settings"]
         except Exception as error:
             raise ValueError(
-                f"{self.path} cannot be read as a checkpoint ({error}); move it away to start anew"
+                f"{self.path} cannot be read as a checkpoint ({brief(error)}); move it away to start anew"
             ) from error
         changed = [
             f"{key} was {stored.get(key)}, is {value}"
@@ -130,6 +132,8 @@ class ResumableCheckpoint:
 class ProgressBar:
     """Bar over all meta-iterations of a run, with the loss of the last inner step and the time to go."""
 
+    bar: Any = None
+
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
         engine.add_event_handler(Events.STARTED, self._open)
@@ -143,12 +147,14 @@ class ProgressBar:
 
     def _update(self, engine: Engine) -> None:
         if engine.state.iteration % 10 == 0:
-            self.bar.set_postfix(loss=f"{float(engine.state.output[CommonKeys.LOSS]):.4f}", refresh=False)
+            self.bar.set_postfix(loss=f"{float(engine.state.output[0][CommonKeys.LOSS]):.4f}", refresh=False)
         self.bar.update()
 
     def _close(self, engine: Engine) -> None:
-        self.bar.close()
+        # The run may fail before the bar is there.
+        if self.bar is not None:
+            self.bar.close()
 
     def _fail(self, engine: Engine, error: BaseException) -> None:
-        self.bar.close()
+        self._close(engine)
         raise error

@@ -54,6 +54,8 @@ class ReptileTrainer(SupervisedTrainer):
         unsupported = [name for name in UNSUPPORTED if kwargs.get(name)]
         if unsupported:
             raise ValueError(f"ReptileTrainer does not support {', '.join(unsupported)}; remove it from the trainer")
+        if inner_steps < 1:
+            raise ValueError(f"inner_steps is {inner_steps}; expected 1 or more")
         super().__init__(decollate=False, **kwargs)
         self.inner_optimizer = inner_optimizer
         self.inner_steps = inner_steps
@@ -61,7 +63,7 @@ class ReptileTrainer(SupervisedTrainer):
         self.rule = rule
         self.seed = seed
 
-    def _iteration(self, engine: ReptileTrainer, batchdata: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def _iteration(self, engine: ReptileTrainer, batchdata: list[dict[str, Any]]) -> list[dict[str, torch.Tensor]]:
         engine.network.train()
         losses, gradients = [], []
         for episode, item in enumerate(batchdata):
@@ -74,7 +76,7 @@ class ReptileTrainer(SupervisedTrainer):
         engine.optimizer.step()
         # The last inner loss is the one the start is trained for; the first tells how good the start itself is.
         history = torch.stack(losses).mean(0)
-        engine.state.output = {CommonKeys.LOSS: history[-1], "loss_first_step": history[0]}
+        engine.state.output = [{CommonKeys.LOSS: history[-1], "loss_first_step": history[0]}]
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
 
@@ -95,7 +97,7 @@ class ReptileTrainer(SupervisedTrainer):
             return self.loss_function(network(images), images, structures)["loss"]
 
         def on_step(step: int, terms: dict[str, torch.Tensor]) -> None:
-            self.state.output = {CommonKeys.LOSS: terms["loss"].detach(), "inner_step": step}
+            self.state.output = [{CommonKeys.LOSS: terms["loss"].detach(), "inner_step": step}]
             self.fire_event(IterationEvents.INNER_ITERATION_COMPLETED)
 
         adaptation = adapt(self.network, self.loss_function, self.inner_optimizer, versions(), on_step=on_step)

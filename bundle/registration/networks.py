@@ -46,6 +46,20 @@ def use_instance_statistics(network: nn.Module) -> nn.Module:
     return network
 
 
+class SafeConv3d(nn.Conv3d):
+    """``Conv3d`` that leaves bfloat16 on a CPU where the image is shallower than the kernel.
+
+    There the weight gradient of torch 2.13 (oneDNN) reads memory it never wrote: it is NaN or wrong, now and then.
+    """
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """``(batch, channels, *shape)`` -> the same as ``Conv3d``."""
+        if image.device.type == "cpu" and image.shape[2] < self.kernel_size[0]:
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(image.float())
+        return super().forward(image)
+
+
 class RegistrationNetwork(nn.Module):
     """Joined pair -> DDF, ``u = exp(f(moving, fixed))`` with the exponential left out for 0 integration steps.
 
@@ -66,6 +80,10 @@ class RegistrationNetwork(nn.Module):
                 parameter.data = parameter.data.contiguous(memory_format=CHANNELS_LAST[parameter.ndim])
         self.integration_steps = integration_steps
         self.precision = getattr(torch, precision)
+        if self.precision != torch.float32:
+            for module in network.modules():
+                if type(module) is nn.Conv3d:
+                    module.__class__ = SafeConv3d
 
     def forward(self, pair: torch.Tensor) -> torch.Tensor:
         """Predict the DDF.
@@ -75,9 +93,20 @@ class RegistrationNetwork(nn.Module):
 
         Returns:
             ``(batch, dims, *shape)``, voxels of the pair's grid, pull-back on the fixed image.
+
+        Raises:
+            ValueError: when the pair is too small for the network.
         """
         with torch.autocast(pair.device.type, self.precision, enabled=self.precision != torch.float32):
-            field = self.network(pair.contiguous(memory_format=CHANNELS_LAST[pair.ndim]))
+            try:
+                field = self.network(pair.contiguous(memory_format=CHANNELS_LAST[pair.ndim]))
+            except ValueError as error:
+                if "more than 1 spatial element" not in str(error):
+                    raise
+                shape = " x ".join(map(str, pair.shape[2:]))
+                raise ValueError(
+                    f"the grid of {shape} voxels is too small for the network; lower pixdim, or raise size_divisor"
+                ) from error
         return integrate(field.float().contiguous(), self.integration_steps)
 
 

@@ -105,7 +105,8 @@ class SavePaird(Transform):
         if "warped_label" in data:
             channels = data["warped_label"].cpu().numpy()
             label = channels[0] if channels.shape[0] == 1 else np.moveaxis(channels, 0, -1)
-            images["warped_label"] = nifti(label.astype(np.uint8 if label.max() < 256 else np.int32), affine)
+            fits_a_byte = label.min() >= 0 and label.max() < 256
+            images["warped_label"] = nifti(label.astype(np.uint8 if fits_a_byte else np.int32), affine)
         final = self.output_dir / data["pair_id"]
         partial = self.output_dir / f".{data['pair_id']}.partial"
         try:

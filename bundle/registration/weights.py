@@ -24,7 +24,7 @@ class WeightsLoader(CheckpointLoader):
             raise FileNotFoundError(f"weights not found: {self.load_path}; give a file of weights, such as model.pt")
         try:
             super().__call__(engine)
-        except Exception as error:  # torch raises as the file's content makes it: UnpicklingError, KeyError, OSError ...
+        except Exception as error:  # the file's content decides: UnpicklingError, AttributeError, OSError ...
             raise ValueError(
                 f"{self.load_path} does not hold weights of this network ({brief(error)}); "
                 "give the options and overlays (channels, network_def) of the run that made it"

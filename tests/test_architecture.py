@@ -1,0 +1,99 @@
+"""The house stands: rooms import downwards only, and only YAML names trainers, inferers and handlers."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BELOW = {
+    "geometry": set(),
+    "data": {"geometry"},
+    "registration": {"geometry", "data"},
+    "meta": {"geometry", "data", "registration"},
+    "evaluation": {"geometry", "data", "registration"},
+}
+ONLY_YAML_NAMES = ("meta/trainer.py", "meta/handlers.py", "registration/inferers.py", "registration/evaluator.py")
+MODULES = sorted(path for path in (ROOT / "bundle").rglob("*.py"))
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def imports(path):
+    """``(module, name)`` of everything a file imports, wherever the statement stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}: imports are absolute"
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def rooms(path):
+    """Parts of the bundle that a file imports from: ``data`` for ``from bundle.data.pairs import x``."""
+    for module, imported in imports(path):
+        parts = [*module.split("."), imported]
+        if parts[0] == "bundle":
+            yield parts[1]
+
+
+def test_every_room_is_known():
+    found = {path.name for path in (ROOT / "bundle").iterdir() if (path / "__init__.py").exists()}
+    assert found == set(BELOW)
+
+
+@pytest.mark.parametrize("room", BELOW)
+def test_rooms_import_downwards_only(room):
+    for path in (ROOT / "bundle" / room).glob("*.py"):
+        above = set(rooms(path)) - BELOW[room] - {room}
+        assert not above, f"{name(path)} imports {', '.join(sorted(above))}"
+
+
+def test_meta_and_evaluation_do_not_know_each_other():
+    assert "evaluation" not in BELOW["meta"]
+    assert "meta" not in BELOW["evaluation"]
+
+
+def test_only_yaml_names_trainers_inferers_and_handlers():
+    hidden = [ROOT / "bundle" / path for path in ONLY_YAML_NAMES]
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in hidden}
+    classes = {
+        node.name for path in hidden for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)
+    }
+    assert {"ReptileTrainer", "AdaptationInferer", "ResumableCheckpoint", "RegistrationEvaluator"} <= classes
+    for path in MODULES:
+        if path.name == "__init__.py":
+            continue
+        for module, imported in imports(path):
+            assert module not in modules, f"{name(path)} imports {module}"
+            assert not (module.startswith("bundle") and imported in classes), f"{name(path)} imports {imported}"
+
+
+def test_files_of_a_room_name_their_siblings_by_module():
+    """A module that imports its own room would import itself half-made."""
+    for path in MODULES:
+        room = path.parent.name
+        if room in BELOW and path.name != "__init__.py":
+            assert all(module != f"bundle.{room}" for module, _ in imports(path)), name(path)
+
+
+def test_geometry_and_data_know_no_training():
+    for room in ("geometry", "data"):
+        for path in (ROOT / "bundle" / room).glob("*.py"):
+            assert not [module for module, _ in imports(path) if module.startswith(("torch.optim", "ignite"))], name(
+                path
+            )
+
+
+def test_rooms_hand_on_what_they_promise():
+    for room in BELOW:
+        module = __import__(f"bundle.{room}", fromlist=["__all__"])
+        assert sorted(module.__all__) == list(module.__all__), room
+        assert all(hasattr(module, public) for public in module.__all__), room
+
+
+def test_files_are_short():
+    long = {name(path): len(path.read_text().splitlines()) for path in MODULES}
+    assert not {path: lines for path, lines in long.items() if lines > 280}

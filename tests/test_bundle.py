@@ -1,0 +1,269 @@
+"""The conventions of a MONAI bundle: properties, metadata, network, exports, loading, overlays."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import yaml
+from monai.bundle import (
+    ConfigParser,
+    ConfigWorkflow,
+    ckpt_export,
+    onnx_export,
+    verify_metadata,
+    verify_net_in_out,
+)
+from onnx.reference import ReferenceEvaluator
+from workflow_fixtures import INFERENCE, ROOT, SMALL, SMALL_TRAINING, TRAIN, options, pair, write_json
+
+from bundle.registration import RegistrationNetwork
+
+pytest_plugins = ["workflow_fixtures"]
+
+CONFIGS = ROOT / "configs"
+METADATA = CONFIGS / "metadata.json"
+PRESETS = sorted(path for path in CONFIGS.glob("*.yaml") if path not in (TRAIN, INFERENCE))
+# `python -m` as on a machine where the package is not installed.
+UNINSTALLED = """
+import runpy, sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
+sys.path = [path for path in sys.path if path not in ("", {root!r}) and "editable" not in path]
+try:
+    import bundle
+except ModuleNotFoundError:
+    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+"""
+
+
+def content(path):
+    return ConfigParser.load_config_file(path)
+
+
+def settings(path):
+    """Hyperparameters: what stands before the definitions."""
+    head = path.read_text().split("# --- definitions")[0]
+    return head, [key for key in yaml.safe_load(head) if key != "imports"]
+
+
+def network_def(files, **values):
+    """Network of a configuration with weights that are not the identity."""
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in files])
+    parser.update({"channels": 2, **values})
+    torch.manual_seed(0)
+    network = parser.get_parsed_content("network_def")
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return network, parser
+
+
+# --- workflows ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("file", "kind"), [(TRAIN, "train"), (INFERENCE, "infer")])
+def test_workflow_has_every_required_property(file, kind, tiny_dataset, tmp_path):
+    values = {"dataset_dir": str(tiny_dataset), "datalist": "datalist.json", "output_dir": str(tmp_path)}
+    workflow = ConfigWorkflow(
+        config_file=str(file), workflow_type=kind, **values, **(SMALL_TRAINING if kind == "train" else SMALL)
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    required = [name for name, details in workflow.properties.items() if details["required"]]
+    assert len(required) > 5
+    for name in required:
+        assert getattr(workflow, name) is not None
+    assert Path(workflow.bundle_root) == ROOT
+    if kind == "train":
+        assert workflow.max_epochs == 2
+
+
+# --- metadata -----------------------------------------------------------------------------------------------------
+
+
+def test_metadata_meets_the_schema(tmp_path):
+    text = {"type": "string", "minLength": 1}
+    texts = ["schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description"]
+    texts += ["authors", "copyright"]
+    tensor = {
+        "type": "object",
+        "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data"],
+    }
+    data_format = {"type": "object", "required": ["inputs", "outputs"]}
+    data_format["properties"] = {
+        "inputs": {"required": ["image"], "properties": {"image": tensor}},
+        "outputs": {"required": ["pred"], "properties": {"pred": tensor}},
+    }
+    properties = {name: text for name in texts} | {
+        "required_packages_version": {"type": "object", "additionalProperties": text},
+        "changelog": {"type": "object", "required": [content(METADATA)["version"]]},
+        "network_data_format": data_format,
+    }
+    schema = write_json(
+        tmp_path / "schema.json", {"type": "object", "required": list(properties), "properties": properties}
+    )
+    verify_metadata(meta_file=str(METADATA), filepath=str(schema))
+    broken = write_json(tmp_path / "broken.json", {**content(METADATA), "task": ""})
+    with pytest.raises(ValueError, match="Failed validating"):
+        verify_metadata(meta_file=str(broken), filepath=str(schema))
+
+
+def test_metadata_names_the_pinned_versions():
+    metadata = content(METADATA)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = dict(pin.split("==") for pin in project["dependencies"])
+    assert metadata["version"] == project["version"]
+    for package in ("monai", "torch", "numpy"):
+        name = {"torch": "pytorch"}.get(package, package)
+        assert metadata[f"{name}_version"] == pins[package]
+    for package, version in metadata["required_packages_version"].items():
+        assert version == pins[package], package
+
+
+# --- network ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", [TRAIN, INFERENCE], ids=lambda path: path.stem)
+def test_network_takes_a_joined_pair_and_gives_a_field(file):
+    verify_net_in_out(net_id="network_def", meta_file=str(METADATA), config_file=str(file), device="cpu", channels=2)
+    formats = content(METADATA)["network_data_format"]
+    assert formats["inputs"]["image"]["num_channels"] == 2
+    assert formats["outputs"]["pred"]["num_channels"] == 3
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Weights of a small network, its eager field of a pair, and how to export it."""
+    folder = tmp_path_factory.mktemp("exported")
+    network, _ = network_def([INFERENCE])
+    torch.save(network.state_dict(), folder / "model.pt")
+    joined = torch.rand(1, 2, 16, 16, 24)
+    with torch.no_grad():
+        field = network(joined)
+    assert field.abs().max() > 0.1
+    arguments = {"net_id": "network_def", "ckpt_file": str(folder / "model.pt"), "meta_file": str(METADATA)}
+    return folder, joined, field, {**arguments, "config_file": str(INFERENCE), "channels": 2}
+
+
+def test_torchscript_export_gives_the_field_of_the_network(exported):
+    folder, joined, field, arguments = exported
+    ckpt_export(filepath=str(folder / "model.ts"), **arguments)
+    assert torch.equal(torch.jit.load(folder / "model.ts")(joined), field)
+
+
+def test_onnx_export_gives_the_field_of_the_network(exported):
+    folder, joined, field, arguments = exported
+    onnx_export(filepath=str(folder / "model.onnx"), input_shape=list(joined.shape), **arguments)
+    evaluator = ReferenceEvaluator(onnx.load(folder / "model.onnx"))
+    (found,) = evaluator.run(None, {evaluator.input_names[0]: joined.numpy()})
+    # The reference sums in another order, in float32, over 7 x 7 x 7 kernels and nine layers.
+    np.testing.assert_allclose(found, field.numpy(), atol=1e-4)
+
+
+def load_elsewhere(folder, **arguments):
+    """``monai.bundle.load`` from another folder, on a machine where the package is not installed; field of a pair."""
+    torch.manual_seed(1)
+    joined = torch.rand(1, 2, 16, 24, 16)
+    torch.save(joined, folder / "pair.pt")
+    script = f"""
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
+sys.path = [path for path in sys.path if path not in ("", {str(ROOT)!r})]
+import torch, monai.bundle
+network = monai.bundle.load(name={ROOT.name!r}, bundle_dir={str(ROOT.parent)!r}, device="cpu", **{arguments!r})
+with torch.no_grad():
+    torch.save(network(torch.load("pair.pt")), "field.pt")
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run([sys.executable, "-c", script], cwd=folder, env=environment, check=True, capture_output=True)
+    return joined, torch.load(folder / "field.pt")
+
+
+def assert_registers_alike(path, joined, field, **values):
+    network, parser = network_def([INFERENCE], **values)
+    network.load_state_dict(torch.load(path, weights_only=True))
+    with torch.no_grad():
+        expected = RegistrationNetwork(network)(joined)
+    assert field.abs().max() > 0
+    # Instance and batch statistics of one pair are the same numbers, summed in another order.
+    torch.testing.assert_close(field, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_load_elsewhere_gives_the_network_that_inference_uses(exported, tmp_path):
+    weights = exported[0] / "model.pt"
+    joined, field = load_elsewhere(tmp_path, model_file=str(weights), net_override={"root#num_channel_initial": 2})
+    assert_registers_alike(weights, joined, field)
+
+
+@pytest.mark.skipif(not (ROOT / "models/model.pt").exists(), reason="models/model.pt is not there")
+def test_load_elsewhere_gives_the_weights_of_the_bundle(tmp_path):
+    joined, field = load_elsewhere(tmp_path)
+    channels = content(INFERENCE)["channels"]
+    assert_registers_alike(ROOT / "models/model.pt", joined, field, channels=channels)
+
+
+# --- configurations -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", [TRAIN, INFERENCE], ids=lambda path: path.stem)
+def test_json_twin_equals_the_yaml(file):
+    assert content(file.with_suffix(".json")) == content(file)
+
+
+def test_training_and_inference_define_the_same_registration():
+    train, inference = content(TRAIN), content(INFERENCE)
+    blocks = ["preprocessing", "network_def", "registration_network", "prepare_batch", "inner_optimizer"]
+    shared = {key for key in settings(TRAIN)[1] if key in settings(INFERENCE)[1]} | {*blocks, "adaptation_loss"}
+    assert {"pixdim", "channels", "similarity", "inner_lr", "steps"} <= shared
+    for key in shared - {"output_dir", "pairing", "pair_limits"}:
+        assert train[key] == inference[key], key
+
+
+@pytest.mark.parametrize("file", [TRAIN, INFERENCE], ids=lambda path: path.stem)
+def test_every_hyperparameter_is_explained(file):
+    head, keys = settings(file)
+    for key in keys:
+        block = re.search(rf"^{key}:.*(?:\n[ ]+.*)*", head, re.MULTILINE)
+        assert block is not None
+        explained = "#" in block.group() or key in ("device", "num_workers", "seed", "bundle_root")
+        assert explained, f"{key} has no comment"
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_preset_registers_a_pair_of_odd_size(preset):
+    keys = set(content(preset)) - {"global_size"}
+    assert keys <= set(content(TRAIN)), "unknown to train.yaml"
+    small = {"global_size": [32, 32, 32]} if "global_size" in content(preset) else {}
+    network, parser = network_def([TRAIN, preset], **small)
+    registration = parser.get_parsed_content("registration_network")
+    # Sizes as the preprocessing pads them: multiples of size_divisor, odd multiples and all different.
+    divisor = parser.get_parsed_content("size_divisor")
+    joined = torch.rand(2, 2, divisor, 3 * divisor, 5 * divisor if divisor < 16 else 2 * divisor)
+    with torch.no_grad():
+        field = registration(joined)
+    assert field.shape == (2, 3, *joined.shape[2:])
+    assert torch.isfinite(field).all()
+    assert field.abs().max() > 0
+    assert field.dtype == torch.float32
+
+
+def test_run_works_elsewhere_without_an_installation(tiny_dataset, trained, tmp_path):
+    datalist = write_json(tmp_path / "pairs.json", {"test": [pair("F", "G", pair_id="one")]})
+    values = {"dataset_dir": tiny_dataset, "datalist": datalist, "weights": trained / "model.pt", **SMALL}
+    values |= {"output_dir": "results", "pictures": False}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    script = [sys.executable, "-c", UNINSTALLED.format(root=str(ROOT)), "run", "--config_file", str(INFERENCE)]
+    finished = subprocess.run(
+        [*script, *options(values)], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    metrics = json.loads((tmp_path / "results/one/metrics.json").read_text())
+    assert metrics["steps"] == SMALL["steps"]

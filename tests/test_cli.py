@@ -1,0 +1,109 @@
+"""The commands of ``python -m bundle`` and the options of ``python -m monai.bundle run``, as processes of their own."""
+
+import json
+import shutil
+import sys
+
+import nibabel as nib
+import pytest
+from workflow_fixtures import INFERENCE, ROOT, pair, write_json
+
+from bundle import __main__ as commands
+
+pytest_plugins = ["workflow_fixtures"]
+
+
+def test_simulate_writes_a_dataset_that_check_data_accepts(command, tmp_path):
+    simulated = command("bundle", "simulate", "--output_dir", tmp_path / "new", "--patients", 6)
+    assert simulated.code == 0, simulated.error
+    assert f"simulated data: {tmp_path / 'new'}" in simulated.out
+    checked = command("bundle", "check_data", "--dataset_dir", tmp_path / "new", "--datalist", "datalist.json")
+    assert checked.code == 0, checked.error
+    assert "no problems" in checked.out
+    assert nib.load(tmp_path / "new/labels/P00_0.nii.gz").shape[3] == 6
+
+
+@pytest.mark.parametrize("occupied", [False, True])
+def test_simulate_refuses_what_it_cannot_do(command, tmp_path, occupied):
+    target = tmp_path if occupied else tmp_path / "new"
+    finished = command("bundle", "simulate", "--output_dir", target, "--patients", 6 if occupied else 2)
+    assert finished.code == 1
+    cause = "exists and is not an empty folder" if occupied else "expected at least 6 patients"
+    assert finished.err.startswith("error: ")
+    assert cause in finished.err
+    assert finished.err.count("\n") == 1
+
+
+def test_check_data_prints_every_problem_and_fails(dataset, command):
+    (dataset / "images/A.nii.gz").write_bytes(b"no image")
+    write_json(dataset / "list.json", {"test": [pair("A", "B"), pair("D", "H")]})
+    finished = command("bundle", "check_data", "--dataset_dir", dataset, "--datalist", "list.json")
+    assert finished.code == 1
+    assert "images/A.nii.gz: cannot be read" in finished.out
+    assert "images/H.nii.gz" in finished.out
+    assert finished.err == ""
+
+
+def results(folder, steps, ids=("a", "b")):
+    """Two registered pairs, as inference writes them."""
+    for number, name in enumerate(ids):
+        metrics = {
+            "pair_id": name,
+            "steps": steps,
+            "dsc": {"1": {"before": 0.4, "after": 0.5 + 0.1 * number}},
+            "tre_rms_mm": {"before": 6.0, "after": 5.0 - number},
+            "folded_percent": 0.25,
+            "loss": [0.2] * (steps + 1),
+            "seconds": {"preprocessing": 1.0, "adaptation": 0.5},
+        }
+        (folder / name).mkdir(parents=True)
+        write_json(folder / name / "metrics.json", metrics)
+    return folder
+
+
+def test_compare_prints_a_table_of_the_runs(command, tmp_path):
+    start, after = results(tmp_path / "start", 0), results(tmp_path / "after", 5)
+    finished = command("bundle", "compare", f"{start},{after}")
+    assert finished.code == 0, finished.error
+    head, unregistered, zero, five = finished.out.rstrip().splitlines()
+    assert head.split() == ["DSC", "TRE", "mm", "folded", "%", "s/pair"]
+    assert unregistered.split("  ")[0] == "not registered"
+    assert unregistered.split()[2:] == ["0.400", "+-", "0.000", "6.000", "+-", "0.000", "-", "-"]
+    assert zero.startswith("meta-learned start, 0 steps")
+    assert five.split() == ["after", "5", "steps", "0.550", "+-", "0.071", "4.500", "+-", "0.707", "0.25", "1.5"]
+
+
+@pytest.mark.parametrize(("ids", "cause"), [((), "holds no results"), (("a", "c"), "do not hold the same pairs")])
+def test_compare_refuses_runs_that_cannot_be_compared(command, tmp_path, ids, cause):
+    (tmp_path / "after").mkdir()
+    finished = command("bundle", "compare", f"{results(tmp_path / 'start', 0)},{results(tmp_path / 'after', 5, ids)}")
+    assert finished.code == 1
+    assert finished.err.startswith("error: ")
+    assert cause in finished.err
+
+
+def test_write_json_rewrites_the_twins(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    for twin in (tmp_path / "configs").glob("*.json"):
+        if twin.name != "metadata.json":
+            twin.unlink()
+    monkeypatch.setattr(commands, "__file__", str(tmp_path / "bundle/__main__.py"))
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "argv", ["bundle", "write_json"])
+    commands.main()
+    for name in ("train.json", "inference.json", "metadata.json"):
+        written = json.loads((tmp_path / "configs" / name).read_text())
+        assert written == json.loads((ROOT / "configs" / name).read_text())
+    assert not list((tmp_path / "configs").glob(".*"))
+
+
+def test_unknown_option_is_one_line_and_a_traceback_for_those_who_ask(command):
+    arguments = ("monai.bundle", "run", "--config_file", INFERENCE, "--foo", 1)
+    finished = command(*arguments)
+    assert finished.code == 1
+    assert finished.error.startswith("error: unknown option --foo; known options are ")
+    assert len(finished.error.splitlines()) == 1
+    asked = command(*arguments, environment={"BUNDLE_TRACEBACK": "1"})
+    assert asked.code == 1
+    assert "Traceback (most recent call last)" in asked.err
+    assert "ValueError: unknown option --foo" in asked.err

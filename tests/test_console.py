@@ -1,0 +1,140 @@
+"""What the command line says: one line for what a user can mend, a traceback for a fault of the program."""
+
+import sys
+
+import pytest
+from workflow_fixtures import INFERENCE, TRAIN
+
+from bundle import console
+
+WRAPPED = "Failed to evaluate ConfigExpression: \n\"$__local_refs['evaluator'].run()\""
+
+
+def chain(*errors):
+    """The first error, caused by the second, and so on; raised and caught."""
+    for error, cause in zip(errors, errors[1:], strict=False):
+        error.__cause__ = cause
+    return errors[0]
+
+
+def reported(error, capsys):
+    console.report(type(error), error, error.__traceback__)
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [ValueError("no\n  such pair"), OSError("disk"), ModuleNotFoundError("no mlflow")])
+def test_what_a_user_can_mend_is_one_line(error, capsys):
+    assert reported(error, capsys) == f"error: {' '.join(str(error).split())}\n"
+
+
+def test_wrapping_of_monai_is_left_out_but_not_what_explains_the_cause(capsys):
+    error = chain(
+        RuntimeError(WRAPPED),
+        RuntimeError("applying transform <LoadPaird object>"),
+        ValueError("a.nii.gz: cannot be read"),
+        EOFError("end of stream"),
+    )
+    assert reported(error, capsys) == "error: a.nii.gz: cannot be read\n"
+
+
+def test_error_of_a_worker_process_is_the_line_that_matters(capsys):
+    text = """Caught RuntimeError in DataLoader worker process 0.
+Original Traceback (most recent call last):
+  File "x.py", line 1, in f
+EOFError: end of stream
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "x.py", line 2, in g
+ValueError: a.nii.gz: cannot be read
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+RuntimeError: applying transform <LoadPaird object>
+"""
+    assert reported(chain(RuntimeError(WRAPPED), RuntimeError(text)), capsys) == "error: a.nii.gz: cannot be read\n"
+
+
+def test_fault_of_a_component_names_the_component(capsys):
+    wrapping = (
+        "Failed to instantiate component 'a.B' with keywords: steps\n set '_mode_=debug' to enter the debugging mode."
+    )
+    assert reported(chain(RuntimeError(wrapping), TypeError("'<' not supported")), capsys) == (
+        "error: Failed to instantiate component 'a.B' with keywords: steps: TypeError: '<' not supported\n"
+    )
+
+
+def test_fault_of_an_expression_shows_it_as_it_was_written(capsys):
+    wrapping = "Failed to evaluate ConfigExpression: \n\"$__local_refs['a::b'] // __local_refs['c']\""
+    line = reported(chain(RuntimeError(wrapping), ZeroDivisionError("division by zero")), capsys)
+    assert line == 'error: Failed to evaluate ConfigExpression: "$@a::b // @c": ZeroDivisionError: division by zero\n'
+
+
+@pytest.mark.parametrize("error", [KeyError("fixed"), chain(RuntimeError(WRAPPED), AttributeError("no such"))])
+def test_fault_of_the_program_has_a_traceback(error, capsys):
+    assert f"{type(error).__name__}: " in reported(error, capsys)
+
+
+def test_traceback_is_there_for_those_who_ask(capsys, monkeypatch):
+    monkeypatch.setenv("BUNDLE_TRACEBACK", "1")
+    assert reported(ValueError("no such pair"), capsys) == "ValueError: no such pair\n"
+
+
+def test_interruption_says_how_to_go_on(capsys):
+    assert "same command continues" in reported(KeyboardInterrupt(), capsys)
+
+
+def test_options_are_read_from_both_ways_of_writing():
+    assert console.overrides(["training", "--a", "1", "2", "--b=x=y", "--c"]) == {
+        "a": ["1", "2"],
+        "b": ["x=y"],
+        "c": [],
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--tracking", "mlflow", "--experiment_name", "tiny"],
+        ["--steps", "3", "--pair_limits::test", "4"],
+        ["--pair_limits#test=4", "--+imports", "[]", "--weights=null"],
+        ["--steps", "@inner_steps", "--inner_lr", "1e-3", "--pixdim", "1"],
+        ["--seed", "$1 + 1", "--pictures", "False"],
+    ],
+)
+def test_known_options_pass(arguments):
+    console.check_overrides(["--config_file", f"['{TRAIN}', '{INFERENCE}']", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--step", "3"], r"unknown option --step; known options are .*\bsteps\b"),
+        (["--experiment_name", "tiny"], "unknown option --experiment_name;"),
+        (["--foo", "--pairlimits::test", "4"], "unknown option --foo, --pairlimits::test;"),
+        (["--steps", "five"], "--steps is 'five'; expected a whole number, such as 5"),
+        (["--steps", "1.5"], "--steps is '1.5'; expected a whole number"),
+        (["--steps", "True"], "--steps is 'True'; expected a whole number"),
+        (["--pixdim=fine"], "--pixdim is 'fine'; expected a number, such as 0.8"),
+    ],
+)
+def test_wrong_options_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        console.check_overrides(["--config_file", str(INFERENCE), *arguments])
+
+
+def test_commands_without_a_configuration_are_left_to_monai():
+    console.check_overrides(["--foo", "1"])
+
+
+def test_setup_looks_at_the_options_of_monai_bundle_only(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    arguments = ["run", "--config_file", str(INFERENCE), "--foo", "1"]
+    monkeypatch.setattr(sys, "argv", ["/somewhere/pytest/__main__.py", *arguments])
+    console.setup()
+    assert sys.excepthook is console.report
+    monkeypatch.setattr(sys, "argv", ["/somewhere/monai/bundle/__main__.py", *arguments])
+    with pytest.raises(ValueError, match="unknown option --foo"):
+        console.setup()

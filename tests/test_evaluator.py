@@ -1,0 +1,165 @@
+"""A list of pairs: what fails is reported and in the table, everything else is done."""
+
+import csv
+import json
+import logging
+from functools import partial
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader
+from monai.losses import BendingEnergyLoss
+from monai.transforms import Compose
+from torch import nn
+
+from bundle.data import PreparePair
+from bundle.evaluation import MetricsTable, PairMetricsd
+from bundle.registration import (
+    AdaptationInferer,
+    NativeOutputsd,
+    PairDataset,
+    RegistrationEvaluator,
+    RegistrationLoss,
+    SavePaird,
+)
+
+
+class Shift(nn.Module):
+    """``u = w`` along the first axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, pair):
+        direction = torch.tensor([1.0, 0, 0]).reshape(1, 3, 1, 1, 1)
+        return self.weight * direction.expand(len(pair), 3, *pair.shape[2:])
+
+
+@pytest.fixture
+def pairs(tmp_path, fixed_grid, moving_grid, save_nifti):
+    """Three pairs; the second one's moving image is cut in half."""
+    entries = []
+    for name in ("first", "second", "third"):
+        entry = {"pair_id": name}
+        for side, grid in (("fixed", fixed_grid), ("moving", moving_grid)):
+            path = tmp_path / f"{name}_{side}.nii.gz"
+            entry[f"{side}_image"] = save_nifti(path, grid.smooth_image(), grid.affine)
+            label = tmp_path / f"{name}_{side}_label.nii.gz"
+            entry[f"{side}_label"] = save_nifti(label, grid.ball(grid.centre, 5), grid.affine)
+        entries.append(entry)
+    broken = Path(entries[1]["moving_image"])
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    return entries
+
+
+@pytest.fixture
+def register(tmp_path, content):
+    """Run the evaluator of configs/inference.yaml with a toy network over pairs; the table comes back."""
+
+    def run(pairs, loss=None, steps=1, network=None):
+        loss = loss or RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 10.0)
+        table = MetricsTable(tmp_path / "out")
+        preprocessing = content("inference.yaml", "preprocessing", pixdim=2.0)
+        evaluator = RegistrationEvaluator(
+            device=torch.device("cpu"),
+            val_data_loader=DataLoader(PairDataset(pairs, preprocessing), batch_size=1),
+            network=network or Shift(),
+            prepare_batch=PreparePair(),
+            inferer=AdaptationInferer(loss, partial(torch.optim.Adam, lr=0.1), steps=steps),
+            postprocessing=Compose(
+                [NativeOutputsd(), PairMetricsd([0], None, "cpu", steps), SavePaird(tmp_path / "out")]
+            ),
+            val_handlers=[table],
+        )
+        evaluator.logger.setLevel(logging.ERROR)
+        evaluator.run()
+        return table
+
+    return run
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return {row["pair_id"]: row for row in csv.DictReader(file)}
+
+
+def test_a_truncated_file_is_reported_and_the_other_pairs_are_done(pairs, register, tmp_path, caplog):
+    table = register(pairs)
+    written = rows(tmp_path / "out")
+    assert list(written) == ["first", "second", "third", "mean", "sd"]
+    assert [row["status"] for row in written.values()] == ["done", "failed", "done", "", ""]
+    assert "second_moving.nii.gz" in written["second"]["error"]
+    assert "\n" not in written["second"]["error"]
+    assert written["second"]["dsc_after"] == ""
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["first", "metrics.csv", "third"]
+    assert any("pair second failed" in record.getMessage() for record in caplog.records)
+    with pytest.raises(RuntimeError, match=r"1 of 3 pairs failed \(second: "):
+        table.conclude()
+
+
+def test_all_pairs_done_concludes_quietly(pairs, register, tmp_path, capsys):
+    register(pairs[::2]).conclude()
+    assert f"2 of 2 pairs registered; table: {tmp_path / 'out' / 'metrics.csv'}" in capsys.readouterr().out
+
+
+def test_table_holds_what_the_metrics_of_the_pairs_say(pairs, register, tmp_path):
+    register([pairs[0], pairs[2]])
+    written = rows(tmp_path / "out")
+    metrics = json.loads((tmp_path / "out/first/metrics.json").read_text())
+    assert float(written["first"]["loss_before"]) == metrics["loss"][0]
+    assert float(written["first"]["loss_after"]) == metrics["loss"][1]
+    assert float(written["first"]["dsc_before"]) == metrics["dsc"]["1"]["before"]
+    assert metrics["dsc"]["1"]["before"] > 0.8
+    # The pairs hold the same images, so the mean is either's and the spread is 0.
+    assert written["mean"]["dsc_after"] == written["first"]["dsc_after"] == written["third"]["dsc_after"]
+    assert float(written["sd"]["dsc_after"]) == 0
+
+
+def test_a_pair_that_fails_in_registration_does_not_stop_the_next(pairs, register, tmp_path):
+    class Picky(RegistrationLoss):
+        """Not finite for the first pair."""
+
+        calls = 0
+
+        def forward(self, ddf, pair, labels=None):
+            self.calls += 1
+            terms = super().forward(ddf, pair, labels)
+            return {"loss": terms["loss"] * torch.nan} if self.calls == 1 else terms
+
+    table = register([pairs[0], pairs[2]], loss=Picky(nn.MSELoss(), BendingEnergyLoss(), 10.0))
+    written = rows(tmp_path / "out")
+    assert "the loss became nan at adaptation step 0" in written["first"]["error"]
+    assert written["third"]["status"] == "done"
+    assert len(table.rows) == 2
+
+
+def test_a_pair_that_cannot_be_saved_is_reported(pairs, register, tmp_path, monkeypatch):
+    def full(image, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nib, "save", full)
+    register(pairs[:1])
+    error = rows(tmp_path / "out")["first"]["error"]
+    assert "cannot write the results of pair first" in error
+    assert "No space left on device" in error
+
+
+def test_a_fault_of_the_program_stops_the_run(pairs, register):
+    class Faulty(Shift):
+        def forward(self, pair):
+            raise TypeError("a bug")
+
+    with pytest.raises(TypeError, match="a bug"):
+        register(pairs[:1], network=Faulty())
+
+
+def test_a_bad_pair_leaves_the_others_bit_identical(pairs, register, tmp_path):
+    register([pairs[2]])
+    alone = nib.load(tmp_path / "out/third/displacement.nii.gz").get_fdata()
+    register(pairs)
+    np.testing.assert_array_equal(nib.load(tmp_path / "out/third/displacement.nii.gz").get_fdata(), alone)
+    assert np.abs(alone).max() > 1

@@ -1,0 +1,150 @@
+"""Test-time adaptation as an inferer: zero steps are the plain network, and no pair depends on another."""
+
+from functools import partial
+
+import pytest
+import torch
+from monai.losses import BendingEnergyLoss
+from monai.networks.utils import eval_mode
+from torch import nn
+
+from bundle.registration import AdaptationInferer, GlobalThenLocal, RegistrationLoss, RegistrationNetwork
+
+SHAPE = (16, 8, 8)
+
+
+@pytest.fixture
+def network(local_net):
+    return RegistrationNetwork(local_net)
+
+
+@pytest.fixture
+def loss():
+    return RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 10.0)
+
+
+def pairs(count=1, seed=0):
+    return torch.rand(count, 2, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def inferer(loss, **options):
+    return AdaptationInferer(loss, partial(torch.optim.Adam, lr=0.01), **options)
+
+
+class OneWeight(nn.Module):
+    """``u_0 = w``, one shift along the first axis for the whole image."""
+
+    def __init__(self, weight=0.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+    def forward(self, pair):
+        return self.weight * torch.tensor([1.0, 0, 0]).reshape(1, 3, 1, 1, 1).expand(1, 3, *pair.shape[2:])
+
+
+def test_zero_steps_are_the_plain_network(network, loss):
+    result = inferer(loss, steps=0)(pairs(), network)
+    with torch.no_grad():
+        expected = network(pairs())
+    assert torch.equal(result["ddf"], expected)
+    assert result["losses"].shape == (1, 1)
+    assert result["losses"].item() == loss(expected, pairs())["loss"].item()
+
+
+def test_losses_have_a_closed_form_for_one_weight(loss):
+    ramp = torch.arange(16.0).reshape(1, 1, 16, 1, 1).expand(1, 1, *SHAPE)
+    pair = torch.cat([ramp, ramp + 2], dim=1)
+    result = AdaptationInferer(loss, partial(torch.optim.Adam, lr=0.5), steps=1)(pair, OneWeight())
+    # Adam's first step is the learning rate: layers off by 2 are off by 1.5, but the last, held at the border.
+    assert result["ddf"][0, :, 3, 3, 3].tolist() == pytest.approx([0.5, 0, 0], abs=1e-6)
+    assert result["losses"].tolist()[0] == pytest.approx([4.0, (15 * 1.5**2 + 4) / 16], abs=1e-5)
+
+
+def test_losses_fall_and_the_last_is_that_of_the_returned_field(network, loss):
+    result = inferer(loss, steps=3)(pairs(), network)
+    losses = result["losses"][0]
+    assert losses.shape == (4,)
+    assert losses[-1] < 0.98 * losses[0]
+    assert losses[-1].item() == loss(result["ddf"], pairs())["loss"].item()
+    assert result["seconds"].shape == (1,)
+    assert result["seconds"] > 0
+
+
+def test_a_pair_is_the_same_whether_or_not_another_came_before(network, loss):
+    register = inferer(loss, steps=2)
+    alone = register(pairs(seed=1), network)
+    register(pairs(seed=2), network)
+    after = register(pairs(seed=1), network)
+    assert torch.equal(after["ddf"], alone["ddf"])
+    assert torch.equal(after["losses"], alone["losses"])
+
+
+def test_a_batch_is_registered_pair_by_pair(network, loss):
+    register = inferer(loss, steps=2)
+    batch = pairs(count=2)
+    together = register(batch, network)
+    assert together["ddf"].shape == (2, 3, *SHAPE)
+    for index in range(2):
+        assert torch.equal(together["ddf"][index], register(batch[index : index + 1], network)["ddf"][0])
+    assert (together["ddf"][0] - together["ddf"][1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_works_inside_evaluators_and_servers(network, loss, steps, context):
+    register = inferer(loss, steps=steps)
+    expected = register(pairs(), network)
+    with context(), eval_mode(network):
+        result = register(pairs(), network)
+    assert torch.equal(result["ddf"], expected["ddf"])
+    assert not result["ddf"].requires_grad
+    # Nothing made in inference mode is kept for later.
+    assert torch.equal(register(pairs(), network)["ddf"], expected["ddf"])
+
+
+def test_inference_mode_leaves_nothing_behind_that_training_trips_over(local_net, loss):
+    composite = RegistrationNetwork(GlobalThenLocal(OneWeight(0.5), local_net))
+    register = inferer(loss, steps=0)
+    with torch.inference_mode():
+        register(pairs(), composite)
+    loss(composite(pairs()), pairs())["loss"].backward()
+    assert all(parameter.grad.any() for parameter in composite.network.global_network.parameters())
+
+
+def test_network_stays_as_it_was(network, loss):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    inferer(loss, steps=3)(pairs(), network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_steps_not_taken_have_no_loss(loss):
+    pair = torch.rand(1, 1, *SHAPE).expand(1, 2, *SHAPE)
+    # The images are equal: no step helps, and the first makes it worse.
+    result = AdaptationInferer(loss, partial(torch.optim.Adam, lr=0.5), steps=4, tolerance=0.01)(pair, OneWeight(0.25))
+    taken = torch.isfinite(result["losses"][0]).sum().item()
+    assert 2 <= taken < 5
+    assert result["losses"][0, taken:].isnan().all()
+
+
+def test_a_field_without_finite_loss_raises(loss):
+    with pytest.raises(FloatingPointError, match="after 0 adaptation steps"):
+        inferer(loss, steps=0)(torch.full((1, 2, *SHAPE), torch.nan), OneWeight())
+
+    class Jump(RegistrationLoss):
+        """Finite until the weight has moved."""
+
+        def forward(self, ddf, pair, labels=None):
+            terms = super().forward(ddf, pair, labels)
+            return {"loss": terms["loss"] if ddf.requires_grad else terms["loss"] * torch.inf}
+
+    jump = Jump(nn.MSELoss(), BendingEnergyLoss(), 10.0)
+    with pytest.raises(FloatingPointError, match="after 2 adaptation steps"):
+        inferer(jump, steps=2)(pairs(), OneWeight())
+
+
+def test_what_is_not_supported_raises(network, loss):
+    with pytest.raises(ValueError, match="steps is -1; expected 0"):
+        inferer(loss, steps=-1)
+    with pytest.raises(ValueError, match="a joined pair and a network, nothing else"):
+        inferer(loss)(pairs(), network, "more")

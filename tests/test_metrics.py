@@ -1,0 +1,186 @@
+"""Metrics of a pair whose overlaps and distances are counted by hand."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from toys import affine_ddf, apply
+
+from bundle.evaluation import PairMetricsd, read_landmarks, root_mean_square, target_registration_error
+
+SHAPE = (12, 10, 8)
+AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
+
+
+def test_target_registration_error_is_the_distance():
+    errors = target_registration_error(np.array([[3.0, 4, 0], [1, 1, np.nan]]), np.zeros((2, 3)))
+    assert errors[0] == 5
+    assert np.isnan(errors[1])
+
+
+def test_root_mean_square_is_over_the_finite_errors():
+    assert root_mean_square([3.0, np.nan, 4.0]) == pytest.approx(math.sqrt(12.5))
+    assert math.isnan(root_mean_square([np.nan]))
+    assert math.isnan(root_mean_square([]))
+
+
+@pytest.mark.parametrize(
+    "text, voxels",
+    [
+        ("x,y,z\n1,2,3\n4.5,-5,6\n", False),
+        ("x, y, z, name\n1,2,3,apex\n4.5,-5,6,base\n", False),
+        ("i,j,k\n1,2,3\n4.5,-5,6\n", True),
+        ("1,2,3\n\n4.5,-5,6\n", True),
+    ],
+)
+def test_landmarks_are_millimetres_or_voxels_by_their_header(tmp_path, fixed_grid, text, voxels):
+    path = tmp_path / "points.csv"
+    path.write_text(text)
+    points = np.array([[1, 2, 3], [4.5, -5, 6]])
+    expected = apply(fixed_grid.affine, points.T).T if voxels else points
+    np.testing.assert_allclose(read_landmarks(path, fixed_grid.affine), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("text", ["a,b,c\n1,2,3\n", "1,2\n3,4\n5,6\n", "1,2,3\n4,5\n", "x,y,z\n", "1;2;3\n"])
+def test_a_file_without_points_is_refused(tmp_path, text):
+    path = tmp_path / "points.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"points.csv: expected three numbers per row"):
+        read_landmarks(path, np.eye(4))
+
+
+def box(start, stop, value=1.0):
+    label = torch.zeros(1, *SHAPE)
+    label[0, start:stop, 2:6, 2:6] = value
+    return label
+
+
+def scored(**changes):
+    """Metrics of a pair; 3 voxels of a step of -3 fold 2 x 10 x 8 voxels."""
+    ddf = torch.zeros(3, *SHAPE)
+    ddf[0, 6:] = -3.0
+    data = {
+        "pair_id": "p",
+        "pred": {"ddf": ddf, "losses": torch.tensor([3.0, 2.5, torch.nan]), "seconds": torch.tensor(1.5)},
+        "initial_alignment": np.eye(4),
+        "seconds_preprocessing": 0.25,
+        "native_fixed_image": MetaTensor(torch.zeros(1, *SHAPE), affine=AFFINE),
+        "native_moving_image": MetaTensor(torch.zeros(1, *SHAPE), affine=AFFINE),
+        **changes,
+    }
+    options = {"structure_channels": [0], "landmark_channels": [1, 2], "device": "cpu", "steps": 2}
+    options |= {key: data.pop(key) for key in list(data) if key in options}
+    metrics = PairMetricsd(**options)(data)["metrics"]
+    json.dumps(metrics, allow_nan=False)
+    return metrics
+
+
+def labels(fixed, aligned, warped):
+    images = {"native_fixed_label": fixed, "aligned_label": aligned, "warped_label": warped}
+    return {key: MetaTensor(image, affine=AFFINE) for key, image in images.items()}
+
+
+def test_losses_folding_and_seconds():
+    metrics = scored()
+    assert metrics["loss"] == [3.0, 2.5]
+    assert metrics["folded_voxels"] == 2 * 10 * 8
+    assert metrics["folded_percent"] == pytest.approx(100 * 2 / 12)
+    assert metrics["seconds"] == {"preprocessing": 0.25, "registration": 1.5}
+    assert (metrics["steps"], metrics["device"], metrics["pair_id"]) == (2, "cpu", "p")
+    assert metrics["initial_alignment_mm"] == np.eye(4).tolist()
+    assert not {"dsc", "tre_mm", "landmarks", "tre_rms_mm"} & metrics.keys()
+
+
+def test_dsc_of_every_value_of_an_integer_map():
+    fixed = box(2, 6, 5) + box(8, 10, 9)
+    metrics = scored(**labels(fixed, box(4, 8, 5) + box(9, 11, 9), box(3, 7, 5) + box(8, 10, 9)))
+    # Layers 2-5 against 4-7 share two of four, against 3-6 three of four.
+    assert metrics["dsc"] == {
+        "5": {"before": 0.5, "after": 0.75},
+        "9": {"before": 0.5, "after": 1.0},
+    }
+    assert "tre_mm" not in metrics
+
+
+def three_channels(gland, first, second):
+    return torch.cat([box(*gland), box(*first), box(*second)])
+
+
+def test_channels_are_scored_by_overlap_or_centroid():
+    metrics = scored(
+        **labels(
+            three_channels((2, 6), (3, 5), (7, 9)),
+            three_channels((4, 8), (6, 8), (7, 9)),
+            three_channels((2, 6), (4, 6), (9, 11)),
+        )
+    )
+    assert metrics["dsc"] == {"0": {"before": 0.5, "after": 1.0}}
+    # Shifts of 3, 0 and 1, 2 voxels of 2 mm.
+    assert metrics["tre_mm"] == {"1": {"before": 6.0, "after": 2.0}, "2": {"before": 0.0, "after": 4.0}}
+    assert metrics["tre_rms_mm"] == pytest.approx({"before": math.sqrt(18), "after": math.sqrt(10)})
+
+
+def test_null_channels_score_all_and_all_but_the_first():
+    channels = three_channels((2, 6), (3, 5), (7, 9))
+    metrics = scored(**labels(channels, channels, channels), structure_channels=None, landmark_channels=None)
+    assert list(metrics["dsc"]) == ["0", "1", "2"]
+    assert list(metrics["tre_mm"]) == ["1", "2"]
+
+
+def test_a_structure_missing_on_one_side_is_null():
+    fixed = three_channels((2, 6), (3, 5), (7, 9))
+    gone = three_channels((2, 6), (4, 6), (0, 0))
+    metrics = scored(**labels(fixed, three_channels((2, 6), (6, 8), (7, 9)), gone))
+    assert metrics["tre_mm"]["2"] == {"before": 0.0, "after": None}
+    # The landmark that was lost counts in neither mean, so that its absence improves nothing.
+    assert metrics["tre_rms_mm"] == {"before": 6.0, "after": 2.0}
+
+
+def test_landmarks_missing_everywhere_have_no_mean():
+    empty = three_channels((2, 6), (0, 0), (0, 0))
+    metrics = scored(**labels(empty, empty, empty))
+    assert metrics["tre_mm"]["1"] == {"before": None, "after": None}
+    assert metrics["tre_rms_mm"] == {"before": None, "after": None}
+
+
+def test_channels_the_labels_do_not_have_are_left_out():
+    metrics = scored(**labels(*[torch.cat([box(2, 6), box(3, 5)])] * 3), landmark_channels=[1, 7])
+    assert list(metrics["tre_mm"]) == ["1"]
+
+
+@pytest.fixture
+def landmark_files(tmp_path):
+    def write(fixed, moving):
+        for name, points in (("fixed", fixed), ("moving", moving)):
+            rows = "\n".join(",".join(map(str, point)) for point in points)
+            (tmp_path / f"{name}.csv").write_text(f"x,y,z\n{rows}\n")
+        return {f"{side}_landmarks": str(tmp_path / f"{side}.csv") for side in ("fixed", "moving")}
+
+    return write
+
+
+def test_landmark_files_are_compared_in_the_moving_world(landmark_files):
+    fixed = [[4.0, 3.0, 6.0], [10.0, 5.0, 12.0]]
+    moving = [[4.0, 6.0, 10.0], [20.0, 5.0, 12.0]]
+    alignment = np.eye(4)
+    alignment[:3, 3] = [0, 3, 0]
+    # d = (p_x / 2, 3, 4): the first point arrives 2 mm beside its partner, the second at (15, 8, 16).
+    displacement = affine_ddf([[1.0, 0, 0], [0, 0, 0], [0, 0, 0]], [0.0, 3.0, 4.0], SHAPE)
+    metrics = scored(
+        **landmark_files(fixed, moving), displacement=MetaTensor(displacement), initial_alignment=alignment
+    )
+    assert metrics["landmarks"]["0"] == pytest.approx({"before": 4.0, "after": 2.0}, abs=1e-4)
+    assert metrics["landmarks"]["1"] == pytest.approx(
+        {"before": math.hypot(10, 3), "after": math.sqrt(25 + 9 + 16)}, abs=1e-4
+    )
+    assert metrics["tre_rms_mm"]["before"] == pytest.approx(math.sqrt((16 + 109) / 2))
+    assert metrics["tre_rms_mm"]["after"] == pytest.approx(math.sqrt((4 + 50) / 2), abs=1e-4)
+
+
+def test_landmark_files_of_different_length_are_refused(landmark_files):
+    files = landmark_files([[1, 2, 3]], [[1, 2, 3], [4, 5, 6]])
+    with pytest.raises(ValueError, match="pair p: 1 fixed and 2 moving landmarks; rows must correspond"):
+        scored(**files, displacement=MetaTensor(torch.zeros(3, *SHAPE)))

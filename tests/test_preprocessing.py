@@ -1,0 +1,233 @@
+"""From files to the network's grid: storage order, headers, labels, one interpolation, refusals."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from scipy.ndimage import gaussian_filter1d
+from toys import Grid, apply
+
+from bundle.data import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
+from bundle.geometry import apply_affine, centroids, initial_alignment, sample, voxel_grid
+
+AXCODES = ("RAS", "LPS", "PIR", "SLA")
+
+
+@pytest.fixture
+def files(tmp_path, fixed_grid, moving_grid, save_nifti):
+    """Pair on disk: images, and labels of two structures as channels without qform."""
+    pair = {"pair_id": "pair"}
+    for side, grid in (("fixed", fixed_grid), ("moving", moving_grid)):
+        label = np.stack([grid.ball(grid.centre + offset, 4) for offset in ([0, 0, 0], [3, -2, 2])], axis=-1)
+        pair[f"{side}_image"] = save_nifti(tmp_path / f"{side}.nii.gz", grid.smooth_image(), grid.affine)
+        pair[f"{side}_label"] = save_nifti(tmp_path / f"{side}_label.nii.gz", label, grid.affine, qform=False)
+    return pair
+
+
+def restored(pair, folder, side, axcodes):
+    """The pair with the files of one side in another storage order, the same in world space."""
+    result = dict(pair)
+    for kind in ("image", "label"):
+        image = nib.load(pair[f"{side}_{kind}"])
+        wanted = nib.orientations.axcodes2ornt(axcodes)
+        turn = nib.orientations.ornt_transform(nib.io_orientation(image.affine), wanted)
+        result[f"{side}_{kind}"] = str(folder / f"{side}_{kind}_{axcodes}.nii.gz")
+        turned = image.as_reoriented(turn)
+        assert "".join(nib.aff2axcodes(turned.affine)) == axcodes
+        nib.save(turned, result[f"{side}_{kind}"])
+    return result
+
+
+@pytest.mark.parametrize("alignment", ["center", "world"])
+def test_storage_order_does_not_change_the_network_images(files, tmp_path, content, alignment):
+    preprocessing = content("inference.yaml", "preprocessing", pixdim=1.2, initial_alignment=alignment)
+    reference = preprocessing(files)
+    assert reference["fixed_image"].shape[1:] == reference["moving_image"].shape[1:]
+    assert (reference["fixed_image"] - reference["moving_image"]).abs().mean() > 0.02
+    for fixed_axes, moving_axes in zip(AXCODES, AXCODES[1:] + AXCODES[:1], strict=True):
+        stored = restored(restored(files, tmp_path, "fixed", fixed_axes), tmp_path, "moving", moving_axes)
+        result = preprocessing(stored)
+        for key in ("fixed_image", "moving_image", "fixed_label", "moving_label"):
+            torch.testing.assert_close(result[key].as_tensor(), reference[key].as_tensor(), atol=1e-4, rtol=0)
+            np.testing.assert_allclose(result[key].affine, reference["fixed_image"].affine, atol=1e-4)
+
+
+def test_network_grid_is_isotropic_ras_and_padded(files, content):
+    fixed = content("inference.yaml", "preprocessing", pixdim=1.2, size_divisor=16)(files)["fixed_image"]
+    np.testing.assert_allclose(fixed.pixdim, 1.2, atol=1e-4)
+    assert "".join(nib.aff2axcodes(fixed.affine.numpy())) == "RAS"
+    assert all(size % 16 == 0 for size in fixed.shape[1:])
+    assert fixed.shape[0] == 1
+
+
+def test_intensities_are_between_the_percentiles(files, content):
+    result = content("inference.yaml", "preprocessing", pixdim=1.2)(files)
+    for side in ("fixed", "moving"):
+        assert result[f"{side}_image"].min() == 0
+        assert 0.9 < result[f"{side}_image"].max() <= 1
+
+
+def test_every_network_voxel_shows_the_fixed_image_at_its_world_position(files, content, fixed_grid):
+    result = content("inference.yaml", "preprocessing", pixdim=0.8)(files)
+    network = Grid(result["fixed_image"].affine.numpy(), result["fixed_image"].shape[1:])
+    voxels = apply(np.linalg.inv(fixed_grid.affine), network.world())
+    inside = ((voxels >= 0) & (voxels <= np.reshape(fixed_grid.shape, (3, 1, 1, 1)) - 1)).all(0)
+    low, high = np.percentile(fixed_grid.smooth_image(), [0.5, 99.5])
+    expected = np.clip((network.smooth_image(centre=fixed_grid.centre) - low) / (high - low), 0, 1)
+    # Trilinear interpolation misses |f''| h^2 / 8 per axis: 0.02 for waves of 4 mm per radian on 1.7 mm voxels.
+    assert inside.mean() > 0.2
+    assert np.abs(result["fixed_image"][0].numpy() - expected)[inside].max() < 0.03
+
+
+@pytest.mark.parametrize("mode", ["center", "world", "none"])
+def test_moving_image_is_interpolated_once(files, content, fixed_grid, moving_grid, mode):
+    # Spacings are coarser than 0.8 mm, so nothing is smoothed and one interpolation explains every voxel.
+    result = content("inference.yaml", "preprocessing", pixdim=0.8, size_divisor=1, initial_alignment=mode)(files)
+    image = moving_grid.smooth_image()
+    low, high = np.percentile(image, [0.5, 99.5])
+    normalised = torch.as_tensor(np.clip((image - low) / (high - low), 0, 1))[None]
+    start = initial_alignment(mode, fixed_grid.affine, fixed_grid.shape, moving_grid.affine, moving_grid.shape)
+    network = result["fixed_image"]
+    to_moving = np.linalg.inv(moving_grid.affine) @ start @ network.affine.numpy()
+    direct = sample(normalised, apply_affine(to_moving, voxel_grid(network.shape[1:])))
+    assert (direct > 0).float().mean() > 0.1
+    # float32 coordinates of some 100 mm put a sample 1e-5 mm aside.
+    torch.testing.assert_close(result["moving_image"].as_tensor(), direct, atol=1e-3, rtol=0)
+    np.testing.assert_allclose(result["initial_alignment"], start, atol=1e-6)
+
+
+def test_moving_label_follows_its_image(files, content, fixed_grid):
+    result = content("inference.yaml", "preprocessing", pixdim=0.8, initial_alignment="center")(files)
+    for side in ("fixed", "moving"):
+        label = result[f"{side}_label"]
+        found = centroids(label.as_tensor(), label.affine.numpy())
+        # In the fixed frame: aligned by their centres, both labels are balls about the same points.
+        np.testing.assert_allclose(found, fixed_grid.centre + np.array([[0, 0, 0], [3, -2, 2]]), atol=0.25)
+        assert label.min() >= 0
+        assert label.max() <= 1
+    assert result["structures"] == [0, 1]
+
+
+def test_labels_with_an_sform_only_lie_on_their_image(files, content, fixed_grid, moving_grid):
+    header = nib.load(files["fixed_label"]).header
+    assert (int(header["qform_code"]), int(header["sform_code"])) == (0, 1)
+    result = content("inference.yaml", "preprocessing", pixdim=1.2)(files)
+    for side, grid in (("fixed", fixed_grid), ("moving", moving_grid)):
+        label = result[f"native_{side}_label"]
+        np.testing.assert_allclose(label.affine, grid.affine, atol=1e-4)
+        found = centroids(label.as_tensor(), label.affine.numpy())
+        np.testing.assert_allclose(found, grid.centre + np.array([[0, 0, 0], [3, -2, 2]]), atol=0.25)
+
+
+def test_native_images_are_the_voxels_of_the_files(files, content, moving_grid):
+    result = content("inference.yaml", "preprocessing", pixdim=2.5)(files)
+    np.testing.assert_array_equal(result["native_moving_image"][0], moving_grid.smooth_image())
+    assert set(np.unique(result["native_moving_label"])) == {0, 1}
+    assert result["seconds_preprocessing"] > 0
+
+
+def loaded(fixed_grid, moving_grid, **changes):
+    data = {"pair_id": "p7"}
+    for side, grid in (("fixed", fixed_grid), ("moving", moving_grid)):
+        data[f"{side}_image"] = MetaTensor(torch.as_tensor(grid.smooth_image())[None], affine=grid.affine)
+    return {**data, **changes}
+
+
+def test_check_names_every_problem_of_a_pair_at_once(fixed_grid, moving_grid):
+    pair = loaded(fixed_grid, moving_grid, moving_label=torch.zeros(1, 5, 6, 7))
+    pair["fixed_image"][0, 3, 3, 3] = torch.nan
+    with pytest.raises(ValueError) as raised:
+        CheckPaird()(pair)
+    message = str(raised.value)
+    assert message.startswith("pair p7: fixed_image: 1 of 4998 values are NaN or infinite")
+    assert "moving_label has shape (5, 6, 7) but moving_image (21, 16, 20)" in message
+
+
+def test_check_refuses_planar_and_empty_images(fixed_grid, moving_grid):
+    planar = MetaTensor(torch.rand(1, 20, 30), affine=np.eye(4))
+    with pytest.raises(ValueError, match="moving_image: a 2-D image"):
+        CheckPaird()(loaded(fixed_grid, moving_grid, moving_image=planar))
+    empty = MetaTensor(torch.zeros(1, 5, 6, 7), affine=np.eye(4))
+    with pytest.raises(ValueError, match="fixed_image: empty image"):
+        CheckPaird()(loaded(fixed_grid, moving_grid, fixed_image=empty))
+
+
+def label_pair(fixed, moving):
+    return {
+        "pair_id": "p",
+        "fixed_label": MetaTensor(torch.as_tensor(fixed), affine=np.diag([2.0, 1, 1, 1])),
+        "moving_label": MetaTensor(torch.as_tensor(moving), affine=np.eye(4)),
+    }
+
+
+def test_integer_maps_get_a_channel_per_value_of_either():
+    fixed, moving = torch.zeros(1, 3, 4, 5), torch.zeros(1, 3, 4, 5)
+    fixed[0, 0, 0, :2], moving[0, 1, 1, 1], moving[0, 2, 2, 2] = 7, 7, 3
+    result = LabelChannelsd()(label_pair(fixed, moving))
+    assert result["structures"] == [3, 7]
+    assert result["fixed_label"].sum((1, 2, 3)).tolist() == [0, 2]
+    assert result["moving_label"].sum((1, 2, 3)).tolist() == [1, 1]
+    np.testing.assert_array_equal(result["fixed_label"].affine, np.diag([2, 1, 1, 1]))
+
+
+def test_channels_are_made_binary_and_cut_to_the_shared_ones():
+    result = LabelChannelsd()(label_pair(5 * torch.ones(4, 2, 2, 2), torch.ones(3, 2, 2, 2)))
+    assert result["structures"] == [0, 1, 2]
+    assert result["fixed_label"].unique().tolist() == [1]
+    assert result["fixed_label"].shape == result["moving_label"].shape == (3, 2, 2, 2)
+
+
+def test_a_map_against_channels_is_refused():
+    with pytest.raises(ValueError, match=r"fixed_label has 1 channel\(s\) and moving_label 3"):
+        LabelChannelsd()(label_pair(torch.ones(1, 2, 2, 2), torch.ones(3, 2, 2, 2)))
+
+
+def test_two_empty_maps_are_refused():
+    with pytest.raises(ValueError, match="pair p: fixed_label and moving_label are empty"):
+        LabelChannelsd()(label_pair(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)))
+
+
+def test_a_pair_with_one_label_passes_unchanged():
+    pair = label_pair(torch.ones(1, 2, 2, 2), torch.ones(1, 2, 2, 2))
+    del pair["moving_label"]
+    assert LabelChannelsd()(pair) == pair
+
+
+def test_initial_alignment_stamps_the_frame_and_leaves_the_voxels(fixed_grid, moving_grid):
+    pair = loaded(fixed_grid, moving_grid)
+    pair["moving_label"] = pair["moving_image"].clone()
+    result = InitialAlignmentd("center")(pair)
+    shift = result["initial_alignment"][:3, 3]
+    np.testing.assert_allclose(shift, moving_grid.centre - fixed_grid.centre, atol=1e-6)
+    for key in ("moving_image", "moving_label"):
+        assert torch.equal(result[key].as_tensor(), pair[key].as_tensor())
+        np.testing.assert_allclose(result[key].affine[:3, 3], moving_grid.affine[:3, 3] - shift, atol=1e-6)
+    np.testing.assert_array_equal(pair["moving_image"].affine, moving_grid.affine)
+    assert result["fixed_image"] is pair["fixed_image"]
+
+
+def test_smoothing_blurs_finer_axes_by_the_difference_of_the_resolutions():
+    image = torch.rand(1, 15, 16, 17, generator=torch.Generator().manual_seed(0))
+    affine = np.diag([0.5, 2.0, 1.0, 1.0])
+    result = SmoothToSpacingd("image", pixdim=1.5)({"image": MetaTensor(image, affine=affine)})["image"]
+    fwhm = 2.3548200450309493
+    expected = gaussian_filter1d(image[0].numpy(), np.sqrt(1.5**2 - 0.5**2) / fwhm / 0.5, axis=0, mode="nearest")
+    expected = gaussian_filter1d(expected, np.sqrt(1.5**2 - 1.0**2) / fwhm / 1.0, axis=2, mode="nearest")
+    np.testing.assert_allclose(result[0], expected, atol=1e-5)
+    np.testing.assert_array_equal(result.affine, affine)
+
+
+def test_smoothing_leaves_coarser_images_alone():
+    image = MetaTensor(torch.rand(1, 5, 6, 7), affine=np.diag([2.0, 3.0, 2.5, 1.0]))
+    assert torch.equal(SmoothToSpacingd("image", pixdim=2.0)({"image": image})["image"], image)
+    assert SmoothToSpacingd("image", pixdim=2.0, allow_missing_keys=True)({}) == {}
+
+
+def test_smoothing_refuses_a_spacing_that_is_none():
+    with pytest.raises(ValueError, match="pixdim is 0.0; expected the spacing"):
+        SmoothToSpacingd("image", pixdim=0.0)
+
+
+def test_timed_notes_the_seconds_of_its_stage():
+    assert Timed(lambda data: {**data, "b": 2}, "loading")({"a": 1}).keys() == {"a", "b", "seconds_loading"}

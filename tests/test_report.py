@@ -1,0 +1,220 @@
+"""The table over pairs, the comparison of runs and the picture."""
+
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor
+from PIL import Image
+
+from bundle.evaluation import ColumnMean, MetricsTable, PairPictured, compare
+from bundle.evaluation.report import headline, mean_and_sd, metrics_row, slice_of_interest, write_table
+
+
+def metrics(pair_id="a", dsc=(0.5, 0.8), tre=(4.0, 2.0), **changes):
+    result = {
+        "pair_id": pair_id,
+        "steps": 5,
+        "loss": [3.0, 2.0, 1.0],
+        "folded_percent": 0.5,
+        "seconds": {"preprocessing": 1.0, "registration": 2.5},
+        "dsc": {"1": dict(zip(("before", "after"), dsc, strict=True))},
+        "tre_rms_mm": dict(zip(("before", "after"), tre, strict=True)),
+    }
+    return {**result, **changes}
+
+
+def test_row_of_a_pair():
+    scores = {"1": {"before": 0.25, "after": 0.5}, "2": {"before": 0.75, "after": 1.0}}
+    assert metrics_row(metrics(dsc=(0, 0)) | {"dsc": scores}) == {
+        "pair_id": "a",
+        "status": "done",
+        "dsc_before": 0.5,
+        "dsc_after": 0.75,
+        "tre_rms_before_mm": 4.0,
+        "tre_rms_after_mm": 2.0,
+        "folded_percent": 0.5,
+        "loss_before": 3.0,
+        "loss_after": 1.0,
+        "seconds": 3.5,
+        "dsc_1_before": 0.25,
+        "dsc_1_after": 0.5,
+        "dsc_2_before": 0.75,
+        "dsc_2_after": 1.0,
+    }
+
+
+def test_row_without_labels_and_with_a_structure_that_is_missing():
+    bare = {key: value for key, value in metrics().items() if key not in ("dsc", "tre_rms_mm")}
+    assert not {"dsc_before", "tre_rms_after_mm"} & metrics_row(bare).keys()
+    missing = metrics_row(metrics() | {"dsc": {"1": {"before": 0.5, "after": None}}})
+    assert missing["dsc_before"] == 0.5
+    assert "dsc_after" not in missing
+
+
+def test_mean_and_sd_are_over_the_pairs_that_have_a_value():
+    rows = [{"pair_id": "a", "x": 1.0, "y": None}, {"pair_id": "b", "x": 2.0, "y": 5.0}, {"pair_id": "c", "x": 6.0}]
+    mean, sd = mean_and_sd(rows)
+    assert (mean["x"], mean["y"]) == (3.0, 5.0)
+    # n - 1: (4 + 1 + 9) / 2
+    assert sd["x"] == pytest.approx(math.sqrt(7))
+    assert sd["y"] == 0.0
+    assert (mean["pair_id"], sd["pair_id"]) == ("mean", "sd")
+
+
+def test_table_has_every_column_once_and_the_error_last(tmp_path):
+    rows = [{"pair_id": "a", "status": "failed", "error": "bad, file"}, {"pair_id": "b", "dsc_7_after": 0.5}]
+    write_table(rows, tmp_path / "new" / "metrics.csv")
+    with (tmp_path / "new" / "metrics.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert list(first)[:2] == ["pair_id", "status"]
+    assert list(first)[-2:] == ["dsc_7_after", "error"]
+    assert (first["error"], second["error"], second["dsc_7_after"]) == ("bad, file", "", "0.5")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["metrics.csv"]
+
+
+def run_table(folder, outputs):
+    engine = Engine(lambda engine, output: [output])
+    table = MetricsTable(folder)
+    table.attach(engine)
+    engine.run(outputs)
+    return table
+
+
+def test_table_handler_averages_the_pairs_that_were_done(tmp_path, capsys):
+    outputs = [
+        {"metrics": metrics("a", dsc=(0.5, 0.6))},
+        {"pair_id": "b", "error": "cannot be read"},
+        {"metrics": metrics("c", dsc=(0.5, 0.8), tre=(4.0, None))},
+    ]
+    table = run_table(tmp_path, outputs)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = {row["pair_id"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["a", "b", "c", "mean", "sd"]
+    assert float(rows["mean"]["dsc_after"]) == pytest.approx(0.7)
+    assert float(rows["sd"]["dsc_after"]) == pytest.approx(math.sqrt(0.02))
+    assert float(rows["mean"]["tre_rms_after_mm"]) == 2.0
+    assert (rows["b"]["status"], rows["b"]["error"], rows["b"]["dsc_after"]) == ("failed", "cannot be read", "")
+    with pytest.raises(RuntimeError, match=r"1 of 3 pairs failed \(b: cannot be read\)"):
+        table.conclude()
+    assert "2 of 3 pairs registered" in capsys.readouterr().out
+
+
+def test_table_starts_anew_with_every_run(tmp_path):
+    engine = Engine(lambda engine, output: [output])
+    table = MetricsTable(tmp_path)
+    table.attach(engine)
+    for _ in range(2):
+        engine.run([{"metrics": metrics("a")}])
+    assert [row["pair_id"] for row in table.rows] == ["a"]
+    table.conclude()
+
+
+def test_a_run_in_which_every_pair_failed_has_a_table_too(tmp_path):
+    with pytest.raises(RuntimeError, match=r"2 of 2 pairs failed \(a: x; b: y\)"):
+        run_table(tmp_path, [{"pair_id": "a", "error": "x"}, {"pair_id": "b", "error": "y"}]).conclude()
+
+
+def test_column_mean_is_a_validation_metric():
+    metric = ColumnMean("loss_after")
+    assert math.isnan(metric.compute())
+    metric.update([{"metrics": metrics()}, {"metrics": metrics(loss=[9.0, 4.0])}])
+    assert metric.compute() == 2.5
+    tre = ColumnMean("tre_rms_after_mm")
+    tre.update([{"metrics": metrics(tre=(1.0, None))}, {"metrics": metrics(tre=(1.0, 3.0))}])
+    assert tre.compute() == 3.0
+    metric.reset()
+    assert math.isnan(metric.compute())
+
+
+def test_headline_names_what_is_there():
+    assert headline(metrics_row(metrics())) == (
+        "DSC 0.500 -> 0.800, TRE 4.00 -> 2.00 mm, loss 3.0000 -> 1.0000, folded 0.50 %, 3.5 s"
+    )
+    bare = {key: value for key, value in metrics().items() if key not in ("dsc", "tre_rms_mm")}
+    assert headline(metrics_row(bare)) == "loss 3.0000 -> 1.0000, folded 0.50 %, 3.5 s"
+
+
+def write_run(folder, *results):
+    for result in results:
+        (folder / result["pair_id"]).mkdir(parents=True)
+        (folder / result["pair_id"] / "metrics.json").write_text(json.dumps(result))
+    return folder
+
+
+def test_compare_lists_not_registered_and_every_run(tmp_path):
+    start = write_run(tmp_path / "start", metrics("a", dsc=(0.4, 0.5), steps=0), metrics("b", dsc=(0.6, 0.7), steps=0))
+    five = write_run(
+        tmp_path / "five", metrics("a", dsc=(0.4, 0.7), tre=(4, 1)), metrics("b", dsc=(0.6, 0.9), tre=(4, 2))
+    )
+    lines = compare([start, five]).splitlines()
+    assert [line[:32].strip() for line in lines] == [
+        "",
+        "not registered",
+        "meta-learned start, 0 steps",
+        "after 5 steps",
+    ]
+    assert lines[0].split() == ["DSC", "TRE", "mm", "folded", "%", "s/pair"]
+    # SD with n - 1 of two values 0.2 apart: 0.141.
+    assert lines[1][32:].split() == ["0.500", "+-", "0.141", "4.000", "+-", "0.000", "-", "-"]
+    assert lines[3][32:].split() == ["0.800", "+-", "0.141", "1.500", "+-", "0.707", "0.50", "3.5"]
+
+
+def test_compare_works_for_one_pair_and_without_labels(tmp_path):
+    bare = {key: value for key, value in metrics().items() if key not in ("dsc", "tre_rms_mm")}
+    lines = compare([write_run(tmp_path / "run", bare)]).splitlines()
+    assert lines[2][32:].split() == ["-", "-", "0.50", "3.5"]
+
+
+def test_compare_refuses_folders_without_results(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no results \(no \*/metrics.json\); run inference into it first"):
+        compare([tmp_path])
+
+
+def test_compare_refuses_different_pairs(tmp_path):
+    one, two = write_run(tmp_path / "1", metrics("a")), write_run(tmp_path / "2", metrics("b"))
+    with pytest.raises(ValueError, match="do not hold the same pairs"):
+        compare([one, two])
+
+
+def test_compare_leaves_out_what_an_interrupted_run_was_writing(tmp_path):
+    folder = write_run(tmp_path / "run", metrics("a"))
+    (folder / ".b.partial").mkdir()
+    (folder / ".b.partial" / "metrics.json").write_text(json.dumps(metrics("b", dsc=(0.0, 0.0))))
+    assert "0.800 +- 0.000" in compare([folder])
+
+
+def pictured(grid, **changes):
+    images = {
+        f"{name}_image": MetaTensor(torch.as_tensor(grid.smooth_image())[None], affine=grid.affine)
+        for name in ("native_fixed", "aligned", "warped")
+    }
+    displacement = torch.as_tensor(grid.world()).float()
+    return PairPictured()({**images, "displacement": displacement, **changes})["picture"]
+
+
+def test_picture_is_a_png_that_shows_the_labels(fixed_grid):
+    plain = Image.open(io.BytesIO(pictured(fixed_grid)))
+    assert plain.format == "PNG"
+    assert plain.size[0] > plain.size[1] > 300
+    label = torch.as_tensor(fixed_grid.ball(fixed_grid.centre, 5))[None].float()
+    labels = {key: label for key in ("native_fixed_label", "aligned_label", "warped_label")}
+    outlined = np.asarray(Image.open(io.BytesIO(pictured(fixed_grid, **labels))).convert("RGB")).astype(int)
+    bare = np.asarray(plain.convert("RGB")).astype(int)
+    lime = (outlined[..., 1] > 200) & (outlined[..., 0] < 60) & (outlined[..., 2] < 60)
+    assert lime.sum() > 100
+    assert not ((bare[..., 1] > 200) & (bare[..., 0] < 60) & (bare[..., 2] < 60)).any()
+
+
+def test_slice_of_interest_has_most_of_the_label():
+    label = np.zeros((9, 10, 11), dtype=bool)
+    label[4, 2:8, 3] = True
+    label[5, 2:5, 3:8] = True
+    assert [slice_of_interest(label, label.shape, axis) for axis in range(3)] == [5, 2, 3]
+    assert slice_of_interest(None, (9, 10, 12), 2) == 6
+    assert slice_of_interest(np.zeros((9, 10, 11)), (9, 10, 11), 1) == 5

@@ -1,0 +1,123 @@
+"""Meta-training with one weight, whose every update has a closed form."""
+
+import pytest
+import torch
+from meta_toys import Distance, OneWeight, adapted, make_trainer, sgd
+from monai.engines import IterationEvents
+from monai.handlers import LrScheduleHandler
+from monai.utils import CommonKeys
+
+from bundle.meta.trainer import UNSUPPORTED
+from bundle.registration import adapt
+
+# A few operations in float64.
+EXACT = {"abs": 1e-14}
+
+
+def reptile_steps(weight, batches, epsilons):
+    """``theta <- theta + epsilon (mean_n phi_n - theta)`` for every meta-batch."""
+    for batch, epsilon in zip(batches, epsilons, strict=True):
+        phi = sum(adapted(weight, target) for target in batch) / len(batch)
+        weight = weight + epsilon * (phi - weight)
+    return weight
+
+
+@pytest.mark.parametrize("batches", [[[3.0]], [[3.0], [-1.0], [2.0]], [[3.0, -1.0]], [[3.0, -1.0], [0.5, 4.0]]])
+def test_sgd_along_the_meta_gradient_is_reptile(batches):
+    network = OneWeight(1.0)
+    make_trainer(network, batches).run()
+    assert network.weight.item() == pytest.approx(reptile_steps(1.0, batches, [0.5] * len(batches)), **EXACT)
+
+
+def test_step_size_one_moves_the_start_to_the_adapted_weights():
+    network = OneWeight(1.0)
+    make_trainer(network, [[3.0]], torch.optim.SGD(network.parameters(), lr=1.0)).run()
+    assert network.weight.item() == pytest.approx(adapted(1.0, 3.0), **EXACT)
+
+
+def test_adam_outside_takes_its_own_first_step():
+    network = OneWeight(1.0)
+    make_trainer(network, [[3.0]], torch.optim.Adam(network.parameters(), lr=0.25)).run()
+    # The first step of Adam is lr along the sign of the gradient: towards the adapted weight.
+    assert network.weight.item() == pytest.approx(1.25, abs=1e-7)
+
+
+def test_step_size_decays_linearly_to_its_final_value():
+    network, batches = OneWeight(1.0), [[3.0], [-1.0], [2.0], [0.5]]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1 / 0.5, total_iters=4)
+    trainer = make_trainer(network, batches, optimizer)
+    LrScheduleHandler(schedule, print_lr=False, epoch_level=False).attach(trainer)
+    trainer.run()
+    assert network.weight.item() == pytest.approx(reptile_steps(1.0, batches, [0.5, 0.4, 0.3, 0.2]), **EXACT)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1, **EXACT)
+
+
+def test_inner_steps_are_announced_k_times_per_episode():
+    network = OneWeight(1.0)
+    trainer, announced = make_trainer(network, [[3.0, -1.0], [2.0, 0.0]]), []
+    trainer.add_event_handler(
+        IterationEvents.INNER_ITERATION_COMPLETED,
+        lambda engine: announced.append((engine.state.iteration, engine.state.output[0]["inner_step"])),
+    )
+    trainer.run()
+    assert announced == [(iteration, step) for iteration in (1, 2) for _episode in range(2) for step in range(3)]
+
+
+def test_output_is_the_mean_loss_of_the_last_and_of_the_first_inner_step():
+    trainer = make_trainer(OneWeight(1.0), [[3.0, -1.0]])
+    trainer.run()
+    first = [0.5 * (1.0 - target) ** 2 for target in (3.0, -1.0)]
+    last = [0.5 * (adapted(1.0, target, steps=2) - target) ** 2 for target in (3.0, -1.0)]
+    assert trainer.state.output[0]["loss_first_step"].item() == pytest.approx(sum(first) / 2, **EXACT)
+    assert trainer.state.output[0][CommonKeys.LOSS].item() == pytest.approx(sum(last) / 2, **EXACT)
+
+
+def test_optimiser_state_is_fresh_in_every_episode():
+    network = OneWeight(1.0)
+    outer = torch.optim.SGD(network.parameters(), lr=0.5)
+    trainer = make_trainer(
+        network, [[3.0], [-1.0]], outer, inner_steps=1, inner_optimizer=lambda p: torch.optim.Adam(p, lr=0.01)
+    )
+    trainer.run()
+    # Every first step of Adam is lr along the sign of the gradient; kept moments would turn the second one.
+    assert network.weight.item() == pytest.approx(1.0 + 0.5 * 0.01 - 0.5 * 0.01, abs=1e-8)
+
+
+def test_mini_batches_are_decided_by_seed_iteration_episode_and_step():
+    seeds = []
+
+    def augmentation(pair, labels, seed):
+        seeds.append(seed)
+        return pair, labels
+
+    make_trainer(OneWeight(), [[3.0, 1.0], [2.0, 1.0]], augmentation=augmentation, seed=9, inner_steps=2).run()
+    assert seeds == [(9, iteration, episode, step) for iteration in (1, 2) for episode in (0, 1) for step in (0, 1)]
+
+
+@pytest.mark.parametrize("option", UNSUPPORTED)
+def test_option_without_meaning_here_is_refused_by_name(option):
+    with pytest.raises(ValueError, match=f"does not support {option}"):
+        make_trainer(OneWeight(), [[3.0]], **{option: True})
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_no_inner_steps_are_refused(steps):
+    with pytest.raises(ValueError, match=f"inner_steps is {steps}; expected 1 or more"):
+        make_trainer(OneWeight(), [[3.0]], inner_steps=steps)
+
+
+def test_meta_training_lowers_the_loss_after_adaptation():
+    def loss_after_adaptation(network):
+        losses = []
+        for target in (2.5, 3.0, 3.5):
+            pair = torch.full((1, 2, 2), target, dtype=torch.float64)
+            result = adapt(network, Distance(), sgd(0.1), [(pair, None)] * 3)
+            losses.append(Distance()(result.network(pair), pair)["loss"].item())
+        return sum(losses)
+
+    network = OneWeight(-4.0)
+    before = loss_after_adaptation(network)
+    make_trainer(network, [[2.0], [3.0], [4.0]], max_epochs=10).run()
+    assert loss_after_adaptation(network) < 0.05 * before
+    assert network.weight.item() == pytest.approx(3.0, abs=0.3)
