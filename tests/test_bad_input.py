@@ -78,7 +78,7 @@ BAD_LABELS = {
     "label_with_channels": (np.stack([volume(0)[1]] * 2, -1), "fixed_label has 1 channel(s) and moving_label 2"),
     "unreadable_label": (b"this is no label", "label.nii.gz: cannot be read, damaged or not an image"),
 }
-BAD_PAIRS = {**BAD_IMAGES, **BAD_LABELS, "small": (None, "the grid of 8 x 8 x 8 voxels is too small for the network")}
+BAD_PAIRS = {**BAD_IMAGES, **BAD_LABELS}
 
 
 def write_bad_pair(root, name):
@@ -86,10 +86,6 @@ def write_bad_pair(root, name):
     content = BAD_PAIRS[name][0]
     entry = pair("F", "G", pair_id=name)
     folder = root / name
-    if name == "small":
-        write_volume(folder / "fixed.nii.gz", volume(0, (4, 4, 4))[0])
-        del entry["fixed_label"], entry["moving_label"]
-        return entry | {"fixed_image": f"{name}/fixed.nii.gz"}
     kind = "image" if name in BAD_IMAGES else "label"
     path = folder / ("moving.nii.gz" if kind == "image" else "label.nii.gz")
     if isinstance(content, bytes):

@@ -61,6 +61,11 @@ def test_network_grid_is_isotropic_ras_and_padded(files, content):
     assert fixed.shape[0] == 1
 
 
+def test_small_image_is_padded_to_what_the_deepest_level_needs(files, content):
+    fixed = content("inference.yaml", "preprocessing", pixdim=10.0, size_divisor=8)(files)["fixed_image"]
+    assert fixed.shape == (1, 16, 16, 16)
+
+
 def test_intensities_are_between_the_percentiles(files, content):
     result = content("inference.yaml", "preprocessing", pixdim=1.2)(files)
     for side in ("fixed", "moving"):

@@ -93,20 +93,9 @@ class RegistrationNetwork(nn.Module):
 
         Returns:
             ``(batch, dims, *shape)``, voxels of the pair's grid, pull-back on the fixed image.
-
-        Raises:
-            ValueError: when the pair is too small for the network.
         """
         with torch.autocast(pair.device.type, self.precision, enabled=self.precision != torch.float32):
-            try:
-                field = self.network(pair.contiguous(memory_format=CHANNELS_LAST[pair.ndim]))
-            except ValueError as error:
-                if "more than 1 spatial element" not in str(error):
-                    raise
-                shape = " x ".join(map(str, pair.shape[2:]))
-                raise ValueError(
-                    f"the grid of {shape} voxels is too small for the network; lower pixdim, or raise size_divisor"
-                ) from error
+            field = self.network(pair.contiguous(memory_format=CHANNELS_LAST[pair.ndim]))
         return integrate(field.float().contiguous(), self.integration_steps)
 
 
