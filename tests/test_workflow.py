@@ -180,7 +180,7 @@ def registered(tiny_dataset, trained, tmp_path_factory):
 
 
 def test_every_pair_has_its_files_on_the_fixed_grid(registered, tiny_dataset):
-    assert names(registered) == {"first", "metrics.csv", "second"}
+    assert names(registered) == {"datalist.json", "first", "metrics.csv", "second"}
     for pair_id, fixed in (("first", "G"), ("second", "B")):
         files = {"displacement.nii.gz", "metrics.json", "overview.png", "warped_image.nii.gz", "warped_label.nii.gz"}
         assert names(registered / pair_id) == files

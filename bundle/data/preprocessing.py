@@ -166,6 +166,8 @@ class Timed(Transform):
         stage: name of the stage.
     """
 
+    PREFIX = "seconds_"
+
     def __init__(self, transform: Callable[[Any], dict[Hashable, Any]], stage: str) -> None:
         self.transform = transform
         self.stage = stage
@@ -174,5 +176,5 @@ class Timed(Transform):
         """Apply the transform to one pair."""
         start = time.perf_counter()
         output = dict(self.transform(data))
-        output[f"seconds_{self.stage}"] = time.perf_counter() - start
+        output[f"{self.PREFIX}{self.stage}"] = time.perf_counter() - start
         return output

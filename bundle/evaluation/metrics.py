@@ -12,7 +12,8 @@ import torch
 from monai.metrics import compute_dice
 from monai.transforms import Transform
 
-from bundle.geometry import centroids, fixed_to_moving, folded_voxels, jacobian_determinant
+from bundle.data import Timed
+from bundle.geometry import centroids, fixed_to_moving, folded_voxels
 
 WHEN = ("before", "after")
 
@@ -120,9 +121,13 @@ class PairMetricsd(Transform):
             "initial_alignment_mm": np.asarray(data["initial_alignment"]).tolist(),
             "loss": losses,
             "folded_voxels": folded,
-            "folded_percent": 100 * folded / jacobian_determinant(ddf).numel(),
+            "folded_percent": 100 * folded / ddf[0].numel(),
             "seconds": {
-                "preprocessing": float(data["seconds_preprocessing"]),
+                **{
+                    key.removeprefix(Timed.PREFIX): float(data[key])
+                    for key in data
+                    if str(key).startswith(Timed.PREFIX)
+                },
                 "registration": float(data["pred"]["seconds"]),
             },
         }
