@@ -20,15 +20,15 @@ run: .venv/ready
 	test -e $(RUNS)/data || $(BIN)/python -m bundle simulate --output_dir $(RUNS)/data
 	$(BUNDLE) training --config_file "['configs/train.yaml','configs/quick.yaml']" $(DATA) \
 		--output_dir $(RUNS)/training $(OPTIONS)
-	$(REGISTER) --steps 0 --output_dir $(RUNS)/steps_0 $(OPTIONS)
-	$(REGISTER) --steps 5 --output_dir $(RUNS)/steps_5 $(OPTIONS)
+	$(REGISTER) --steps 0 --output_dir $(RUNS)/start $(OPTIONS)
+	$(REGISTER) --steps 5 --output_dir $(RUNS)/adapted $(OPTIONS)
 	@echo
-	@$(BIN)/python -m bundle compare $(RUNS)/steps_0,$(RUNS)/steps_5
+	@$(BIN)/python -m bundle compare $(RUNS)/start,$(RUNS)/adapted
 	@echo
 	@echo "data:          $(RUNS)/data"
 	@echo "weights:       $(RUNS)/training/model.pt"
-	@echo "registrations: $(RUNS)/steps_5/<pair>/ (warped_image, warped_label, displacement, metrics, overview.png)"
-	@echo "all pairs:     $(RUNS)/steps_5/metrics.csv"
+	@echo "registrations: $(RUNS)/adapted/<pair>/ (warped_image, warped_label, displacement, metrics, overview.png)"
+	@echo "all pairs:     $(RUNS)/adapted/metrics.csv"
 
 test: .venv/ready
 	$(BIN)/python -m pytest --cov=bundle --cov-report=term

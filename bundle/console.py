@@ -93,6 +93,8 @@ def check_overrides(arguments: list[str]) -> None:
         settings = sorted(key for key, value in files.items() if not isinstance(value, dict))
         raise ValueError(f"unknown option --{', --'.join(unknown)}; known options are {', '.join(settings)}")
     for name, values in options.items():
+        if values in (["null"], ["None"]):
+            raise ValueError(f"--{name} {values[0]}: on the command line, null is written '$None'")
         _check_number(name, files.get(name), values)
 
 

@@ -69,8 +69,8 @@ def test_compare_prints_a_table_of_the_runs(command, tmp_path):
     assert head.split() == ["DSC", "TRE", "mm", "folded", "%", "s/pair"]
     assert unregistered.split("  ")[0] == "not registered"
     assert unregistered.split()[2:] == ["0.400", "+-", "0.000", "6.000", "+-", "0.000", "-", "-"]
-    assert zero.startswith("meta-learned start, 0 steps")
-    assert five.split() == ["after", "5", "steps", "0.550", "+-", "0.071", "4.500", "+-", "0.707", "0.25", "1.5"]
+    assert zero.startswith("meta-learned start, 0 steps (start)")
+    assert five.split() == ["after", "5", "steps", "(after)", "0.550", "+-", "0.071", "4.500", "+-", "0.707", "0.25", "1.5"]
 
 
 @pytest.mark.parametrize(("ids", "cause"), [((), "holds no results"), (("a", "c"), "do not hold the same pairs")])

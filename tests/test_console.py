@@ -99,7 +99,7 @@ def test_options_are_read_from_both_ways_of_writing():
     [
         ["--tracking", "mlflow", "--experiment_name", "tiny"],
         ["--steps", "3", "--pair_limits::test", "4"],
-        ["--pair_limits#test=4", "--+imports", "[]", "--weights=null"],
+        ["--pair_limits#test=4", "--+imports", "[]", "--weights=$None"],
         ["--steps", "@inner_steps", "--inner_lr", "1e-3", "--pixdim", "1"],
         ["--seed", "$1 + 1", "--pictures", "False"],
     ],
@@ -117,6 +117,8 @@ def test_known_options_pass(arguments):
         (["--steps", "five"], "--steps is 'five'; expected a whole number, such as 5"),
         (["--steps", "1.5"], "--steps is '1.5'; expected a whole number"),
         (["--steps", "True"], "--steps is 'True'; expected a whole number"),
+        (["--weights", "null"], r"--weights null: .* null is written '\$None'"),
+        (["--weights=None"], r"--weights None: .* null is written '\$None'"),
         (["--pixdim=fine"], "--pixdim is 'fine'; expected a number, such as 0.8"),
     ],
 )

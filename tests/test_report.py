@@ -153,22 +153,22 @@ def test_compare_lists_not_registered_and_every_run(tmp_path):
         tmp_path / "five", metrics("a", dsc=(0.4, 0.7), tre=(4, 1)), metrics("b", dsc=(0.6, 0.9), tre=(4, 2))
     )
     lines = compare([start, five]).splitlines()
-    assert [line[:32].strip() for line in lines] == [
+    assert [line[:44].strip() for line in lines] == [
         "",
         "not registered",
-        "meta-learned start, 0 steps",
-        "after 5 steps",
+        "meta-learned start, 0 steps (start)",
+        "after 5 steps (five)",
     ]
     assert lines[0].split() == ["DSC", "TRE", "mm", "folded", "%", "s/pair"]
     # SD with n - 1 of two values 0.2 apart: 0.141.
-    assert lines[1][32:].split() == ["0.500", "+-", "0.141", "4.000", "+-", "0.000", "-", "-"]
-    assert lines[3][32:].split() == ["0.800", "+-", "0.141", "1.500", "+-", "0.707", "0.50", "3.5"]
+    assert lines[1][44:].split() == ["0.500", "+-", "0.141", "4.000", "+-", "0.000", "-", "-"]
+    assert lines[3][44:].split() == ["0.800", "+-", "0.141", "1.500", "+-", "0.707", "0.50", "3.5"]
 
 
 def test_compare_works_for_one_pair_and_without_labels(tmp_path):
     bare = {key: value for key, value in metrics().items() if key not in ("dsc", "tre_rms_mm")}
     lines = compare([write_run(tmp_path / "run", bare)]).splitlines()
-    assert lines[2][32:].split() == ["-", "-", "0.50", "3.5"]
+    assert lines[2][44:].split() == ["-", "-", "0.50", "3.5"]
 
 
 def test_compare_refuses_folders_without_results(tmp_path):

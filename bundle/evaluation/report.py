@@ -21,6 +21,8 @@ from matplotlib import pyplot  # noqa: E402  the backend has to be chosen first:
 
 LEADING = ("pair_id", "status", "dsc_before", "dsc_after", "tre_rms_before_mm", "tre_rms_after_mm", "folded_percent")
 
+NAME_WIDTH = 44
+
 
 def metrics_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """One row of ``metrics.csv`` from the metrics of a pair (``metrics.json``)."""
@@ -158,12 +160,13 @@ def compare(results: Sequence[str | os.PathLike[str]]) -> str:
         raise ValueError(
             f"the runs {', '.join(map(str, results))} do not hold the same pairs, so they cannot be compared"
         )
-    lines = [f"{'':32s} {'DSC':>15s} {'TRE mm':>15s} {'folded %':>9s} {'s/pair':>7s}"]
+    lines = [f"{'':{NAME_WIDTH}s} {'DSC':>15s} {'TRE mm':>15s} {'folded %':>9s} {'s/pair':>7s}"]
     first = [metrics_row(metrics) for metrics in runs[0]]
     lines.append(_line("not registered", first, "before"))
-    for run in runs:
+    for folder, run in zip(results, runs, strict=True):
         steps = run[0]["steps"]
-        name = f"meta-learned start, {steps} steps" if steps == 0 else f"after {steps} steps"
+        method = "meta-learned start, 0 steps" if steps == 0 else f"after {steps} steps"
+        name = f"{method} ({Path(folder).name})"
         lines.append(_line(name, [metrics_row(metrics) for metrics in run], "after"))
     return "\n".join(lines)
 
@@ -185,7 +188,7 @@ def _line(name: str, rows: Sequence[Mapping[str, Any]], when: str) -> str:
         folded = f"{np.mean([row['folded_percent'] for row in rows]):.2f}"
         seconds = f"{np.median([row['seconds'] for row in rows]):.1f}"
     columns = f"{spread(f'dsc_{when}'):>15s} {spread(f'tre_rms_{when}_mm'):>15s} {folded:>9s} {seconds:>7s}"
-    return f"{name:32s} {columns}"
+    return f"{name:{NAME_WIDTH}s} {columns}"
 
 
 class PairPictured(Transform):
