@@ -70,7 +70,20 @@ def test_compare_prints_a_table_of_the_runs(command, tmp_path):
     assert unregistered.split("  ")[0] == "not registered"
     assert unregistered.split()[2:] == ["0.400", "+-", "0.000", "6.000", "+-", "0.000", "-", "-"]
     assert zero.startswith("meta-learned start, 0 steps (start)")
-    assert five.split() == ["after", "5", "steps", "(after)", "0.550", "+-", "0.071", "4.500", "+-", "0.707", "0.25", "1.5"]
+    assert five.split() == [
+        "after",
+        "5",
+        "steps",
+        "(after)",
+        "0.550",
+        "+-",
+        "0.071",
+        "4.500",
+        "+-",
+        "0.707",
+        "0.25",
+        "1.5",
+    ]
 
 
 @pytest.mark.parametrize(("ids", "cause"), [((), "holds no results"), (("a", "c"), "do not hold the same pairs")])

@@ -9,6 +9,7 @@ import sys
 import time
 from importlib.util import find_spec
 
+import itk
 import nibabel as nib
 import numpy as np
 import pytest
@@ -242,6 +243,15 @@ def test_no_steps_are_the_plain_network(registered, trained, tiny_dataset, comma
     assert not np.array_equal(displacement(tmp_path / "0", "first"), displacement(tmp_path / "5", "first"))
 
 
+def test_without_weights_registration_starts_from_the_identity(tiny_dataset, command, tmp_path):
+    datalist = write_json(tmp_path / "pairs.json", {"test": [pair("F", "G", pair_id="first")]})
+    settings = {"dataset_dir": tiny_dataset, "datalist": datalist, "weights": "$None", "initial_alignment": "world"}
+    for steps in (0, 3):
+        assert command.register(tmp_path / str(steps), **settings | {"steps": steps, "inner_lr": 0.001}).code == 0
+    assert np.abs(displacement(tmp_path / "0", "first")).max() < 1e-4
+    assert np.abs(displacement(tmp_path / "3", "first")).max() > 1e-3
+
+
 def test_simulated_patients_are_trained_on_and_registered_with_landmarks(simulated_dataset, command, tmp_path):
     data = {"dataset_dir": simulated_dataset, "datalist": "datalist.json"}
     assert command.train(tmp_path / "run", iterations=2, **data).code == 0
@@ -269,3 +279,42 @@ def test_readme_command_trains_on_real_ultrasound(command, tmp_path):
     patients = {name: {p for entry in section for p in entry["patient"]} for name, section in written.items()}
     assert patients["training"].isdisjoint(patients["validation"] | patients["test"])
     assert (tmp_path / "run/model.pt").exists()
+
+
+def write_dicom_series(folder, image):
+    """Write an ITK image as the slices of a DICOM series."""
+    folder.mkdir(parents=True)
+    writer = itk.ImageSeriesWriter[itk.Image[itk.SS, 3], itk.Image[itk.SS, 2]].New(Input=image)
+    writer.SetFileNames(
+        [str(folder / f"{number:03d}.dcm") for number in range(image.GetLargestPossibleRegion().GetSize()[2])]
+    )
+    writer.SetImageIO(itk.GDCMImageIO.New())
+    writer.Update()
+
+
+def test_dicom_and_metaimage_register_like_the_same_voxels_in_nifti(tiny_dataset, trained, command, tmp_path):
+    for side, name in (("fixed", "F"), ("moving", "G")):
+        voxels = nib.load(tiny_dataset / f"images/{name}.nii.gz").get_fdata()
+        image = itk.image_from_array(np.ascontiguousarray(voxels.T).astype(np.int16))
+        # The slice distance is what GDCM writes for a stack of single slices.
+        image.SetSpacing([1.4, 1.2, 1.0])
+        itk.imwrite(image, str(tmp_path / f"{side}.nii.gz"))
+        itk.imwrite(image, str(tmp_path / f"{side}.mha"))
+        write_dicom_series(tmp_path / f"{side}_series", image)
+    entries = [
+        {"fixed_image": "fixed.nii.gz", "moving_image": "moving.nii.gz", "pair_id": "nifti"},
+        {"fixed_image": "fixed_series", "moving_image": "moving.mha", "pair_id": "others"},
+    ]
+    finished = command.register(
+        tmp_path / "out",
+        dataset_dir=tmp_path,
+        datalist=write_json(tmp_path / "pairs.json", {"test": entries}),
+        weights=trained / "model.pt",
+        pixdim=2.1,
+    )
+    assert finished.code == 0, finished.error
+    for name in ("displacement", "warped_image"):
+        nifti, others = (nib.load(tmp_path / f"out/{pair_id}/{name}.nii.gz") for pair_id in ("nifti", "others"))
+        np.testing.assert_allclose(others.affine, nifti.affine, atol=1e-4)
+        np.testing.assert_allclose(others.get_fdata(), nifti.get_fdata(), atol=1e-3)
+    assert np.abs(nifti.get_fdata()).max() > 1
