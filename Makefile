@@ -1,5 +1,5 @@
 # make run:   simulate patients, meta-train on some, register the others, compare.
-# make test:  the whole test suite.   make lint: style and types.
+# make test:  the whole test suite.   make lint: style and types.   make install: the environment alone.
 PYTHON ?= python3
 BIN ?= .venv/bin
 RUNS ?= runs/demo
@@ -10,11 +10,13 @@ BUNDLE := $(BIN)/python -m monai.bundle run
 REGISTER := $(BUNDLE) --config_file "['configs/inference.yaml','configs/quick.yaml']" $(DATA) --section test \
 	--weights $(RUNS)/training/model.pt
 
-.PHONY: run test lint
+.PHONY: install run test lint
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	touch $@
+
+install: .venv/ready
 
 run: .venv/ready
 	test -e $(RUNS)/data || $(BIN)/python -m bundle simulate --output_dir $(RUNS)/data
