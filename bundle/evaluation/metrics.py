@@ -124,9 +124,9 @@ class PairMetricsd(Transform):
             "folded_percent": 100 * folded / ddf[0].numel(),
             "seconds": {
                 **{
-                    key.removeprefix(Timed.PREFIX): float(data[key])
-                    for key in data
-                    if str(key).startswith(Timed.PREFIX)
+                    name.removeprefix(Timed.PREFIX): float(data[name])
+                    for name in map(str, data)
+                    if name.startswith(Timed.PREFIX)
                 },
                 "registration": float(data["pred"]["seconds"]),
             },
