@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 
 from bundle import console
 from bundle.data import check_data as check
-from bundle.data import simulate_dataset
+from bundle.data import simulate_dataset, written_whole
 from bundle.evaluation import compare as compare_runs
 
 
@@ -45,9 +45,8 @@ def write_json() -> None:
     folder = Path(__file__).resolve().parent.parent / "configs"
     for name in ("train", "inference"):
         content = ConfigParser.load_config_file(folder / f"{name}.yaml")
-        partial = folder / f".{name}.json.partial"
-        partial.write_text(json.dumps(content, indent=2) + "\n")
-        partial.replace(folder / f"{name}.json")
+        with written_whole(folder / f"{name}.json") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
 
 
 def compare(results: str) -> None:

@@ -4,6 +4,7 @@ from bundle.data.augmentation import RandomPairAffine
 from bundle.data.check import check_data, image_problems
 from bundle.data.datalist import read_datalist, select_pairs, write_datalist
 from bundle.data.errors import WRAPPING, brief, one_line, root_cause
+from bundle.data.files import written_whole
 from bundle.data.loading import LoadPaird
 from bundle.data.pairs import PreparePair, collate_episodes, join_pair, split_pair
 from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
@@ -31,4 +32,5 @@ __all__ = [
     "simulate_dataset",
     "split_pair",
     "write_datalist",
+    "written_whole",
 ]

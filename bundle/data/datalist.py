@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from bundle.data.entries import (
     leaks,
     missing_files,
 )
+from bundle.data.files import written_whole
 from bundle.data.layouts import (
     PAIRINGS,
     SECTIONS,
@@ -208,13 +208,8 @@ def write_datalist(
         f"{json.dumps(section)}: [\n" + ",\n".join(json.dumps(_portable(pair, root)) for pair in pairs) + "\n]"
         for section, pairs in sections.items()
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text("{\n" + ",\n".join(lists) + "\n}\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        file.write("{\n" + ",\n".join(lists) + "\n}\n")
 
 
 def _portable(pair: Mapping[str, Any], root: Path) -> Pair:

@@ -16,6 +16,8 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.transforms import Transform
 
+from bundle.data import written_whole
+
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend has to be chosen first: a server has no display
 
@@ -55,13 +57,10 @@ def mean_and_sd(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write rows as CSV under the union of their columns; the file appears complete or not at all."""
     columns = list(dict.fromkeys([*LEADING, *(column for row in rows for column in row if column != "error"), "error"]))
-    partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("w", newline="") as file:
+    with written_whole(path) as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
 
 
 class ColumnMean(Metric):

@@ -13,7 +13,7 @@ from monai.engines import Evaluator, Trainer
 from monai.utils import CommonKeys
 from tqdm import tqdm
 
-from bundle.data import brief
+from bundle.data import brief, written_whole
 
 
 def save_atomically(content: Any, path: Path) -> None:
@@ -26,16 +26,10 @@ def save_atomically(content: Any, path: Path) -> None:
     Raises:
         OSError: when the file cannot be written; nothing is left under a temporary name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with written_whole(path, "wb") as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
         raise OSError(f"cannot write {path}: {error}") from error
 
 
