@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import fire
 from monai.bundle import ConfigParser
@@ -12,7 +14,10 @@ from monai.bundle import ConfigParser
 from bundle import console
 from bundle.data import check_data as check
 from bundle.data import simulate_dataset, written_whole
+from bundle.evaluation import Experiment
 from bundle.evaluation import compare as compare_runs
+
+EXPERIMENT = str(Path(__file__).resolve().parent.parent / "configs" / "experiment.yaml")
 
 
 def simulate(output_dir: str, patients: int = 12, scans: int = 2, seed: int = 0) -> None:
@@ -33,7 +38,7 @@ def check_data(dataset_dir: str, datalist: str | None = None, pairing: str = "pa
     Args:
         dataset_dir: folder of images.
         datalist: JSON with training, validation and test lists; without it the folder's layout is read.
-        pairing: for paired folders, 'paired', 'fixed' or 'moving'.
+        pairing: 'paired', 'fixed' or 'moving' images of paired folders; 'repeat' for scans of one patient.
     """
     report = check(dataset_dir, datalist, pairing=pairing)
     print(report)
@@ -59,11 +64,36 @@ def compare(results: str) -> None:
     print(compare_runs(folders))
 
 
+def experiment(
+    dataset_dir: str,
+    output_dir: str = "runs/experiment",
+    config_file: str | Sequence[str] = EXPERIMENT,
+    **overrides: Any,
+) -> None:
+    """Train, register and compare every method of the experiment; stop it any time, the same command goes on.
+
+    Args:
+        dataset_dir: folder of images with labels.
+        output_dir: folder of the trained networks, the results and report.html.
+        config_file: what is compared, see configs/experiment.yaml; further files change the first.
+        overrides: keys of the configuration with other values.
+    """
+    files = [config_file] if isinstance(config_file, str) else list(config_file)
+    report = Experiment(files, Path(dataset_dir).absolute(), Path(output_dir).absolute(), overrides).run()
+    print("report:", report)
+
+
 def main() -> None:
     """Run a command of this package."""
     console.setup()
     fire.Fire(
-        {"check_data": check_data, "compare": compare, "simulate": simulate, "write_json": write_json},
+        {
+            "check_data": check_data,
+            "compare": compare,
+            "experiment": experiment,
+            "simulate": simulate,
+            "write_json": write_json,
+        },
         name="python -m bundle",
     )
 

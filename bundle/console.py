@@ -20,6 +20,7 @@ from bundle.data import WRAPPING, one_line, root_cause
 USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError, ImportError)
 RUNNER_OPTIONS = {"run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"}
 HARMLESS = (
+    ".*always_return_as_numpy.*",  # MONAI's Hausdorff distance calls its own deprecated option
     ".*Using PyTorch native grid_sample.*",  # MONAI without its compiled extension
     ".*non-tuple sequence for multidimensional indexing.*",  # MONAI's deformation losses
 )

@@ -30,7 +30,8 @@ pytest_plugins = ["workflow_fixtures"]
 
 CONFIGS = ROOT / "configs"
 METADATA = CONFIGS / "metadata.json"
-PRESETS = sorted(path for path in CONFIGS.glob("*.yaml") if path not in (TRAIN, INFERENCE))
+EXPERIMENT = CONFIGS / "experiment.yaml"
+PRESETS = sorted(path for path in CONFIGS.glob("*.yaml") if path not in (TRAIN, INFERENCE, EXPERIMENT))
 # `python -m` as on a machine where the package is not installed.
 UNINSTALLED = """
 import runpy, sys
@@ -240,13 +241,13 @@ def test_every_hyperparameter_is_explained(file):
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_preset_registers_a_pair_of_odd_size(preset):
     keys = set(content(preset)) - {"global_size"}
-    assert keys <= set(content(TRAIN)), "unknown to train.yaml"
+    assert keys <= set(content(TRAIN)) | set(content(INFERENCE)), "unknown to train.yaml and inference.yaml"
     small = {"global_size": [32, 32, 32]} if "global_size" in content(preset) else {}
     network, parser = network_def([TRAIN, preset], **small)
     registration = parser.get_parsed_content("registration_network")
-    # Sizes as the preprocessing pads them: multiples of size_divisor, odd multiples and all different.
-    divisor = parser.get_parsed_content("size_divisor")
-    joined = torch.rand(2, 2, divisor, 3 * divisor, 5 * divisor if divisor < 16 else 2 * divisor)
+    # Sizes as the preprocessing pads them: multiples of size_divisor x downsampling, odd multiples and all different.
+    divisor = parser.get_parsed_content("size_divisor") * parser.get_parsed_content("downsampling")
+    joined = torch.rand(2, 2, divisor, 3 * divisor, 5 * divisor if divisor < 24 else 2 * divisor)
     with torch.no_grad():
         field = registration(joined)
     assert field.shape == (2, 3, *joined.shape[2:])

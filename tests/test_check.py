@@ -182,6 +182,17 @@ def test_unreadable_data_set_is_a_problem_not_an_exception(tmp_path):
     ]
 
 
+def test_repeat_scans(tmp_path):
+    labelled(tmp_path, 3)
+    (tmp_path / "patients.csv").write_text("image,patient\nc0,A\nc1,A\nc2,B\n")
+    report = check_data(tmp_path, pairing="repeat", fractions=(1, 0, 0))
+    assert report.problems == []
+    assert report.lines()[3].split() == ["training", "2", "1", "2", "2", "0", "0"]
+    (tmp_path / "patients.csv").unlink()
+    (problem,) = check_data(tmp_path, pairing="repeat").problems
+    assert problem.startswith("no patient has two images: 3 image(s) of 3 patient(s)")
+
+
 def test_more_than_one_dicom_series(tmp_path):
     for number in range(2):
         folder = tmp_path / f"images/s{number}"

@@ -237,6 +237,117 @@ def test_dicom_series_are_folders_and_labels_match_by_name(tmp_path):
     }
 
 
+# --- repeat scans -------------------------------------------------------------------------------------------------
+
+
+def test_repeat_pairs_are_ordered_and_of_different_fixed_images_of_one_patient(paired):
+    pairs = read_datalist(paired, pairing="repeat", fractions=TRAIN_ONLY)["training"]
+    assert [pair["pair_id"] for pair in pairs] == [
+        "a0_to_a1",
+        "a1_to_a0",
+        "d0_to_d1",
+        "d1_to_d0",
+        "e0_to_e1",
+        "e1_to_e0",
+    ]
+    assert [pair["patient"] for pair in pairs] == [(name,) for name in "aaddee"]
+    assert pairs[0] == {
+        "moving_image": f"{paired}/fixed_images/a0.nii.gz",
+        "fixed_image": f"{paired}/fixed_images/a1.nii.gz",
+        "moving_label": f"{paired}/fixed_labels/a0.nii.gz",
+        "fixed_label": f"{paired}/fixed_labels/a1.nii.gz",
+        "patient": ("a",),
+        "pair_id": "a0_to_a1",
+    }
+    (paired / "new").mkdir()
+    write_datalist(paired / "new/list.json", {"training": pairs}, paired)
+    assert read_datalist(paired, "new/list.json", pairing="repeat")["training"] == pairs
+
+
+@pytest.mark.parametrize("count", [3, 5, 6, 40])  # patients: too few for three sections, for two, just enough, many
+def test_repeat_splits_as_between_patients(tmp_path, count):
+    names = [(f"c{number}_{scan}", f"p{number}") for number in range(count) for scan in range(2)]
+    touch(tmp_path, *(f"fixed_images/{name}.nii" for name, _ in names))
+    (tmp_path / "patients.csv").write_text("\n".join(["image,patient", *map(",".join, names)]))
+    for seed in range(3):
+        fixed, repeat = (
+            patients_of(read_datalist(tmp_path, pairing=pairing, fractions=(0.75, 0.05, 0.2), limits=ALL, seed=seed))
+            for pairing in ("fixed", "repeat")
+        )
+        assert fixed == repeat
+        assert sum(map(len, repeat.values())) == count
+
+
+def repeated(root, scans):
+    """``images/`` of patients 0, 1 ... with so many scans each: ``p0s0``, ``p0s1`` ..."""
+    names = [(f"p{patient}s{scan}", str(patient)) for patient, count in enumerate(scans) for scan in range(count)]
+    touch(root, *(f"images/{name}.nii" for name, _ in names))
+    (root / "patients.csv").write_text("\n".join(["image,patient", *map(",".join, names)]))
+    return [{"image": f"images/{name}.nii"} for name, _ in names]
+
+
+def test_repeat_among_images_of_one_folder(tmp_path):
+    repeated(tmp_path, [3, 1, 2])
+    pairs = read_datalist(tmp_path, pairing="repeat", fractions=TRAIN_ONLY)["training"]
+    assert [pair["pair_id"] for pair in pairs] == [
+        *(f"p0s{moving}_to_p0s{fixed}" for moving, fixed in ((0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1))),
+        "p2s0_to_p2s1",
+        "p2s1_to_p2s0",
+    ]
+
+
+def test_repeat_needs_one_patient_only(tmp_path):
+    repeated(tmp_path, [2])
+    sections = read_datalist(tmp_path, pairing="repeat")
+    assert {name: len(pairs) for name, pairs in sections.items()} == {"training": 2, "validation": 0, "test": 0}
+
+
+def test_repeat_among_listed_images_leaves_listed_pairs_alone(tmp_path):
+    entries = repeated(tmp_path, [2, 1, 2, 1])
+    between = {"moving_image": entries[3]["image"], "fixed_image": entries[5]["image"]}
+    path = write(tmp_path, {"training": entries[:3], "validation": entries[5:], "test": [between]})
+    (tmp_path / "patients.csv").write_text("image,patient\np0s0,0\np0s1,0\n")
+    with pytest.raises(ValueError, match="patient p3s0 is in validation and in test"):
+        read_datalist(tmp_path, path, pairing="repeat")
+    write(tmp_path, {"training": entries[:3], "validation": entries[4:5], "test": [between]})
+    sections = read_datalist(tmp_path, path, pairing="repeat")
+    assert {name: [pair["pair_id"] for pair in pairs] for name, pairs in sections.items()} == {
+        "training": ["p0s0_to_p0s1", "p0s1_to_p0s0"],
+        "validation": [],
+        "test": ["p2s0_to_p3s0"],
+    }
+
+
+def test_repeat_sample_is_seeded_distinct_and_within_patients(tmp_path):
+    repeated(tmp_path, [4, 1, 3, 2])
+    options = {"pairing": "repeat", "fractions": TRAIN_ONLY}
+    full = read_datalist(tmp_path, **options)["training"]
+    assert len(full) == 4 * 3 + 3 * 2 + 2 * 1
+    first, again, other = (
+        read_datalist(tmp_path, **options, limits={"training": 9}, seed=seed)["training"] for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert len({pair["pair_id"] for pair in first}) == 9
+    assert all(pair in full and pair["moving_image"] != pair["fixed_image"] for pair in first)
+
+
+def test_no_repeat_scan_at_all_is_one_error(tmp_path):
+    images(tmp_path, 6)
+    with pytest.raises(ValueError) as error:
+        read_datalist(tmp_path, pairing="repeat")
+    assert lines_of(error) == [
+        "no patient has two images: 6 image(s) of 6 patient(s); the pairing 'repeat' needs repeat scans, with "
+        "patients.csv or the entries' patient saying whose they are"
+    ]
+
+
+def test_an_image_is_no_repeat_scan_of_itself(tmp_path):
+    entries = repeated(tmp_path, [2, 1])
+    path = write(tmp_path, {"test": [*entries, entries[0]]})
+    with pytest.raises(ValueError, match=r"image listed 2 times: .*images/p0s0.nii; list each image once"):
+        read_datalist(tmp_path, path, pairing="repeat", limits={"test": 1})
+
+
 # --- Learn2Reg ----------------------------------------------------------------------------------------------------
 
 
@@ -433,7 +544,7 @@ def test_missing_data_set_and_datalist(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pairing": "both"}, "pairing is 'both', expected one of paired, fixed, moving"),
+        ({"pairing": "both"}, "pairing is 'both', expected one of paired, fixed, moving, repeat"),
         ({"fractions": (0.5, 0.2, 0.2)}, "sum to 1"),
         ({"fractions": (0.5, 0.5)}, "three shares"),
         ({"limits": {"train": 3}}, "limits has 'train'"),
@@ -453,6 +564,7 @@ def test_bad_options(tmp_path, options, message):
         (["a_dataset.json", "dataset.json"], {}, "found a_dataset.json, dataset.json"),
         (["images/a.nii", "fixed_images/a.nii"], {}, "keep one layout"),
         (["fixed_images/a.nii"], {}, "has no moving_images/, which the pairing 'paired' needs"),
+        (["moving_images/a.nii"], {"pairing": "repeat"}, "has no fixed_images/, which the pairing 'repeat' needs"),
         (["images/a.txt"], {}, "no image in images/"),
         (["images/a.nii", "images/a.nrrd", "images/b.nii"], {}, "has a.nii and a.nrrd; expected one file per name"),
         (["images/a.nii", "images/b.nii", "labels/a.nii"], {}, "labels/ has no file for the image b"),
@@ -491,6 +603,9 @@ def test_prostate_is_split_by_patient(tmp_path):
     assert len(set().union(*groups.values())) == 61
     assert all({"fixed_label", "moving_label"} <= pair.keys() for pair in select_pairs(sections))
     assert sum(map(len, read_datalist(SHARED / "prostate_mr_trus").values())) == 88
+    repeat = read_datalist(SHARED / "prostate_mr_trus", pairing="repeat", limits=ALL)
+    assert all(patients_of(repeat)[name] <= groups[name] for name in groups)
+    assert len(select_pairs(repeat)) == 19 * 2 + 4 * 6  # 19 patients with two scans, 4 with three
     write_datalist(tmp_path / "list.json", sections, SHARED / "prostate_mr_trus")
     assert read_datalist(SHARED / "prostate_mr_trus", tmp_path / "list.json") == sections
 

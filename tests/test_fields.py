@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import expm
 from toys import affine_ddf
 
-from bundle.geometry import compose, folded_voxels, integrate, jacobian_determinant
+from bundle.geometry import compose, folded_voxels, integrate, jacobian_determinant, log_jacobian_sd
 
 SHAPE = (9, 12, 7)
 CENTRE = (np.array(SHAPE) - 1) / 2
@@ -90,3 +90,30 @@ def test_a_step_folds_the_two_layers_beside_it():
 
 def test_a_collapsed_voxel_counts_as_folded():
     assert folded_voxels(affine_ddf(np.diag([0, 0, -1.0]), [0, 0, 0], SHAPE)) == np.prod(SHAPE)
+
+
+def sheared(determinants):
+    """``u_0 = x_0 (d(x_1) - 1)``: a triangular Jacobian with determinant ``d(x_1)``, exact for linear differences."""
+    ddf = torch.zeros(3, SHAPE[0], len(determinants), SHAPE[2])
+    ddf[0] = torch.arange(SHAPE[0])[:, None, None] * (torch.as_tensor(determinants) - 1)[None, :, None]
+    return ddf
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 7), (6, 5)])
+def test_an_even_stretch_has_no_spread_of_its_jacobian(shape):
+    assert log_jacobian_sd(torch.zeros(len(shape), *shape)) == 0
+    stretched = affine_ddf(0.5 * np.eye(len(shape)), np.ones(len(shape)), shape)
+    assert log_jacobian_sd(stretched) == pytest.approx(0, abs=1e-5)
+
+
+def test_log_jacobian_spread_of_layers_that_stretch_in_equal_steps():
+    # log det J = 0.1 k in layer k of 12; the integers 0 to n - 1 have the variance (n^2 - 1) / 12.
+    field = sheared(np.exp(0.1 * np.arange(12)))
+    assert log_jacobian_sd(field) == pytest.approx(0.1 * np.sqrt(143 / 12), rel=1e-4)
+
+
+def test_log_jacobian_spread_is_over_the_voxels_that_do_not_fold():
+    field = sheared(np.array([-3.0, 1, 0, np.e**0.5, -0.5]))
+    assert folded_voxels(field) == 3 * SHAPE[0] * SHAPE[2]
+    assert log_jacobian_sd(field) == pytest.approx(0.25, rel=1e-5)
+    assert np.isnan(log_jacobian_sd(sheared(np.array([-1.0, -2.0]))))

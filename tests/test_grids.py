@@ -9,6 +9,7 @@ from bundle.geometry import (
     apply_affine,
     centre_of_volume,
     ddf_to_displacement,
+    enlarge_ddf,
     initial_alignment,
     resize_ddf,
     sample,
@@ -104,6 +105,21 @@ def test_resized_affine_ddf_is_the_same_transform_exactly(old, new):
     expected = affine_ddf(scale[:, None] * matrix / scale, scale * offset, new)
     assert expected.abs().max() > 2
     torch.testing.assert_close(resize_ddf(affine_ddf(matrix, offset, old)[None], new)[0], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("shape", "factor"), [((4, 5, 6), 3), ((6, 4), 2), ((4, 4, 4), 1)])
+def test_enlarged_affine_ddf_is_the_same_transform_between_the_outermost_centres(shape, factor):
+    dims = len(shape)
+    matrix = np.array([[0.2, -0.1, 0.05], [0.1, 0.3, -0.2], [0.0, 0.15, -0.25]])[:dims, :dims]
+    offset = np.array([1.5, -2.0, 0.75])[:dims]
+    enlarged = enlarge_ddf(affine_ddf(matrix, offset, shape)[None], factor)[0]
+    assert enlarged.shape == (dims, *(factor * size for size in shape))
+    # Coarse voxel i lies at f i + (f - 1) / 2: u_fine(y) = f u((y - h) / f) with h = (f - 1) / 2.
+    half = (factor - 1) / 2
+    expected = affine_ddf(matrix, factor * offset - matrix @ np.full(dims, half), enlarged.shape[1:])
+    inner = (slice(None), *(slice(factor, size - factor) for size in enlarged.shape[1:]))
+    assert expected[inner].abs().max() > 1
+    torch.testing.assert_close(enlarged[inner], expected[inner], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,6 +1,7 @@
 """Test-time adaptation as an inferer: zero steps are the plain network, and no pair depends on another."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from monai.losses import BendingEnergyLoss
 from monai.networks.utils import eval_mode
 from torch import nn
 
-from bundle.registration import AdaptationInferer, GlobalThenLocal, RegistrationLoss, RegistrationNetwork
+from bundle.registration import AdaptationInferer, GlobalThenLocal, LabelLoss, RegistrationLoss, RegistrationNetwork
 
 SHAPE = (16, 8, 8)
 
@@ -127,6 +128,43 @@ def test_steps_not_taken_have_no_loss(loss):
     assert result["losses"][0, taken:].isnan().all()
 
 
+class Ticking(RegistrationLoss):
+    """Counts its calls: a clock on which every evaluation takes a second."""
+
+    ticks = 0
+
+    def forward(self, ddf, pair, labels=None):
+        self.ticks += 1
+        return super().forward(ddf, pair, labels)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_step_seconds_are_of_the_steps_without_the_final_prediction(monkeypatch, network, steps):
+    loss = Ticking(nn.MSELoss(), BendingEnergyLoss(), 10.0)
+    monkeypatch.setattr("bundle.registration.inferers.time", SimpleNamespace(perf_counter=lambda: loss.ticks))
+    result = inferer(loss, steps=steps)(pairs(count=2), network)
+    assert result["step_seconds"].tolist() == [1.0, 1.0]
+    assert result["seconds"].tolist() == [steps + 1.0] * 2
+
+
+def test_step_seconds_are_per_step_taken(monkeypatch):
+    loss = Ticking(nn.MSELoss(), BendingEnergyLoss(), 10.0)
+    monkeypatch.setattr("bundle.registration.inferers.time", SimpleNamespace(perf_counter=lambda: loss.ticks))
+    pair = torch.rand(1, 1, *SHAPE).expand(1, 2, *SHAPE)
+    register = AdaptationInferer(loss, partial(torch.optim.Adam, lr=0.5), steps=4, tolerance=0.01)
+    result = register(pair, OneWeight(0.25))
+    taken = torch.isfinite(result["losses"][0]).sum().item() - 1
+    assert 1 <= taken < 4
+    # The evaluation that stopped it belongs to the steps it followed.
+    assert result["step_seconds"].item() == pytest.approx((taken + 1) / taken)
+
+
+def test_without_steps_there_is_no_time_per_step(network, loss):
+    result = inferer(loss, steps=0)(pairs(count=2), network)
+    assert result["step_seconds"].shape == (2,)
+    assert result["step_seconds"].isnan().all()
+
+
 def test_a_field_without_finite_loss_raises(loss):
     with pytest.raises(FloatingPointError, match="after 0 adaptation steps"):
         inferer(loss, steps=0)(torch.full((1, 2, *SHAPE), torch.nan), OneWeight())
@@ -146,5 +184,20 @@ def test_a_field_without_finite_loss_raises(loss):
 def test_what_is_not_supported_raises(network, loss):
     with pytest.raises(ValueError, match="steps is -1; expected 0"):
         inferer(loss, steps=-1)
-    with pytest.raises(ValueError, match="a joined pair and a network, nothing else"):
+    with pytest.raises(ValueError, match="a joined pair, a network and labels, nothing else"):
         inferer(loss)(pairs(), network, "more")
+
+
+def test_labels_of_the_pair_lead_the_steps_only_where_the_loss_asks_for_them(network):
+    labels = torch.zeros(2, 2, *SHAPE)
+    labels[0, 0, 2:6], labels[0, 1, 5:9], labels[1, 0, 6:9], labels[1, 1, 2:5] = 1, 1, 1, 1
+    guided = inferer(RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 10.0, label=LabelLoss()), steps=2)
+    together = guided(pairs(2), network, labels=labels)
+    alone = guided(pairs(2)[1:], network, labels=labels[1:])
+    torch.testing.assert_close(together["ddf"][1:], alone["ddf"])
+    plain = inferer(RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 10.0), steps=2)
+    unaware = plain(pairs(2), network, labels=labels)
+    assert torch.equal(unaware["ddf"], plain(pairs(2), network)["ddf"])
+    assert not torch.equal(unaware["ddf"], together["ddf"])
+    with pytest.raises(ValueError, match="label term but the pair has no labels"):
+        guided(pairs(2), network)

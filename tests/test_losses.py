@@ -7,7 +7,7 @@ from monai.losses import BendingEnergyLoss, DiffusionLoss
 from torch import nn
 from toys import affine_ddf
 
-from bundle.registration import LocalMutualInformationLoss, MultiScaleLabelLoss, RegistrationLoss
+from bundle.registration import LabelLoss, LocalMutualInformationLoss, RegistrationLoss
 
 SHAPE = (10, 8, 6)
 
@@ -58,11 +58,15 @@ def test_the_moving_image_is_pulled_back():
     torch.testing.assert_close(unregistered["loss"], torch.tensor(4.0))
 
 
+# Plain Dice.
+OVERLAP = LabelLoss(scales=(1,), distance_weight=0.0)
+
+
 def test_label_term_is_weighted_and_added():
     ddf, pair = torch.zeros(1, 3, *SHAPE), torch.zeros(1, 2, *SHAPE)
     labels = torch.zeros(1, 2, *SHAPE)
     labels[0, 0, 2:6], labels[0, 1, 4:8] = 1, 1
-    terms = objective(label=MultiScaleLabelLoss(scales=(0,)), label_weight=3.0)(ddf, pair, labels)
+    terms = objective(label=OVERLAP, label_weight=3.0)(ddf, pair, labels)
     # Half of either block overlaps: Dice 0.5.
     torch.testing.assert_close(terms["label"], torch.tensor(0.5), atol=1e-5, rtol=0)
     torch.testing.assert_close(terms["loss"], torch.tensor(1.5), atol=1e-5, rtol=0)
@@ -72,13 +76,13 @@ def test_labels_are_warped_with_the_image():
     ddf, labels = torch.zeros(1, 3, *SHAPE), torch.zeros(1, 2, *SHAPE)
     ddf[:, 0] = -2.0
     labels[0, 0, 2:6], labels[0, 1, 4:8] = 1, 1
-    terms = objective(label=MultiScaleLabelLoss(scales=(0,)))(ddf, torch.zeros(1, 2, *SHAPE), labels)
+    terms = objective(label=OVERLAP)(ddf, torch.zeros(1, 2, *SHAPE), labels)
     torch.testing.assert_close(terms["label"], torch.tensor(0.0), atol=1e-5, rtol=0)
 
 
 def test_a_configured_label_term_without_labels_fails():
     with pytest.raises(ValueError, match="the loss has a label term but the pair has no labels"):
-        objective(label=MultiScaleLabelLoss())(torch.zeros(1, 3, *SHAPE), torch.zeros(1, 2, *SHAPE))
+        objective(label=LabelLoss())(torch.zeros(1, 3, *SHAPE), torch.zeros(1, 2, *SHAPE))
 
 
 def test_labels_without_a_label_term_change_nothing():
@@ -94,33 +98,53 @@ def blocks(*starts):
     return label
 
 
-def test_multi_scale_label_loss_vanishes_on_equal_labels_only():
-    loss = MultiScaleLabelLoss(scales=(0, 1, 2))
-    # DiceLoss compares soft labels p by 2 p^2 / 2 p, so smoothed equal labels keep a positive loss.
-    exact = MultiScaleLabelLoss(scales=(0,))
-    assert exact(blocks(8), blocks(8)).item() == pytest.approx(0, abs=1e-5)
+def test_label_loss_vanishes_on_equal_labels_only():
+    loss = LabelLoss(scales=(1, 2), distance_weight=0.1)
+    assert LabelLoss(scales=(1,))(blocks(8), blocks(8)).item() == pytest.approx(0, abs=2e-3)
     assert loss(blocks(8), blocks(8)) < loss(blocks(9), blocks(8)) < loss(blocks(11), blocks(8))
 
 
-def test_wide_scales_pull_on_labels_that_do_not_overlap():
-    near, far = blocks(5), blocks(1)
-    target = blocks(14)
-    assert MultiScaleLabelLoss(scales=(0,))(near, target) == MultiScaleLabelLoss(scales=(0,))(far, target)
-    wide = MultiScaleLabelLoss(scales=(4, 8))
-    assert wide(near, target) < wide(far, target) < 1
+def test_distance_is_between_centroids_in_mm():
+    near = LabelLoss(scales=(), distance_weight=0.5, pixdim=1.6)(blocks(2), blocks(14))
+    assert near.item() == pytest.approx(0.5 * 1.6 * 12, rel=1e-3)
+
+
+def test_coarse_scales_pull_on_labels_that_do_not_overlap():
+    near, far, target = blocks(5), blocks(1), blocks(14)
+    assert OVERLAP(near, target) == OVERLAP(far, target)
+    wide = LabelLoss(scales=(8,), distance_weight=0.0)
+    # Cubes of 8 that end at 8 and 16: only the nearer block reaches into the target's.
+    assert wide(near, target) < wide(far, target)
+
+
+def test_overlap_is_of_the_chosen_structures_and_distance_of_all():
+    loss = LabelLoss(overlap_structures=[0], scales=(1,), distance_weight=1.0)
+    # The first structure agrees, the second is 3 voxels away: no overlap lost, a mean distance of 1.5.
+    assert loss(blocks(8, 5), blocks(8, 8)).item() == pytest.approx(1.5, abs=0.05)
 
 
 def test_a_structure_absent_on_either_side_contributes_nothing():
-    loss = MultiScaleLabelLoss(scales=(0, 1))
+    loss = LabelLoss()
     expected = loss(blocks(6), blocks(8))
     assert expected > 0.1
-    assert torch.equal(loss(blocks(6, None), blocks(8, 3)), expected)
-    assert torch.equal(loss(blocks(6, 3), blocks(8, None)), expected)
+    torch.testing.assert_close(loss(blocks(6, None), blocks(8, 3)), expected)
+    torch.testing.assert_close(loss(blocks(6, 3), blocks(8, None)), expected)
 
 
 def test_no_shared_structure_fails():
     with pytest.raises(ValueError, match="no structure that both labels of the pair contain"):
-        MultiScaleLabelLoss()(blocks(6, None), blocks(None, 6))
+        LabelLoss()(blocks(6, None), blocks(None, 6))
+
+
+def test_distance_draws_a_label_towards_its_target():
+    ddf = torch.zeros(1, 3, 24, 8, 8, requires_grad=True)
+    labels = torch.cat([blocks(4), blocks(16)], dim=1)
+    pair = torch.zeros(1, 2, 24, 8, 8)
+    objective(label=LabelLoss(scales=(), distance_weight=1.0))(ddf, pair, labels)["loss"].backward()
+    # The block has to move up by 12, so the pull-back field wants to go down at its borders.
+    assert ddf.grad[0, 0].sum() > 0
+    # Across it, what one side wants the other takes back.
+    assert ddf.grad[0, 1:].sum((1, 2, 3)).abs().max() < 1e-3 * ddf.grad[0, 0].sum()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from monai.data import MetaTensor
 from toys import affine_ddf, apply
 
 from bundle.evaluation import PairMetricsd, read_landmarks, root_mean_square, target_registration_error
+from bundle.evaluation.metrics import hausdorff_95
 
 SHAPE = (12, 10, 8)
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
@@ -64,7 +66,12 @@ def scored(**changes):
     ddf[0, 6:] = -3.0
     data = {
         "pair_id": "p",
-        "pred": {"ddf": ddf, "losses": torch.tensor([3.0, 2.5, torch.nan]), "seconds": torch.tensor(1.5)},
+        "pred": {
+            "ddf": ddf,
+            "losses": torch.tensor([3.0, 2.5, torch.nan]),
+            "seconds": torch.tensor(1.5),
+            "step_seconds": torch.tensor(0.5),
+        },
         "initial_alignment": np.eye(4),
         "seconds_preprocessing": 0.25,
         "native_fixed_image": MetaTensor(torch.zeros(1, *SHAPE), affine=AFFINE),
@@ -80,6 +87,7 @@ def scored(**changes):
 
 def labels(fixed, aligned, warped):
     images = {"native_fixed_label": fixed, "aligned_label": aligned, "warped_label": warped}
+    images |= {"aligned_label_weights": aligned, "warped_label_weights": warped}
     return {key: MetaTensor(image, affine=AFFINE) for key, image in images.items()}
 
 
@@ -88,10 +96,63 @@ def test_losses_folding_and_seconds():
     assert metrics["loss"] == [3.0, 2.5]
     assert metrics["folded_voxels"] == 2 * 10 * 8
     assert metrics["folded_percent"] == pytest.approx(100 * 2 / 12)
+    assert metrics["log_jacobian_sd"] == 0  # the voxels that do not fold keep their volume
     assert metrics["seconds"] == {"preprocessing": 0.25, "registration": 1.5}
+    assert metrics["seconds_per_step"] == 0.5
     assert (metrics["steps"], metrics["device"], metrics["pair_id"]) == (2, "cpu", "p")
     assert metrics["initial_alignment_mm"] == np.eye(4).tolist()
-    assert not {"dsc", "tre_mm", "landmarks", "tre_rms_mm"} & metrics.keys()
+    assert not {"dsc", "hd95_mm", "tre_mm", "landmarks", "tre_rms_mm"} & metrics.keys()
+
+
+def test_what_a_registration_does_not_have_is_null():
+    folds_everywhere = affine_ddf(np.diag([-2.0, 0, 0]), [0, 0, 0], SHAPE)
+    pred = {"losses": torch.tensor([3.0]), "seconds": torch.tensor(1.5), "step_seconds": torch.tensor(torch.nan)}
+    metrics = scored(pred={"ddf": folds_everywhere, **pred})
+    assert metrics["folded_percent"] == 100
+    assert metrics["log_jacobian_sd"] is None
+    assert metrics["seconds_per_step"] is None
+
+
+def test_log_jacobian_sd_is_that_of_the_predicted_field():
+    ddf = torch.zeros(3, *SHAPE)
+    # Layers of axis 1 stretch axis 0 by e^0 and e^1 in turn: u_0 = x_0 (d(x_1) - 1) has the determinant d(x_1).
+    ddf[0, :, ::2] = (math.e - 1) * torch.arange(SHAPE[0])[:, None, None]
+    pred = {"losses": torch.tensor([3.0]), "seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5)}
+    assert scored(pred={"ddf": ddf, **pred})["log_jacobian_sd"] == pytest.approx(0.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("axis, spacing", enumerate((1.5, 0.8, 2.5)))
+def test_hausdorff_distance_of_a_shifted_box_is_the_shift(axis, spacing):
+    target = torch.zeros(2, 14, 15, 16)
+    target[:, 4:9, 4:9, 4:9] = 1
+    shifted = torch.stack([target[0], target[1].roll(2, axis)])
+    # Two of five layers lie beyond the other box, more than 5 % of the surface.
+    assert hausdorff_95(shifted, target, (1.5, 0.8, 2.5)).tolist() == pytest.approx([0, 2 * spacing])
+    assert hausdorff_95(target, shifted, (1.5, 0.8, 2.5)).tolist() == pytest.approx([0, 2 * spacing])
+
+
+def test_hausdorff_distance_forgives_five_percent_of_the_surface():
+    target = torch.zeros(1, 20, 20, 20)
+    target[:, 4:9, 4:9, 4:9] = 1
+    stray = target.clone()
+    stray[0, 18, 18, 18] = 1
+    # The surface of 5^3 voxels has 98 of them: one that strays is 1 %, a plate of 25 is 20 %.
+    assert hausdorff_95(stray, target, (1, 1, 1)).item() == 0
+    stray[0, 4:9, 4:9, 14] = 1  # six slices of 2 mm away
+    assert hausdorff_95(stray, target, (1, 1, 2)).item() == pytest.approx(12)
+
+
+def test_hausdorff_distance_of_a_missing_structure_is_nan_without_a_warning():
+    label = torch.zeros(4, 6, 6, 6)
+    target = label.clone()
+    label[[0, 1], 2:4, 2:4, 2:4] = 1
+    target[[0, 2], 2:4, 2:4, 2:4] = 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*all 0.*")
+        distances = hausdorff_95(label, target, (1, 1, 1))
+        assert hausdorff_95(label[1:], target[1:], (1, 1, 1)).isnan().all()
+    assert distances[0] == 0
+    assert distances[1:].isnan().all()
 
 
 def test_dsc_of_every_value_of_an_integer_map():
@@ -101,6 +162,11 @@ def test_dsc_of_every_value_of_an_integer_map():
     assert metrics["dsc"] == {
         "5": {"before": 0.5, "after": 0.75},
         "9": {"before": 0.5, "after": 1.0},
+    }
+    # Layers are 2 mm apart.
+    assert metrics["hd95_mm"] == {
+        "5": {"before": 4.0, "after": 2.0},
+        "9": {"before": 2.0, "after": 0.0},
     }
     assert "tre_mm" not in metrics
 
@@ -118,6 +184,7 @@ def test_channels_are_scored_by_overlap_or_centroid():
         )
     )
     assert metrics["dsc"] == {"0": {"before": 0.5, "after": 1.0}}
+    assert metrics["hd95_mm"] == {"0": {"before": 4.0, "after": 0.0}}
     # Shifts of 3, 0 and 1, 2 voxels of 2 mm.
     assert metrics["tre_mm"] == {"1": {"before": 6.0, "after": 2.0}, "2": {"before": 0.0, "after": 4.0}}
     assert metrics["tre_rms_mm"] == pytest.approx({"before": math.sqrt(18), "after": math.sqrt(10)})
@@ -126,7 +193,7 @@ def test_channels_are_scored_by_overlap_or_centroid():
 def test_null_channels_score_all_and_all_but_the_first():
     channels = three_channels((2, 6), (3, 5), (7, 9))
     metrics = scored(**labels(channels, channels, channels), structure_channels=None, landmark_channels=None)
-    assert list(metrics["dsc"]) == ["0", "1", "2"]
+    assert list(metrics["dsc"]) == list(metrics["hd95_mm"]) == ["0", "1", "2"]
     assert list(metrics["tre_mm"]) == ["1", "2"]
 
 
@@ -137,6 +204,12 @@ def test_a_structure_missing_on_one_side_is_null():
     assert metrics["tre_mm"]["2"] == {"before": 0.0, "after": None}
     # The landmark that was lost counts in neither mean, so that its absence improves nothing.
     assert metrics["tre_rms_mm"] == {"before": 6.0, "after": 2.0}
+
+
+def test_the_hausdorff_distance_of_a_structure_that_registration_loses_is_null():
+    metrics = scored(**labels(box(2, 6, 5), box(3, 7, 5), box(0, 0)))
+    assert metrics["hd95_mm"] == {"5": {"before": 2.0, "after": None}}
+    assert metrics["dsc"]["5"]["after"] == 0
 
 
 def test_landmarks_missing_everywhere_have_no_mean():

@@ -219,3 +219,19 @@ def test_voxelmorph_moves_at_the_start(content):
     network = RegistrationNetwork(content("voxelmorph.yaml", "network_def"))
     with torch.no_grad():
         assert network(torch.rand(1, 2, 32, 32, 32)).abs().max() > 1e-4
+
+
+def test_a_downsampled_network_sees_averages_and_its_field_is_enlarged():
+    coarse = affine_ddf(np.diag([0.1, -0.2, 0.1]), [0.5, 1.0, -1.0], (4, 4, 4))
+    network = Constant(coarse)
+    pair = torch.rand(1, 2, 12, 12, 12, generator=torch.Generator().manual_seed(0))
+    ddf = RegistrationNetwork(network, downsampling=3)(pair)
+    assert ddf.shape == (1, 3, 12, 12, 12)
+    torch.testing.assert_close(network.pair[0, 1, 2, 0, 3], pair[0, 1, 6:9, 0:3, 9:12].mean())
+    # The centre of coarse voxel i is fine voxel 3 i + 1, and a vector is three times as many fine voxels.
+    torch.testing.assert_close(ddf[0, :, 1::3, 1::3, 1::3], 3 * coarse, atol=1e-5, rtol=0)
+
+
+def test_downsampling_below_one_is_refused():
+    with pytest.raises(ValueError, match="downsampling is 0; expected 1"):
+        RegistrationNetwork(nn.Identity(), downsampling=0)

@@ -47,3 +47,9 @@ def test_episodes_of_different_sizes_are_batches_of_their_own():
     episodes = collate_episodes(items)
     assert [episode["fixed_image"].shape for episode in episodes] == [(1, 1, 3, 4, 5), (1, 1, 6, 4, 5)]
     assert [episode["pair_id"] for episode in episodes] == [["p3"], ["p6"]]
+
+
+def test_labels_go_to_the_inferer_only_when_asked():
+    _pair, labels, positional, named = PreparePair(adapt_to_labels=True)(batch(structures=2))
+    assert positional == ()
+    assert named["labels"] is labels

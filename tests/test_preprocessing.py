@@ -41,7 +41,7 @@ def restored(pair, folder, side, axcodes):
 
 @pytest.mark.parametrize("alignment", ["center", "world"])
 def test_storage_order_does_not_change_the_network_images(files, tmp_path, content, alignment):
-    preprocessing = content("inference.yaml", "preprocessing", pixdim=1.2, initial_alignment=alignment)
+    preprocessing = content("inference.yaml", "preprocessing", downsampling=1, pixdim=1.2, initial_alignment=alignment)
     reference = preprocessing(files)
     assert reference["fixed_image"].shape[1:] == reference["moving_image"].shape[1:]
     assert (reference["fixed_image"] - reference["moving_image"]).abs().mean() > 0.02
@@ -54,16 +54,18 @@ def test_storage_order_does_not_change_the_network_images(files, tmp_path, conte
 
 
 def test_network_grid_is_isotropic_ras_and_padded(files, content):
-    fixed = content("inference.yaml", "preprocessing", pixdim=1.2, size_divisor=16)(files)["fixed_image"]
+    fixed = content("inference.yaml", "preprocessing", pixdim=1.2, size_divisor=4, downsampling=3)(files)["fixed_image"]
     np.testing.assert_allclose(fixed.pixdim, 1.2, atol=1e-4)
     assert "".join(nib.aff2axcodes(fixed.affine.numpy())) == "RAS"
-    assert all(size % 16 == 0 for size in fixed.shape[1:])
+    assert all(size % 12 == 0 for size in fixed.shape[1:])
     assert fixed.shape[0] == 1
 
 
 def test_small_image_is_padded_to_what_the_deepest_level_needs(files, content):
-    fixed = content("inference.yaml", "preprocessing", pixdim=10.0, size_divisor=8)(files)["fixed_image"]
-    assert fixed.shape == (1, 16, 16, 16)
+    fixed = content("inference.yaml", "preprocessing", pixdim=10.0, size_divisor=8, downsampling=3)(files)[
+        "fixed_image"
+    ]
+    assert fixed.shape == (1, 48, 48, 48)
 
 
 def test_intensities_are_between_the_percentiles(files, content):
@@ -74,7 +76,7 @@ def test_intensities_are_between_the_percentiles(files, content):
 
 
 def test_every_network_voxel_shows_the_fixed_image_at_its_world_position(files, content, fixed_grid):
-    result = content("inference.yaml", "preprocessing", pixdim=0.8)(files)
+    result = content("inference.yaml", "preprocessing", pixdim=0.8, downsampling=1)(files)
     network = Grid(result["fixed_image"].affine.numpy(), result["fixed_image"].shape[1:])
     voxels = apply(np.linalg.inv(fixed_grid.affine), network.world())
     inside = ((voxels >= 0) & (voxels <= np.reshape(fixed_grid.shape, (3, 1, 1, 1)) - 1)).all(0)
@@ -88,7 +90,8 @@ def test_every_network_voxel_shows_the_fixed_image_at_its_world_position(files, 
 @pytest.mark.parametrize("mode", ["center", "world", "none"])
 def test_moving_image_is_interpolated_once(files, content, fixed_grid, moving_grid, mode):
     # Spacings are coarser than 0.8 mm, so nothing is smoothed and one interpolation explains every voxel.
-    result = content("inference.yaml", "preprocessing", pixdim=0.8, size_divisor=1, initial_alignment=mode)(files)
+    unpadded = {"size_divisor": 1, "downsampling": 1}
+    result = content("inference.yaml", "preprocessing", pixdim=0.8, initial_alignment=mode, **unpadded)(files)
     image = moving_grid.smooth_image()
     low, high = np.percentile(image, [0.5, 99.5])
     normalised = torch.as_tensor(np.clip((image - low) / (high - low), 0, 1))[None]
@@ -112,6 +115,14 @@ def test_moving_label_follows_its_image(files, content, fixed_grid):
         assert label.min() >= 0
         assert label.max() <= 1
     assert result["structures"] == [0, 1]
+
+
+def test_chosen_structures_are_the_network_s_and_native_labels_stay_whole(files, content, fixed_grid):
+    result = content("inference.yaml", "preprocessing", pixdim=0.8, structures=[1])(files)
+    found = centroids(result["fixed_label"].as_tensor(), result["fixed_label"].affine.numpy())
+    np.testing.assert_allclose(found, [fixed_grid.centre + [3, -2, 2]], atol=0.25)
+    assert result["moving_label"].shape[0] == 1
+    assert result["native_moving_label"].shape[0] == 2
 
 
 def test_labels_with_an_sform_only_lie_on_their_image(files, content, fixed_grid, moving_grid):
@@ -181,6 +192,60 @@ def test_channels_are_made_binary_and_cut_to_the_shared_ones():
     assert result["structures"] == [0, 1, 2]
     assert result["fixed_label"].unique().tolist() == [1]
     assert result["fixed_label"].shape == result["moving_label"].shape == (3, 2, 2, 2)
+
+
+def numbered(channels):
+    """Label of which channel ``k`` has ``k`` voxels: channel 0 is empty."""
+    label = torch.zeros(channels, 2, 3, 4)
+    for k in range(channels):
+        label[k].view(-1)[:k] = 1
+    return label
+
+
+def test_chosen_channels_come_in_the_order_they_are_named():
+    result = LabelChannelsd([3, 0, 1])(label_pair(numbered(6), 2 * numbered(4)))
+    assert result["structures"] == [3, 0, 1]
+    for side in ("fixed", "moving"):
+        assert result[f"{side}_label"].sum((1, 2, 3)).tolist() == [3, 0, 1]
+    np.testing.assert_array_equal(result["fixed_label"].affine, np.diag([2, 1, 1, 1]))
+
+
+def test_chosen_values_of_integer_maps_come_in_the_order_they_are_named():
+    fixed, moving = torch.zeros(1, 3, 4, 5), torch.zeros(1, 3, 4, 5)
+    fixed[0, 0, 0, :2], moving[0, 1, 1, 1], moving[0, 2, 2, 2] = 7, 7, 3
+    result = LabelChannelsd((7, 5))(label_pair(fixed, moving))  # 5 is in neither
+    assert result["structures"] == [7, 5]
+    assert result["fixed_label"].sum((1, 2, 3)).tolist() == [2, 0]
+    assert result["moving_label"].sum((1, 2, 3)).tolist() == [1, 0]
+
+
+def test_a_chosen_channel_that_a_label_lacks_is_empty():
+    result = LabelChannelsd([1, 3])(label_pair(numbered(6), numbered(2)))
+    assert result["structures"] == [1, 3]
+    assert result["fixed_label"].sum((1, 2, 3)).tolist() == [1, 3]
+    assert result["moving_label"].sum((1, 2, 3)).tolist() == [1, 0]
+
+
+def test_chosen_channels_that_no_pair_has_are_refused():
+    with pytest.raises(
+        ValueError,
+        match=r"pair p: none of the structures \[2, 4\] \(channels, counted from 0\) is in both labels: "
+        "fixed_label has 6 channels and moving_label 2",
+    ):
+        LabelChannelsd([2, 4])(label_pair(numbered(6), numbered(2)))
+
+
+@pytest.mark.parametrize("structures", [[0, 1], [4]])
+def test_chosen_values_that_are_background_or_in_neither_map_are_refused(structures):
+    pair = label_pair(torch.ones(1, 2, 2, 2), torch.full((1, 2, 2, 2), 3.0))
+    with pytest.raises(ValueError, match=r"pair p: the structures are \[.*\] but .* the values 1, 3 on the background"):
+        LabelChannelsd(structures)(pair)
+
+
+@pytest.mark.parametrize("structures", [[], [1, 1], [-1], [0.5], "[0, 1]", 1])
+def test_structures_that_name_none_are_refused(structures):
+    with pytest.raises(ValueError, match="structures is .*; expected different channel numbers"):
+        LabelChannelsd(structures)
 
 
 def test_a_map_against_channels_is_refused():

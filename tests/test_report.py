@@ -16,14 +16,17 @@ from bundle.evaluation import ColumnMean, MetricsTable, PairPictured, compare
 from bundle.evaluation.report import headline, mean_and_sd, metrics_row, slice_of_interest, write_table
 
 
-def metrics(pair_id="a", dsc=(0.5, 0.8), tre=(4.0, 2.0), **changes):
+def metrics(pair_id="a", dsc=(0.5, 0.8), tre=(4.0, 2.0), hd95=(9.0, 6.0), **changes):
     result = {
         "pair_id": pair_id,
         "steps": 5,
         "loss": [3.0, 2.0, 1.0],
         "folded_percent": 0.5,
+        "log_jacobian_sd": 0.125,
         "seconds": {"preprocessing": 1.0, "registration": 2.5},
+        "seconds_per_step": 0.375,
         "dsc": {"1": dict(zip(("before", "after"), dsc, strict=True))},
+        "hd95_mm": {"1": dict(zip(("before", "after"), hd95, strict=True))},
         "tre_rms_mm": dict(zip(("before", "after"), tre, strict=True)),
     }
     return {**result, **changes}
@@ -31,17 +34,23 @@ def metrics(pair_id="a", dsc=(0.5, 0.8), tre=(4.0, 2.0), **changes):
 
 def test_row_of_a_pair():
     scores = {"1": {"before": 0.25, "after": 0.5}, "2": {"before": 0.75, "after": 1.0}}
-    assert metrics_row(metrics(dsc=(0, 0)) | {"dsc": scores}) == {
+    distances = {"1": {"before": 9.0, "after": 2.0}, "2": {"before": 5.0, "after": 1.0}}
+    assert metrics_row(metrics() | {"dsc": scores, "hd95_mm": distances}) == {
         "pair_id": "a",
         "status": "done",
         "dsc_before": 0.5,
         "dsc_after": 0.75,
         "tre_rms_before_mm": 4.0,
         "tre_rms_after_mm": 2.0,
+        "hd95_before_mm": 7.0,
+        "hd95_after_mm": 1.5,
         "folded_percent": 0.5,
         "loss_before": 3.0,
         "loss_after": 1.0,
         "seconds": 3.5,
+        "log_jacobian_sd": 0.125,
+        "seconds_registration": 2.5,
+        "seconds_per_step": 0.375,
         "dsc_1_before": 0.25,
         "dsc_1_after": 0.5,
         "dsc_2_before": 0.75,
@@ -50,11 +59,27 @@ def test_row_of_a_pair():
 
 
 def test_row_without_labels_and_with_a_structure_that_is_missing():
-    bare = {key: value for key, value in metrics().items() if key not in ("dsc", "tre_rms_mm")}
-    assert not {"dsc_before", "tre_rms_after_mm"} & metrics_row(bare).keys()
+    bare = {key: value for key, value in metrics().items() if key not in ("dsc", "hd95_mm", "tre_rms_mm")}
+    assert not {"dsc_before", "hd95_before_mm", "tre_rms_after_mm"} & metrics_row(bare).keys()
     missing = metrics_row(metrics() | {"dsc": {"1": {"before": 0.5, "after": None}}})
     assert missing["dsc_before"] == 0.5
     assert "dsc_after" not in missing
+
+
+def test_a_structure_that_is_lost_improves_no_distance():
+    entries = {"1": {"before": 9.0, "after": None}, "2": {"before": 5.0, "after": 4.0}}
+    row = metrics_row(metrics() | {"hd95_mm": entries})
+    assert (row["hd95_before_mm"], row["hd95_after_mm"]) == (5.0, 4.0)
+    assert not {"hd95_before_mm", "hd95_after_mm"} & metrics_row(metrics(hd95=(9.0, None))).keys()
+
+
+def test_row_leaves_out_what_a_run_does_not_have():
+    bare = metrics_row(metrics(steps=0, loss=[3.0], log_jacobian_sd=None, seconds_per_step=None))
+    assert not {"log_jacobian_sd", "seconds_per_step"} & bare.keys()
+    assert bare["seconds_registration"] == 2.5
+    new = ("log_jacobian_sd", "seconds_per_step", "hd95_mm")
+    older = {key: value for key, value in metrics().items() if key not in new}
+    assert metrics_row(older)["seconds"] == 3.5
 
 
 def test_mean_and_sd_are_over_the_pairs_that_have_a_value():
@@ -73,6 +98,7 @@ def test_table_has_every_column_once_and_the_error_last(tmp_path):
     with (tmp_path / "new" / "metrics.csv").open() as file:
         first, second = csv.DictReader(file)
     assert list(first)[:2] == ["pair_id", "status"]
+    assert list(first)[5:9] == ["tre_rms_after_mm", "hd95_before_mm", "hd95_after_mm", "folded_percent"]
     assert list(first)[-2:] == ["dsc_7_after", "error"]
     assert (first["error"], second["error"], second["dsc_7_after"]) == ("bad, file", "", "0.5")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["metrics.csv"]

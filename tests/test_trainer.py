@@ -6,7 +6,9 @@ from meta_toys import Distance, OneWeight, adapted, make_trainer, sgd
 from monai.engines import IterationEvents
 from monai.handlers import LrScheduleHandler
 from monai.utils import CommonKeys
+from torch import nn
 
+from bundle.meta import first_order_maml
 from bundle.meta.trainer import UNSUPPORTED
 from bundle.registration import adapt
 
@@ -101,10 +103,37 @@ def test_option_without_meaning_here_is_refused_by_name(option):
         make_trainer(OneWeight(), [[3.0]], **{option: True})
 
 
-@pytest.mark.parametrize("steps", [0, -1])
-def test_no_inner_steps_are_refused(steps):
-    with pytest.raises(ValueError, match=f"inner_steps is {steps}; expected 1 or more"):
-        make_trainer(OneWeight(), [[3.0]], inner_steps=steps)
+def test_a_negative_number_of_inner_steps_is_refused():
+    with pytest.raises(ValueError, match="inner_steps is -1; expected 0"):
+        make_trainer(OneWeight(), [[3.0]], inner_steps=-1)
+
+
+def test_no_inner_steps_and_the_gradient_after_them_are_conventional_training():
+    network, weight = OneWeight(1.0), 1.0
+    trainer = make_trainer(network, [[3.0, -1.0], [2.0, 0.0]], inner_steps=0, rule=first_order_maml)
+    trainer.run()
+    for mean_target in (1.0, 1.0):
+        weight -= 0.5 * (weight - mean_target)
+    assert network.weight.item() == pytest.approx(weight, **EXACT)
+    # Before the last update the weight was 1: the losses of the targets 2 and 0 are a half each.
+    assert trainer.state.output[0][CommonKeys.LOSS].item() == pytest.approx(0.5, **EXACT)
+
+
+class Weight(nn.Module):
+    """``L = w^2 / 2``: an objective that knows nothing of the target."""
+
+    def forward(self, output, pair, labels=None):
+        return {"loss": 0.5 * (output**2).sum()}
+
+
+def test_inner_steps_follow_their_own_objective_and_the_rule_the_outer_one():
+    network = OneWeight(1.0)
+    trainer = make_trainer(network, [[3.0]], inner_loss=Weight(), rule=first_order_maml)
+    trainer.run()
+    phi = adapted(1.0, 0.0)
+    assert network.weight.item() == pytest.approx(1.0 - 0.5 * (phi - 3.0), **EXACT)
+    assert trainer.state.output[0][CommonKeys.LOSS].item() == pytest.approx(0.5 * (phi - 3.0) ** 2, **EXACT)
+    assert trainer.state.output[0]["loss_first_step"].item() == pytest.approx(0.5, **EXACT)
 
 
 def test_meta_training_lowers_the_loss_after_adaptation():

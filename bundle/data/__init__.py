@@ -2,9 +2,10 @@
 
 from bundle.data.augmentation import RandomPairAffine
 from bundle.data.check import check_data, image_problems
-from bundle.data.datalist import read_datalist, select_pairs, write_datalist
+from bundle.data.datalist import read_datalist, require, select_pairs, write_datalist
 from bundle.data.errors import WRAPPING, brief, one_line, root_cause
 from bundle.data.files import written_whole
+from bundle.data.layouts import SECTIONS
 from bundle.data.loading import LoadPaird
 from bundle.data.pairs import PreparePair, collate_episodes, join_pair, split_pair
 from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
@@ -17,6 +18,7 @@ __all__ = [
     "LoadPaird",
     "PreparePair",
     "RandomPairAffine",
+    "SECTIONS",
     "SmoothToSpacingd",
     "Timed",
     "WRAPPING",
@@ -27,6 +29,7 @@ __all__ = [
     "join_pair",
     "one_line",
     "read_datalist",
+    "require",
     "root_cause",
     "select_pairs",
     "simulate_dataset",

@@ -136,7 +136,7 @@ def check_data(
         report.problems = [str(error)]
         return report
     pairs = [pair for pairs in report.sections.values() for pair in pairs]
-    if not pairs:
+    if not pairs and not report.problems:
         report.problems.append("no pairs in the data set; list some in the datalist, or add images")
     _check_labels(pairs, _check_images(pairs, report, spatial_dims), report, spatial_dims)
     return report

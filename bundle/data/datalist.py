@@ -13,12 +13,13 @@ from bundle.data.entries import (
     PAIR_PATHS,
     Pair,
     Sections,
-    between_patients,
     clean_section,
     complete_patients,
     identify,
     leaks,
     missing_files,
+    pair_singles,
+    repeat_problems,
 )
 from bundle.data.files import written_whole
 from bundle.data.layouts import (
@@ -48,14 +49,17 @@ def read_datalist(
 ) -> Sections:
     """Read a data set into lists of pairs.
 
-    Single images form ordered pairs (moving, fixed) of different patients of one section. Without a datalist the
-    folders say what there is (DeepReg's, else a Learn2Reg dataset JSON), and folders are split by patient.
+    Single images form ordered pairs (moving, fixed) of different patients of one section, or of different images of
+    one patient where the pairing is ``repeat``; pairs of a datalist stay as they are listed. Without a datalist the
+    folders say what there is (DeepReg's, else a Learn2Reg dataset JSON), and folders are split by patient: with one
+    seed the same for ``repeat`` as for ``fixed``, so that repeat scans can be tested of patients held out of training.
 
     Args:
         dataset_dir: folder of the data set; relative paths of a datalist start here.
         datalist: JSON with the lists ``training``, ``validation`` and ``test`` in MONAI's style, or Learn2Reg's.
         pairing: for folders of fixed and moving images: ``paired`` (moving -> fixed of the same name), ``fixed`` or
-            ``moving`` (only these images, between patients).
+            ``moving`` (only these images, between patients). ``repeat``, for single images of any layout and for the
+            fixed images of such folders: repeat scans of one patient; a section without any has no pairs.
         fractions: share of the patients in training, validation and test, where the folders are split.
         limits: most pairs sampled from the single images of a section; None or no key: all ordered pairs.
         seed: seed of the split and of the sampling.
@@ -98,17 +102,18 @@ def survey(
     problems: list[str] = []
     patients = read_patients(root, problems)
     if not datalist and has_folders(root):
-        listed: Mapping[str, Any] = _split(folder_entries(root, pairing, patients, problems), fractions, seed)
+        listed: Mapping[str, Any] = _split(folder_entries(root, pairing, patients, problems), pairing, fractions, seed)
     else:
         listed = _listed_entries(_find(datalist, root) if datalist else find_dataset_json(root), root)
     entries = {section: clean_section(section, listed.get(section, []), root, problems) for section in SECTIONS}
     complete_patients(entries, patients, root)
-    problems += missing_files(entries) + leaks(entries)
+    repeat = pairing == "repeat"
+    problems += missing_files(entries) + leaks(entries) + (repeat_problems(entries) if repeat else [])
     sections: Sections = {}
     for section in SECTIONS:
         images = [entry for entry in entries[section] if "image" in entry]
-        sampled = between_patients(images, limits.get(section), random.Random(f"{seed}/{section}"))
-        if images and not sampled and limits.get(section) != 0:
+        sampled = pair_singles(images, limits.get(section), random.Random(f"{seed}/{section}"), repeat)
+        if images and not sampled and limits.get(section) != 0 and not repeat:
             problems.append(f"{section}: single images of one patient form no pair; pairs need two patients")
         sections[section] = [entry for entry in entries[section] if "image" not in entry] + sampled
     problems += identify(sections, root)
@@ -181,10 +186,13 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], least: i
     return sections
 
 
-def _split(entries: list[Pair], fractions: Sequence[float], seed: int) -> dict[str, list[Pair]]:
+def _split(entries: list[Pair], pairing: str, fractions: Sequence[float], seed: int) -> dict[str, list[Pair]]:
     """Entries of one patient each -> sections."""
+    patients = {entry["patient"] for entry in entries}
     least = 2 if any("image" in entry for entry in entries) else 1
-    section_of = split_patients((entry["patient"] for entry in entries), fractions, least, seed)
+    # Repeat scans are split as for pairs between patients; a data set of one patient has such scans only.
+    least = 1 if pairing == "repeat" and len(patients) == 1 else least
+    section_of = split_patients(patients, fractions, least, seed)
     return {section: [e for e in entries if section_of[e["patient"]] == section] for section in SECTIONS}
 
 

@@ -159,16 +159,43 @@ def leaks(sections: Sections) -> list[str]:
     ]
 
 
-def between_patients(images: Sequence[Pair], limit: int | None, rng: random.Random) -> list[Pair]:
-    """Ordered pairs (moving, fixed) of images of different patients.
+def repeat_problems(sections: Sections) -> list[str]:
+    """What keeps single images from forming pairs within patients.
 
-    The pairs are numbered, with the images sorted by patient: moving image ``i`` has ``n - n_p(i)`` partners, those
-    before and those after its own patient's block. A sample draws numbers, so that no list of all pairs is made.
+    Args:
+        sections: entries of each section, with their patients.
+
+    Returns:
+        Problems, one line each: an image listed twice, which would be paired with itself, and no pair at all.
+    """
+    entries = [entry for section in SECTIONS for entry in sections[section]]
+    singles = [entry for entry in entries if "image" in entry]
+    listed = Counter(entry["image"] for entry in singles)
+    problems = [
+        f"image listed {count} times: {path}; list each image once" for path, count in listed.items() if count > 1
+    ]
+    patients = Counter(patient for entry in singles for patient in entry["patient"])
+    # Listed pairs are kept as they are: with some, there is something to register.
+    if singles and len(singles) == len(entries) and max(patients.values()) == 1:
+        problems.append(
+            f"no patient has two images: {len(singles)} image(s) of {len(patients)} patient(s); the pairing 'repeat' "
+            "needs repeat scans, with patients.csv or the entries' patient saying whose they are"
+        )
+    return problems
+
+
+def pair_singles(images: Sequence[Pair], limit: int | None, rng: random.Random, repeat: bool = False) -> list[Pair]:
+    """Ordered pairs (moving, fixed) of images of different patients, or of different images of one patient.
+
+    The pairs are numbered, with the images sorted by patient. Moving image ``i`` has as partners the images of a span
+    but for a gap in it: all images without its own patient's block, or that block without ``i``. A sample draws
+    numbers, so that no list of all pairs is made.
 
     Args:
         images: single images with ``image``, what belongs to it, and ``patient``.
         limit: most pairs, drawn without replacement; None: all.
         rng: random numbers of the draw.
+        repeat: whether the pairs are within patients.
 
     Returns:
         Pairs, without ``pair_id``.
@@ -176,14 +203,16 @@ def between_patients(images: Sequence[Pair], limit: int | None, rng: random.Rand
     images = sorted(images, key=lambda image: image["patient"])
     patients = [image["patient"] for image in images]
     blocks = [(bisect_left(patients, patient), bisect_right(patients, patient)) for patient in patients]
-    ends = list(accumulate(len(images) - (stop - start) for start, stop in blocks))
+    everything = (0, len(images))
+    spans = [(block, (i, i + 1)) if repeat else (everything, block) for i, block in enumerate(blocks)]
+    ends = list(accumulate(last - first - (stop - start) for (first, last), (start, stop) in spans))
     total = ends[-1] if ends else 0
     chosen = range(total) if limit is None or limit >= total else sorted(rng.sample(range(total), limit))
     pairs = []
     for number in chosen:
         moving = bisect_right(ends, number)
-        fixed = number - (ends[moving - 1] if moving else 0)
-        start, stop = blocks[moving]
+        (first, _), (start, stop) = spans[moving]
+        fixed = first + number - (ends[moving - 1] if moving else 0)
         pairs.append(_pair(images[moving], images[fixed if fixed < start else fixed + stop - start]))
     return pairs
 
@@ -191,7 +220,7 @@ def between_patients(images: Sequence[Pair], limit: int | None, rng: random.Rand
 def _pair(moving: Pair, fixed: Pair) -> Pair:
     sides = (("fixed", fixed), ("moving", moving))
     paths = {f"{side}_{kind}": image[kind] for kind in KINDS for side, image in sides if kind in image}
-    return paths | {"patient": moving["patient"] + fixed["patient"]}
+    return paths | {"patient": tuple(dict.fromkeys(moving["patient"] + fixed["patient"]))}
 
 
 def identify(sections: Sections, root: Path) -> list[str]:

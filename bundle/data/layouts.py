@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 SECTIONS = ("training", "validation", "test")
-PAIRINGS = ("paired", "fixed", "moving")
+PAIRINGS = ("paired", "fixed", "moving", "repeat")
 KINDS = ("image", "label", "mask", "landmarks")
 # What belongs to an image, and the (DeepReg) folder it lies in; pairs put `fixed_` or `moving_` before either.
 FOLDERS = {"image": "images", "label": "labels", "mask": "masks", "landmarks": "landmarks"}
@@ -135,7 +135,7 @@ def folder_entries(root: Path, pairing: str, patients: Mapping[str, str], proble
     Args:
         root: folder with ``fixed_images/`` and ``moving_images/``, or with ``images/``.
         pairing: for the first, ``paired`` (moving -> fixed of the same name), or only the ``fixed`` or ``moving``
-            images, as single ones.
+            images, as single ones; ``repeat`` takes the fixed ones.
         patients: patient of each image by file name; when empty, each name is a patient.
         problems: takes up what is wrong.
 
@@ -145,7 +145,8 @@ def folder_entries(root: Path, pairing: str, patients: Mapping[str, str], proble
     Raises:
         ValueError: when both layouts are there, or a folder that the pairing needs is not.
     """
-    sides = [""] if (root / "images").is_dir() else ["fixed", "moving"] if pairing == "paired" else [pairing]
+    sides_of = {"paired": ["fixed", "moving"], "repeat": ["fixed"]}
+    sides = [""] if (root / "images").is_dir() else sides_of.get(pairing, [pairing])
     if sides == [""] and any((root / f"{side}_images").is_dir() for side in ("fixed", "moving")):
         raise ValueError(f"{root} has images/ and fixed_images/ or moving_images/; keep one layout, or name a datalist")
     for side in sides:

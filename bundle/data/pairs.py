@@ -53,7 +53,14 @@ class PreparePair(PrepareBatch):
     """Preprocessed batch -> ``(joined images, joined labels or None)`` on the device.
 
     Labels are handed on when both are there; their channels are the structures the two images share.
+
+    Args:
+        adapt_to_labels: hand the labels to the inferer as well, so that the steps on a pair may use them. Label
+            metrics of such a pair say nothing about accuracy.
     """
+
+    def __init__(self, adapt_to_labels: bool = False) -> None:
+        self.adapt_to_labels = adapt_to_labels
 
     def __call__(
         self,
@@ -61,7 +68,7 @@ class PreparePair(PrepareBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[Any, ...]:
         """Join the pair.
 
         Args:
@@ -72,7 +79,9 @@ class PreparePair(PrepareBatch):
             kwargs: further arguments of ``torch.Tensor.to``.
 
         Returns:
-            Images ``(batch, 2, *shape)`` and labels ``(batch, 2 * structures, *shape)`` or None.
+            Images ``(batch, 2, *shape)`` and labels ``(batch, 2 * structures, *shape)`` or None; with
+            ``adapt_to_labels`` also the positional and the named arguments of the inferer, as MONAI's engines take
+            them.
         """
 
         def joined(kind: str) -> torch.Tensor:
@@ -81,4 +90,5 @@ class PreparePair(PrepareBatch):
             return join_pair(*tensors).to(device=device, non_blocking=non_blocking, **kwargs)
 
         has_labels = "fixed_label" in batchdata and "moving_label" in batchdata
-        return joined("image"), joined("label") if has_labels else None
+        labels = joined("label") if has_labels else None
+        return (joined("image"), labels, (), {"labels": labels}) if self.adapt_to_labels else (joined("image"), labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,15 +62,31 @@ class LabelChannelsd(Transform):
     """Give the labels of a pair one channel per structure, the same structures on both sides.
 
     An integer map becomes one channel per value found in either label; a label that already has a channel per
-    structure is made binary and cut to the channels both sides have. ``structures`` names the channels: label
+    structure is made binary and cut to the channels both sides have. ``data["structures"]`` names the channels: label
     values, or channel numbers counted from 0.
+
+    Args:
+        structures: values or channel numbers to keep, in this order; None keeps all. A structure that a label lacks
+            is a channel of zeros. Between patients, name those that correspond: the landmarks of one patient
+            must not be matched to another's.
     """
+
+    def __init__(self, structures: Sequence[int] | None = None) -> None:
+        if structures is not None:
+            whole = isinstance(structures, Sequence) and all(isinstance(k, int) and k >= 0 for k in structures)
+            if not whole or not structures or len(set(structures)) < len(structures):
+                raise ValueError(
+                    f"structures is {structures!r}; expected different channel numbers (from 0) or label values, "
+                    "such as [0, 1], or None for all"
+                )
+        self.structures = structures if structures is None else list(structures)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Convert ``fixed_label`` and ``moving_label`` where both are there.
 
         Raises:
-            ValueError: when one label is an integer map and the other has channels, or both are empty maps.
+            ValueError: when one label is an integer map and the other has channels; when a label has no such channel,
+                or neither map has any of the values.
         """
         output = dict(data)
         if not all(f"{side}_label" in data for side in SIDES):
@@ -82,20 +98,44 @@ class LabelChannelsd(Transform):
                 f"{moving.shape[0]}; give both as integer maps or both with one structure per channel"
             )
         if fixed.shape[0] > 1:
-            structures = list(range(min(fixed.shape[0], moving.shape[0])))
-            channels = [label.as_tensor()[: len(structures)] > 0 for label in (fixed, moving)]
+            structures = self._channels(data["pair_id"], fixed.shape[0], moving.shape[0])
+            channels = [
+                torch.stack(
+                    [label.as_tensor()[k] > 0 if k < len(label) else torch.zeros(label.shape[1:]) for k in structures]
+                )
+                for label in (fixed, moving)
+            ]
         else:
             values = np.union1d(np.unique(fixed.numpy()), np.unique(moving.numpy()))
-            structures = [int(value) for value in values if value != 0]
-            if not structures:
-                raise ValueError(
-                    f"pair {data['pair_id']}: fixed_label and moving_label are empty, every value is 0; leave them out"
-                )
+            structures = self._values(data["pair_id"], [int(value) for value in values if value != 0])
             channels = [torch.cat([label.as_tensor() == value for value in structures]) for label in (fixed, moving)]
         for side, label, binary in zip(SIDES, (fixed, moving), channels, strict=True):
             output[f"{side}_label"] = MetaTensor(binary.float(), affine=label.affine)
         output["structures"] = structures
         return output
+
+    def _channels(self, pair_id: str, fixed: int, moving: int) -> list[int]:
+        """Channels to keep of labels with so many."""
+        shared = list(range(min(fixed, moving)))
+        if self.structures and not set(self.structures) & set(shared):
+            raise ValueError(
+                f"pair {pair_id}: none of the structures {self.structures} (channels, counted from 0) is in both "
+                f"labels: fixed_label has {fixed} channels and moving_label {moving}; name channels that both have"
+            )
+        return self.structures or shared
+
+    def _values(self, pair_id: str, found: list[int]) -> list[int]:
+        """Values to keep of integer maps that hold these."""
+        if not found:
+            raise ValueError(
+                f"pair {pair_id}: fixed_label and moving_label are empty, every value is 0; leave them out"
+            )
+        if self.structures and (0 in self.structures or not set(self.structures) & set(found)):
+            raise ValueError(
+                f"pair {pair_id}: the structures are {self.structures} but the labels are integer maps with the "
+                f"values {', '.join(map(str, found))} on the background 0; name some of these values"
+            )
+        return self.structures or found
 
 
 class InitialAlignmentd(Transform):

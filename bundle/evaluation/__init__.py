@@ -1,15 +1,23 @@
 """Is it right."""
 
+from bundle.evaluation.experiment import Experiment
+from bundle.evaluation.experiment_report import Evaluation, write_report
 from bundle.evaluation.metrics import PairMetricsd, read_landmarks, root_mean_square, target_registration_error
 from bundle.evaluation.report import ColumnMean, MetricsTable, PairPictured, compare
+from bundle.evaluation.statistics import compare_paired, summarise
 
 __all__ = [
     "ColumnMean",
+    "Evaluation",
+    "Experiment",
     "MetricsTable",
     "PairMetricsd",
     "PairPictured",
     "compare",
+    "compare_paired",
     "read_landmarks",
     "root_mean_square",
+    "summarise",
     "target_registration_error",
+    "write_report",
 ]

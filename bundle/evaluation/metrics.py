@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.metrics import compute_dice
+from monai.data.utils import affine_to_spacing
+from monai.metrics import compute_dice, compute_hausdorff_distance
 from monai.transforms import Transform
 
 from bundle.data import Timed
-from bundle.geometry import centroids, fixed_to_moving, folded_voxels
+from bundle.geometry import centroids, fixed_to_moving, folded_voxels, log_jacobian_sd
 
 WHEN = ("before", "after")
 
@@ -83,15 +84,37 @@ def structure_channels(label: torch.Tensor, values: Sequence[int]) -> torch.Tens
     return (label[list(values)] > 0).float()
 
 
+def hausdorff_95(label: torch.Tensor, target: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
+    """95 % Hausdorff distance of every structure.
+
+    ``HD95 = max(P95_a min_b |a - b|, P95_b min_a |a - b|)`` over the surface voxels ``a`` and ``b`` of the two.
+
+    Args:
+        label: ``(structures, *shape)``, binary.
+        target: the same shape, binary.
+        spacing: of the voxels, mm per axis.
+
+    Returns:
+        ``(structures,)`` in mm; NaN where a structure is missing in either.
+    """
+    # MONAI warns of an empty mask and calls its distance NaN or infinite, so it sees none.
+    present = label.flatten(1).any(1) & target.flatten(1).any(1)
+    distances = torch.full((len(label),), torch.nan)
+    distances[present] = compute_hausdorff_distance(
+        label[present][None], target[present][None], include_background=True, percentile=95, spacing=list(spacing)
+    )[0]
+    return distances
+
+
 class PairMetricsd(Transform):
     """Metrics of one registered pair under ``metrics``, ready for JSON.
 
-    Labels that are integer maps give a DSC per value. Labels with a channel per structure give a DSC for
-    ``structure_channels`` and a TRE between the centroids of ``landmark_channels``; landmark files give a TRE per
-    point, measured in the moving image's world, where the pull-back field takes a fixed point.
+    Labels that are integer maps give a DSC and a 95 % Hausdorff distance per value. Labels with a channel per structure
+    give both for ``structure_channels`` and a TRE between the centroids of ``landmark_channels``; landmark files give
+    a TRE per point, measured in the moving image's world, where the pull-back field takes a fixed point.
 
     Args:
-        structure_channels: channels scored by DSC; None scores all.
+        structure_channels: channels scored by DSC and Hausdorff distance; None scores all.
         landmark_channels: channels scored by TRE; None scores all but the first.
         device: named in the metrics.
         steps: adaptation steps, named in the metrics.
@@ -122,6 +145,7 @@ class PairMetricsd(Transform):
             "loss": losses,
             "folded_voxels": folded,
             "folded_percent": 100 * folded / ddf[0].numel(),
+            "log_jacobian_sd": log_jacobian_sd(ddf),
             "seconds": {
                 **{
                     name.removeprefix(Timed.PREFIX): float(data[name])
@@ -130,6 +154,7 @@ class PairMetricsd(Transform):
                 },
                 "registration": float(data["pred"]["seconds"]),
             },
+            "seconds_per_step": float(data["pred"]["step_seconds"]),
         }
         if "warped_label" in data and "native_fixed_label" in data:
             metrics |= self._label_metrics(data)
@@ -154,21 +179,24 @@ class PairMetricsd(Transform):
             structures = [k for k in shared if self.structure_channels is None or k in self.structure_channels]
             chosen = range(1, len(shared)) if self.landmark_channels is None else self.landmark_channels
             landmarks = [k for k in shared if k in chosen]
-        metrics: dict[str, Any] = {"dsc": {}}
+        metrics: dict[str, Any] = {"dsc": {}, "hd95_mm": {}}
+        affine = np.asarray(data["native_fixed_image"].affine)
         if structures:
-            target = structure_channels(fixed, structures)
+            target, spacing = structure_channels(fixed, structures), affine_to_spacing(affine)
             for when, label in zip(WHEN, (aligned, warped), strict=True):
-                scores = compute_dice(structure_channels(label, structures)[None], target[None])[0]
-                for value, score in zip(structures, scores.tolist(), strict=True):
+                channels = structure_channels(label, structures)
+                scores = compute_dice(channels[None], target[None])[0]
+                distances = hausdorff_95(channels, target, spacing)
+                for value, score, distance in zip(structures, scores.tolist(), distances.tolist(), strict=True):
                     metrics["dsc"].setdefault(str(value), {})[when] = score
+                    metrics["hd95_mm"].setdefault(str(value), {})[when] = distance
         if landmarks:
-            affine = np.asarray(data["native_fixed_image"].affine)
             target_points = centroids(structure_channels(fixed, landmarks), affine)
             metrics["tre_mm"] = {str(value): {} for value in landmarks}
-            for when, label in zip(WHEN, (aligned, warped), strict=True):
-                errors = target_registration_error(
-                    centroids(structure_channels(label, landmarks), affine), target_points
-                )
+            for when, name in zip(WHEN, ("aligned", "warped"), strict=True):
+                # A landmark of a few voxels hardly moves under nearest-neighbour interpolation; linear weights do.
+                channels = data[f"{name}_label_weights"].as_tensor().cpu()[landmarks]
+                errors = target_registration_error(centroids(channels, affine), target_points)
                 for value, error in zip(landmarks, errors.tolist(), strict=True):
                     metrics["tre_mm"][str(value)][when] = error
         return metrics

@@ -21,7 +21,17 @@ from bundle.data import written_whole
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend has to be chosen first: a server has no display
 
-LEADING = ("pair_id", "status", "dsc_before", "dsc_after", "tre_rms_before_mm", "tre_rms_after_mm", "folded_percent")
+LEADING = (
+    "pair_id",
+    "status",
+    "dsc_before",
+    "dsc_after",
+    "tre_rms_before_mm",
+    "tre_rms_after_mm",
+    "hd95_before_mm",
+    "hd95_after_mm",
+    "folded_percent",
+)
 
 NAME_WIDTH = 44
 
@@ -29,15 +39,23 @@ NAME_WIDTH = 44
 def metrics_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """One row of ``metrics.csv`` from the metrics of a pair (``metrics.json``)."""
     row: dict[str, Any] = {"pair_id": metrics["pair_id"], "status": "done"}
+    # A structure that registration loses has no distance; its absence must not improve the mean.
+    distances = [entry for entry in metrics.get("hd95_mm", {}).values() if None not in entry.values()]
     for when in ("before", "after"):
         scores = [entry[when] for entry in metrics.get("dsc", {}).values() if entry[when] is not None]
         if scores:
             row[f"dsc_{when}"] = float(np.mean(scores))
         if "tre_rms_mm" in metrics:
             row[f"tre_rms_{when}_mm"] = metrics["tre_rms_mm"][when]
+        if distances:
+            row[f"hd95_{when}_mm"] = float(np.mean([entry[when] for entry in distances]))
     row["folded_percent"] = metrics["folded_percent"]
     row["loss_before"], row["loss_after"] = metrics["loss"][0], metrics["loss"][-1]
     row["seconds"] = sum(metrics["seconds"].values())
+    # Not every run has these: no steps, a field that folds everywhere, results older than the metric.
+    optional = {column: metrics.get(column) for column in ("log_jacobian_sd", "seconds_per_step")}
+    optional["seconds_registration"] = metrics["seconds"].get("registration")
+    row |= {column: value for column, value in optional.items() if value is not None}
     for structure, entry in metrics.get("dsc", {}).items():
         row |= {f"dsc_{structure}_{when}": value for when, value in entry.items()}
     return row

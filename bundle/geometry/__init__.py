@@ -1,11 +1,12 @@
 """Pure maths on grids, fields and points."""
 
-from bundle.geometry.fields import compose, folded_voxels, integrate, jacobian_determinant
+from bundle.geometry.fields import compose, folded_voxels, integrate, jacobian_determinant, log_jacobian_sd
 from bundle.geometry.grids import (
     RAS_TO_LPS,
     apply_affine,
     centre_of_volume,
     ddf_to_displacement,
+    enlarge_ddf,
     initial_alignment,
     resize_ddf,
     sample,
@@ -21,11 +22,13 @@ __all__ = [
     "centroids",
     "compose",
     "ddf_to_displacement",
+    "enlarge_ddf",
     "fixed_to_moving",
     "folded_voxels",
     "initial_alignment",
     "integrate",
     "jacobian_determinant",
+    "log_jacobian_sd",
     "resize_ddf",
     "sample",
     "voxel_grid",

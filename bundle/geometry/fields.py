@@ -56,3 +56,20 @@ def folded_voxels(ddf: torch.Tensor) -> int:
         ddf: ``(dims, *shape)``, voxels.
     """
     return int((jacobian_determinant(ddf) <= 0).sum())
+
+
+def log_jacobian_sd(ddf: torch.Tensor) -> float:
+    """How unevenly the field stretches space: ``sqrt(mean((log det J - mean(log det J))^2))`` (Hering et al. 2023).
+
+    The determinant has no unit, so the spacing of the grid does not matter. Folded voxels, where the logarithm does not
+    exist, are left out here: ``folded_voxels`` counts them.
+
+    Args:
+        ddf: ``(dims, *shape)``, voxels.
+
+    Returns:
+        0 for a field that scales space evenly; NaN when every voxel folds.
+    """
+    determinant = jacobian_determinant(ddf)
+    stretch = determinant[determinant > 0].log()
+    return float((stretch - stretch.mean()).square().mean().sqrt())

@@ -141,6 +141,25 @@ def resize_ddf(ddf: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return resized * scale.reshape(1, -1, *[1] * len(old))
 
 
+def enlarge_ddf(ddf: torch.Tensor, factor: int) -> torch.Tensor:
+    """Bring a DDF to a grid that divides every voxel into ``factor`` along every axis, scaling its vectors.
+
+    The centre of fine voxel ``j`` lies at ``(j + 0.5) / factor - 0.5`` of the coarse grid, as after average pooling;
+    beyond the outermost coarse centres the field is constant.
+
+    Args:
+        ddf: ``(batch, dims, *shape)``, voxels of the coarse grid.
+        factor: fine voxels per coarse one; 1 changes nothing.
+
+    Returns:
+        ``(batch, dims, *(factor * shape))``, voxels of the fine grid.
+    """
+    if factor == 1:
+        return ddf
+    mode = "trilinear" if ddf.ndim == 5 else "bilinear"
+    return factor * F.interpolate(ddf, scale_factor=factor, mode=mode, align_corners=False)
+
+
 def ddf_to_displacement(
     ddf: torch.Tensor,
     ddf_affine: np.ndarray,

@@ -26,11 +26,14 @@ class ReptileTrainer(SupervisedTrainer):
         theta.grad = mean_n g_n,   g_n = theta - phi_n  (Reptile)
 
     so that SGD with learning rate ``epsilon`` is Reptile, and Adam gives the variant of Park et al. 2021. Learning
-    rate schedules, checkpoints and every other handler are MONAI's.
+    rate schedules, checkpoints and every other handler are MONAI's. The bi-level objective (Eq. 3-4) is
+    ``first_order_maml`` with an ``inner_loss`` of its own; without inner steps that rule is conventional training.
 
     Args:
-        inner_optimizer: parameters -> optimiser of the inner steps; its state is fresh in every episode.
-        inner_steps: ``k``; 10 in the paper.
+        inner_optimizer: named parameters -> optimiser of the inner steps; its state is fresh in every episode.
+        inner_steps: ``k``; 10 in the paper. 0 leaves the start as it is, so that ``first_order_maml`` follows the
+            gradient of ``loss_function`` itself.
+        inner_loss: objective of the inner steps; None takes ``loss_function``, which the rule evaluates.
         augmentation: draws the mini-batches of a pair.
         rule: meta-gradient of one episode.
         seed: with the iteration, the episode and the step it decides every mini-batch.
@@ -46,6 +49,7 @@ class ReptileTrainer(SupervisedTrainer):
         *,
         inner_optimizer: OptimizerFactory,
         inner_steps: int,
+        inner_loss: nn.Module | None = None,
         augmentation: RandomPairAffine,
         rule: Callable[[nn.Module, nn.Module, OuterLoss], MetaGradient],
         seed: int = 0,
@@ -54,11 +58,12 @@ class ReptileTrainer(SupervisedTrainer):
         unsupported = [name for name in UNSUPPORTED if kwargs.get(name)]
         if unsupported:
             raise ValueError(f"ReptileTrainer does not support {', '.join(unsupported)}; remove it from the trainer")
-        if inner_steps < 1:
-            raise ValueError(f"inner_steps is {inner_steps}; expected 1 or more")
+        if inner_steps < 0:
+            raise ValueError(f"inner_steps is {inner_steps}; expected 0 (conventional training) or more")
         super().__init__(decollate=False, **kwargs)
         self.inner_optimizer = inner_optimizer
         self.inner_steps = inner_steps
+        self.inner_loss = inner_loss
         self.augmentation = augmentation
         self.rule = rule
         self.seed = seed
@@ -74,7 +79,7 @@ class ReptileTrainer(SupervisedTrainer):
         for parameter, *episodes in zip(engine.network.parameters(), *gradients, strict=True):
             parameter.grad = torch.stack(episodes).mean(0)
         engine.optimizer.step()
-        # The last inner loss is the one the start is trained for; the first tells how good the start itself is.
+        # The last loss is the one the start is trained for; the first tells how good the start itself is.
         history = torch.stack(losses).mean(0)
         engine.state.output = [{CommonKeys.LOSS: history[-1], "loss_first_step": history[0]}]
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
@@ -83,7 +88,8 @@ class ReptileTrainer(SupervisedTrainer):
     def _episode(
         self, episode: int, pair: torch.Tensor, labels: torch.Tensor | None
     ) -> tuple[torch.Tensor, MetaGradient]:
-        """Adapt to one pair; the losses before each step and the meta-gradient."""
+        """Adapt to one pair; the losses before each step (and at the end, if the rule asks) and the meta-gradient."""
+        outer_losses: list[torch.Tensor] = []
 
         def version(step: int) -> Version:
             return self.augmentation(pair, labels, (self.seed, self.state.iteration, episode, step))
@@ -94,11 +100,15 @@ class ReptileTrainer(SupervisedTrainer):
 
         def outer_loss(network: nn.Module) -> torch.Tensor:
             images, structures = version(self.inner_steps)
-            return self.loss_function(network(images), images, structures)["loss"]
+            loss = self.loss_function(network(images), images, structures)["loss"]
+            outer_losses.append(loss.detach())
+            return loss
 
         def on_step(step: int, terms: dict[str, torch.Tensor]) -> None:
             self.state.output = [{CommonKeys.LOSS: terms["loss"].detach(), "inner_step": step}]
             self.fire_event(IterationEvents.INNER_ITERATION_COMPLETED)
 
-        adaptation = adapt(self.network, self.loss_function, self.inner_optimizer, versions(), on_step=on_step)
-        return adaptation.losses, self.rule(self.network, adaptation.network, outer_loss)
+        inner_loss = self.inner_loss or self.loss_function
+        adaptation = adapt(self.network, inner_loss, self.inner_optimizer, versions(), on_step=on_step)
+        gradient = self.rule(self.network, adaptation.network, outer_loss)
+        return torch.stack([*adaptation.losses.to(pair.device), *outer_losses]), gradient

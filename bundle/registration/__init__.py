@@ -1,9 +1,10 @@
 """From a pair to a displacement."""
 
 from bundle.registration.adaptation import Adaptation, OptimizerFactory, Version, adapt
+from bundle.registration.classical import DisplacementField
 from bundle.registration.evaluator import PairDataset, RegistrationEvaluator
-from bundle.registration.inferers import AdaptationInferer
-from bundle.registration.losses import LocalMutualInformationLoss, MultiScaleLabelLoss, RegistrationLoss
+from bundle.registration.inferers import AdaptationInferer, ClassicalInferer
+from bundle.registration.losses import LabelLoss, LocalMutualInformationLoss, RegistrationLoss
 from bundle.registration.networks import (
     FixedSizeNetwork,
     GlobalThenLocal,
@@ -16,10 +17,12 @@ from bundle.registration.weights import WeightsLoader
 __all__ = [
     "Adaptation",
     "AdaptationInferer",
+    "ClassicalInferer",
+    "DisplacementField",
     "FixedSizeNetwork",
     "GlobalThenLocal",
+    "LabelLoss",
     "LocalMutualInformationLoss",
-    "MultiScaleLabelLoss",
     "NativeOutputsd",
     "OptimizerFactory",
     "PairDataset",

@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 Version = tuple[torch.Tensor, torch.Tensor | None]
 """One mini-batch of a pair: joined images ``(batch, 2, *shape)`` and joined labels or None."""
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
+"""Named parameters -> optimiser; the optimisers of torch take them so."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def adapt(
     Args:
         network: joined pair -> DDF.
         loss: ``(ddf, pair, labels) -> terms`` with the total under ``"loss"``.
-        optimizer: parameters -> optimiser; called once, so its state is fresh for every pair.
+        optimizer: named parameters -> optimiser; called once, so its state is fresh for every pair.
         versions: one mini-batch per step; empty for no adaptation.
         tolerance: stop before a step once the loss fell by less than this fraction of its value in the step before;
             None takes every step.
@@ -61,7 +62,7 @@ def adapt(
     """
     with torch.inference_mode(False), torch.enable_grad():
         adapted = copy.deepcopy(network)
-        stepper = optimizer(adapted.parameters())
+        stepper = optimizer(adapted.named_parameters())
         losses: list[torch.Tensor] = []
         for step, (pair, labels) in enumerate(versions):
             terms = loss(adapted(pair), pair, labels)

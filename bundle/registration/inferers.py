@@ -12,6 +12,7 @@ from monai.inferers import Inferer
 from torch import nn
 
 from bundle.registration.adaptation import OptimizerFactory, adapt
+from bundle.registration.classical import DisplacementField, per_sum
 
 
 class AdaptationInferer(Inferer):
@@ -37,41 +38,54 @@ class AdaptationInferer(Inferer):
         self.steps = steps
         self.tolerance = tolerance
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+    def __call__(
+        self,
+        inputs: torch.Tensor,
+        network: nn.Module,
+        *args: Any,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, torch.Tensor]:
         """Register a batch of pairs.
 
         Args:
             inputs: joined pairs ``(batch, 2, *shape)``.
             network: joined pair -> DDF.
             args: not supported.
+            labels: joined labels ``(batch, 2 * structures, *shape)`` for a loss with a label term, which only
+                ``PreparePair(adapt_to_labels=True)`` hands on.
             kwargs: not supported.
 
         Returns:
             ``ddf`` ``(batch, dims, *shape)`` in voxels; ``losses`` ``(batch, steps + 1)``, the loss before each step
-            and after the last one, NaN for steps not taken; ``seconds`` ``(batch,)`` spent per pair.
+            and after the last one, NaN for steps not taken; ``seconds`` ``(batch,)`` spent per pair; ``step_seconds``
+            ``(batch,)``, the adaptation's share of them per gradient step taken, NaN without a step.
 
         Raises:
             ValueError: when given more than a pair and a network.
             FloatingPointError: when a loss is not finite.
         """
         if args or kwargs:
-            raise ValueError("AdaptationInferer takes a joined pair and a network, nothing else")
-        results = [self._register(pair[None], network) for pair in inputs]
+            raise ValueError("AdaptationInferer takes a joined pair, a network and labels, nothing else")
+        each = [None] * len(inputs) if labels is None else [label[None] for label in labels]
+        results = [self._register(pair[None], label, network) for pair, label in zip(inputs, each, strict=True)]
         return {key: torch.cat([result[key] for result in results]) for key in results[0]}
 
-    def _register(self, pair: torch.Tensor, network: nn.Module) -> dict[str, torch.Tensor]:
+    def _register(self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module) -> dict[str, torch.Tensor]:
         start = time.perf_counter()
         with torch.inference_mode(False):
             # A tensor made in inference mode cannot take part in a gradient; its copy can.
             pair = pair.clone()
+            labels = labels if labels is None else labels.clone()
         adaptation = adapt(
-            network, self.loss, self.optimizer, repeat((pair, None), self.steps), tolerance=self.tolerance
+            network, self.loss, self.optimizer, repeat((pair, labels), self.steps), tolerance=self.tolerance
         )
+        # Reading a value waits for the device, so that the clock measures work done rather than work queued.
+        taken = len(adaptation.losses.tolist())
+        adapted = time.perf_counter()
         with torch.no_grad():
             ddf = adaptation.network(pair)
-            # Reading a value waits for the device, so that the clock measures work done rather than work queued.
-            final = self.loss(ddf, pair)["loss"].item()
-        taken = len(adaptation.losses)
+            final = self.loss(ddf, pair, labels)["loss"].item()
         if not math.isfinite(final):
             raise FloatingPointError(
                 f"the loss is {final} after {taken} adaptation steps; "
@@ -80,4 +94,23 @@ class AdaptationInferer(Inferer):
         losses = pair.new_full((1, self.steps + 1), torch.nan)
         losses[0, :taken] = adaptation.losses
         losses[0, taken] = final
-        return {"ddf": ddf, "losses": losses, "seconds": torch.tensor([time.perf_counter() - start])}
+        return {
+            "ddf": ddf,
+            "losses": losses,
+            "seconds": torch.tensor([time.perf_counter() - start]),
+            "step_seconds": torch.tensor([(adapted - start) / taken if taken else math.nan]),
+        }
+
+
+class ClassicalInferer(AdaptationInferer):
+    """Optimise a DDF on every pair from zero, ``u <- u - lr * dL(u)/du`` (Baum et al. 2022, section 3.3).
+
+    The loop is that of test-time adaptation; the network that it is given plays no part. The learning rate is of the
+    loss summed over the voxels (``per_sum``), which makes a step independent of the size of the grid. Arguments are
+    those of ``AdaptationInferer``.
+    """
+
+    def _register(self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module) -> dict[str, torch.Tensor]:
+        shape = pair.shape[2:]
+        inferer = AdaptationInferer(self.loss, per_sum(self.optimizer, shape.numel()), self.steps, self.tolerance)
+        return inferer._register(pair, labels, DisplacementField(shape).to(pair.device))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from monai.losses import DiceLoss, GlobalMutualInformationLoss, MultiScaleLoss
+from monai.losses import DiceLoss, GlobalMutualInformationLoss
 from monai.networks.blocks import Warp
 from torch import nn
+from torch.nn import functional as F
 
 from bundle.data import split_pair
+
+EPSILON = 1e-3
+"""Keeps a distance of zero differentiable and an empty label from a division by zero (voxels)."""
 
 
 class LocalMutualInformationLoss(nn.Module):
@@ -42,18 +48,34 @@ class LocalMutualInformationLoss(nn.Module):
         return image.reshape(-1, 1, *[size] * dims)
 
 
-class MultiScaleLabelLoss(nn.Module):
-    """Multi-scale Dice of Hu et al. 2018 (Eq. 3): Dice of the labels smoothed at several scales, averaged.
+class LabelLoss(nn.Module):
+    """How far apart the labels of a pair are: overlap at several scales, and distance between centroids.
 
-    A structure missing in either label corresponds to nothing and contributes nothing.
+    ``L = mean_s [1 - Dice(P_s warped, P_s fixed)] + b mean_k |c(warped_k) - c(fixed_k)|``, where ``P_s`` averages over
+    cubes of ``s`` voxels. The overlap at coarse scales pulls on labels that hardly meet, as the Gaussians of the
+    multi-scale Dice of Hu et al. 2018 (Eq. 3) do, for a twentieth of their time; the distance, the TRE itself, reaches
+    landmarks of a few voxels from anywhere. A structure missing in either label contributes nothing.
 
     Args:
-        scales: standard deviations of the Gaussians in voxels; 0 is the label itself.
+        overlap_structures: channels compared by overlap; None compares all.
+        scales: edges of the cubes, voxels.
+        distance_weight: ``b``, per mm.
+        pixdim: spacing of the grid, mm.
     """
 
-    def __init__(self, scales: tuple[int, ...] = (0, 1, 2, 4, 8)) -> None:
+    def __init__(
+        self,
+        overlap_structures: Sequence[int] | None = None,
+        scales: Sequence[int] = (1, 2, 4, 8),
+        distance_weight: float = 0.03,
+        pixdim: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.loss = MultiScaleLoss(DiceLoss(), scales=list(scales))
+        self.overlap_structures = overlap_structures
+        self.scales = tuple(scales)
+        self.distance_weight = distance_weight
+        self.pixdim = pixdim
+        self.dice = DiceLoss(reduction="none")
 
     def forward(self, warped: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         """Scalar loss of two labels ``(batch, structures, *shape)`` in [0, 1].
@@ -62,10 +84,31 @@ class MultiScaleLabelLoss(nn.Module):
             ValueError: when no structure is present in both labels.
         """
         axes = tuple(range(2, fixed.ndim))
-        present = ((warped.detach().sum(axes) > 0) & (fixed.sum(axes) > 0)).any(0)
+        present = ((warped.detach().sum(axes) > 0) & (fixed.sum(axes) > 0)).float()
         if not present.any():
             raise ValueError("the label term found no structure that both labels of the pair contain")
-        return self.loss(warped[:, present], fixed[:, present])
+        distance = self.pixdim * (soft_centroids(warped) - soft_centroids(fixed)).square().sum(-1).add(EPSILON).sqrt()
+        loss = self.distance_weight * mean_over(distance, present)
+        compared = slice(None) if self.overlap_structures is None else list(self.overlap_structures)
+        pooling = F.avg_pool3d if fixed.ndim == 5 else F.avg_pool2d
+        for scale in self.scales:
+            dice = self.dice(pooling(warped[:, compared], scale), pooling(fixed[:, compared], scale)).flatten(1)
+            loss = loss + mean_over(dice, present[:, compared]) / len(self.scales)
+        return loss
+
+
+def soft_centroids(label: torch.Tensor) -> torch.Tensor:
+    """Centre of mass of every channel: ``(batch, channels, *shape)`` -> ``(batch, channels, dims)`` in voxels."""
+    axes = range(2, label.ndim)
+    profiles = [label.sum([other for other in axes if other != axis]) for axis in axes]
+    positions = [torch.arange(label.shape[axis], device=label.device, dtype=label.dtype) for axis in axes]
+    mass = label.sum(tuple(axes)).clamp_min(EPSILON)
+    return torch.stack([profile @ place / mass for profile, place in zip(profiles, positions, strict=True)], dim=-1)
+
+
+def mean_over(values: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Mean of the values whose structure is present; 0 without any."""
+    return (values * present).sum() / present.sum().clamp_min(1)
 
 
 class RegistrationLoss(nn.Module):

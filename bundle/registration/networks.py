@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bundle.data import split_pair
-from bundle.geometry import compose, integrate, resize_ddf
+from bundle.geometry import compose, enlarge_ddf, integrate, resize_ddf
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 INSTANCE_NORMS = {nn.BatchNorm2d: nn.InstanceNorm2d, nn.BatchNorm3d: nn.InstanceNorm3d}
@@ -63,15 +63,25 @@ class SafeConv3d(nn.Conv3d):
 class RegistrationNetwork(nn.Module):
     """Joined pair -> DDF, ``u = exp(f(moving, fixed))`` with the exponential left out for 0 integration steps.
 
+    With ``downsampling`` the network sees the pair averaged over cubes of so many voxels, and its field is enlarged to
+    the pair's grid: loss, warp and results stay on the fine grid while the convolutions, which take nearly all of the
+    time, run on the coarse one. Weights belong to the spacing that the network sees.
+
     Args:
         network: joined pair ``(batch, 2, *shape)`` -> field ``(batch, dims, *shape)`` in voxels; its batch
             normalisations are replaced in place (``use_instance_statistics``).
         integration_steps: squarings of the stationary velocity field; 0 takes the output as the DDF itself.
         precision: ``"float32"`` or ``"bfloat16"`` for the network's arithmetic; the field is always float32.
+        downsampling: voxels of the pair's grid per voxel that the network sees, along every axis; 1 is the paper's.
     """
 
-    def __init__(self, network: nn.Module, integration_steps: int = 0, precision: str = "float32") -> None:
+    def __init__(
+        self, network: nn.Module, integration_steps: int = 0, precision: str = "float32", downsampling: int = 1
+    ) -> None:
         super().__init__()
+        if downsampling < 1:
+            raise ValueError(f"downsampling is {downsampling}; expected 1 (the pair's own grid) or more")
+        self.downsampling = downsampling
         self.network = use_instance_statistics(network)
         # Instance normalisation drops the layout of its input; weights in channels-last order restore it at every
         # convolution, which makes a step two to three times faster on a CPU.
@@ -89,14 +99,16 @@ class RegistrationNetwork(nn.Module):
         """Predict the DDF.
 
         Args:
-            pair: ``(batch, 2, *shape)``, moving image first.
+            pair: ``(batch, 2, *shape)``, moving image first; the shape is a multiple of ``downsampling``.
 
         Returns:
             ``(batch, dims, *shape)``, voxels of the pair's grid, pull-back on the fixed image.
         """
+        pooling = F.avg_pool3d if pair.ndim == 5 else F.avg_pool2d
+        seen = pooling(pair, self.downsampling)
         with torch.autocast(pair.device.type, self.precision, enabled=self.precision != torch.float32):
-            field = self.network(pair.contiguous(memory_format=CHANNELS_LAST[pair.ndim]))
-        return integrate(field.float().contiguous(), self.integration_steps)
+            field = self.network(seen.contiguous(memory_format=CHANNELS_LAST[pair.ndim]))
+        return enlarge_ddf(integrate(field.float().contiguous(), self.integration_steps), self.downsampling)
 
 
 class FixedSizeNetwork(nn.Module):

@@ -25,8 +25,8 @@ class NativeOutputsd(Transform):
 
     Native voxels of the moving image are interpolated once, with the initial alignment and the DDF composed. Adds
     ``displacement`` ``(3, *fixed_shape)`` in mm (RAS), ``warped_image`` and, for a labelled moving image,
-    ``warped_label`` (nearest neighbour); ``aligned_image`` and ``aligned_label`` are the same under the initial
-    alignment alone.
+    ``warped_label`` (nearest neighbour) and ``warped_label_weights`` (linear, of a label with a channel per structure:
+    centroids of small landmarks need them); ``aligned_*`` are the same under the initial alignment alone.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -55,6 +55,8 @@ class NativeOutputsd(Transform):
             output[f"{name}_image"] = warped("native_moving_image", field, "bilinear")
             if "native_moving_label" in data:
                 output[f"{name}_label"] = warped("native_moving_label", field, "nearest")
+                if len(data["native_moving_label"]) > 1:
+                    output[f"{name}_label_weights"] = warped("native_moving_label", field, "bilinear")
         return output
 
 

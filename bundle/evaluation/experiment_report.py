@@ -1,0 +1,270 @@
+"""The report of an experiment: tables, tests and figures (Baum et al. 2022, section 4) in one page."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bundle.data import written_whole
+from bundle.evaluation.experiment_results import (
+    ALPHA,
+    DSC,
+    LOSS,
+    TRE,
+    Evaluation,
+    Results,
+    Row,
+    column,
+    comparison_rows,
+    done,
+    median_pair,
+    missing,
+    named_runs,
+    numbers,
+    pair_rows,
+    read_evaluation,
+    summary_rows,
+    write_rows,
+)
+from bundle.evaluation.figures import FILES, boxplots, method_slices, read_volumes, save_figure, step_curves
+
+# Columns of Table 1 after those of accuracy: title and digits.
+AVERAGES = {
+    "folded_percent_mean": ("folded (%)", 2),
+    "log_jacobian_sd_mean": ("SD of log J", 3),
+    "seconds_median": ("s per pair", 2),
+    "seconds_registration_median": ("s to register", 2),
+    "seconds_per_step_median": ("s per step", 3),
+}
+ABSENT = "–"
+
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 76rem; margin: 2rem auto;
+  padding: 0 1.5rem }
+h1 { font-size: 1.7rem } h2 { margin-top: 2.5rem; border-bottom: 2px solid #1a1a1a } h3 { margin-top: 1.8rem }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums }
+th, td { padding: 0.3rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+thead th { vertical-align: bottom; border-bottom: 1.5px solid #1a1a1a }
+th:first-child { text-align: left } tbody th { font-weight: normal }
+thead th, tr.reference > * { font-weight: bold }
+figure { margin: 1.5rem 0; break-inside: avoid } img { max-width: 100%; height: auto }
+figcaption, .small { font-size: 0.85rem; color: #333; max-width: 60rem }
+@media print {
+  body { max-width: none; margin: 0; font-size: 10pt } table { font-size: 7pt } th, td { padding: 0.1rem 0.25rem }
+  .wide { overflow: visible } tr { break-inside: avoid }
+}
+</style>
+</head>
+<body>
+<h1>$title</h1>
+$body
+</body>
+</html>
+""")
+
+
+def write_report(
+    output_dir: str | Path,
+    evaluations: Sequence[Evaluation],
+    reference: str,
+    title: str,
+    notes: Sequence[str] = (),
+    dataset_dir: str | Path | None = None,
+) -> Path:
+    """Write the report of an experiment: ``report.html``, one file that needs no other, with its tables and figures.
+
+    Beside it, for every evaluation, ``table_<slug>.csv``, ``tests_<slug>.csv`` and ``pairs_<slug>.csv``, and as PNG and
+    PDF ``figure_2_dsc_<slug>``, ``figure_3_tre_<slug>``, ``figure_4_slices_<slug>`` and ``steps_<slug>``, as far as the
+    runs have numbers for them. The same runs give the same bytes.
+
+    Args:
+        output_dir: folder of the report; created when missing.
+        evaluations: what was run.
+        reference: method that the others are tested against; one of every evaluation.
+        title: of the page.
+        notes: paragraphs for the reader.
+        dataset_dir: folder that relative paths of the runs' datalists start at; without it such pairs have no slices.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: when a run holds no results or other pairs than the reference's, the reference is missing, two
+            evaluations would write the same files, or an image of the example cannot be read.
+    """
+    output = Path(output_dir)
+    found = [read_evaluation(evaluation, reference) for evaluation in evaluations]
+    slugs = [results.slug for results in found]
+    if "" in slugs or len(set(slugs)) < len(slugs):
+        raise ValueError(f"titles of evaluations name files, here {slugs}; give each letters or digits of its own")
+    body = [f"<p>{escape(note)}</p>" for note in notes]
+    for results in found:
+        body += [_numbers_part(results, output), *_figures_part(results, output, dataset_dir)]
+    path = output / "report.html"
+    with written_whole(path) as file:
+        file.write(PAGE.substitute(title=escape(title), body="\n".join(body)))
+    return path
+
+
+def _numbers_part(results: Results, output: Path) -> str:
+    """The tables of an evaluation, written as CSV and returned as HTML."""
+    summary, tests = summary_rows(results), comparison_rows(results)
+    files = {"table": summary, "tests": tests, "pairs": pair_rows(results)}
+    for name, rows in files.items():
+        write_rows(output / f"{name}_{results.slug}.csv", rows)
+    links = ", ".join(f'<a href="{name}_{results.slug}.csv">{name}_{results.slug}.csv</a>' for name in files)
+    failures = [
+        f"{name} failed on {pair}: {row['error']}"
+        for name, run in named_runs(results.runs, results.curves).items()
+        for pair, row in run.items()
+        if row["status"] == "failed"
+    ]
+    title = results.evaluation.title
+    parts = [
+        f"<h2>{escape(title)}</h2>",
+        f"<p>{len(results.pairs)} pairs. Accuracy is mean ± SD over the pairs [95 % confidence interval of the mean]; "
+        "folding and SD of log J are means, times medians over the pairs.</p>",
+        _summary_table(results, summary),
+        *(f'<p class="small">{escape(failure)}</p>' for failure in failures),
+    ]
+    if tests:
+        parts += [
+            f"<h3>{escape(results.reference)} against the others</h3>",
+            _tests_table(results, tests),
+            f'<p class="small">Two-tailed paired t-test at {ALPHA} and Wilcoxon signed-rank test over the pairs that '
+            "both methods have; p is not corrected for the number of comparisons. Difference: mean of "
+            f"{escape(results.reference)} minus the other [95 % confidence interval].</p>",
+        ]
+    return "\n".join([*parts, f'<p class="small">Numbers: {links}</p>'])
+
+
+def _summary_table(results: Results, rows: Sequence[Row]) -> str:
+    averages = {name: shown for name, shown in AVERAGES.items() if any(not missing(row.get(name)) for row in rows)}
+    header = ["", "n", *(measure.title for measure in results.series), *(title for title, _ in averages.values())]
+    cells = [
+        [row["method"], str(row["n"])]
+        + [_spread(row, measure.key, measure.digits) for measure in results.series]
+        + [_number(row.get(name), digits) for name, (_, digits) in averages.items()]
+        + [row["device"]]
+        for row in rows
+    ]
+    return _table([*header, "device"], cells, results.reference)
+
+
+def _spread(row: Row, key: str, digits: int) -> str:
+    mean, sd, low, high = (_number(row[f"{key}_{name}"], digits) for name in ("mean", "sd", "low", "high"))
+    fewer = f" (n = {row[f'{key}_n']})" if 0 < row[f"{key}_n"] != row["n"] else ""
+    return f"{mean} ± {sd} [{low}, {high}]{fewer}" if mean != ABSENT else ABSENT
+
+
+def _number(value: float | None, digits: int) -> str:
+    return ABSENT if missing(value) else f"{value:.{digits}f}"
+
+
+def _tests_table(results: Results, rows: Sequence[Row]) -> str:
+    measures = {measure.key: measure for measure in results.series}
+    cells = []
+    for row in rows:
+        measure = measures[row["measure"]]
+        name = measure.title.removesuffix(" (mm)")
+        sentence = f"{name} better than {row['compared_with']} on {row['improved']} of {row['n']} pairs"
+        difference, low, high = (_number(row[name], measure.digits) for name in ("difference", "low", "high"))
+        better = (row["difference"] > 0) == measure.higher_is_better
+        verdict = f"significantly {'better' if better else 'worse'}" if row["significant"] else "not significant"
+        cells.append(
+            [sentence if missing(row["t_p"]) else f"{sentence}, p {_p(row['t_p'], '= ')}"]
+            + [f"{difference} [{low}, {high}]", _p(row["t_p"]), _p(row["wilcoxon_p"])]
+            + [ABSENT if row["significant"] is None else verdict]
+        )
+    return _table([results.reference, "difference", "t-test p", "Wilcoxon p", f"at {ALPHA}"], cells)
+
+
+def _p(value: float, equals: str = "") -> str:
+    return ABSENT if missing(value) else "< 0.001" if value < 0.001 else f"{equals}{value:.3f}"
+
+
+def _figures_part(results: Results, output: Path, dataset_dir: str | Path | None) -> list[str]:
+    """The figures of an evaluation, written as PNG and PDF and returned as HTML."""
+    drawn: dict[str, tuple[Figure, str]] = {}
+    for number, measure in ((2, DSC), (3, TRE)):
+        if measure in results.series:
+            values = {name: numbers(values) for name, values in results.series[measure].items()}
+            drawn[f"figure_{number}_{measure.key.removesuffix('_mm')}"] = (
+                boxplots(values, measure.title),
+                f"Figure {number}. Tukey's boxplots of {measure.title} for all methods: quartiles and median, whiskers "
+                "at the 10th and 90th percentiles, a dot for every pair beyond them, a diamond at the mean.",
+            )
+    drawn |= _slices(results, dataset_dir) | _steps(results)
+    parts = []
+    for name, (figure, caption) in drawn.items():
+        stem = f"{name}_{results.slug}"
+        image = base64.b64encode(save_figure(figure, output / stem)).decode()
+        text = escape(caption)
+        parts.append(
+            f'<figure><img alt="{text}" src="data:image/png;base64,{image}">\n<figcaption>{text} '
+            f'<a href="{stem}.pdf">{stem}.pdf</a></figcaption></figure>'
+        )
+    return parts
+
+
+def _slices(results: Results, dataset_dir: str | Path | None) -> dict[str, tuple[Figure, str]]:
+    """Figure 4, where the reference's datalist says which images the example pair is of."""
+    pair, measure = median_pair(results)
+    folders = {name: Path(folder) for name, folder in results.evaluation.runs.items()}
+    datalist = folders[results.reference] / "datalist.json"
+    listed = json.loads(datalist.read_text(encoding="utf-8"))["test"] if datalist.is_file() else []
+    root = Path(dataset_dir or "").expanduser()
+    files = {key: root / entry[key] for entry in listed if entry["pair_id"] == pair for key in FILES if key in entry}
+    if not files or (dataset_dir is None and not all(path.is_absolute() for path in files.values())):
+        return {}
+    metrics = json.loads((folders[results.reference] / pair / "metrics.json").read_text(encoding="utf-8"))
+    registered = {name: folders[name] / pair for name, run in results.runs.items() if pair in done(run)}
+    alignment = np.asarray(metrics["initial_alignment_mm"])
+    figure = method_slices(*read_volumes({"pair_id": pair, **files}, alignment, registered))
+    row = results.runs[results.reference][pair]
+    before, after = (f"{row[measure.column.format(when)]:.{measure.digits}f}" for when in ("before", "after"))
+    caption = (
+        f"Figure 4. Axial slices of {pair}, picked by rule and not by eye: its change of {measure.title} by "
+        f"{results.reference}, from {before} to {after}, is the median of all pairs. Left: fixed image, moving image, "
+        "gland before registration. By method: warped image, checkerboard of warped and fixed, gland (warped red, "
+        "fixed green), length of the DDF with arrows to scale. The patient's left is on the right."
+    )
+    return {"figure_4_slices": (figure, caption)}
+
+
+def _steps(results: Results) -> dict[str, tuple[Figure, str]]:
+    curves: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for measure in (DSC, TRE, LOSS):
+        for start, runs in results.curves.items():
+            for steps, run in runs.items():
+                values = numbers(column(run, measure.column.format("after"), results.pairs))
+                if values:
+                    curves.setdefault(start, {}).setdefault(measure.title, {})[steps] = values
+    caption = "Mean over the pairs after each number of test-time steps, in a band of ± its standard error."
+    return {"steps": (step_curves(curves), caption)} if curves else {}
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], bold: str | None = None) -> str:
+    """HTML of a table whose first column names the rows; the row that ``bold`` names stands out."""
+    lines = [
+        '<div class="wide"><table>',
+        f"<thead><tr>{''.join(f'<th>{escape(cell)}</th>' for cell in header)}</tr></thead><tbody>",
+    ]
+    for name, *cells in rows:
+        style = ' class="reference"' if name == bold else ""
+        lines.append(f"<tr{style}><th>{escape(name)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
+    return "\n".join([*lines, "</tbody></table></div>"])

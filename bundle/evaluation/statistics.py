@@ -1,0 +1,117 @@
+"""Numbers of a study over its pairs: summaries, intervals and paired tests of one method against another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+Values = Sequence[float | None] | np.ndarray
+"""One number per pair; None, NaN and infinities stand for a missing one."""
+
+ROUNDING = 10 * np.finfo(float).eps
+"""Differences that vary by less than this fraction of the values are the same but for rounding."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Result of ``summarise``, in the unit of the values.
+
+    Attributes:
+        n: how many values are finite.
+        mean: their mean; NaN without any.
+        sd: their standard deviation with ``n - 1``; NaN for fewer than two.
+        median: their median; NaN without any.
+        low: lower end of the confidence interval of the mean.
+        high: upper end of it.
+    """
+
+    n: int
+    mean: float
+    sd: float
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Result of ``compare_paired``.
+
+    Attributes:
+        n: how many pairs have both values.
+        difference: mean of ``values - reference``, in their unit; NaN without any pair.
+        low: lower end of the 95 % confidence interval of the difference.
+        high: upper end of it.
+        t_p: two-tailed p of the paired t-test; NaN for fewer than two pairs or differences that do not vary.
+        wilcoxon_p: two-tailed p of Wilcoxon's signed-rank test; NaN for fewer than two pairs or identical values.
+        improved: in how many pairs the value is strictly better than the reference.
+    """
+
+    n: int
+    difference: float
+    low: float
+    high: float
+    t_p: float
+    wilcoxon_p: float
+    improved: int
+
+
+def summarise(values: Values, *, seed: int = 0, level: float = 0.95) -> Summary:
+    """Describe the finite values by centre, spread and the confidence interval of their mean.
+
+    Args:
+        values: ``(n,)``.
+        seed: of the bootstrap; the same seed gives the same interval.
+        level: of the confidence interval.
+    """
+    sample = np.asarray(values, dtype=float)
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return Summary(0, *[float("nan")] * 5)
+    sd = float(np.std(sample, ddof=1)) if len(sample) > 1 else float("nan")
+    return Summary(len(sample), float(sample.mean()), sd, float(np.median(sample)), *_interval(sample, seed, level))
+
+
+def compare_paired(values: Values, reference: Values, *, higher_is_better: bool, seed: int = 0) -> PairedTest:
+    """Test whether a method differs from another over the same pairs.
+
+    ``d_i = values_i - reference_i`` over the pairs that have both; ``t = mean(d) / (sd(d) / sqrt(n))`` with ``n - 1``
+    degrees of freedom; Wilcoxon ranks the ``|d_i|`` other than 0 and compares the rank sums of either sign.
+
+    Args:
+        values: ``(n,)``, the method.
+        reference: ``(n,)``, what it is compared with, in the same order of pairs.
+        higher_is_better: True for a DSC, False for a distance.
+        seed: of the bootstrap; the same seed gives the same interval.
+
+    Raises:
+        ValueError: when the two do not have the same length.
+    """
+    ours, theirs = np.asarray(values, dtype=float), np.asarray(reference, dtype=float)
+    if ours.shape != theirs.shape:
+        raise ValueError(
+            f"values have shape {ours.shape} and the reference {theirs.shape}; expected one of each for every pair"
+        )
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    ours, theirs = ours[both], theirs[both]
+    differences = ours - theirs
+    summary = summarise(differences, seed=seed)
+    t_p = wilcoxon_p = float("nan")
+    if summary.n > 1:
+        if np.ptp(differences) > ROUNDING * max(abs(ours).max(), abs(theirs).max()):
+            t_p = float(stats.ttest_rel(ours, theirs).pvalue)
+        if differences.any():
+            wilcoxon_p = float(stats.wilcoxon(differences).pvalue)
+    improved = int((differences > 0).sum() if higher_is_better else (differences < 0).sum())
+    return PairedTest(summary.n, summary.mean, summary.low, summary.high, t_p, wilcoxon_p, improved)
+
+
+def _interval(sample: np.ndarray, seed: int, level: float) -> tuple[float, float]:
+    """Bootstrap interval of the mean, bias-corrected and accelerated (Efron 1987); the mean itself without spread."""
+    if np.ptp(sample) <= ROUNDING * abs(sample).max():
+        return float(sample.mean()), float(sample.mean())
+    interval = stats.bootstrap((sample,), np.mean, confidence_level=level, rng=seed).confidence_interval
+    return float(interval.low), float(interval.high)

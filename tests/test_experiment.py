@@ -1,0 +1,143 @@
+"""The whole experiment on simulated patients: every method, the report, and nothing done twice."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow_fixtures import ROOT, Command, write_json
+
+from bundle.data import simulate_dataset
+from bundle.evaluation import Experiment
+
+CONFIG = ROOT / "configs/experiment.yaml"
+SIZE = {"pixdim": 6.0, "channels": 2, "downsampling": 1}
+SMALL = {
+    "configs": [],
+    "split": [0.5, 0.2, 0.3],
+    "pair_limits": {"training": 4, "validation": 1},
+    "training_options": {**SIZE, "versions": 1, "inner_steps": 1, "cache_dir": None},
+    "inference_options": {**SIZE, "pictures": False},
+    "curve_steps": [0, 1],
+}
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory):
+    return simulate_dataset(tmp_path_factory.mktemp("patients") / "data", patients=8, scans=2)
+
+
+@pytest.fixture(scope="module")
+def folder(patients):
+    """The data set without its datalist, as a user's folder is."""
+    (patients / "datalist.json").unlink()
+    return patients
+
+
+def small_plan(path):
+    """A file that changes ``configs/experiment.yaml`` into something that takes seconds."""
+    plan = yaml.safe_load(CONFIG.read_text())
+    for training in plan["trainings"].values():
+        training["options"] = {"iterations": 2, "iterations_per_epoch": 2}
+    plan["methods"]["Classical non-rigid"]["steps"] = 3
+    for evaluation in plan["evaluations"].values():
+        evaluation["limit"] = 2
+    keys = ("trainings", "methods", "evaluations")
+    return write_json(path, {**SMALL, **{key: plan[key] for key in keys}})
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    home = tmp_path_factory.mktemp("experiment")
+    command, plan = Command(home), small_plan(home / "small.json")
+    arguments = ("bundle", "experiment", "--dataset_dir", folder, "--output_dir", "out")
+    files = ("--config_file", f"['{CONFIG}','{plan}']")
+    first = command(*arguments, *files)
+    assert first.code == 0, first.err[-3000:]
+    return home / "out", first, lambda *more: command(*arguments, *files, *more)
+
+
+def rows(path):
+    with Path(path).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_method_is_in_the_table(finished):
+    out, _first, _again = finished
+    methods = list(yaml.safe_load(CONFIG.read_text())["methods"])
+    for name in ("between_patients", "repeat_scans"):
+        table = rows(out / f"table_{name}.csv")
+        assert [row["method"] for row in table] == ["not registered", *methods]
+        assert all(0 < float(row["dsc_mean"]) < 1 and row["n"] == "2" for row in table)
+        compared = {row["compared_with"] for row in rows(out / f"tests_{name}.csv")}
+        assert compared == {"not registered", *methods[:-1]}
+    assert not (out / "steps_between_patients.png").exists()
+    assert (out / "steps_steps.png").stat().st_size > 10_000
+    report = (out / "report.html").read_text()
+    assert all(method in report for method in methods)
+    assert "http" not in report
+
+
+def test_test_patients_are_in_no_training(finished):
+    out = finished[0]
+    trained = {
+        patient
+        for row in yaml.safe_load((out / "pairs/training.json").read_text())["training"]
+        for patient in row["patient"]
+    }
+    for name in ("between_patients", "repeat_scans", "steps"):
+        tested = {
+            patient
+            for row in yaml.safe_load((out / f"pairs/{name}.json").read_text())["test"]
+            for patient in row["patient"]
+        }
+        assert tested
+        assert not tested & trained
+
+
+def test_methods_of_one_training_share_its_weights_and_differ(finished):
+    out = finished[0]
+    table = {row["method"]: row for row in rows(out / "table_between_patients.csv")}
+    assert float(table["not registered"]["folded_percent_mean"] or 0) == 0
+    pairs = rows(out / "pairs_between_patients.csv")
+    loss = {(row["method"], row["pair_id"]): float(row["loss_after"]) for row in pairs if row["loss_after"]}
+    for pair in {pair for _method, pair in loss}:
+        assert loss["LocalNet, 5 steps", pair] != loss["LocalNet", pair]
+
+
+def test_a_second_call_only_writes_the_report(finished):
+    out, first, again = finished
+    runs = first.out.count("--- ")
+    assert runs > 20
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")}
+    page = (out / "report.html").read_bytes()
+    second = again()
+    assert second.code == 0, second.err[-3000:]
+    assert "--- " not in second.out
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")} == stamps
+    assert (out / "report.html").read_bytes() == page
+
+
+def test_an_interrupted_run_is_taken_up_where_it_was(finished):
+    out, _first, again = finished
+    marker = next((out / "results/between_patients").glob("*/finished.json"))
+    marker.unlink()
+    third = again()
+    assert third.code == 0, third.err[-3000:]
+    assert third.out.count("--- ") == 1
+    assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reference": "Magic"}, "no method 'Magic'; expected Classical non-rigid"),
+        ({"methods": {"A": {"training": "none"}}}, "method 'A' names the training 'none', which is not there"),
+        ({"methods": {"A": {"stepz": 1}}}, "methods: 'A' has stepz; expected some of configs, network"),
+        ({"iterationz": 3}, "unknown option --iterationz; known options are title"),
+    ],
+)
+def test_a_wrong_plan_is_refused_before_anything_runs(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        Experiment([str(CONFIG)], tmp_path, tmp_path / "out", change)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,350 @@
+"""The report of an experiment: its numbers, tests and example, and one page that needs no other file."""
+
+import base64
+import csv
+import io
+import json
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from PIL import Image
+from scipy import stats
+from toys import Grid, oblique_affine
+
+from bundle.data import write_datalist
+from bundle.evaluation.experiment_report import Evaluation, write_report
+from bundle.evaluation.experiment_results import median_pair, read_evaluation
+from bundle.evaluation.report import metrics_row, write_table
+from bundle.registration import SavePaird
+from bundle.registration.outputs import nifti
+
+GRID = Grid(oblique_affine((1.5, 1.0, 2.0), (5, -4, 8), (-9.0, 3.0, 12.0)), (12, 10, 8))
+PAIRS = [f"P{number:02d}" for number in range(8)]
+# Before registration, and after it by each method; TRE is 10 x (1 - DSC) mm.
+BEFORE = np.linspace(0.40, 0.54, 8)
+GAIN = {
+    "LocalNet": np.array([0.05, 0.02, 0.06, 0.01, 0.03, -0.01, 0.04, 0.02]),
+    "Meta <5 & steps>": np.array([0.10, 0.14, 0.04, 0.12, 0.08, 0.20, 0.02, 0.06]),
+}
+LOCAL, META = GAIN
+START = "not registered"
+
+
+def metrics(pair, dsc, /, steps=5, **changes):
+    """Metrics of a pair from its DSC before and after."""
+    before, after = map(float, dsc)
+
+    def both(scale):
+        return {"before": scale * (1 - before), "after": scale * (1 - after)}
+
+    found = {
+        "pair_id": pair,
+        "steps": steps,
+        "device": "cpu",
+        "initial_alignment_mm": np.eye(4).tolist(),
+        "loss": [1.0 - before, 1.0 - after],
+        "folded_percent": 0.25,
+        "log_jacobian_sd": 0.125,
+        "dsc": {"0": {"before": before, "after": after}},
+        "hd95_mm": {"0": both(20)},
+        "tre_rms_mm": both(10),
+        "seconds": {"preprocessing": 1.0, "registration": 0.5 + int(pair[1:])},
+        "seconds_per_step": 0.2,
+    }
+    return {key: value for key, value in {**found, **changes}.items() if value is not None}
+
+
+def write_run(folder, found, failed=()):
+    """What inference leaves: a folder per pair, and the table with the pairs that failed."""
+    for result in found:
+        (folder / result["pair_id"]).mkdir(parents=True)
+        (folder / result["pair_id"] / "metrics.json").write_text(json.dumps(result))
+    errors = [{"pair_id": pair, "status": "failed", "error": "cannot be read"} for pair in failed]
+    write_table([*map(metrics_row, found), *errors], folder / "metrics.csv")
+    return folder
+
+
+def write_method(folder, name, pairs=PAIRS, failed=(), **changes):
+    """Run of a method on some of the pairs."""
+    numbers = [PAIRS.index(pair) for pair in pairs]
+    found = [metrics(PAIRS[k], (BEFORE[k], BEFORE[k] + GAIN[name][k]), **changes) for k in numbers]
+    return write_run(folder, found, failed)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Folder of each method's run, without images."""
+    return {name: write_method(tmp_path / f"runs/{number}", name) for number, name in enumerate(GAIN)}
+
+
+def read(path):
+    """Rows of a CSV file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def report(folder, *evaluations, **changes):
+    """The page."""
+    return write_report(folder, evaluations, META, "Title", **changes).read_text(encoding="utf-8")
+
+
+def test_table_has_not_registered_first_and_the_numbers_of_every_method(runs, tmp_path):
+    report(tmp_path / "report", Evaluation("Between patients", runs))
+    rows = read(tmp_path / "report/table_between_patients.csv")
+    assert [(row["method"], row["n"]) for row in rows] == [(START, "8"), (LOCAL, "8"), (META, "8")]
+    for row, values in zip(rows, (BEFORE, BEFORE + GAIN[LOCAL], BEFORE + GAIN[META]), strict=True):
+        for key, expected in (("dsc", values), ("tre_mm", 10 - 10 * values), ("hd95_mm", 20 - 20 * values)):
+            assert float(row[f"{key}_mean"]) == pytest.approx(expected.mean())
+            assert float(row[f"{key}_sd"]) == pytest.approx(expected.std(ddof=1))
+            # The bootstrap's interval is close to the normal one: mean +- 1.96 standard errors.
+            half = 1.96 * expected.std(ddof=1) / np.sqrt(8)
+            assert float(row[f"{key}_low"]) == pytest.approx(expected.mean() - half, abs=0.4 * half)
+            assert float(row[f"{key}_high"]) == pytest.approx(expected.mean() + half, abs=0.4 * half)
+    assert [row["device"] for row in rows] == ["", "cpu", "cpu"]
+    # Seconds to register are 0.5 to 7.5, with the preprocessing 1.5 to 8.5.
+    assert [rows[2][name] for name in ("seconds_median", "seconds_registration_median")] == ["5.0", "4.0"]
+    assert [rows[2][f"{name}"] for name in ("folded_percent_mean", "log_jacobian_sd_mean")] == ["0.25", "0.125"]
+    assert {rows[0][name] for name in rows[0] if name.startswith(("folded", "seconds"))} == {""}
+
+
+def test_tests_agree_with_scipy(runs, tmp_path):
+    page = report(tmp_path / "report", Evaluation("Repeat scans", runs))
+    rows = read(tmp_path / "report/tests_repeat_scans.csv")
+    assert [(row["measure"], row["compared_with"]) for row in rows] == [
+        (measure, other) for measure in ("dsc", "tre_mm", "hd95_mm") for other in (START, LOCAL)
+    ]
+    ours, theirs = BEFORE + GAIN[META], BEFORE + GAIN[LOCAL]
+    for row, (a, b) in zip(rows[:4], ((ours, BEFORE), (ours, theirs), (-ours, -BEFORE), (-ours, -theirs)), strict=True):
+        scale = 1 if row["measure"] == "dsc" else 10
+        assert row["method"] == META
+        assert float(row["difference"]) == pytest.approx(scale * (a - b).mean())
+        assert float(row["t_p"]) == pytest.approx(stats.ttest_rel(a, b).pvalue)
+        assert float(row["wilcoxon_p"]) == pytest.approx(stats.wilcoxon(np.round(a - b, 9)).pvalue)
+        assert (row["n"], row["significant"]) == ("8", "True")
+    # LocalNet gains more on P02 and P06.
+    assert [row["improved"] for row in rows] == ["8", "6"] * 3
+    p = stats.ttest_rel(ours, theirs).pvalue
+    assert f"DSC better than LocalNet on 6 of 8 pairs, p = {p:.3f}<" in page
+    assert "TRE better than not registered on 8 of 8 pairs" in page
+    assert "significantly better" in page
+
+
+def test_a_worse_reference_is_called_worse(runs, tmp_path):
+    path = write_report(tmp_path / "report", [Evaluation("E", runs)], LOCAL, "Title")
+    page = path.read_text(encoding="utf-8")
+    assert "DSC better than Meta &lt;5 &amp; steps&gt; on 2 of 8 pairs" in page
+    assert "significantly worse" in page
+
+
+def test_pairs_are_listed_with_every_column(runs, tmp_path):
+    report(tmp_path / "report", Evaluation("E", runs))
+    rows = read(tmp_path / "report/pairs_e.csv")
+    assert [(row["pair_id"], row["method"]) for row in rows] == [(pair, name) for pair in PAIRS for name in GAIN]
+    assert list(rows[0])[:2] == ["pair_id", "method"]
+    assert rows[0].keys() > {*metrics_row(metrics("P00", (0, 0))), "steps", "device"}
+    assert float(rows[1]["dsc_after"]) == pytest.approx(0.5)
+
+
+def test_a_failed_pair_is_reported_and_left_out_of_its_method_only(runs, tmp_path):
+    # The failed pair has results of an older run, which count no more.
+    runs[LOCAL] = write_method(tmp_path / "failing", LOCAL, failed=["P01"])
+    page = report(tmp_path / "report", Evaluation("E", runs, {"random": {5: runs[LOCAL]}}))
+    table, tests = read(tmp_path / "report/table_e.csv"), read(tmp_path / "report/tests_e.csv")
+    assert [row["n"] for row in table] == ["8", "7", "8"]
+    kept = [k for k in range(8) if k != 1]
+    assert float(table[1]["dsc_mean"]) == pytest.approx((BEFORE + GAIN[LOCAL])[kept].mean())
+    assert [row["n"] for row in tests[:2]] == ["8", "7"]
+    assert float(tests[1]["t_p"]) == pytest.approx(stats.ttest_rel(GAIN[META][kept], GAIN[LOCAL][kept]).pvalue)
+    assert "LocalNet failed on P01: cannot be read" in page
+    assert "random, 5 steps failed on P01: cannot be read" in page
+    failed = [row for row in read(tmp_path / "report/pairs_e.csv") if row["status"] == "failed"]
+    assert [(row["pair_id"], row["method"], row["error"]) for row in failed] == [("P01", LOCAL, "cannot be read")]
+
+
+def test_a_pair_without_a_measure_has_an_empty_cell(tmp_path):
+    found = [metrics("P00", (0.4, 0.5)), metrics("P01", (0.4, 0.7), dsc=None), metrics("P02", (0.4, 0.6))]
+    page = report(tmp_path / "report", Evaluation("E", {META: write_run(tmp_path / "run", found)}))
+    row = read(tmp_path / "report/table_e.csv")[1]
+    assert (row["n"], row["dsc_n"], row["tre_mm_n"]) == ("3", "2", "3")
+    assert float(row["dsc_mean"]) == pytest.approx(0.55)
+    assert read(tmp_path / "report/pairs_e.csv")[1]["dsc_after"] == ""
+    assert "] (n = 2)<" in page
+
+
+def test_runs_without_labels_have_no_accuracy(tmp_path):
+    bare = [metrics(pair, (0.4, 0.5), dsc=None, tre_rms_mm=None, hd95_mm=None) for pair in PAIRS]
+    run = write_run(tmp_path / "run", bare)
+    page = report(tmp_path / "report", Evaluation("E", {META: run}, {"meta": {0: run, 5: run}}))
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        "pairs_e.csv",
+        "report.html",
+        "steps_e.pdf",
+        "steps_e.png",
+        "table_e.csv",
+        "tests_e.csv",
+    ]
+    assert "DSC" not in page
+    assert [row["seconds_median"] for row in read(tmp_path / "report/table_e.csv")] == ["", "5.0"]
+
+
+def test_one_pair_is_enough(tmp_path):
+    run = write_run(tmp_path / "run", [metrics("P00", (0.4, 0.5), seconds_per_step=None, log_jacobian_sd=None)])
+    page = report(tmp_path / "report", Evaluation("E", {META: run}))
+    row = read(tmp_path / "report/table_e.csv")[1]
+    assert (row["dsc_sd"], row["seconds_per_step_median"]) == ("", "")
+    assert read(tmp_path / "report/tests_e.csv")[0]["t_p"] == ""
+    assert "s per step" not in page
+    assert "nan" not in re.sub('base64,[^"]*', "", page)
+
+
+def test_the_example_is_the_pair_of_the_median_improvement(runs, tmp_path):
+    # Sorted gains are .02 .04 .06 .08 | .10 ...: of the two in the middle the lower one, P04.
+    assert median_pair(read_evaluation(Evaluation("E", runs), META))[0] == "P04"
+    odd = {name: write_method(tmp_path / f"odd/{name[0]}", name, PAIRS[:7]) for name in GAIN}
+    # .02 .04 .08 [.10] .12 .14 .20
+    pair, measure = median_pair(read_evaluation(Evaluation("E", odd), META))
+    assert (pair, measure.key) == ("P00", "dsc")
+    # TRE falls as DSC rises, so the order is the same.
+    bare = {META: write_method(tmp_path / "bare", META, PAIRS[:7], dsc=None)}
+    pair, measure = median_pair(read_evaluation(Evaluation("E", bare), META))
+    assert (pair, measure.key) == ("P00", "tre_mm")
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """Two methods on a tiny data set, with images, and curves over the steps."""
+    root = tmp_path_factory.mktemp("experiment")
+    saved = {"image": GRID.smooth_image(), "label": GRID.ball(GRID.centre, 4)}
+    volumes = {kind: MetaTensor(torch.as_tensor(array)[None], affine=GRID.affine) for kind, array in saved.items()}
+    listed = []
+    for pair in PAIRS:
+        files = {
+            f"{side}_{kind}": root / f"data/{pair}/{side}_{kind}.nii.gz"
+            for side in ("fixed", "moving")
+            for kind in saved
+        }
+        for name, path in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nifti(volumes[name.split("_")[1]][0].numpy(), GRID.affine), path)
+        listed.append({"pair_id": pair, **{name: str(path) for name, path in files.items()}, "patient": [pair]})
+    for number, name in enumerate(GAIN):
+        folder = root / f"runs/{number}"
+        write_datalist(folder / "datalist.json", {"test": listed}, root / "data")
+        for k, pair in enumerate(PAIRS):
+            SavePaird(folder)(
+                {
+                    "pair_id": pair,
+                    "native_fixed_image": volumes["image"],
+                    "warped_image": volumes["image"],
+                    "warped_label": volumes["label"],
+                    "displacement": MetaTensor(0.02 * torch.as_tensor(GRID.world()), affine=GRID.affine),
+                    "metrics": metrics(pair, (BEFORE[k], BEFORE[k] + GAIN[name][k])),
+                }
+            )
+    curves = {
+        start: {
+            steps: write_run(
+                root / f"{start}/{steps}",
+                [
+                    metrics(pair, (BEFORE[k], BEFORE[k] + slope * np.log1p(steps)), steps)
+                    for k, pair in enumerate(PAIRS)
+                ],
+            )
+            for steps in (0, 1, 5, 20)
+        }
+        for start, slope in (("meta-learned", 0.1), ("random", 0.03))
+    }
+    runs = {name: root / f"runs/{number}" for number, name in enumerate(GAIN)}
+    return Evaluation("Between <patients>", runs, curves), root / "data"
+
+
+STEMS = [f"{name}_between_patients" for name in ("figure_2_dsc", "figure_3_tre", "figure_4_slices", "steps")]
+TABLES = [f"{name}_between_patients.csv" for name in ("pairs", "table", "tests")]
+
+
+def test_the_page_needs_nothing_else(experiment, tmp_path):
+    evaluation, dataset_dir = experiment
+    page = report(tmp_path, evaluation, notes=["Simulated & <small>."], dataset_dir=dataset_dir)
+    expected = ["report.html", *TABLES, *(f"{stem}.{suffix}" for stem in STEMS for suffix in ("pdf", "png"))]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(expected)
+    sources = re.findall(r'src="([^"]*)"', page)
+    assert [source[:22] for source in sources] == ["data:image/png;base64,"] * 4
+    for source, stem in zip(sources, STEMS, strict=True):
+        assert base64.b64decode(source[22:]) == (tmp_path / f"{stem}.png").read_bytes()
+        assert Image.open(io.BytesIO(base64.b64decode(source[22:]))).size[0] > 500
+    links = re.findall(r'href="([^"]*)"', page)
+    assert sorted(links) == sorted([*TABLES, *(f"{stem}.pdf" for stem in STEMS)])
+    assert not re.search(r"http|<script|<link|@import|url\(", page)
+
+
+def test_the_page_is_escaped(experiment, tmp_path):
+    evaluation, dataset_dir = experiment
+    page = report(tmp_path, evaluation, notes=["Simulated & <small>."], dataset_dir=dataset_dir)
+    assert "<p>Simulated &amp; &lt;small&gt;.</p>" in page
+    assert "<h2>Between &lt;patients&gt;</h2>" in page
+    assert '<tr class="reference"><th>Meta &lt;5 &amp; steps&gt;</th><td>8</td>' in page
+    assert page.count('class="reference"') == 1
+    assert not re.search("<5|<patients|<small", page)
+
+
+def test_the_example_says_how_it_was_picked(experiment, tmp_path):
+    evaluation, dataset_dir = experiment
+    page = report(tmp_path, evaluation, dataset_dir=dataset_dir)
+    assert re.search("Axial slices of P04, picked by rule.* from 0.480 to 0.560, is the median of all pairs", page)
+
+
+def test_a_method_that_failed_on_the_example_is_not_shown_with_it(experiment, tmp_path):
+    evaluation, dataset_dir = experiment
+    failing = write_method(tmp_path / "failing", LOCAL, [pair for pair in PAIRS if pair != "P04"], ["P04"])
+    runs = {"failing": failing, META: evaluation.runs[META]}
+    page = report(tmp_path / "report", Evaluation("E", runs), dataset_dir=dataset_dir)
+    assert "Figure 4" in page
+    assert "failing failed on P04: cannot be read" in page
+
+
+def test_images_that_nobody_says_the_place_of_have_no_slices(experiment, tmp_path):
+    assert "Figure 4" not in report(tmp_path, experiment[0])
+
+
+def test_the_same_runs_give_the_same_bytes(experiment, tmp_path):
+    evaluation, dataset_dir = experiment
+    for name in ("first", "second"):
+        report(tmp_path / name, evaluation, dataset_dir=dataset_dir)
+    for path in (tmp_path / "first").iterdir():
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
+
+
+def test_a_folder_without_results_is_refused(runs, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty holds no results \(no \*/metrics.json\)"):
+        report(tmp_path / "report", Evaluation("E", {**runs, "other": tmp_path / "empty"}))
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_run_in_which_every_pair_failed_is_refused(runs, tmp_path):
+    failed = write_method(tmp_path / "failed", LOCAL, failed=PAIRS)
+    with pytest.raises(ValueError, match=r"failed holds no results, every pair failed \(cannot be read\)"):
+        report(tmp_path / "report", Evaluation("E", {**runs, "other": failed}))
+
+
+def test_runs_over_different_pairs_are_refused(runs, tmp_path):
+    fewer = write_method(tmp_path / "fewer", LOCAL, PAIRS[:7])
+    message = r"E: the run 'fewer' does not hold the same pairs as 'Meta <5 & steps>' \(P07 is in one of them only\)"
+    with pytest.raises(ValueError, match=message):
+        report(tmp_path / "report", Evaluation("E", {**runs, "fewer": fewer}))
+    with pytest.raises(ValueError, match="the run 'random, 5 steps' does not hold the same pairs"):
+        report(tmp_path / "report", Evaluation("E", runs, {"random": {5: fewer}}))
+
+
+def test_the_reference_has_to_be_a_method(runs, tmp_path):
+    with pytest.raises(ValueError, match="E: the methods are LocalNet; expected 'Meta <5 & steps>'"):
+        report(tmp_path / "report", Evaluation("E", {LOCAL: runs[LOCAL]}))
+
+
+def test_titles_that_write_the_same_files_are_refused(runs, tmp_path):
+    with pytest.raises(ValueError, match="titles of evaluations name files, here .*'e_1', 'e_1'"):
+        report(tmp_path / "report", Evaluation("E 1", runs), Evaluation("e-1!", runs))
