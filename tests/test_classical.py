@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from monai.losses import BendingEnergyLoss
+from monai.losses import BendingEnergyLoss, LocalNormalizedCrossCorrelationLoss
 from torch import nn
 from workflow_fixtures import INFERENCE, ROOT
 
-from bundle.registration import ClassicalInferer, DisplacementField, RegistrationLoss, adapt
+from bundle.registration import ClassicalInferer, DisplacementField, RegistrationLoss, RegistrationNetwork, adapt
 from bundle.registration.classical import per_sum
 
 
@@ -69,13 +69,71 @@ def test_a_shifted_blob_is_found_and_pairs_do_not_depend_on_each_other():
     torch.testing.assert_close(register(pairs[1:], nn.Identity())["ddf"], result["ddf"][1:])
 
 
-def test_overlay_is_the_papers_comparison():
+def test_the_network_plays_no_part_and_stays_as_it_was(local_net):
+    network = RegistrationNetwork(local_net)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    pair = torch.rand(1, 2, 16, 8, 8)
+    register = classical(3, 0.5, RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 0.01))
+    assert torch.equal(register(pair, network)["ddf"], register(pair, nn.Identity())["ddf"])
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_works_inside_evaluators_and_servers(context, steps):
+    pair = torch.rand(1, 2, 4, 5, 6)
+    with context():
+        result = classical(steps)(pair, nn.Identity())
+    assert not result["ddf"].requires_grad
+    assert torch.equal(result["ddf"], classical(steps)(pair, nn.Identity())["ddf"])
+
+
+def overlay(**values):
     parser = ConfigParser()
     parser.read_config([str(INFERENCE), str(ROOT / "configs/classical.yaml")])
+    parser.update(values)
+    return parser
+
+
+@pytest.mark.parametrize(("weight", "lr"), [(0, 0.01), (2.0, 0.01), (10.0, 0.003), (18.0, 0.03 / 18)])
+def test_overlay_is_the_papers_comparison(weight, lr):
+    parser = overlay(regularisation_weight=weight)
     inferer = parser.get_parsed_content("inferer")
     assert isinstance(inferer, ClassicalInferer)
     assert inferer.steps == 3000
     stepper = inferer.optimizer(nn.Linear(1, 1).named_parameters())
-    assert isinstance(stepper, torch.optim.SGD)
-    assert stepper.param_groups[0]["lr"] == 0.01
-    assert not parser.get_parsed_content("weights")
+    assert type(stepper) is torch.optim.SGD
+    assert stepper.param_groups[0]["lr"] == pytest.approx(lr)
+    assert stepper.param_groups[0]["momentum"] == 0
+    assert parser.get_parsed_content("weights") is None
+
+
+@pytest.mark.parametrize(("size", "dims"), [(24, 3), (32, 2)])
+def test_curvature_of_the_bending_energy_is_what_the_learning_rate_allows_for(size, dims):
+    # The gradient of a quadratic is its matrix times the field: its repeated application finds the largest curvature.
+    field = torch.randn(1, dims, *[size] * dims, generator=torch.Generator().manual_seed(0))
+    for _ in range(60):
+        field = (field / field.norm()).requires_grad_()
+        (field,) = torch.autograd.grad(size**dims * BendingEnergyLoss()(field), field)
+    inside = ((size - 2) / size) ** dims
+    assert 0.93 * 32 / inside < field.norm() <= 32 / inside
+    lr = [overlay(regularisation_weight=weight).get_parsed_content("inner_lr") for weight in (2.0, 10.0, 18.0)]
+    assert all(lr * weight * 32 / inside < 1.5 for lr, weight in zip(lr, (2.0, 10.0, 18.0), strict=True))
+
+
+@pytest.mark.parametrize("similarity", [nn.MSELoss(), LocalNormalizedCrossCorrelationLoss(kernel_size=9)])
+@pytest.mark.parametrize("weight", [2.0, 18.0])
+def test_the_loss_falls_at_the_learning_rate_of_the_overlay(similarity, weight):
+    # Noise has the steepest edges that an image in [0, 1] can have.
+    pair = torch.rand(1, 2, 24, 24, 24, generator=torch.Generator().manual_seed(0))
+    loss = RegistrationLoss(similarity, BendingEnergyLoss(), weight)
+    lr = overlay(regularisation_weight=weight).get_parsed_content("inner_lr")
+    losses = classical(40, lr, loss)(pair, nn.Identity())["losses"][0]
+    assert (losses.diff() < 0).all()
+
+
+def test_the_papers_learning_rate_diverges_at_its_weight():
+    pair = torch.rand(1, 2, 24, 24, 24, generator=torch.Generator().manual_seed(0))
+    losses = classical(30, 0.01, RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 10.0))(pair, nn.Identity())
+    assert losses["losses"][0, -1] > 1000 * losses["losses"][0, 0]
