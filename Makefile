@@ -1,8 +1,12 @@
 # make run:   simulate patients, meta-train on some, register the others, compare.
+# make experiment DATASET=folder:   every method of the paper compared on a folder of images with labels.
 # make test:  the whole test suite.   make lint: style and types.   make install: the environment alone.
 PYTHON ?= python3
 BIN ?= .venv/bin
 RUNS ?= runs/demo
+# Data and results of make experiment; without DATASET patients are simulated.
+DATASET ?= $(EXPERIMENT)/data
+EXPERIMENT ?= runs/experiment
 # Further options of every run, such as OPTIONS="--iterations 50".
 OPTIONS ?=
 DATA := --dataset_dir $(RUNS)/data --datalist $(RUNS)/data/datalist.json
@@ -10,7 +14,7 @@ BUNDLE := $(BIN)/python -m monai.bundle run
 REGISTER := $(BUNDLE) --config_file "['configs/inference.yaml','configs/quick.yaml']" $(DATA) --section test \
 	--weights $(RUNS)/training/model.pt
 
-.PHONY: install run test lint
+.PHONY: install run experiment test lint
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
@@ -31,6 +35,13 @@ run: .venv/ready
 	@echo "weights:       $(RUNS)/training/model.pt"
 	@echo "registrations: $(RUNS)/adapted/<pair>/ (warped_image, warped_label, displacement, metrics, overview.png)"
 	@echo "all pairs:     $(RUNS)/adapted/metrics.csv"
+
+$(EXPERIMENT)/data: | .venv/ready
+	$(BIN)/python -m bundle simulate --patients 20 --output_dir $@
+	rm $@/datalist.json
+
+experiment: .venv/ready $(DATASET)
+	$(BIN)/python -m bundle experiment --dataset_dir $(DATASET) --output_dir $(EXPERIMENT) $(OPTIONS)
 
 test: .venv/ready
 	$(BIN)/python -m pytest --cov=bundle --cov-report=term

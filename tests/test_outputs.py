@@ -11,6 +11,7 @@ from torch import nn
 from toys import affine_ddf, apply, ball, rigid, texture
 
 from bundle.data import PreparePair
+from bundle.data.preprocessing import SIDES
 from bundle.geometry import RAS_TO_LPS, centroids, fixed_to_moving, initial_alignment
 from bundle.registration import NativeOutputsd, SavePaird, displacement_image
 
@@ -155,6 +156,28 @@ def test_label_is_warped_by_the_nearest_voxel_of_the_file(files, tmp_path, conte
     assert saved.get_data_dtype() == np.uint8
     assert saved.shape == fixed_grid.shape
     np.testing.assert_array_equal(saved.get_fdata(), result["warped_label"][0])
+
+
+def test_weights_of_a_small_landmark_move_by_less_than_a_voxel(fixed_grid):
+    """A shift of a third of a voxel, which the nearest voxel does not see, moves the centroid by a third."""
+    shape = fixed_grid.shape
+    label = torch.zeros(2, *shape)
+    label[1, 8:10, 7:9, 6:8] = 1
+    images = {f"native_{side}_image": MetaTensor(torch.zeros(1, *shape), affine=fixed_grid.affine) for side in SIDES}
+    ddf = affine_ddf(np.zeros((3, 3)), [1 / 3, 0, 0], shape)
+    data = {
+        **images,
+        "fixed_image": images["native_fixed_image"],
+        "native_moving_label": MetaTensor(label, affine=fixed_grid.affine),
+        "initial_alignment": np.eye(4),
+        "pred": {"ddf": ddf},
+    }
+    result = NativeOutputsd()(data)
+    aligned, warped = (
+        centroids(result[f"{name}_label_weights"].as_tensor()[1:], np.eye(4))[0] for name in ("aligned", "warped")
+    )
+    np.testing.assert_allclose(warped - aligned, [-1 / 3, 0, 0], atol=1e-4)
+    assert torch.equal(result["warped_label"], result["aligned_label"])
 
 
 def saveable(grid, **changes):

@@ -19,7 +19,7 @@ from bundle.data import simulate_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN, INFERENCE = ROOT / "configs/train.yaml", ROOT / "configs/inference.yaml"
-SMALL = {"pixdim": 5, "channels": 2, "steps": 2}
+SMALL = {"pixdim": 5, "channels": 2, "downsampling": 1, "steps": 2}
 SMALL_TRAINING = {
     **SMALL,
     "iterations": 4,

@@ -90,7 +90,7 @@ class Experiment:
             self.evaluate(title, lists[title], evaluation) for title, evaluation in self.plan["evaluations"].items()
         ]
         return write_report(
-            self.output_dir,
+            Path(self.plan["report_dir"] or self.output_dir).absolute(),
             evaluations,
             reference=self.plan["reference"],
             title=self.plan["title"],

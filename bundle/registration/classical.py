@@ -23,8 +23,9 @@ class DisplacementField(nn.Module):
         self.ddf = nn.Parameter(torch.zeros(1, len(shape), *shape))
 
     def forward(self, pair: torch.Tensor) -> torch.Tensor:
-        """The field, ``(batch, dims, *shape)`` in voxels, whatever the pairs ``(batch, 2, *shape)``."""
-        return self.ddf.expand(len(pair), -1, *pair.shape[2:])
+        """The field, ``(batch, dims, *shape)`` in voxels, whatever the pairs ``(batch, 2, *shape)`` show."""
+        # A copy: a view of a weight would ask for gradients wherever it is made.
+        return torch.cat([self.ddf] * len(pair))
 
 
 def per_sum(optimizer: OptimizerFactory, voxels: int) -> OptimizerFactory:
