@@ -12,7 +12,15 @@ from bundle.data import simulate_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TINY = {"pixdim": 6.0, "downsampling": 1, "channels": 2, "versions": 1, "inner_steps": 1, "iterations": 2, "iterations_per_epoch": 2}
+TINY = {
+    "pixdim": 6.0,
+    "downsampling": 1,
+    "channels": 2,
+    "versions": 1,
+    "inner_steps": 1,
+    "iterations": 2,
+    "iterations_per_epoch": 2,
+}
 TINY_TRAINING = shlex.join(f"--{key}={value}" for key, value in TINY.items())
 TINY_INFERENCE = "--pixdim=6.0 --downsampling=1 --channels=2 --weights=runs/tiny/model.pt"
 
@@ -58,7 +66,11 @@ def tiny(command):
         return f"{command} {TINY_TRAINING}"
     if "monai.bundle run" in command:
         weights = re.search(r"--weights (\S+)", command)
-        return f"{command} {TINY_INFERENCE}" if weights is None else f"{command} --pixdim=6.0 --downsampling=1 --channels=2"
+        return (
+            f"{command} {TINY_INFERENCE}"
+            if weights is None
+            else f"{command} --pixdim=6.0 --downsampling=1 --channels=2"
+        )
     return command
 
 
@@ -72,7 +84,9 @@ def test_documented_commands_run(text, user):
 def test_documented_python_runs(text, user):
     small = text
     if "run(" in text:
-        small = text.replace("steps=5,", "steps=1, pixdim=6.0, downsampling=1, channels=2, weights='runs/tiny/model.pt',")
+        small = text.replace(
+            "steps=5,", "steps=1, pixdim=6.0, downsampling=1, channels=2, weights='runs/tiny/model.pt',"
+        )
         assert small != text
     script = user / "snippet.py"
     script.write_text(small)

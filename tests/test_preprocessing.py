@@ -71,7 +71,7 @@ def test_small_image_is_padded_to_what_the_deepest_level_needs(files, content):
 def test_intensities_are_between_the_percentiles(files, content):
     result = content("inference.yaml", "preprocessing", pixdim=1.2)(files)
     for side in ("fixed", "moving"):
-        assert result[f"{side}_image"].min() == 0
+        assert 0 <= result[f"{side}_image"].min() < 0.1
         assert 0.9 < result[f"{side}_image"].max() <= 1
 
 
@@ -98,8 +98,9 @@ def test_moving_image_is_interpolated_once(files, content, fixed_grid, moving_gr
     start = initial_alignment(mode, fixed_grid.affine, fixed_grid.shape, moving_grid.affine, moving_grid.shape)
     network = result["fixed_image"]
     to_moving = np.linalg.inv(moving_grid.affine) @ start @ network.affine.numpy()
-    direct = sample(normalised, apply_affine(to_moving, voxel_grid(network.shape[1:])))
-    assert (direct > 0).float().mean() > 0.1
+    # Beyond the volume its border is repeated.
+    direct = sample(normalised, apply_affine(to_moving, voxel_grid(network.shape[1:])), padding_mode="border")
+    assert direct.std() > 0.1
     # float32 coordinates of some 100 mm put a sample 1e-5 mm aside.
     torch.testing.assert_close(result["moving_image"].as_tensor(), direct, atol=1e-3, rtol=0)
     np.testing.assert_allclose(result["initial_alignment"], start, atol=1e-6)

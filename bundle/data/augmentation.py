@@ -16,7 +16,8 @@ class RandomPairAffine:
     """A mini-batch of versions of one pair (Baum et al. 2022, section 3.1).
 
     The moving and the fixed image are transformed independently, image and label together, about the centre of the
-    volume, without flips. All versions are interpolated at once on the pair's device.
+    volume, without flips; beyond the volume its border is repeated, since a black rim would be an edge to match. All
+    versions are interpolated at once on the pair's device.
 
     Args:
         versions: mini-batch size; 4 in the paper.
@@ -43,7 +44,7 @@ class RandomPairAffine:
             "scale_range": scale_range,
             "shear_range": shear_range,
         }
-        self.warp = AffineTransform(normalized=False, padding_mode="zeros", align_corners=True)
+        self.warp = AffineTransform(normalized=False, padding_mode="border", align_corners=True)
 
     def matrices(self, shape: Sequence[int], random: np.random.RandomState) -> torch.Tensor:
         """Draw one affine per version, ``(versions, dims + 1, dims + 1)``: output voxel to input voxel of a grid.
