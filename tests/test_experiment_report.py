@@ -89,11 +89,11 @@ def read(path):
 
 def report(folder, *evaluations, **changes):
     """The page."""
-    return write_report(folder, evaluations, META, "Title", **changes).read_text(encoding="utf-8")
+    return write_report(folder, evaluations, "Title", **changes).read_text(encoding="utf-8")
 
 
 def test_table_has_not_registered_first_and_the_numbers_of_every_method(runs, tmp_path):
-    report(tmp_path / "report", Evaluation("Between patients", runs))
+    report(tmp_path / "report", Evaluation("Between patients", runs, META))
     rows = read(tmp_path / "report/table_between_patients.csv")
     assert [(row["method"], row["n"]) for row in rows] == [(START, "8"), (LOCAL, "8"), (META, "8")]
     for row, values in zip(rows, (BEFORE, BEFORE + GAIN[LOCAL], BEFORE + GAIN[META]), strict=True):
@@ -112,7 +112,7 @@ def test_table_has_not_registered_first_and_the_numbers_of_every_method(runs, tm
 
 
 def test_tests_agree_with_scipy(runs, tmp_path):
-    page = report(tmp_path / "report", Evaluation("Repeat scans", runs))
+    page = report(tmp_path / "report", Evaluation("Repeat scans", runs, META))
     rows = read(tmp_path / "report/tests_repeat_scans.csv")
     assert [(row["measure"], row["compared_with"]) for row in rows] == [
         (measure, other) for measure in ("dsc", "tre_mm", "hd95_mm") for other in (START, LOCAL)
@@ -134,14 +134,14 @@ def test_tests_agree_with_scipy(runs, tmp_path):
 
 
 def test_a_worse_reference_is_called_worse(runs, tmp_path):
-    path = write_report(tmp_path / "report", [Evaluation("E", runs)], LOCAL, "Title")
+    path = write_report(tmp_path / "report", [Evaluation("E", runs, LOCAL)], "Title")
     page = path.read_text(encoding="utf-8")
     assert "DSC better than Meta &lt;5 &amp; steps&gt; on 2 of 8 pairs" in page
     assert "significantly worse" in page
 
 
 def test_pairs_are_listed_with_every_column(runs, tmp_path):
-    report(tmp_path / "report", Evaluation("E", runs))
+    report(tmp_path / "report", Evaluation("E", runs, META))
     rows = read(tmp_path / "report/pairs_e.csv")
     assert [(row["pair_id"], row["method"]) for row in rows] == [(pair, name) for pair in PAIRS for name in GAIN]
     assert list(rows[0])[:2] == ["pair_id", "method"]
@@ -152,7 +152,7 @@ def test_pairs_are_listed_with_every_column(runs, tmp_path):
 def test_a_failed_pair_is_reported_and_left_out_of_its_method_only(runs, tmp_path):
     # The failed pair has results of an older run, which count no more.
     runs[LOCAL] = write_method(tmp_path / "failing", LOCAL, failed=["P01"])
-    page = report(tmp_path / "report", Evaluation("E", runs, {"random": {5: runs[LOCAL]}}))
+    page = report(tmp_path / "report", Evaluation("E", runs, META, {"random": {5: runs[LOCAL]}}))
     table, tests = read(tmp_path / "report/table_e.csv"), read(tmp_path / "report/tests_e.csv")
     assert [row["n"] for row in table] == ["8", "7", "8"]
     kept = [k for k in range(8) if k != 1]
@@ -167,7 +167,7 @@ def test_a_failed_pair_is_reported_and_left_out_of_its_method_only(runs, tmp_pat
 
 def test_a_pair_without_a_measure_has_an_empty_cell(tmp_path):
     found = [metrics("P00", (0.4, 0.5)), metrics("P01", (0.4, 0.7), dsc=None), metrics("P02", (0.4, 0.6))]
-    page = report(tmp_path / "report", Evaluation("E", {META: write_run(tmp_path / "run", found)}))
+    page = report(tmp_path / "report", Evaluation("E", {META: write_run(tmp_path / "run", found)}, META))
     row = read(tmp_path / "report/table_e.csv")[1]
     assert (row["n"], row["dsc_n"], row["tre_mm_n"]) == ("3", "2", "3")
     assert float(row["dsc_mean"]) == pytest.approx(0.55)
@@ -178,7 +178,7 @@ def test_a_pair_without_a_measure_has_an_empty_cell(tmp_path):
 def test_runs_without_labels_have_no_accuracy(tmp_path):
     bare = [metrics(pair, (0.4, 0.5), dsc=None, tre_rms_mm=None, hd95_mm=None) for pair in PAIRS]
     run = write_run(tmp_path / "run", bare)
-    page = report(tmp_path / "report", Evaluation("E", {META: run}, {"meta": {0: run, 5: run}}))
+    page = report(tmp_path / "report", Evaluation("E", {META: run}, META, {"meta": {0: run, 5: run}}))
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
         "pairs_e.csv",
         "report.html",
@@ -193,7 +193,7 @@ def test_runs_without_labels_have_no_accuracy(tmp_path):
 
 def test_one_pair_is_enough(tmp_path):
     run = write_run(tmp_path / "run", [metrics("P00", (0.4, 0.5), seconds_per_step=None, log_jacobian_sd=None)])
-    page = report(tmp_path / "report", Evaluation("E", {META: run}))
+    page = report(tmp_path / "report", Evaluation("E", {META: run}, META))
     row = read(tmp_path / "report/table_e.csv")[1]
     assert (row["dsc_sd"], row["seconds_per_step_median"]) == ("", "")
     assert read(tmp_path / "report/tests_e.csv")[0]["t_p"] == ""
@@ -203,14 +203,14 @@ def test_one_pair_is_enough(tmp_path):
 
 def test_the_example_is_the_pair_of_the_median_improvement(runs, tmp_path):
     # Sorted gains are .02 .04 .06 .08 | .10 ...: of the two in the middle the lower one, P04.
-    assert median_pair(read_evaluation(Evaluation("E", runs), META))[0] == "P04"
+    assert median_pair(read_evaluation(Evaluation("E", runs, META)))[0] == "P04"
     odd = {name: write_method(tmp_path / f"odd/{name[0]}", name, PAIRS[:7]) for name in GAIN}
     # .02 .04 .08 [.10] .12 .14 .20
-    pair, measure = median_pair(read_evaluation(Evaluation("E", odd), META))
+    pair, measure = median_pair(read_evaluation(Evaluation("E", odd, META)))
     assert (pair, measure.key) == ("P00", "dsc")
     # TRE falls as DSC rises, so the order is the same.
     bare = {META: write_method(tmp_path / "bare", META, PAIRS[:7], dsc=None)}
-    pair, measure = median_pair(read_evaluation(Evaluation("E", bare), META))
+    pair, measure = median_pair(read_evaluation(Evaluation("E", bare, META)))
     assert (pair, measure.key) == ("P00", "tre_mm")
 
 
@@ -259,7 +259,7 @@ def experiment(tmp_path_factory):
         for start, slope in (("meta-learned", 0.1), ("random", 0.03))
     }
     runs = {name: root / f"runs/{number}" for number, name in enumerate(GAIN)}
-    return Evaluation("Between <patients>", runs, curves), root / "data"
+    return Evaluation("Between <patients>", runs, "Meta <5 & steps>", curves), root / "data"
 
 
 STEMS = [f"{name}_between_patients" for name in ("figure_2_dsc", "figure_3_tre", "figure_4_slices", "steps")]
@@ -301,7 +301,7 @@ def test_a_method_that_failed_on_the_example_is_not_shown_with_it(experiment, tm
     evaluation, dataset_dir = experiment
     failing = write_method(tmp_path / "failing", LOCAL, [pair for pair in PAIRS if pair != "P04"], ["P04"])
     runs = {"failing": failing, META: evaluation.runs[META]}
-    page = report(tmp_path / "report", Evaluation("E", runs), dataset_dir=dataset_dir)
+    page = report(tmp_path / "report", Evaluation("E", runs, META), dataset_dir=dataset_dir)
     assert "Figure 4" in page
     assert "failing failed on P04: cannot be read" in page
 
@@ -321,30 +321,30 @@ def test_the_same_runs_give_the_same_bytes(experiment, tmp_path):
 def test_a_folder_without_results_is_refused(runs, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty holds no results \(no \*/metrics.json\)"):
-        report(tmp_path / "report", Evaluation("E", {**runs, "other": tmp_path / "empty"}))
+        report(tmp_path / "report", Evaluation("E", {**runs, "other": tmp_path / "empty"}, META))
     assert not (tmp_path / "report").exists()
 
 
 def test_a_run_in_which_every_pair_failed_is_refused(runs, tmp_path):
     failed = write_method(tmp_path / "failed", LOCAL, failed=PAIRS)
     with pytest.raises(ValueError, match=r"failed holds no results, every pair failed \(cannot be read\)"):
-        report(tmp_path / "report", Evaluation("E", {**runs, "other": failed}))
+        report(tmp_path / "report", Evaluation("E", {**runs, "other": failed}, META))
 
 
 def test_runs_over_different_pairs_are_refused(runs, tmp_path):
     fewer = write_method(tmp_path / "fewer", LOCAL, PAIRS[:7])
     message = r"E: the run 'fewer' does not hold the same pairs as 'Meta <5 & steps>' \(P07 is in one of them only\)"
     with pytest.raises(ValueError, match=message):
-        report(tmp_path / "report", Evaluation("E", {**runs, "fewer": fewer}))
+        report(tmp_path / "report", Evaluation("E", {**runs, "fewer": fewer}, META))
     with pytest.raises(ValueError, match="the run 'random, 5 steps' does not hold the same pairs"):
-        report(tmp_path / "report", Evaluation("E", runs, {"random": {5: fewer}}))
+        report(tmp_path / "report", Evaluation("E", runs, META, {"random": {5: fewer}}))
 
 
 def test_the_reference_has_to_be_a_method(runs, tmp_path):
     with pytest.raises(ValueError, match="E: the methods are LocalNet; expected 'Meta <5 & steps>'"):
-        report(tmp_path / "report", Evaluation("E", {LOCAL: runs[LOCAL]}))
+        report(tmp_path / "report", Evaluation("E", {LOCAL: runs[LOCAL]}, META))
 
 
 def test_titles_that_write_the_same_files_are_refused(runs, tmp_path):
     with pytest.raises(ValueError, match="titles of evaluations name files, here .*'e_1', 'e_1'"):
-        report(tmp_path / "report", Evaluation("E 1", runs), Evaluation("e-1!", runs))
+        report(tmp_path / "report", Evaluation("E 1", runs, META), Evaluation("e-1!", runs, META))

@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 KEYS = {
     "trainings": {"network", "configs", "options", "start"},
     "methods": {"training", "network", "configs", "steps", "options"},
-    "evaluations": {"pairing", "limit", "methods", "curves", "options"},
+    "evaluations": {"pairing", "limit", "methods", "reference", "curves", "options"},
 }
 
 
@@ -67,8 +67,9 @@ class Experiment:
             if method.get("training") not in (None, *self.plan["trainings"]):
                 raise ValueError(f"method {name!r} names the training {method['training']!r}, which is not there")
         evaluations = self.plan["evaluations"].values()
-        named = [name for entry in evaluations for key in ("methods", "curves") for name in self._names(entry.get(key))]
-        missing = [name for name in [self.plan["reference"], *named] if name not in self.plan["methods"]]
+        named = {name for entry in evaluations for key in ("methods", "curves") for name in self._names(entry.get(key))}
+        named |= {entry.get("reference", self.plan["reference"]) for entry in evaluations}
+        missing = sorted(named - set(self.plan["methods"]))
         if missing:
             raise ValueError(f"no method {', '.join(map(repr, missing))}; expected {', '.join(self.plan['methods'])}")
 
@@ -92,7 +93,6 @@ class Experiment:
         return write_report(
             Path(self.plan["report_dir"] or self.output_dir).absolute(),
             evaluations,
-            reference=self.plan["reference"],
             title=self.plan["title"],
             notes=self.plan["notes"],
             dataset_dir=self.dataset_dir,
@@ -142,7 +142,7 @@ class Experiment:
             name: {steps: self.register(method, title, pairs, steps) for steps in self.plan["curve_steps"]}
             for name, method in (evaluation.get("curves") or {}).items()
         }
-        return Evaluation(title, runs, curves)
+        return Evaluation(title, runs, evaluation.get("reference", self.plan["reference"]), curves)
 
     def register(self, method_name: str, title: str, pairs: Path, steps: int | None = None) -> Path:
         """Register pairs by one method; ``steps`` other than the method's own belong to a curve.

@@ -80,7 +80,6 @@ $body
 def write_report(
     output_dir: str | Path,
     evaluations: Sequence[Evaluation],
-    reference: str,
     title: str,
     notes: Sequence[str] = (),
     dataset_dir: str | Path | None = None,
@@ -94,7 +93,6 @@ def write_report(
     Args:
         output_dir: folder of the report; created when missing.
         evaluations: what was run.
-        reference: method that the others are tested against; one of every evaluation.
         title: of the page.
         notes: paragraphs for the reader.
         dataset_dir: folder that relative paths of the runs' datalists start at; without it such pairs have no slices.
@@ -107,7 +105,7 @@ def write_report(
             evaluations would write the same files, or an image of the example cannot be read.
     """
     output = Path(output_dir)
-    found = [read_evaluation(evaluation, reference) for evaluation in evaluations]
+    found = [read_evaluation(evaluation) for evaluation in evaluations]
     slugs = [results.slug for results in found]
     if "" in slugs or len(set(slugs)) < len(slugs):
         raise ValueError(f"titles of evaluations name files, here {slugs}; give each letters or digits of its own")

@@ -32,11 +32,13 @@ class Evaluation:
     Attributes:
         title: what the pairs are, such as ``Between patients``.
         runs: name of the method -> folder of its run, in the order of the table.
+        reference: method that the others are tested against.
         curves: name of the start -> number of test-time steps -> folder of the run.
     """
 
     title: str
     runs: Mapping[str, Path]
+    reference: str
     curves: Mapping[str, Mapping[int, Path]] = field(default_factory=dict)
 
 
@@ -99,18 +101,14 @@ class Results:
         return re.sub(r"[^a-z0-9]+", "_", self.evaluation.title.lower()).strip("_")
 
 
-def read_evaluation(evaluation: Evaluation, reference: str) -> Results:
+def read_evaluation(evaluation: Evaluation) -> Results:
     """Read all runs of an evaluation.
-
-    Args:
-        evaluation: the runs.
-        reference: method that the others are tested against.
 
     Raises:
         ValueError: when the reference is not among the methods, a folder holds no results or not the pairs of the
             reference's.
     """
-    title = evaluation.title
+    title, reference = evaluation.title, evaluation.reference
     if reference not in evaluation.runs or NOT_REGISTERED in evaluation.runs:
         names = ", ".join(evaluation.runs)
         raise ValueError(f"{title}: the methods are {names}; expected {reference!r} and no {NOT_REGISTERED!r} in them")
