@@ -118,7 +118,7 @@ def test_curvature_of_the_bending_energy_is_what_the_learning_rate_allows_for(si
         (field,) = torch.autograd.grad(size**dims * BendingEnergyLoss()(field), field)
     inside = ((size - 2) / size) ** dims
     assert 0.93 * 32 / inside < field.norm() <= 32 / inside
-    lr = [overlay(regularisation_weight=weight).get_parsed_content("inner_lr") for weight in (2.0, 10.0, 18.0)]
+    lr = [overlay(regularisation_weight=weight).get_parsed_content("inner_optimizer").keywords["lr"] for weight in (2.0, 10.0, 18.0)]
     assert all(lr * weight * 32 / inside < 1.5 for lr, weight in zip(lr, (2.0, 10.0, 18.0), strict=True))
 
 
@@ -128,7 +128,7 @@ def test_the_loss_falls_at_the_learning_rate_of_the_overlay(similarity, weight):
     # Noise has the steepest edges that an image in [0, 1] can have.
     pair = torch.rand(1, 2, 24, 24, 24, generator=torch.Generator().manual_seed(0))
     loss = RegistrationLoss(similarity, BendingEnergyLoss(), weight)
-    lr = overlay(regularisation_weight=weight).get_parsed_content("inner_lr")
+    lr = overlay(regularisation_weight=weight).get_parsed_content("inner_optimizer").keywords["lr"]
     losses = classical(40, lr, loss)(pair, nn.Identity())["losses"][0]
     assert (losses.diff() < 0).all()
 
