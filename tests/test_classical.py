@@ -118,7 +118,10 @@ def test_curvature_of_the_bending_energy_is_what_the_learning_rate_allows_for(si
         (field,) = torch.autograd.grad(size**dims * BendingEnergyLoss()(field), field)
     inside = ((size - 2) / size) ** dims
     assert 0.93 * 32 / inside < field.norm() <= 32 / inside
-    lr = [overlay(regularisation_weight=weight).get_parsed_content("inner_optimizer").keywords["lr"] for weight in (2.0, 10.0, 18.0)]
+    lr = [
+        overlay(regularisation_weight=weight).get_parsed_content("inner_optimizer").keywords["lr"]
+        for weight in (2.0, 10.0, 18.0)
+    ]
     assert all(lr * weight * 32 / inside < 1.5 for lr, weight in zip(lr, (2.0, 10.0, 18.0), strict=True))
 
 

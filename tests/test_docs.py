@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bundle.data import simulate_dataset
+from bundle.evaluation.experiment import slug
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -105,3 +107,31 @@ def test_links_of_the_pages_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def table_rows(text):
+    """Rows of the tables of a page by the heading above: {heading: {first cell: [cells]}}."""
+    tables = {}
+    for heading, body in re.findall(r"^## (.+)\n((?:(?!^## ).*\n?)*)", text, re.MULTILINE):
+        rows = [
+            [cell.strip(" *") for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*\|$", body, re.M)
+        ]
+        tables[heading] = {cells[0]: cells[1:] for cells in rows[2:]}
+    return tables
+
+
+def test_tables_of_the_experiment_are_those_of_its_report():
+    tables = table_rows((ROOT / "docs/experiment.md").read_text())
+    compared = 0
+    for path in sorted((ROOT / "docs/experiment").glob("table_*.csv")):
+        with path.open() as file:
+            found = {row["method"]: row for row in csv.DictReader(file)}
+        stated = {name: rows for name, rows in tables.items() if f"table_{slug(name)}.csv" == path.name}
+        for rows in stated.values():
+            assert rows.keys() == found.keys()
+            for method, cells in rows.items():
+                for cell, key, digits in ((cells[0], "dsc", 3), (cells[1], "tre_mm", 2)):
+                    mean, sd = (float(found[method][f"{key}_{part}"]) for part in ("mean", "sd"))
+                    assert cell == f"{mean:.{digits}f} ± {sd:.{digits}f}", (method, key)
+                    compared += 1
+    assert compared > 20
