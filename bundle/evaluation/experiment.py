@@ -161,7 +161,8 @@ class Experiment:
             options["steps"] = steps
         overlays = [Path(file).stem for file in method.get("configs", [])]
         own = [f"{key}_{value}" for key, value in method.get("options", {}).items()]
-        name = slug(" ".join([method.get("training") or "random start", *overlays, *own, f"{steps} steps"]))
+        number = [] if steps is None else [f"{steps} steps"]
+        name = slug(" ".join([method.get("training") or "random start", *overlays, *own, *number]))
         folder = self.output_dir / "results" / slug(title) / name
         options |= {"dataset_dir": str(self.dataset_dir), "datalist": str(pairs), "output_dir": str(folder)}
         self.once(folder / "finished.json", "run", self.files("inference.yaml", training, method), options)
