@@ -249,7 +249,7 @@ def test_bad_option_ends_inference_with_one_line(tiny_dataset, trained, command,
 @pytest.mark.parametrize(
     ("changes", "cause"),
     [
-        ({"inner_steps": 0}, "inner_steps is 0; expected 1 or more"),
+        ({"inner_steps": 0}, "inner_steps is 0, from which Reptile learns nothing; expected 1 or more"),
         ({"versions": 0}, "versions is 0; expected 1 or more"),
         ({"iterations_per_epoch": 0}, "iterations_per_epoch"),
         ({"meta_rule": "reptile"}, "meta_rule"),

@@ -111,13 +111,14 @@ def test_methods_of_one_training_share_its_weights_and_differ(finished):
 
 def test_a_second_call_only_writes_the_report(finished):
     out, first, again = finished
-    runs = first.out.count("--- ")
-    assert runs > 20
+    assert first.out.count("--- results/") > 20
+    assert first.out.count("--- trainings/") == 7
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")}
     page = (out / "report.html").read_bytes()
     second = again()
     assert second.code == 0, second.err[-3000:]
-    assert "--- " not in second.out
+    assert "--- results/" not in second.out
+    assert "--- trainings/" not in second.out
     assert {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")} == stamps
     assert (out / "report.html").read_bytes() == page
 
@@ -128,7 +129,7 @@ def test_an_interrupted_run_is_taken_up_where_it_was(finished):
     marker.unlink()
     third = again()
     assert third.code == 0, third.err[-3000:]
-    assert third.out.count("--- ") == 1
+    assert third.out.count("--- results/") == 1
     assert marker.exists()
 
 

@@ -11,7 +11,7 @@ from monai.utils import CommonKeys
 from torch import nn
 
 from bundle.data import RandomPairAffine
-from bundle.meta.rules import MetaGradient, OuterLoss
+from bundle.meta.rules import MetaGradient, OuterLoss, reptile
 from bundle.registration import OptimizerFactory, Version, adapt
 
 UNSUPPORTED = ("amp", "compile", "inferer", "accumulation_steps", "iteration_update", "postprocessing", "to_kwargs")
@@ -60,6 +60,10 @@ class ReptileTrainer(SupervisedTrainer):
             raise ValueError(f"ReptileTrainer does not support {', '.join(unsupported)}; remove it from the trainer")
         if inner_steps < 0:
             raise ValueError(f"inner_steps is {inner_steps}; expected 0 (conventional training) or more")
+        if inner_steps == 0 and rule is reptile:
+            raise ValueError(
+                "inner_steps is 0, from which Reptile learns nothing; expected 1 or more, or conventional.yaml"
+            )
         super().__init__(decollate=False, **kwargs)
         self.inner_optimizer = inner_optimizer
         self.inner_steps = inner_steps
