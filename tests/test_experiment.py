@@ -133,11 +133,21 @@ def test_an_interrupted_run_is_taken_up_where_it_was(finished):
     assert marker.exists()
 
 
+def test_a_folder_without_repeat_scans_is_compared_between_patients_alone(tmp_path, capsys):
+    data = simulate_dataset(tmp_path / "data", patients=8, scans=2)
+    (data / "datalist.json").unlink()
+    for path in [*data.glob("images/*_1.nii.gz"), *data.glob("labels/*_1.nii.gz")]:
+        path.unlink()
+    lists = Experiment([str(CONFIG)], data, tmp_path / "out", {"split": SMALL["split"]}).write_lists()
+    assert set(lists) == {"training", "Between patients", "Between patients, labels in training", "Steps"}
+    assert "Repeat scans: left out (no patient has two images" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"reference": "Magic"}, "no method 'Magic'; expected Classical non-rigid, LocalNet"),
-        ({"methods": {"A": {"training": "none"}}}, "method 'A' names the training 'none', which is not there"),
+        ({"methods": {"A": {"training": "none"}}}, "methods: 'A' names the training 'none', which is not there"),
         ({"methods": {"A": {"stepz": 1}}}, "methods: 'A' has stepz; expected some of configs, network"),
         ({"iterationz": 3}, "unknown option --iterationz; known options are title"),
     ],

@@ -63,9 +63,10 @@ class Experiment:
                     raise ValueError(
                         f"{kind}: {name!r} has {', '.join(wrong)}; expected some of {', '.join(sorted(known))}"
                     )
-        for name, method in self.plan["methods"].items():
-            if method.get("training") not in (None, *self.plan["trainings"]):
-                raise ValueError(f"method {name!r} names the training {method['training']!r}, which is not there")
+        for kind, key in (("methods", "training"), ("trainings", "start")):
+            for name, entry in self.plan[kind].items():
+                if entry.get(key) not in (None, *self.plan["trainings"]):
+                    raise ValueError(f"{kind}: {name!r} names the training {entry[key]!r}, which is not there")
         evaluations = self.plan["evaluations"].values()
         named = {name for entry in evaluations for key in ("methods", "curves") for name in self._names(entry.get(key))}
         named |= {entry.get("reference", self.plan["reference"]) for entry in evaluations}
@@ -88,7 +89,9 @@ class Experiment:
         for name in self.plan["trainings"]:
             self.train(name, lists["training"])
         evaluations = [
-            self.evaluate(title, lists[title], evaluation) for title, evaluation in self.plan["evaluations"].items()
+            self.evaluate(title, lists[title], evaluation)
+            for title, evaluation in self.plan["evaluations"].items()
+            if title in lists
         ]
         return write_report(
             Path(self.plan["report_dir"] or self.output_dir).absolute(),
@@ -99,21 +102,30 @@ class Experiment:
         )
 
     def write_lists(self) -> dict[str, Path]:
-        """Write the pairs of the training and of every evaluation, split by patient alike."""
+        """Write the pairs of the training and of every evaluation, split by patient alike.
+
+        An evaluation of repeat scans is left out, and said so, where no test patient has any.
+        """
         wanted = {"training": {"pairing": self.plan["pairing"]}, **self.plan["evaluations"]}
         lists = {}
         for name, entry in wanted.items():
             limits = self.plan["pair_limits"] if name == "training" else dict.fromkeys(SECTIONS, entry.get("limit"))
-            sections = read_datalist(
-                self.dataset_dir,
-                self.plan["datalist"],
-                pairing=entry.get("pairing", self.plan["pairing"]),
-                fractions=self.plan["split"],
-                limits=limits,
-                seed=self.plan["seed"],
-            )
             kept = ("training", "validation") if name == "training" else ("test",)
-            require(sections, kept[0])
+            try:
+                sections = read_datalist(
+                    self.dataset_dir,
+                    self.plan["datalist"],
+                    pairing=entry.get("pairing", self.plan["pairing"]),
+                    fractions=self.plan["split"],
+                    limits=limits,
+                    seed=self.plan["seed"],
+                )
+                require(sections, kept[0])
+            except ValueError as error:
+                if entry.get("pairing") != "repeat":
+                    raise
+                print(f"{name}: left out ({error})")
+                continue
             lists[name] = self.output_dir / "pairs" / f"{slug(name)}.json"
             write_datalist(lists[name], {section: sections[section] for section in kept}, self.dataset_dir)
         return lists
