@@ -53,7 +53,7 @@ class LabelLoss(nn.Module):
 
     ``L = mean_s [1 - Dice(P_s warped, P_s fixed)] + b mean_k |c(warped_k) - c(fixed_k)|``, where ``P_s`` averages over
     cubes of ``s`` voxels. The overlap at coarse scales pulls on labels that hardly meet, as the Gaussians of the
-    multi-scale Dice of Hu et al. 2018 (Eq. 3) do, for a hundredth of their time (on a CPU); the distance, the TRE itself, reaches
+    multi-scale Dice of Hu et al. 2018 (Eq. 3) do, for a hundredth of their time; the distance, the TRE itself, reaches
     landmarks of a few voxels from anywhere. A structure missing in either label contributes nothing.
 
     Args:
