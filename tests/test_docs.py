@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bundle.data import simulate_dataset
-from bundle.evaluation.experiment import slug
+from bundle.evaluation.experiment_results import slug
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -9,7 +9,7 @@ from workflow_fixtures import ROOT, Command, write_json
 
 from bundle.data import simulate_dataset
 from bundle.evaluation import Experiment
-from bundle.evaluation.experiment import slug
+from bundle.evaluation.experiment_results import slug
 
 CONFIG = ROOT / "configs/experiment.yaml"
 SIZE = {"pixdim": 6.0, "channels": 2, "downsampling": 1}

@@ -85,8 +85,8 @@ class LabelChannelsd(Transform):
         """Convert ``fixed_label`` and ``moving_label`` where both are there.
 
         Raises:
-            ValueError: when one label is an integer map and the other has channels; when a label has no such channel,
-                or neither map has any of the values.
+            ValueError: when one label is an integer map and the other has channels; when the two share none of
+                the named structures.
         """
         output = dict(data)
         if not all(f"{side}_label" in data for side in SIDES):

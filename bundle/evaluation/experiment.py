@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from monai.bundle import ConfigParser, run
 
 from bundle.data import SECTIONS, read_datalist, require, write_datalist, written_whole
 from bundle.evaluation.experiment_report import Evaluation, write_report
+from bundle.evaluation.experiment_results import slug
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 KEYS = {
@@ -21,11 +21,6 @@ KEYS = {
     "methods": {"training", "network", "configs", "steps", "options"},
     "evaluations": {"pairing", "limit", "methods", "reference", "curves", "options"},
 }
-
-
-def slug(text: str) -> str:
-    """A name fit for a file."""
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
 @dataclass
@@ -167,8 +162,7 @@ class Experiment:
         steps = method.get("steps") if steps is None else steps
         options: dict[str, Any] = dict(self.plan["inference_options"])
         options |= self.plan["evaluations"][title].get("options", {}) | method.get("options", {})
-        # MONAI drops an option that is None; the expression for it arrives.
-        options["weights"] = str(self.weights(method["training"])) if method.get("training") else "$None"
+        options["weights"] = str(self.weights(method["training"])) if method.get("training") else None
         if steps is not None:
             options["steps"] = steps
         overlays = [Path(file).stem for file in method.get("configs", [])]
@@ -191,17 +185,19 @@ class Experiment:
 
     def once(self, marker: Path, run_id: str, files: Sequence[str], options: Mapping[str, Any]) -> None:
         """Run a workflow unless its marker says that the same one was finished, with the same weights."""
-        weights = options.get("weights", "$None")
+        weights = options.get("weights")
         signature = {
             "run_id": run_id,
             "files": [Path(file).name for file in files],
             "options": dict(options),
-            "weights": hashlib.sha256(Path(weights).read_bytes()).hexdigest() if weights != "$None" else None,
+            "weights": hashlib.sha256(Path(weights).read_bytes()).hexdigest() if weights else None,
             "pairs": hashlib.sha256(Path(options["datalist"]).read_bytes()).hexdigest(),
         }
         if marker.is_file() and json.loads(marker.read_text()) == json.loads(json.dumps(signature)):
             return
         print(f"--- {marker.parent.relative_to(self.output_dir)}", flush=True)
-        run(run_id=run_id, config_file=list(files), **options)
+        # MONAI drops an option that is None; the expression for it arrives.
+        given = {key: "$None" if value is None else value for key, value in options.items()}
+        run(run_id=run_id, config_file=list(files), **given)
         with written_whole(marker) as file:
             json.dump(signature, file, indent=1)

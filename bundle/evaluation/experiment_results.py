@@ -25,6 +25,11 @@ Run = dict[str, Row]
 """Rows of a run by pair, as ``metrics_row`` makes them; of a failed pair only ``pair_id``, ``status`` and ``error``."""
 
 
+def slug(text: str) -> str:
+    """A name fit for a file."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Runs of inference over the same pairs.
@@ -98,7 +103,7 @@ class Results:
     @property
     def slug(self) -> str:
         """The title as a part of file names."""
-        return re.sub(r"[^a-z0-9]+", "_", self.evaluation.title.lower()).strip("_")
+        return slug(self.evaluation.title)
 
 
 def read_evaluation(evaluation: Evaluation) -> Results:
