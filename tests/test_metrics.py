@@ -50,7 +50,9 @@ def test_landmarks_are_millimetres_or_voxels_by_their_header(tmp_path, fixed_gri
 def test_a_file_without_points_is_refused(tmp_path, text):
     path = tmp_path / "points.csv"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"points.csv: expected three numbers per row"):
+    with pytest.raises(
+        ValueError, match=r"points.csv: expected numbers in every row below one of the headers i,j,k, x,y,z"
+    ):
         read_landmarks(path, np.eye(4))
 
 
@@ -64,6 +66,7 @@ def scored(**changes):
     """Metrics of a pair; 3 voxels of a step of -3 fold 2 x 10 x 8 voxels."""
     ddf = torch.zeros(3, *SHAPE)
     ddf[0, 6:] = -3.0
+    ramp = torch.arange(12.0).reshape(1, 12, 1, 1).expand(1, *SHAPE).contiguous()
     data = {
         "pair_id": "p",
         "pred": {
@@ -74,6 +77,8 @@ def scored(**changes):
         },
         "initial_alignment": np.eye(4),
         "seconds_preprocessing": 0.25,
+        "fixed_image": MetaTensor(ramp.roll(2, 1)),
+        "moving_image": MetaTensor(ramp),
         "native_fixed_image": MetaTensor(torch.zeros(1, *SHAPE), affine=AFFINE),
         "native_moving_image": MetaTensor(torch.zeros(1, *SHAPE), affine=AFFINE),
         **changes,
@@ -102,6 +107,20 @@ def test_losses_folding_and_seconds():
     assert (metrics["steps"], metrics["device"], metrics["pair_id"]) == (2, "cpu", "p")
     assert metrics["initial_alignment_mm"] == np.eye(4).tolist()
     assert not {"dsc", "hd95_mm", "tre_mm", "landmarks", "tre_rms_mm"} & metrics.keys()
+
+
+def test_ncc_is_of_the_images_that_the_network_saw():
+    ddf = torch.zeros(3, *SHAPE)
+    ddf[0] = -2.0
+    ddf[0, :2] = 10.0  # the fixed image begins with the last two layers of the moving one
+    pred = {"losses": torch.tensor([3.0]), "seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5)}
+    ncc = scored(pred={"ddf": ddf, **pred})["ncc"]
+    before = np.corrcoef(np.roll(np.arange(12), 2), np.arange(12))[0, 1]
+    assert ncc == pytest.approx({"before": before, "after": 1.0}, abs=1e-5)
+
+
+def test_ncc_of_a_constant_image_is_null():
+    assert scored(fixed_image=MetaTensor(torch.ones(1, *SHAPE)))["ncc"] == {"before": None, "after": None}
 
 
 def test_what_a_registration_does_not_have_is_null():

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from toys import apply, rigid
 
-from bundle.geometry import apply_affine, centroids, fixed_to_moving, warp_native
+from bundle.geometry import apply_affine, centroids, fixed_to_moving, moving_to_fixed, warp_native
 
 
 def test_centroid_is_in_millimetres_of_the_world(fixed_grid):
@@ -57,3 +57,12 @@ def test_points_through_a_rigid_displacement_follow_the_transform(fixed_grid):
     points = apply_affine(fixed_grid.affine, torch.tensor([[3.3, 10.1], [4.7, 18.2], [5.1, 2.4]])).numpy().T
     mapped = fixed_to_moving(points, displacement, fixed_grid.affine)
     np.testing.assert_allclose(mapped, apply(transform, points.T).T, atol=1e-3)
+
+
+def test_the_way_back_is_the_inverse(fixed_grid):
+    transform = rigid((6, -4, 9), [3, -2, 1], fixed_grid.centre)
+    displacement = torch.as_tensor(apply(transform, fixed_grid.world()) - fixed_grid.world()).float()
+    points = apply(fixed_grid.affine, np.array([[3.3, 10.1], [4.7, 18.2], [5.1, 2.4]])).T
+    back = moving_to_fixed(apply(transform, points.T).T, displacement, fixed_grid.affine)
+    np.testing.assert_allclose(back, points, atol=0.01)
+    assert moving_to_fixed(np.zeros((0, 3)), displacement, fixed_grid.affine).shape == (0, 3)

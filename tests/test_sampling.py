@@ -7,7 +7,7 @@ from bundle.meta import EpisodeSampler
 
 
 def drawn(epoch=0, pairs=5, episodes=12, **settings):
-    sampler = EpisodeSampler(Dataset(list(range(pairs))), episodes, **settings)
+    sampler = EpisodeSampler(Dataset([{"pair_id": str(k)} for k in range(pairs)]), episodes, **settings)
     sampler.set_epoch(epoch)
     assert len(sampler) == len(list(sampler))
     return list(sampler)
@@ -45,3 +45,36 @@ def test_processes_share_the_episodes_of_one(replicas):
 
 def test_one_pair_is_drawn_every_time():
     assert drawn(pairs=1, episodes=3) == [0, 0, 0]
+
+
+TASKS = ["brain"] * 20 + ["eye"] * 3 + ["liver"] + ["heart"] * 7 + ["hand"] * 2
+
+
+def drawn_tasks(episodes, **settings):
+    sampler = EpisodeSampler(Dataset([{"task": task} for task in TASKS]), episodes, **settings)
+    return list(sampler), [TASKS[pair] for pair in sampler]
+
+
+def test_every_task_counts_alike():
+    pairs, tasks = drawn_tasks(100)
+    assert {task: tasks.count(task) for task in set(TASKS)} == dict.fromkeys(set(TASKS), 20)
+    assert len({pair for pair in pairs if TASKS[pair] == "brain"}) == 20
+    eyes = [pair for pair in pairs if TASKS[pair] == "eye"]
+    assert set(eyes[:3]) == set(eyes[3:6]) == {20, 21, 22}
+
+
+def test_the_episodes_of_a_meta_update_are_of_different_tasks():
+    _pairs, tasks = drawn_tasks(300, together=3)
+    triples = [tuple(tasks[start : start + 3]) for start in range(0, 300, 3)]
+    assert all(len(set(triple)) == 3 for triple in triples)
+    assert len({frozenset(triple) for triple in triples}) == 10  # every choice of 3 of 5
+
+
+def test_more_episodes_together_than_tasks_take_whole_passes():
+    _pairs, tasks = drawn_tasks(8, together=8)
+    assert set(tasks[:5]) == set(TASKS)
+
+
+def test_tasks_can_be_pooled():
+    pairs, _tasks = drawn_tasks(len(TASKS), by_task=False)
+    assert sorted(pairs) == list(range(len(TASKS)))

@@ -6,7 +6,7 @@ from bundle.data.datalist import read_datalist, require, select_pairs, write_dat
 from bundle.data.errors import WRAPPING, brief, one_line, root_cause
 from bundle.data.files import written_whole
 from bundle.data.layouts import SECTIONS
-from bundle.data.loading import LoadPaird
+from bundle.data.loading import PICTURE_SUFFIXES, LoadPaird, load_image
 from bundle.data.pairs import PreparePair, collate_episodes, join_pair, split_pair
 from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
 from bundle.data.simulation import simulate_dataset
@@ -16,6 +16,7 @@ __all__ = [
     "InitialAlignmentd",
     "LabelChannelsd",
     "LoadPaird",
+    "PICTURE_SUFFIXES",
     "PreparePair",
     "RandomPairAffine",
     "SECTIONS",
@@ -27,6 +28,7 @@ __all__ = [
     "collate_episodes",
     "image_problems",
     "join_pair",
+    "load_image",
     "one_line",
     "read_datalist",
     "require",

@@ -55,11 +55,13 @@ class PreparePair(PrepareBatch):
     Labels are handed on when both are there; their channels are the structures the two images share.
 
     Args:
+        spatial_dims: 3, or 2 for pairs of one slice, whose slice axis is left out here.
         adapt_to_labels: hand the labels to the inferer as well, so that the steps on a pair may use them. Label
             metrics of such a pair say nothing about accuracy.
     """
 
-    def __init__(self, adapt_to_labels: bool = False) -> None:
+    def __init__(self, spatial_dims: int = 3, adapt_to_labels: bool = False) -> None:
+        self.spatial_dims = spatial_dims
         self.adapt_to_labels = adapt_to_labels
 
     def __call__(
@@ -72,8 +74,8 @@ class PreparePair(PrepareBatch):
         """Join the pair.
 
         Args:
-            batchdata: ``fixed_image`` and ``moving_image`` ``(batch, 1, *shape)`` on one grid, optionally
-                ``fixed_label`` and ``moving_label`` ``(batch, structures, *shape)``.
+            batchdata: ``fixed_image`` and ``moving_image`` ``(batch, 1, X, Y, Z)`` on one grid, optionally
+                ``fixed_label`` and ``moving_label`` ``(batch, structures, X, Y, Z)``.
             device: target device.
             non_blocking: as in ``torch.Tensor.to``.
             kwargs: further arguments of ``torch.Tensor.to``.
@@ -87,7 +89,8 @@ class PreparePair(PrepareBatch):
         def joined(kind: str) -> torch.Tensor:
             parts = [batchdata[f"{side}_{kind}"] for side in ("moving", "fixed")]
             tensors = [part.as_tensor() if isinstance(part, MetaTensor) else part for part in parts]
-            return join_pair(*tensors).to(device=device, non_blocking=non_blocking, **kwargs)
+            pair = join_pair(*tensors).to(device=device, non_blocking=non_blocking, **kwargs)
+            return pair if self.spatial_dims == 3 else pair[..., 0]
 
         has_labels = "fixed_label" in batchdata and "moving_label" in batchdata
         labels = joined("label") if has_labels else None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,8 @@ from monai.metrics import compute_dice, compute_hausdorff_distance
 from monai.transforms import Transform
 
 from bundle.data import Timed
-from bundle.geometry import centroids, fixed_to_moving, folded_voxels, log_jacobian_sd
+from bundle.evaluation.landmarks import has_landmarks, landmark_metrics
+from bundle.geometry import centroids, folded_voxels, lift_ddf, log_jacobian_sd, sample, voxel_grid
 
 WHEN = ("before", "after")
 
@@ -39,37 +38,13 @@ def root_mean_square(errors: Sequence[float] | np.ndarray) -> float:
     return float(np.sqrt(np.mean(values**2))) if values.size else float("nan")
 
 
-def read_landmarks(path: str | Path, affine: np.ndarray) -> np.ndarray:
-    """Read points from a CSV, one per row.
-
-    The header says what the numbers are: ``x,y,z`` mm in the image's RAS world, ``i,j,k`` voxels of the image.
-    A file without a header holds voxels, as the keypoints of Learn2Reg do.
-
-    Args:
-        path: the file.
-        affine: ``(4, 4)`` voxel-to-world of the image.
+def normalised_cross_correlation(image: torch.Tensor, other: torch.Tensor) -> float:
+    """``NCC = sum (a - mean a)(b - mean b) / (|a - mean a| |b - mean b|)`` of two images of one shape.
 
     Returns:
-        ``(n, 3)``, mm, RAS.
-
-    Raises:
-        ValueError: when the file is not such a table.
+        -1 to 1; NaN for a constant image.
     """
-    with Path(path).open(newline="") as file:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    header = rows[0][:3] if rows else []
-    voxels = header != ["x", "y", "z"]
-    if header in (["x", "y", "z"], ["i", "j", "k"]):
-        rows = rows[1:]
-    try:
-        points = np.array([[float(cell) for cell in row[:3]] for row in rows])
-        if points.shape[1:] != (3,):
-            raise ValueError(f"found an array of shape {points.shape}")
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: expected three numbers per row below the header x,y,z (mm, RAS) or i,j,k (voxels)"
-        ) from error
-    return points @ affine[:3, :3].T + affine[:3, 3] if voxels else points
+    return float(torch.corrcoef(torch.stack([image.flatten(), other.flatten()]))[0, 1])
 
 
 def structure_channels(label: torch.Tensor, values: Sequence[int]) -> torch.Tensor:
@@ -111,13 +86,16 @@ class PairMetricsd(Transform):
 
     Labels that are integer maps give a DSC and a 95 % Hausdorff distance per value. Labels with a channel per structure
     give both for ``structure_channels`` and a TRE between the centroids of ``landmark_channels``; landmark files give
-    a TRE per point, measured in the moving image's world, where the pull-back field takes a fixed point.
+    a TRE per point, measured in the moving image's world, where the pull-back field takes a fixed point. The NCC is of
+    the preprocessed images, as the network saw them.
 
     Args:
         structure_channels: channels scored by DSC and Hausdorff distance; None scores all.
         landmark_channels: channels scored by TRE; None scores all but the first.
         device: named in the metrics.
         steps: adaptation steps, named in the metrics.
+        point_grid: ``(columns, rows)`` of the grid in whose pixels distances of landmarks are given as well, such as
+            ``(400, 400)`` (Park et al. 2021); None gives them in mm alone.
     """
 
     def __init__(
@@ -126,11 +104,13 @@ class PairMetricsd(Transform):
         landmark_channels: Sequence[int] | None,
         device: torch.device | str,
         steps: int,
+        point_grid: Sequence[int] | None = None,
     ) -> None:
         self.structure_channels = structure_channels
         self.landmark_channels = landmark_channels
         self.device = str(device)
         self.steps = steps
+        self.point_grid = point_grid
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Score one pair after ``bundle.registration.NativeOutputsd``."""
@@ -146,6 +126,7 @@ class PairMetricsd(Transform):
             "folded_voxels": folded,
             "folded_percent": 100 * folded / ddf[0].numel(),
             "log_jacobian_sd": log_jacobian_sd(ddf),
+            "ncc": self._similarity(data, lift_ddf(ddf)),
             "seconds": {
                 **{
                     name.removeprefix(Timed.PREFIX): float(data[name])
@@ -158,14 +139,22 @@ class PairMetricsd(Transform):
         }
         if "warped_label" in data and "native_fixed_label" in data:
             metrics |= self._label_metrics(data)
-        if "fixed_landmarks" in data and "moving_landmarks" in data:
-            metrics["landmarks"] = self._landmark_metrics(data)
+        if has_landmarks(data):
+            metrics |= landmark_metrics(data, self.point_grid)
         errors = [entry for key in ("tre_mm", "landmarks") for entry in metrics.get(key, {}).values()]
         if errors:
             # A landmark that registration moves out of the image must not improve the mean by its absence.
             kept = [entry for entry in errors if np.isfinite([entry["before"], entry["after"]]).all()]
             metrics["tre_rms_mm"] = {when: root_mean_square([entry[when] for entry in kept]) for when in WHEN}
         return {**data, "metrics": without_nan(metrics)}
+
+    @staticmethod
+    def _similarity(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, float]:
+        """NCC of the preprocessed images, as the network saw them."""
+        fixed, moving = (data[f"{side}_image"].as_tensor().cpu() for side in ("fixed", "moving"))
+        warped = sample(moving, voxel_grid(fixed.shape[1:]) + ddf, padding_mode="border")
+        both = zip(WHEN, (moving, warped), strict=True)
+        return {when: normalised_cross_correlation(image, fixed) for when, image in both}
 
     def _label_metrics(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
         fixed, warped, aligned = (
@@ -200,23 +189,6 @@ class PairMetricsd(Transform):
                 for value, error in zip(landmarks, errors.tolist(), strict=True):
                     metrics["tre_mm"][str(value)][when] = error
         return metrics
-
-    def _landmark_metrics(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
-        fixed, moving = (
-            read_landmarks(data[f"{side}_landmarks"], np.asarray(data[f"native_{side}_image"].affine))
-            for side in ("fixed", "moving")
-        )
-        if fixed.shape != moving.shape:
-            raise ValueError(
-                f"pair {data['pair_id']}: {len(fixed)} fixed and {len(moving)} moving landmarks; rows must correspond"
-            )
-        alignment = np.asarray(data["initial_alignment"])
-        start = fixed @ alignment[:3, :3].T + alignment[:3, 3]
-        mapped = fixed_to_moving(fixed, data["displacement"].as_tensor(), np.asarray(data["native_fixed_image"].affine))
-        before, after = target_registration_error(start, moving), target_registration_error(mapped, moving)
-        return {
-            str(i): {"before": float(b), "after": float(a)} for i, (b, a) in enumerate(zip(before, after, strict=True))
-        }
 
 
 def without_nan(value: Any) -> Any:

@@ -8,12 +8,13 @@ from bundle.geometry.grids import (
     ddf_to_displacement,
     enlarge_ddf,
     initial_alignment,
+    lift_ddf,
     resize_ddf,
     sample,
     voxel_grid,
     warp_native,
 )
-from bundle.geometry.points import centroids, fixed_to_moving
+from bundle.geometry.points import centroids, fixed_to_moving, moving_to_fixed
 
 __all__ = [
     "RAS_TO_LPS",
@@ -28,7 +29,9 @@ __all__ = [
     "initial_alignment",
     "integrate",
     "jacobian_determinant",
+    "lift_ddf",
     "log_jacobian_sd",
+    "moving_to_fixed",
     "resize_ddf",
     "sample",
     "voxel_grid",

@@ -160,6 +160,18 @@ def enlarge_ddf(ddf: torch.Tensor, factor: int) -> torch.Tensor:
     return factor * F.interpolate(ddf, scale_factor=factor, mode=mode, align_corners=False)
 
 
+def lift_ddf(ddf: torch.Tensor) -> torch.Tensor:
+    """DDF of a slice as that of a volume of one slice, which moves nothing out of the plane; of a volume as it is.
+
+    Args:
+        ddf: ``(2, X, Y)`` or ``(3, X, Y, Z)``, voxels.
+
+    Returns:
+        ``(3, X, Y, 1)`` or ``(3, X, Y, Z)``.
+    """
+    return ddf if len(ddf) == 3 else torch.cat([ddf, torch.zeros_like(ddf[:1])])[..., None]
+
+
 def ddf_to_displacement(
     ddf: torch.Tensor,
     ddf_affine: np.ndarray,

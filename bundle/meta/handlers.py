@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class ResumableCheckpoint:
         settings: what the result depends on; a checkpoint made with others is refused.
         evaluator: validation engine whose key metric decides what is best; without one the last epoch is.
         interval: epochs between checkpoints.
+        kept_epochs: epochs whose weights stay, as ``model_epoch_<n>.pt``.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ResumableCheckpoint:
         settings: Mapping[str, Any],
         evaluator: Evaluator | None = None,
         interval: int = 1,
+        kept_epochs: Sequence[int] = (),
     ) -> None:
         self.folder = Path(output_dir)
         self.path = self.folder / "checkpoint.pt"
@@ -62,10 +64,12 @@ class ResumableCheckpoint:
         self.settings = {key: str(value) for key, value in settings.items()}
         self.evaluator = evaluator
         self.interval = interval
+        self.kept_epochs = kept_epochs
 
     def attach(self, engine: Trainer) -> None:
         """Register with a trainer; put it after the validation handler, whose result it saves."""
         engine.add_event_handler(Events.STARTED, self.resume)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
         engine.add_event_handler(Events.COMPLETED, self.save)
 
@@ -102,6 +106,12 @@ class ResumableCheckpoint:
             self.evaluator.state.best_metric = checkpoint["best_metric"]
             self.evaluator.state.best_metric_epoch = checkpoint["best_metric_epoch"]
         engine.logger.info(f"resumed {self.path} after {engine.state.iteration} iterations")
+
+    def keep(self, engine: Trainer) -> None:
+        """Write the flat weights of an epoch that is to be kept."""
+        if engine.state.epoch in self.kept_epochs:
+            weights = self.save_dict["network"].state_dict()
+            save_atomically(weights, self.folder / f"model_epoch_{engine.state.epoch}.pt")
 
     def save(self, engine: Trainer) -> None:
         """Write the checkpoint, and the flat weights when this epoch is the best so far."""

@@ -10,10 +10,13 @@ from torch.utils.data import DistributedSampler
 
 
 class EpisodeSampler(DistributedSampler):
-    """Draw the episodes of an epoch from all pairs, with the epoch and the seed alone deciding which.
+    """Draw the episodes of an epoch, with the epoch and the seed alone deciding which.
 
-    A run that resumes at epoch ``n`` therefore draws what an uninterrupted run would have drawn. MONAI's trainers
-    set the epoch of a distributed sampler, and every process of a multi-GPU run takes its own share.
+    Tasks are drawn in full passes of a new random order, and from a task the next of its pairs in such an order, so
+    that every task counts alike, however many pairs it has. Pairs without named tasks are tasks of one pair each.
+
+    A run that resumes at epoch ``n`` draws what an uninterrupted run would have drawn. MONAI's trainers set the
+    epoch of a distributed sampler, and every process of a multi-GPU run takes its own share.
 
     Args:
         dataset: the pairs.
@@ -21,18 +24,38 @@ class EpisodeSampler(DistributedSampler):
         seed: seed of the run.
         rank: number of this process.
         num_replicas: number of processes.
+        by_task: whether the key ``task`` of a pair names its task (Park et al. 2021, section 2); else none does.
+        together: episodes of one meta-update; they are of different tasks as far as there are as many, for which a
+            pass leaves out the remainder of its tasks.
     """
 
-    def __init__(self, dataset: Dataset, episodes: int, seed: int = 0, rank: int = 0, num_replicas: int = 1) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        episodes: int,
+        seed: int = 0,
+        rank: int = 0,
+        num_replicas: int = 1,
+        by_task: bool = True,
+        together: int = 1,
+    ) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, seed=seed)
-        self.size = len(dataset)
         self.num_samples = episodes // num_replicas
+        members: dict[str | int, list[int]] = {}
+        for index, pair in enumerate(dataset.data):
+            members.setdefault(pair.get("task", index) if by_task else index, []).append(index)
+        self.tasks = list(members.values())
+        self.together = together
 
     def __iter__(self) -> Iterator[int]:
-        """Indices into the dataset: full passes in random order, as many as the epoch needs."""
+        """Indices into the dataset, as many as the epoch needs."""
         random = np.random.default_rng([self.seed, self.epoch])
-        size = self.size
-        total = self.num_samples * self.num_replicas
-        passes = [random.permutation(size) for _ in range(-(-total // size))]
-        indices = np.concatenate(passes)[:total].tolist()
+        count, total = len(self.tasks), self.num_samples * self.num_replicas
+        kept = count // self.together * self.together or count
+        passes = [random.permutation(count)[:kept] for _ in range(-(-total // kept))]
+        left: list[list[int]] = [[] for _ in self.tasks]
+        indices = []
+        for task in np.concatenate(passes)[:total]:
+            left[task] = left[task] or random.permutation(self.tasks[task]).tolist()
+            indices.append(left[task].pop())
         return iter(indices[self.rank :: self.num_replicas])

@@ -14,10 +14,18 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
+from monai.utils import ImageMetaKey, convert_to_tensor
+from PIL import Image
 
-from bundle.geometry import RAS_TO_LPS, ddf_to_displacement, warp_native
+from bundle.data import PICTURE_SUFFIXES
+from bundle.geometry import RAS_TO_LPS, ddf_to_displacement, lift_ddf, warp_native
 
 NIFTI_INTENT_VECTOR = 1007
+ORIGIN = (ImageMetaKey.FILENAME_OR_OBJ, "mode")
+"""What a warped image keeps of the file of the moving one: its name, and the mode of a picture."""
+JPEG_QUALITY = 95
+PICTURE_TYPES = {"1": np.bool_, "L": np.uint8, "P": np.uint8, "I": np.int32, "F": np.float32}
+"""Types of the pixels by Pillow's mode; those of the other grey modes, I;16 and its byte orders, are 16 bits."""
 
 
 class NativeOutputsd(Transform):
@@ -37,7 +45,7 @@ class NativeOutputsd(Transform):
                 [, ``native_moving_label``] as read from file, and ``initial_alignment``.
         """
         output = dict(data)
-        ddf = torch.as_tensor(data["pred"]["ddf"]).cpu()
+        ddf = lift_ddf(torch.as_tensor(data["pred"]["ddf"]).cpu())
         fixed = data["native_fixed_image"]
         fixed_affine, network_affine = np.asarray(fixed.affine), np.asarray(data["fixed_image"].affine)
         alignment = np.asarray(data["initial_alignment"])
@@ -48,7 +56,8 @@ class NativeOutputsd(Transform):
         def warped(key: str, field: torch.Tensor, mode: str) -> MetaTensor:
             moving = data[key]
             image = warp_native(moving.as_tensor(), np.asarray(moving.affine), field, fixed_affine, mode)
-            return MetaTensor(image, affine=fixed.affine)
+            file = {name: moving.meta[name] for name in ORIGIN if name in moving.meta}
+            return MetaTensor(image, affine=fixed.affine, meta=file)
 
         output["displacement"] = MetaTensor(displacement(ddf), affine=fixed.affine)
         for name, field in (("warped", output["displacement"].as_tensor()), ("aligned", displacement(0 * ddf))):
@@ -87,8 +96,24 @@ def displacement_image(displacement: torch.Tensor, fixed_affine: np.ndarray) -> 
     return image
 
 
+def save_picture(array: np.ndarray, mode: str, path: Path) -> None:
+    """Write a slice as a picture; whole-number types are rounded, and clipped to what they can hold.
+
+    Args:
+        array: ``(columns, rows)``.
+        mode: Pillow's, of the picture it is written like.
+        path: of the file; its suffix decides the format.
+    """
+    dtype = np.dtype(PICTURE_TYPES.get(mode, np.uint16))
+    if dtype.kind in "iu":
+        array = np.rint(array).clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
+    Image.fromarray(array.T.astype(dtype)).save(path, quality=JPEG_QUALITY)
+
+
 class SavePaird(Transform):
     """Write the results of one pair to ``<output_dir>/<pair_id>/``; the folder appears complete or not at all.
+
+    A warped picture has the format of the moving one, a warped volume is NIfTI.
 
     Args:
         output_dir: where the folders of all pairs go; created when missing.
@@ -99,29 +124,41 @@ class SavePaird(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write one pair (``NativeOutputsd``, ``bundle.evaluation.PairMetricsd``); an older result is replaced."""
-        affine = np.asarray(data["native_fixed_image"].affine)
-        images = {
-            "warped_image": nifti(data["warped_image"][0].cpu().numpy(), affine),
-            "displacement": displacement_image(data["displacement"].as_tensor(), affine),
-        }
-        if "warped_label" in data:
-            channels = data["warped_label"].cpu().numpy()
-            label = channels[0] if channels.shape[0] == 1 else np.moveaxis(channels, 0, -1)
-            fits_a_byte = label.min() >= 0 and label.max() < 256
-            images["warped_label"] = nifti(label.astype(np.uint8 if fits_a_byte else np.int32), affine)
         final = self.output_dir / data["pair_id"]
         partial = self.output_dir / f".{data['pair_id']}.partial"
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            for name, image in images.items():
-                nib.save(image, partial / f"{name}.nii.gz")
-            (partial / "metrics.json").write_text(json.dumps(data["metrics"], indent=2) + "\n")
-            if "picture" in data:
-                (partial / "overview.png").write_bytes(data["picture"])
+            self._write(data, partial)
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise OSError(f"cannot write the results of pair {data['pair_id']} to {final}: {error}") from error
         return dict(data)
+
+    @staticmethod
+    def _write(data: Mapping[Hashable, Any], folder: Path) -> None:
+        affine = np.asarray(data["native_fixed_image"].affine)
+        nib.save(displacement_image(data["displacement"].as_tensor(), affine), folder / "displacement.nii.gz")
+        for kind in ("image", "label"):
+            if f"warped_{kind}" not in data:
+                continue
+            warped = convert_to_tensor(data[f"warped_{kind}"], track_meta=True)
+            channels = warped.cpu().numpy()
+            suffix = Path(str(warped.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))).suffix.lower()
+            if suffix in PICTURE_SUFFIXES:
+                save_picture(channels[0, ..., 0], warped.meta["mode"], folder / f"warped_{kind}{suffix}")
+            else:
+                voxels = channels[0] if kind == "image" else label_voxels(channels)
+                nib.save(nifti(voxels, affine), folder / f"warped_{kind}.nii.gz")
+        (folder / "metrics.json").write_text(json.dumps(data["metrics"], indent=2) + "\n")
+        if "picture" in data:
+            (folder / "overview.png").write_bytes(data["picture"])
+
+
+def label_voxels(channels: np.ndarray) -> np.ndarray:
+    """Label ``(channels, X, Y, Z)`` as it is stored: integers, a structure per volume along the last axis."""
+    label = channels[0] if channels.shape[0] == 1 else np.moveaxis(channels, 0, -1)
+    fits_a_byte = label.min() >= 0 and label.max() < 256
+    return label.astype(np.uint8 if fits_a_byte else np.int32)

@@ -1,0 +1,131 @@
+"""Corresponding points of a pair: their files, and how far apart registration leaves them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bundle.geometry import fixed_to_moving, moving_to_fixed
+
+VOXELS = {("i", "j", "k"): (0, 1, 2), ("row", "col"): (1, 0), ("i", "j"): (0, 1)}
+"""Columns that hold voxels, and the axis of the image each counts along: the rows of a picture are its second."""
+MILLIMETRES = {("x", "y", "z"): (0, 1, 2), ("x", "y"): (0, 1)}
+AXES = {**VOXELS, **MILLIMETRES}
+
+
+def read_landmarks(path: str | Path, affine: np.ndarray, side: str | None = None, planar: bool = False) -> np.ndarray:
+    """Read points from a CSV, one per row.
+
+    The header says what the numbers are: ``x,y,z`` mm in the image's RAS world, ``i,j,k`` voxels of the image. A
+    file without a header holds voxels, as the keypoints of Learn2Reg do. Points of a slice may leave out ``z`` or
+    ``k``, or be ``row,col``, counted from 0 at the centre of the first pixel. A file for both images of a pair has the
+    columns of each with ``fixed_`` or ``moving_`` before the name, as ``fixed_row,fixed_col,moving_row,moving_col``.
+
+    Args:
+        path: the file.
+        affine: ``(4, 4)`` voxel-to-world of the image.
+        side: ``fixed`` or ``moving`` in a file for both; None in a file for one image.
+        planar: whether the image is a single slice.
+
+    Returns:
+        ``(n, 3)``, mm, RAS.
+
+    Raises:
+        ValueError: when the file is not such a table.
+    """
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    prefix = f"{side}_" if side else ""
+    first = rows[0] if rows else []
+    columns = {name.removeprefix(prefix): number for number, name in enumerate(first) if name.startswith(prefix)}
+    known = [names for names in AXES if planar or len(names) == 3]
+    names = next((names for names in known if set(names) <= set(columns)), None)
+    try:
+        if names is None:
+            names = ("i", "j") if planar and len(first) == 2 else ("i", "j", "k")
+            columns = {name: number for number, name in enumerate(names)} if not side else {}
+        else:
+            rows = rows[1:]
+        values = np.array([[float(row[columns[name]]) for name in names] for row in rows])
+        if not values.size:
+            raise ValueError("no rows")
+    except (ValueError, IndexError, KeyError) as error:
+        headers = ", ".join(",".join(prefix + name for name in names) for names in known)
+        raise ValueError(f"{path}: expected numbers in every row below one of the headers {headers}") from error
+    start = affine[:3, 3] if names in MILLIMETRES else np.zeros(3)
+    points = np.tile(start, (len(values), 1))
+    points[:, AXES[names]] = values
+    return points if names in MILLIMETRES else points @ affine[:3, :3].T + affine[:3, 3]
+
+
+def has_landmarks(data: Mapping[Hashable, Any]) -> bool:
+    """Whether a pair has corresponding points, in one file or in one for each image."""
+    return "landmarks" in data or ("fixed_landmarks" in data and "moving_landmarks" in data)
+
+
+def landmark_metrics(data: Mapping[Hashable, Any], point_grid: Sequence[int] | None) -> dict[str, Any]:
+    """Distances of the corresponding points of a pair, before registration and after it.
+
+    A fixed point ``p`` is taken to the moving image by the pull-back field and compared there with its moving point
+    ``q``: ``|p + d(p) - q|``. Park et al. 2021, section 3, take the moving points into the fixed image, where the
+    warped image shows them, and compare with the fixed points: the inverse, ``|phi^-1(q) - p|``.
+
+    Args:
+        data: a pair after ``bundle.registration.NativeOutputsd`` with ``landmarks``, or ``fixed_landmarks`` and
+            ``moving_landmarks``.
+        point_grid: ``(columns, rows)`` of a grid over each whole image in whose pixels distances are given as well;
+            None leaves out all distances in pixels.
+
+    Returns:
+        ``landmarks``: for every point its distance in mm. With a ``point_grid``, means over the points:
+        ``distance_px`` (pixels of the moving image), ``distance_grid_px`` (pixels of ``point_grid``), both in the
+        moving image, and ``distance_fixed_grid_px`` in the fixed image.
+
+    Raises:
+        ValueError: when the points do not correspond row by row.
+    """
+    images = {side: data[f"native_{side}_image"] for side in ("fixed", "moving")}
+    affines = {side: np.asarray(image.affine) for side, image in images.items()}
+    both = "landmarks" in data
+    fixed, moving = (
+        read_landmarks(
+            data["landmarks" if both else f"{side}_landmarks"],
+            affines[side],
+            side if both else None,
+            planar=image.shape[3] == 1,
+        )
+        for side, image in images.items()
+    )
+    if fixed.shape != moving.shape:
+        raise ValueError(
+            f"pair {data['pair_id']}: {len(fixed)} fixed and {len(moving)} moving landmarks; rows must correspond"
+        )
+    alignment = np.asarray(data["initial_alignment"])
+    start = fixed @ alignment[:3, :3].T + alignment[:3, 3]
+    displacement = data["displacement"].as_tensor()
+    errors = {"before": start - moving, "after": fixed_to_moving(fixed, displacement, affines["fixed"]) - moving}
+    distances = {when: np.linalg.norm(error, axis=1) for when, error in errors.items()}
+    found: dict[str, Any] = {
+        "landmarks": {str(i): {when: float(d[i]) for when, d in distances.items()} for i in range(len(fixed))}
+    }
+    if point_grid is None:
+        return found
+    back = np.linalg.inv(alignment)
+    warped = moving_to_fixed(moving, displacement, affines["fixed"])
+    inverse = {"before": moving @ back[:3, :3].T + back[:3, 3] - fixed, "after": warped - fixed}
+    scale = {side: np.divide(point_grid, image.shape[1:3]) for side, image in images.items()}
+    return found | {
+        "distance_px": _mean_lengths(errors, affines["moving"], np.ones(2)),
+        "distance_grid_px": _mean_lengths(errors, affines["moving"], scale["moving"]),
+        "distance_fixed_grid_px": _mean_lengths(inverse, affines["fixed"], scale["fixed"]),
+    }
+
+
+def _mean_lengths(errors: Mapping[str, np.ndarray], affine: np.ndarray, scale: np.ndarray) -> dict[str, float]:
+    """Mean length of vectors ``(n, 3)`` in mm, in the plane of the image, in its pixels times ``scale``."""
+    pixels = np.linalg.inv(affine[:3, :3])[:2] * scale[:, None]
+    return {when: float(np.linalg.norm(error @ pixels.T, axis=1).mean()) for when, error in errors.items()}

@@ -1,0 +1,80 @@
+"""Files -> volumes: pictures and slices have three axes like everything else, columns first."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from bundle.data import LoadPaird, load_image
+
+PIXELS = (np.arange(60).reshape(5, 12) * 4).astype(np.uint8)  # 5 rows, 12 columns
+
+
+def save(path, mode):
+    picture = Image.fromarray(PIXELS)
+    if mode == "I;16":
+        picture = Image.fromarray(PIXELS.astype(np.uint16) * 200)
+    elif mode == "F":
+        picture = Image.fromarray(PIXELS / np.float32(8))
+    elif mode == "P":
+        picture.putpalette([255 - value // 3 for value in range(768)])
+    elif mode != "L":
+        picture = picture.convert(mode)
+    picture.save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "name, mode, factor",
+    [
+        ("a.png", "L", 1),
+        ("a.PNG", "L", 1),
+        ("a.bmp", "L", 1),
+        ("a.tif", "L", 1),
+        ("a.tiff", "F", 0.125),
+        ("a.png", "I;16", 200),
+        ("a.png", "P", 1),
+    ],
+)
+def test_a_picture_is_one_slice_with_the_identity_as_affine(tmp_path, name, mode, factor):
+    image = load_image(save(tmp_path / name, mode))
+    assert image.shape == (1, 12, 5, 1)
+    assert image.meta["mode"] == mode
+    np.testing.assert_allclose(image[0, ..., 0].numpy(), PIXELS.T.astype(float) * factor)
+    np.testing.assert_array_equal(image.affine.numpy(), np.eye(4))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_colours_become_grey(tmp_path, mode):
+    image = load_image(save(tmp_path / "a.png", mode))
+    assert (image.shape, image.meta["mode"]) == ((1, 12, 5, 1), "L")
+    np.testing.assert_allclose(image[0, ..., 0].numpy(), PIXELS.T, atol=1)
+
+
+def test_a_jpeg_is_read_as_it_was_compressed(tmp_path):
+    image = load_image(save(tmp_path / "a.jpg", "L"))
+    np.testing.assert_allclose(image[0, ..., 0].numpy(), PIXELS.T, atol=12)
+
+
+def test_several_pictures_in_a_file_are_refused(tmp_path):
+    picture = Image.fromarray(PIXELS)
+    picture.save(tmp_path / "a.tif", save_all=True, append_images=[picture, picture])
+    with pytest.raises(ValueError, match="a.tif: cannot be read.*holds 3 pictures, expected one"):
+        LoadPaird(["fixed_image"])({"fixed_image": str(tmp_path / "a.tif")})
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (12, 5, 1)])
+def test_a_slice_of_nifti_keeps_its_affine(tmp_path, shape):
+    affine = np.diag([0.5, 0.7, 3, 1])
+    affine[:3, 3] = (4, 5, 6)
+    nib.save(nib.Nifti1Image(PIXELS.T.reshape(shape), affine), tmp_path / "a.nii.gz")
+    image = load_image(str(tmp_path / "a.nii.gz"))
+    assert image.shape == (1, 12, 5, 1)
+    np.testing.assert_allclose(image.affine.numpy(), affine, rtol=1e-6)
+    np.testing.assert_array_equal(image[0, ..., 0].numpy(), PIXELS.T)
+
+
+def test_a_volume_stays_as_it_is(tmp_path, fixed_grid, save_nifti):
+    array = fixed_grid.smooth_image()
+    image = load_image(save_nifti(tmp_path / "a.nii.gz", array, fixed_grid.affine))
+    np.testing.assert_array_equal(image[0].numpy(), array)
