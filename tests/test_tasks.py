@@ -75,6 +75,18 @@ def test_a_patient_is_the_same_in_every_task(tasks, seed):
     assert sorted(of_a) == ["eye", "t1", "t2"]
 
 
+def test_every_task_is_trained_on(tasks):
+    for seed in range(5):
+        trained = {pair["task"] for pair in read_datalist(tasks, fractions=SPLIT, seed=seed)["training"]}
+        assert {"ct"} < trained  # its only two patients form pairs in one section
+
+
+def test_a_task_of_too_few_patients(tasks):
+    touch(tasks, "mr/images/m.nii")
+    with pytest.raises(ValueError, match=r"training has no pair: 1 patient\(s\) found, .* at least 2: \['m'\]"):
+        read_datalist(tasks)
+
+
 def test_pair_ids_are_unique_over_the_tasks(tasks):
     names = [pair["pair_id"] for pair in select_pairs(read_datalist(tasks, fractions=TRAIN_ONLY))]
     assert len(set(names)) == len(names)
@@ -121,7 +133,8 @@ def test_folders_that_are_no_tasks(tmp_path, files):
 
 def test_images_left_alone_by_the_split_are_no_problem_beside_other_pairs(tasks):
     touch(tasks, *(f"eye/{side}/{number}.png" for side in ("fixed", "moving") for number in range(40)))
-    for seed in range(6):  # y and z come to lie in one section, or each alone in one
+    touch(tasks, "ct/images/A.nii")  # a patient of the eyes: y, z and A are split among all of them, some alone
+    for seed in range(6):
         sections = read_datalist(tasks, fractions=SPLIT, seed=seed)
         assert all(len(set(pair["patient"])) == 2 for pair in select_pairs(sections) if pair["task"] == "ct")
 
@@ -327,6 +340,7 @@ def test_the_tasks_of_park():
     counts = Counter(pair["task"] for pair in pairs)
     assert counts.keys() == {"abdomen_ct", "brain_t1", "brain_t1gd", "brain_t2", "octa_choroid"}
     assert counts["octa_choroid"] == 60
+    assert {pair["task"] for pair in sections["training"]} == counts.keys()
     groups = patients_of(sections)
     assert sum(map(len, groups)) == len(set().union(*groups)) == 4 + 2 + 60
     assert len({pair["pair_id"] for pair in pairs}) == len(pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from bundle.data.entries import Pair
@@ -30,7 +31,9 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], least: i
     while len(wanted) > 1 and len(names) < least * len(wanted):
         wanted.pop()
     if len(names) < least:
-        raise ValueError(f"{wanted[0]} has no pair: {len(names)} patient(s) found, its pairs need at least {least}")
+        raise ValueError(
+            f"{wanted[0]} has no pair: {len(names)} patient(s) found, its pairs need at least {least}: {names}"
+        )
     random.Random(seed).shuffle(names)
     total, sections = len(names), dict.fromkeys(names, wanted[0])
     for before in range(len(wanted) - 1, 0, -1):
@@ -42,7 +45,7 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], least: i
 
 
 def split_entries(entries: list[Pair], pairing: str, fractions: Sequence[float], seed: int) -> dict[str, list[Pair]]:
-    """Split entries by patient into sections.
+    """Split entries by patient into sections, the patients of different tasks apart: small tasks are trained on too.
 
     Args:
         entries: pairs or single images of one patient each, a name.
@@ -54,13 +57,25 @@ def split_entries(entries: list[Pair], pairing: str, fractions: Sequence[float],
         Entries of each section; nothing without entries, which the problems of their layout explain.
 
     Raises:
-        ValueError: when there are too few patients for one section.
+        ValueError: when a task has too few patients for one section.
     """
-    if not entries:
-        return {}
-    patients = {entry["patient"] for entry in entries}
-    least = 2 if any("image" in entry for entry in entries) else 1
-    # Repeat scans are split as for pairs between patients; a data set of one patient has such scans only.
-    least = 1 if pairing == "repeat" and len(patients) == 1 else least
-    section_of = split_patients(patients, fractions, least, seed)
+    section_of: dict[str, str] = {}
+    of_singles = {entry["patient"] for entry in entries if "image" in entry}
+    for patients in _groups(entries):
+        # Repeat scans are split as for pairs between patients; a data set of one patient has such scans only.
+        alone = pairing == "repeat" and len(patients) == 1
+        least = 1 if alone or of_singles.isdisjoint(patients) else 2
+        section_of |= split_patients(patients, fractions, least, seed)
     return {section: [e for e in entries if section_of[e["patient"]] == section] for section in SECTIONS}
+
+
+def _groups(entries: Iterable[Pair]) -> list[set[str]]:
+    """Patients of each task; of tasks that share a patient together."""
+    of_task: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        of_task[entry.get("task", "")].add(entry["patient"])
+    groups: list[set[str]] = []
+    for patients in of_task.values():
+        shared = [group for group in groups if not group.isdisjoint(patients)]
+        groups = [*(group for group in groups if group not in shared), patients.union(*shared)]
+    return groups
