@@ -66,12 +66,12 @@ BAD_IMAGES = {
     "infinite": (spoilt(np.inf), "moving.nii.gz: 1 of 5760 values are NaN or infinite"),
     "empty": (np.zeros(SHAPE, np.float32), "moving.nii.gz: empty image"),
     "constant": (np.full(SHAPE, 7, np.float32), "moving.nii.gz: constant image"),
-    "planar": (image(0)[:, :, 3], "moving.nii.gz: a 2-D image (20 x 18), expected 3-D"),
+    "planar": (image(0)[:, :, 3], "moving.nii.gz: 20 x 18 x 1 voxels, a single slice"),
     "time_series": (
         np.stack([image(k) for k in range(3)], -1),
         "moving.nii.gz: an image of 3 volumes (a time series?)",
     ),
-    "one_slice": (image(0)[:, :, :1], "moving.nii.gz: 20 x 18 x 1 voxels, expected at least 2"),
+    "one_slice": (image(0)[:, :, :1], "moving.nii.gz: 20 x 18 x 1 voxels, a single slice"),
 }
 BAD_LABELS = {
     "label_of_another_size": (volume(0)[1][:-2], "moving_label has shape (18, 18, 16) but moving_image (20, 18, 16)"),

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from bundle.data.check import check_data, image_problems
-from bundle.data.problems import label_problems
+from bundle.data.problems import grid_problems, label_problems
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SHAPE = (5, 6, 7)
@@ -96,20 +96,93 @@ def test_formats(tmp_path):
     }
 
 
-def test_planar_images(tmp_path):
+def planar(path, shape=(8, 9), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(volume(seed, shape).astype(np.uint8)).save(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp"])
+def test_planar_images_are_volumes_of_one_slice(tmp_path, suffix):
     for side in ("fixed", "moving"):
-        (tmp_path / f"{side}_images").mkdir()
-        Image.fromarray(volume(0, (8, 9)).astype(np.uint8)).save(tmp_path / f"{side}_images/a.png")
-    report = check_data(tmp_path, spatial_dims=2)
+        planar(tmp_path / f"{side}/a.{suffix}")
+    report = check_data(tmp_path)
     assert report.problems == []
-    assert any("9 x 8" in line for line in report.lines())
-    assert check_data(tmp_path).problems == [
-        f"{side}_images/a.png: a 2-D image (9 x 8), expected 3-D" for side in ("fixed", "moving")
+    assert {(fact.shape, fact.spacing) for fact in report.facts.values()} == {((9, 8, 1), (1.0, 1.0, 1.0))}
+    assert any("9 x 8 x 1" in line for line in report.lines())
+    assert check_data(tmp_path, spatial_dims=3).problems == [
+        f"{side}/a.{suffix}: 9 x 8 x 1 voxels, a single slice, expected a volume; configs/inference_2d.yaml registers "
+        "slices"
+        for side in ("fixed", "moving")
     ]
-    Image.fromarray(volume(0, (8, 9, 3)).astype(np.uint8)).save(tmp_path / "fixed_images/a.png")
-    assert check_data(tmp_path, spatial_dims=2).problems == [
-        "fixed_images/a.png: an image of 3 colour channels, expected one channel; extract one"
+
+
+def test_planar_files_with_a_header(tmp_path):
+    """NIfTI of two axes, and of one slice, keep their spacing; a label belongs to its slice."""
+    grid = np.diag([-0.5, -1.5, 2.0, 1.0])
+    save(tmp_path / "images/flat.nii", volume(0, (8, 9)), grid)
+    save(tmp_path / "images/slice.nii.gz", volume(0, (8, 9, 1)), grid)
+    for name in ("flat", "slice"):
+        save(tmp_path / f"labels/{name}.nii.gz", np.ones((8, 9, 1), np.uint8), grid)
+    report = check_data(tmp_path, fractions=(1, 0, 0))
+    assert report.problems == []
+    assert {(fact.shape, fact.spacing[:2]) for fact in report.facts.values()} == {((8, 9, 1), (0.5, 1.5))}
+
+
+def test_slices_and_volumes_mixed(tmp_path):
+    """What the first readable image is, all have to be; a slice along another axis is said to be one."""
+    planar(tmp_path / "images/a.png")
+    save(tmp_path / "images/b.nii", volume(0, (8, 1, 9)))
+    save(tmp_path / "images/c.nii", volume(0, (8, 9, 5)))
+    (tmp_path / "images/0.png").write_text("no image")
+    entries = [{"image": f"images/{name}"} for name in ("0.png", "a.png", "b.nii", "c.nii")]
+    (tmp_path / "list.json").write_text(json.dumps({"test": entries}))
+    unreadable, *problems = check_data(tmp_path, "list.json").problems
+    assert unreadable.startswith("images/0.png: cannot be read")
+    assert sorted(problems) == [
+        "images/b.nii: 8 x 1 x 9 voxels, expected 8 x 9 x 1: the slice axis must be the third; move it there",
+        "images/c.nii: 8 x 9 x 5 voxels, a volume, expected one slice; configs/inference.yaml registers volumes",
     ]
+    pair = {"fixed_image": "images/c.nii", "moving_image": "images/a.png"}
+    (tmp_path / "list.json").write_text(json.dumps({"test": [pair]}))
+    (problem,) = check_data(tmp_path, "list.json").problems
+    assert problem.startswith("images/a.png: 9 x 8 x 1 voxels, a single slice, expected a volume")
+
+
+@pytest.mark.parametrize(
+    ("shape", "spatial_dims", "message"),
+    [
+        ((8, 9), 2, "a: a 2-D image (8 x 9), expected a planar image, 3-D with one slice"),
+        ((8, 9), 3, "a: a 2-D image (8 x 9), expected 3-D"),
+        ((1, 1, 9), 3, "a: 1 x 1 x 9 voxels, expected at least 2 along each of 3 axes"),
+        ((1, 9, 1), 2, "a: 1 x 9 x 1 voxels, expected at least 2 along both axes of the plane"),
+        ((1, 9, 8), 2, "a: 1 x 9 x 8 voxels, expected 9 x 8 x 1: the slice axis must be the third; move it there"),
+        ((8, 9, 1), 2, None),
+        ((2, 2, 2), 3, None),
+    ],
+)
+def test_shapes(shape, spatial_dims, message):
+    assert grid_problems(shape, LPS, "a", spatial_dims) == ([message] if message else [])
+
+
+def test_channels_of_a_planar_image():
+    problems = image_problems(volume(0, (3, 8, 9, 1)), LPS, "a", spatial_dims=2)
+    assert problems == ["a: an image of 3 channels, expected one channel; extract one"]
+
+
+def test_landmarks_of_pairs_are_counted(tmp_path):
+    names = [f"{side}_image" for side in ("fixed", "moving")]
+    for name in names:
+        planar(tmp_path / f"{name}.png")
+    entry = {name: f"{name}.png" for name in names}
+    for name in ("points", "fixed_points", "moving_points"):
+        (tmp_path / f"{name}.csv").touch()
+    both = {f"{side}_landmarks": f"{side}_points.csv" for side in ("fixed", "moving")}
+    entries = [entry, entry | {"landmarks": "points.csv"}, entry | both, entry | {"fixed_landmarks": "points.csv"}]
+    numbered = [entry | {"pair_id": f"p{number}"} for number, entry in enumerate(entries)]
+    (tmp_path / "list.json").write_text(json.dumps({"test": numbered}))
+    report = check_data(tmp_path, "list.json")
+    assert report.problems == []
+    assert next(line for line in report.lines() if line.startswith("test")).split()[-1] == "2"
 
 
 def test_every_problem_at_once(tmp_path):
@@ -146,8 +219,8 @@ def test_every_problem_at_once(tmp_path):
         "empty.nii: empty image, every value is 0",
         "constant.nii: constant image, every value is 7",
         "time.nii: an image of 3 volumes (a time series?)",
-        "flat.nii: a 2-D image (5 x 6), expected 3-D",
-        "slice.nii: 5 x 6 x 1 voxels, expected at least 2",
+        "flat.nii: 5 x 6 x 1 voxels, a single slice, expected a volume",
+        "slice.nii: 5 x 6 x 1 voxels, a single slice, expected a volume",
         "size.nii: the label is 5 x 6 x 8 and its image 40 x 40 x 40",
         "shifted.nii: label and image lie up to 3 mm apart",
         "soft.nii: the label has fractions",
@@ -263,3 +336,12 @@ def test_prostate_has_no_problems():
     assert report.problems == []
     row = next(line for line in report.lines() if line.startswith("images")).split("  ")
     assert {"47 x 63 x 44", "1.5 x 1.5 x 1.5"} <= {cell.strip() for cell in row}
+
+
+@pytest.mark.skipif(not (SHARED / "octa_scp").is_dir(), reason="needs ../shared/data/octa_scp")
+def test_octa_has_no_problems():
+    report = check_data(SHARED / "octa_scp/test")
+    assert report.problems == []
+    counts = [line.split() for line in report.lines() if line.startswith(("training", "validation", "test"))]
+    assert sum(int(row[1]) for row in counts) == sum(int(row[-1]) for row in counts) == 20
+    assert any("304 x 304 x 1" in line for line in report.lines())

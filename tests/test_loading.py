@@ -1,5 +1,6 @@
 """Files -> volumes: pictures and slices have three axes like everything else, columns first."""
 
+import itk
 import nibabel as nib
 import numpy as np
 import pytest
@@ -72,6 +73,24 @@ def test_a_slice_of_nifti_keeps_its_affine(tmp_path, shape):
     assert image.shape == (1, 12, 5, 1)
     np.testing.assert_allclose(image.affine.numpy(), affine, rtol=1e-6)
     np.testing.assert_array_equal(image[0, ..., 0].numpy(), PIXELS.T)
+
+
+def test_a_planar_affine_is_set_into_four_by_four(tmp_path):
+    picture = itk.image_from_array(PIXELS)
+    picture.SetSpacing([0.5, 1.5])
+    picture.SetOrigin([3.0, 7.0])
+    itk.imwrite(picture, str(tmp_path / "a.nrrd"))
+    image = load_image(str(tmp_path / "a.nrrd"))
+    expected = np.diag([-0.5, -1.5, 1, 1])  # LPS -> RAS
+    expected[:2, 3] = -3, -7
+    np.testing.assert_allclose(image.affine, expected)
+    assert image.shape == (1, 12, 5, 1)
+
+
+def test_an_unreadable_file_is_named(tmp_path):
+    (tmp_path / "a.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"a.png: cannot be read, damaged or not an image"):
+        LoadPaird("image")({"image": str(tmp_path / "a.png")})
 
 
 def test_a_volume_stays_as_it_is(tmp_path, fixed_grid, save_nifti):

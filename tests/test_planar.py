@@ -15,6 +15,7 @@ itk = pytest.importorskip("itk")
 
 CONFIG = "inference_2d.yaml"
 GRID = [64, 32]  # columns, rows
+AFFINE = np.diag([-0.5, 0.25, 2, 1])
 
 
 def picture(columns, rows, shift=(0, 0)):
@@ -63,7 +64,7 @@ def test_the_warped_image_is_the_fixed_one_in_the_format_of_the_input(tmp_path, 
     path = tmp_path / f"out/a_to_b/warped_image{suffix}"
     if suffix == ".nii.gz":
         warped = nib.load(path).get_fdata()[..., 0].T
-        np.testing.assert_allclose(nib.load(path).affine, np.diag([-0.5, 0.25, 2, 1]))
+        np.testing.assert_allclose(nib.load(path).affine, AFFINE)
     else:
         warped = np.asarray(Image.open(path))
         assert warped.dtype == kind

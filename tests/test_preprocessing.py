@@ -162,12 +162,26 @@ def test_check_names_every_problem_of_a_pair_at_once(fixed_grid, moving_grid):
 
 
 def test_check_refuses_planar_and_empty_images(fixed_grid, moving_grid):
-    planar = MetaTensor(torch.rand(1, 20, 30), affine=np.eye(4))
-    with pytest.raises(ValueError, match="moving_image: a 2-D image"):
+    planar = MetaTensor(torch.rand(1, 20, 30, 1), affine=np.eye(4))
+    with pytest.raises(ValueError, match="moving_image: 20 x 30 x 1 voxels, a single slice, expected a volume"):
         CheckPaird()(loaded(fixed_grid, moving_grid, moving_image=planar))
     empty = MetaTensor(torch.zeros(1, 5, 6, 7), affine=np.eye(4))
     with pytest.raises(ValueError, match="fixed_image: empty image"):
         CheckPaird()(loaded(fixed_grid, moving_grid, fixed_image=empty))
+
+
+def test_check_takes_planar_images_as_volumes_of_one_slice():
+    def pair(*shape):
+        return {
+            "pair_id": "p",
+            "fixed_image": MetaTensor(torch.rand(1, 20, 30, 1), affine=np.eye(4)),
+            "moving_image": MetaTensor(torch.rand(1, *shape), affine=np.eye(4)),
+        }
+
+    planar = pair(40, 20, 1)
+    assert CheckPaird(spatial_dims=2)(planar)["moving_image"] is planar["moving_image"]
+    with pytest.raises(ValueError, match="pair p: moving_image: 40 x 1 x 20 voxels, expected 40 x 20 x 1: the slice"):
+        CheckPaird(spatial_dims=2)(pair(40, 1, 20))
 
 
 def label_pair(fixed, moving):

@@ -11,12 +11,12 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from monai.transforms import LoadImage
 
 from bundle.data.datalist import FRACTIONS, LIMITS, survey
 from bundle.data.entries import Pair, Sections
 from bundle.data.errors import brief
-from bundle.data.problems import grid_problems, image_problems, label_problems, spacing_of
+from bundle.data.loading import load_image
+from bundle.data.problems import dimensions, grid_problems, image_problems, label_problems, spacing_of
 
 __all__ = ["FileFacts", "Report", "check_data", "image_problems"]
 
@@ -71,7 +71,11 @@ class Report:
         for section, pairs in self.sections.items():
             patients = {patient for pair in pairs for patient in pair["patient"]}
             images = {pair[f"{side}_image"] for pair in pairs for side in ("fixed", "moving")}
-            both = [sum(f"fixed_{kind}" in pair and f"moving_{kind}" in pair for pair in pairs) for kind in kinds]
+            # A pair has landmarks in one file of its own, or one for each image.
+            both = [
+                sum(kind in pair or (f"fixed_{kind}" in pair and f"moving_{kind}" in pair) for pair in pairs)
+                for kind in kinds
+            ]
             yield (section, *(str(count) for count in (len(pairs), len(patients), len(images), *both)))
 
     def _file_rows(self) -> Iterator[Sequence[str]]:
@@ -112,7 +116,7 @@ def check_data(
     fractions: Sequence[float] = FRACTIONS,
     limits: Mapping[str, int | None] = LIMITS,
     seed: int = 0,
-    spatial_dims: int = 3,
+    spatial_dims: int | None = None,
 ) -> Report:
     """Open every file that the pairs of a data set name, once.
 
@@ -123,7 +127,7 @@ def check_data(
         fractions: see there.
         limits: see there.
         seed: see there.
-        spatial_dims: 3 for volumes, 2 for planar images.
+        spatial_dims: 3 for volumes, 2 for planar images; None: what the first image is that can be read.
 
     Returns:
         What is there, and the problems; nothing raises for bad data.
@@ -138,24 +142,26 @@ def check_data(
     pairs = [pair for pairs in report.sections.values() for pair in pairs]
     if not pairs and not report.problems:
         report.problems.append("no pairs in the data set; list some in the datalist, or add images")
-    _check_labels(pairs, _check_images(pairs, report, spatial_dims), report, spatial_dims)
+    grids, spatial_dims = _check_images(pairs, report, spatial_dims)
+    _check_labels(pairs, grids, report, spatial_dims)
     return report
 
 
-def _check_images(pairs: Sequence[Pair], report: Report, spatial_dims: int) -> dict[str, Grid]:
-    """Open every image of the pairs; the grids of those that have a sound one come back."""
+def _check_images(pairs: Sequence[Pair], report: Report, spatial_dims: int | None) -> tuple[dict[str, Grid], int]:
+    """Open every image of the pairs; the grids of those that have a sound one come back, and their dimensions."""
     grids: dict[str, Grid] = {}
     for path in dict.fromkeys(pair[f"{side}_image"] for pair in pairs for side in ("fixed", "moving")):
         loaded = _load(path, report)
         if loaded is not None:
             array, affine = loaded
+            spatial_dims = spatial_dims or dimensions(array.shape[1:])
             found = image_problems(array, affine, _name(path, report), spatial_dims)
             report.problems += found
             if not grid_problems(array.shape[1:], affine, path, spatial_dims):
                 grids[path] = (array.shape[1:], affine)
             if not found:
                 report.facts[path] = _facts(array, affine, (float(array.min()), float(array.max())))
-    return grids
+    return grids, spatial_dims or 3
 
 
 def _check_labels(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Report, spatial_dims: int) -> None:
@@ -184,7 +190,7 @@ def _load(path: str, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            image = LoadImage(image_only=True, ensure_channel_first=True)(path)
+            image = load_image(path)
         except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error, RuntimeError ...
             report.problems.append(f"{_name(path, report)}: cannot be read, damaged or not an image ({brief(error)})")
             return None
@@ -198,10 +204,7 @@ def _load(path: str, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _facts(array: np.ndarray, affine: np.ndarray, values: tuple[float, ...]) -> FileFacts:
-    dims = array.ndim - 1
-    used = affine[np.ix_([*range(dims), -1], [*range(dims), -1])]  # readers give planar images a 3-D affine
-    orientation = "".join(nib.aff2axcodes(affine)) if dims == 3 else "-"
-    return FileFacts(array.shape[1:], used, orientation, array.shape[0], values)
+    return FileFacts(array.shape[1:], affine, "".join(nib.aff2axcodes(affine)), array.shape[0], values)
 
 
 def _name(path: str, report: Report) -> str:
@@ -211,8 +214,6 @@ def _name(path: str, report: Report) -> str:
 
 def _ranges(rows: Sequence[Sequence[float]]) -> str:
     """Lowest-highest value along each axis: ``31-43 x 40-59 x 24-47``."""
-    if len({len(row) for row in rows}) > 1:
-        return "mixed dimensions"
     axes = ((f"{min(axis):.3g}", f"{max(axis):.3g}") for axis in zip(*rows, strict=True))
     return " x ".join(low if low == high else f"{low}-{high}" for low, high in axes)
 

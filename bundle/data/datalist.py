@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,21 +18,20 @@ from bundle.data.entries import (
     identify,
     leaks,
     missing_files,
-    pair_singles,
-    repeat_problems,
 )
 from bundle.data.files import written_whole
 from bundle.data.layouts import (
     PAIRINGS,
     SECTIONS,
     find_dataset_json,
-    folder_entries,
-    has_folders,
     is_learn2reg,
     learn2reg_sections,
     read_json,
     read_patients,
 )
+from bundle.data.singles import pair_singles, repeat_problems
+from bundle.data.splits import split_entries
+from bundle.data.tasks import folder_reader
 
 FRACTIONS = (0.7, 0.15, 0.15)
 LIMITS: Mapping[str, int | None] = MappingProxyType({"training": None, "validation": 16, "test": 32})
@@ -50,24 +49,27 @@ def read_datalist(
     """Read a data set into lists of pairs.
 
     Single images form ordered pairs (moving, fixed) of different patients of one section, or of different images of
-    one patient where the pairing is ``repeat``; pairs of a datalist stay as they are listed. Without a datalist the
-    folders say what there is (DeepReg's, else a Learn2Reg dataset JSON), and folders are split by patient: with one
-    seed the same for ``repeat`` as for ``fixed``, so that repeat scans can be tested of patients held out of training.
+    one patient where the pairing is ``repeat``, always within one task; pairs of a datalist stay as they are listed.
+    Without a datalist the folders say what there is (images of two sides, images, slices, or a folder of such folders,
+    the tasks; else a Learn2Reg dataset JSON), and folders are split by patient: with one seed the same for ``repeat``
+    as for ``fixed``, so that repeat scans can be tested of patients held out of training.
 
     Args:
         dataset_dir: folder of the data set; relative paths of a datalist start here.
         datalist: JSON with the lists ``training``, ``validation`` and ``test`` in MONAI's style, or Learn2Reg's.
         pairing: for folders of fixed and moving images: ``paired`` (moving -> fixed of the same name), ``fixed`` or
             ``moving`` (only these images, between patients). ``repeat``, for single images of any layout and for the
-            fixed images of such folders: repeat scans of one patient; a section without any has no pairs.
+            fixed images of such folders: repeat scans of one patient; a section without any has no pairs. Slices are
+            pairs of neighbours where it is ``paired``, and single images otherwise.
         fractions: share of the patients in training, validation and test, where the folders are split.
         limits: most pairs sampled from the single images of a section; None or no key: all ordered pairs.
         seed: seed of the split and of the sampling.
 
     Returns:
         Pairs of each section: absolute paths ``fixed_image`` and ``moving_image``, where given ``fixed_label``,
-        ``moving_label``, ``*_mask``, ``*_landmarks``, and always ``pair_id`` (unique, fit for a folder's name) and
-        ``patient`` (tuple of the patients involved). An image of unknown patient is a patient of its own.
+        ``moving_label``, ``*_mask``, ``*_landmarks`` or ``landmarks`` (of the pair), ``task``; and always ``pair_id``
+        (unique, fit for a folder's name) and ``patient`` (tuple of the patients involved). An image of unknown patient
+        is a patient of its own.
 
     Raises:
         FileNotFoundError: when the folder or the datalist does not exist.
@@ -101,8 +103,9 @@ def survey(
     _check_options(pairing, fractions, limits)
     problems: list[str] = []
     patients = read_patients(root, problems)
-    if not datalist and has_folders(root):
-        listed: Mapping[str, Any] = _split(folder_entries(root, pairing, patients, problems), pairing, fractions, seed)
+    reader = None if datalist else folder_reader(root)
+    if reader:
+        listed: Mapping[str, Any] = split_entries(reader(root, pairing, patients, problems), pairing, fractions, seed)
     else:
         listed = _listed_entries(_find(datalist, root) if datalist else find_dataset_json(root), root)
     entries = {section: clean_section(section, listed.get(section, []), root, problems) for section in SECTIONS}
@@ -113,9 +116,13 @@ def survey(
     for section in SECTIONS:
         images = [entry for entry in entries[section] if "image" in entry]
         sampled = pair_singles(images, limits.get(section), random.Random(f"{seed}/{section}"), repeat)
-        if images and not sampled and limits.get(section) != 0 and not repeat:
-            problems.append(f"{section}: single images of one patient form no pair; pairs need two patients")
         sections[section] = [entry for entry in entries[section] if "image" not in entry] + sampled
+        # Where folders were split, images may have come to lie alone beside pairs of other tasks.
+        unused = not sections[section] if reader else not sampled
+        if images and unused and limits.get(section) != 0 and not repeat:
+            problems.append(
+                f"{section}: single images of one patient form no pair; pairs need two patients (of one task)"
+            )
     problems += identify(sections, root)
     return sections, problems
 
@@ -152,48 +159,6 @@ def _listed_entries(path: Path, root: Path) -> Mapping[str, Any]:
         found = ", ".join(map(repr, unknown or content)) or "nothing"
         raise ValueError(f"datalist {path} has {found}, expected lists under {', '.join(SECTIONS)}")
     return content
-
-
-def split_patients(patients: Iterable[str], fractions: Sequence[float], least: int, seed: int) -> dict[str, str]:
-    """Split patients at random into sections.
-
-    Args:
-        patients: patients; repetitions and order do not matter.
-        fractions: share of training, validation and test; a share of 0 leaves a section empty.
-        least: fewest patients of a section that is not empty. With too few patients for all sections, test is left
-            empty first, then validation.
-        seed: seed of the split.
-
-    Returns:
-        Section of each patient.
-
-    Raises:
-        ValueError: when there are too few patients for one section.
-    """
-    names = sorted(set(patients))
-    wanted = [section for section, fraction in zip(SECTIONS, fractions, strict=True) if fraction > 0]
-    while len(wanted) > 1 and len(names) < least * len(wanted):
-        wanted.pop()
-    if len(names) < least:
-        raise ValueError(f"{wanted[0]} has no pair: {len(names)} patient(s) found, its pairs need at least {least}")
-    random.Random(seed).shuffle(names)
-    total, sections = len(names), dict.fromkeys(names, wanted[0])
-    for before in range(len(wanted) - 1, 0, -1):
-        share = max(round(fractions[SECTIONS.index(wanted[before])] * total), least)
-        # The sections before this one keep the fewest patients they need.
-        for _ in range(min(share, len(names) - least * before)):
-            sections[names.pop()] = wanted[before]
-    return sections
-
-
-def _split(entries: list[Pair], pairing: str, fractions: Sequence[float], seed: int) -> dict[str, list[Pair]]:
-    """Entries of one patient each -> sections."""
-    patients = {entry["patient"] for entry in entries}
-    least = 2 if any("image" in entry for entry in entries) else 1
-    # Repeat scans are split as for pairs between patients; a data set of one patient has such scans only.
-    least = 1 if pairing == "repeat" and len(patients) == 1 else least
-    section_of = split_patients(patients, fractions, least, seed)
-    return {section: [e for e in entries if section_of[e["patient"]] == section] for section in SECTIONS}
 
 
 def write_datalist(

@@ -1,13 +1,10 @@
-"""Datalist entries: their keys, files, patients and names checked; pairs formed of single images."""
+"""Datalist entries: their keys, files, patients and names checked."""
 
 from __future__ import annotations
 
-import random
 import re
-from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from bundle.data.layouts import KINDS, SECTIONS, stem
 Pair = dict[str, Any]
 Sections = dict[str, list[Pair]]
 
-PAIR_PATHS = tuple(f"{side}_{kind}" for kind in KINDS for side in ("fixed", "moving"))
+PAIR_PATHS = (*(f"{side}_{kind}" for kind in KINDS for side in ("fixed", "moving")), "landmarks")
 PAIR_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -46,7 +43,7 @@ def _clean(raw: Any, where: str, root: Path, problems: list[str]) -> Pair | None
         problems.append(f'{where} is a {type(raw).__name__}, expected an object such as {{"fixed_image": ...}}')
         return None
     single = "image" in raw
-    paths, names = (KINDS, ("patient",)) if single else (PAIR_PATHS, ("pair_id", "patient"))
+    paths, names = (KINDS, ("patient", "task")) if single else (PAIR_PATHS, ("pair_id", "patient", "task"))
     given = {key: value for key, value in raw.items() if value is not None}
     for key in given:
         if key not in paths + names:
@@ -57,13 +54,16 @@ def _clean(raw: Any, where: str, root: Path, problems: list[str]) -> Pair | None
     if absent:
         needs = "a pair needs moving_image and fixed_image, a single image the key image"
         problems.append(f"{where}: no {' and no '.join(absent)}; {needs}")
+    if not single and "landmarks" in given and not given.keys().isdisjoint({"fixed_landmarks", "moving_landmarks"}):
+        choice = "keep landmarks (one file of the pair), or fixed_landmarks and moving_landmarks (one per image)"
+        problems.append(f"{where}: landmarks of the pair and of its images; {choice}")
     if absent or wrong:
         return None
     return {key: str(root / given[key]) for key in paths if key in given} | _clean_names(given, names, where, problems)
 
 
 def _clean_names(given: Pair, names: tuple[str, ...], where: str, problems: list[str]) -> Pair:
-    """The entry's ``pair_id`` and ``patient``, as far as they are given and right."""
+    """The entry's ``pair_id``, ``patient`` and ``task``, as far as they are given and right."""
     cleaned: Pair = {}
     if "pair_id" in given and "pair_id" in names:
         if isinstance(given["pair_id"], str) and PAIR_ID.fullmatch(given["pair_id"]):
@@ -71,6 +71,11 @@ def _clean_names(given: Pair, names: tuple[str, ...], where: str, problems: list
         else:
             rule = "expected a letter or digit, then letters, digits and . _ - (it names the pair's output folder)"
             problems.append(f"{where}: pair_id is {given['pair_id']!r}, {rule}")
+    if "task" in given:
+        if isinstance(given["task"], str) and given["task"]:
+            cleaned["task"] = given["task"]
+        else:
+            problems.append(f"{where}: task is {given['task']!r}, expected a name")
     if "patient" in given:
         value = given["patient"]
         patients = value if isinstance(value, list) else [value]
@@ -157,70 +162,6 @@ def leaks(sections: Sections) -> list[str]:
         for patient, places in found.items()
         if len(places) > 1
     ]
-
-
-def repeat_problems(sections: Sections) -> list[str]:
-    """What keeps single images from forming pairs within patients.
-
-    Args:
-        sections: entries of each section, with their patients.
-
-    Returns:
-        Problems, one line each: an image listed twice, which would be paired with itself, and no pair at all.
-    """
-    entries = [entry for section in SECTIONS for entry in sections[section]]
-    singles = [entry for entry in entries if "image" in entry]
-    listed = Counter(entry["image"] for entry in singles)
-    problems = [
-        f"image listed {count} times: {path}; list each image once" for path, count in listed.items() if count > 1
-    ]
-    patients = Counter(patient for entry in singles for patient in entry["patient"])
-    # Listed pairs are kept as they are: with some, there is something to register.
-    if singles and len(singles) == len(entries) and max(patients.values()) == 1:
-        problems.append(
-            f"no patient has two images: {len(singles)} image(s) of {len(patients)} patient(s); the pairing 'repeat' "
-            "needs repeat scans, with patients.csv or the entries' patient saying whose they are"
-        )
-    return problems
-
-
-def pair_singles(images: Sequence[Pair], limit: int | None, rng: random.Random, repeat: bool = False) -> list[Pair]:
-    """Ordered pairs (moving, fixed) of images of different patients, or of different images of one patient.
-
-    The pairs are numbered, with the images sorted by patient. Moving image ``i`` has as partners the images of a span
-    but for a gap in it: all images without its own patient's block, or that block without ``i``. A sample draws
-    numbers, so that no list of all pairs is made.
-
-    Args:
-        images: single images with ``image``, what belongs to it, and ``patient``.
-        limit: most pairs, drawn without replacement; None: all.
-        rng: random numbers of the draw.
-        repeat: whether the pairs are within patients.
-
-    Returns:
-        Pairs, without ``pair_id``.
-    """
-    images = sorted(images, key=lambda image: image["patient"])
-    patients = [image["patient"] for image in images]
-    blocks = [(bisect_left(patients, patient), bisect_right(patients, patient)) for patient in patients]
-    everything = (0, len(images))
-    spans = [(block, (i, i + 1)) if repeat else (everything, block) for i, block in enumerate(blocks)]
-    ends = list(accumulate(last - first - (stop - start) for (first, last), (start, stop) in spans))
-    total = ends[-1] if ends else 0
-    chosen = range(total) if limit is None or limit >= total else sorted(rng.sample(range(total), limit))
-    pairs = []
-    for number in chosen:
-        moving = bisect_right(ends, number)
-        (first, _), (start, stop) = spans[moving]
-        fixed = first + number - (ends[moving - 1] if moving else 0)
-        pairs.append(_pair(images[moving], images[fixed if fixed < start else fixed + stop - start]))
-    return pairs
-
-
-def _pair(moving: Pair, fixed: Pair) -> Pair:
-    sides = (("fixed", fixed), ("moving", moving))
-    paths = {f"{side}_{kind}": image[kind] for kind in KINDS for side, image in sides if kind in image}
-    return paths | {"patient": tuple(dict.fromkeys(moving["patient"] + fixed["patient"]))}
 
 
 def identify(sections: Sections, root: Path) -> list[str]:

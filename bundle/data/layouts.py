@@ -94,8 +94,9 @@ def find_dataset_json(root: Path) -> Path:
         return found[0]
     seen = f"; found {', '.join(path.name for path in found)}" if found else ""
     raise ValueError(
-        f"unknown layout of {root}: looked for fixed_images/ and moving_images/, for images/, and for one "
-        f"*dataset*.json (Learn2Reg){seen}; name a datalist, or arrange the images in one of these ways"
+        f"unknown layout of {root}: looked for fixed_images/ and moving_images/, for images/, for fixed/ and moving/, "
+        f"for slices such as A_047.png, for folders of these (tasks), and for one *dataset*.json (Learn2Reg){seen}; "
+        "name a datalist, or arrange the images in one of these ways"
     )
 
 
@@ -122,84 +123,6 @@ def read_patients(root: Path, problems: list[str]) -> dict[str, str]:
         elif patients.setdefault(image, patient) != patient:
             problems.append(f"patients.csv line {line}: image {image} has patient {patient} and {patients[image]}")
     return patients
-
-
-def has_folders(root: Path) -> bool:
-    """Whether the data set is laid out in DeepReg's folders."""
-    return any((root / name).is_dir() for name in ("images", "fixed_images", "moving_images"))
-
-
-def folder_entries(root: Path, pairing: str, patients: Mapping[str, str], problems: list[str]) -> list[dict[str, Any]]:
-    """Entries of DeepReg's folders, every one with its patient.
-
-    Args:
-        root: folder with ``fixed_images/`` and ``moving_images/``, or with ``images/``.
-        pairing: for the first, ``paired`` (moving -> fixed of the same name), or only the ``fixed`` or ``moving``
-            images, as single ones; ``repeat`` takes the fixed ones.
-        patients: patient of each image by file name; when empty, each name is a patient.
-        problems: takes up what is wrong.
-
-    Returns:
-        Pairs, or single images, in the order of their names.
-
-    Raises:
-        ValueError: when both layouts are there, or a folder that the pairing needs is not.
-    """
-    sides_of = {"paired": ["fixed", "moving"], "repeat": ["fixed"]}
-    sides = [""] if (root / "images").is_dir() else sides_of.get(pairing, [pairing])
-    if sides == [""] and any((root / f"{side}_images").is_dir() for side in ("fixed", "moving")):
-        raise ValueError(f"{root} has images/ and fixed_images/ or moving_images/; keep one layout, or name a datalist")
-    for side in sides:
-        if side and not (root / f"{side}_images").is_dir():
-            raise ValueError(f"{root} has no {side}_images/, which the pairing {pairing!r} needs")
-    found = {side: _images(root, f"{side}_" if side else "", problems) for side in sides}
-    names = sorted(set().union(*found.values()))
-    if not names:
-        folders = " and ".join(f"{side}_images/" if side else "images/" for side in sides)
-        raise ValueError(f"no image in {folders} of {root}; expected folders of DICOM slices or {' '.join(SUFFIXES)}")
-    entries = []
-    for name in names:
-        if patients and name not in patients:
-            problems.append(f"patients.csv has no line for the image {name}; add its patient")
-        without = [side for side in sides if name not in found[side]]
-        if without:
-            problems.append(f"pair {name}: no {without[0]} image {without[0]}_images/{name}; expected the same names")
-            continue
-        prefix = {side: f"{side}_" if len(sides) == 2 else "" for side in sides}
-        entry: dict[str, Any] = {
-            prefix[side] + kind: path for side in sides for kind, path in found[side][name].items()
-        }
-        entries.append(entry | {"patient": patients.get(name, name)})
-    return entries
-
-
-def _images(root: Path, prefix: str, problems: list[str]) -> dict[str, dict[str, str]]:
-    """Images of one side by name, each with its label, mask and landmarks, matched by name."""
-    images: dict[str, dict[str, str]] = {}
-    for kind, folder in ((kind, root / f"{prefix}{FOLDERS[kind]}") for kind in KINDS):
-        if not folder.is_dir():
-            continue
-        files = _files(folder, POINT_SUFFIXES if kind == "landmarks" else SUFFIXES, problems)
-        if kind == "image":
-            images = {name: {} for name in files}
-        for name in images:
-            if name in files:
-                images[name][kind] = str(files[name])
-            else:
-                problems.append(f"{folder.name}/ has no file for the image {name}; add it, or list pairs in a datalist")
-    return images
-
-
-def _files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict[str, Path]:
-    """Data files of a folder, and its sub-folders (a DICOM series each), by name; other files are left out."""
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not (path.is_dir() or path.name.lower().endswith(suffixes)):
-            continue
-        name = path.name if path.is_dir() else stem(path)
-        if files.setdefault(name, path) != path:
-            problems.append(f"{folder.name}/ has {files[name].name} and {path.name}; expected one file per name")
-    return files
 
 
 def is_learn2reg(content: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor, PILReader
+from monai.data.utils import to_affine_nd
 from monai.transforms import LoadImage, MapTransform
 from PIL import Image
 
@@ -49,7 +50,7 @@ def load_image(path: str) -> MetaTensor:
     if image.ndim != 3:
         return image
     meta = {key: value for key, value in image.meta.items() if key != "affine"}
-    affine = torch.eye(4, dtype=torch.float64) if picture else image.affine
+    affine = to_affine_nd(3, torch.eye(3, dtype=torch.float64) if picture else image.affine)
     return MetaTensor(image.as_tensor()[..., None], affine=affine, meta=meta)
 
 

@@ -27,7 +27,7 @@ class CheckPaird(Transform):
     its image once their shapes are known to agree.
 
     Args:
-        spatial_dims: 2 or 3.
+        spatial_dims: 3 for volumes, 2 for planar images, which are volumes of one slice.
     """
 
     def __init__(self, spatial_dims: int = 3) -> None:

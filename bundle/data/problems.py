@@ -7,23 +7,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# A planar image has them too: it is a volume of one slice.
+AXES = 3
+
 
 def image_problems(array: np.ndarray, affine: np.ndarray, name: str, spatial_dims: int = 3) -> list[str]:
     """What makes an image unfit for registration.
 
     Args:
         array: ``(channels, *shape)``, intensities; one channel is expected. A tensor on the CPU will do.
-        affine: voxel -> world, homogeneous, of ``spatial_dims`` axes or more.
+        affine: voxel -> world, homogeneous.
         name: how messages call the image.
-        spatial_dims: 3 for volumes, 2 for planar images.
+        spatial_dims: 3 for volumes, 2 for planar images, which are volumes of one slice.
 
     Returns:
         Problems, one line each; none when the image is fit.
     """
     array = np.asarray(array)
     problems = grid_problems(array.shape[1:], affine, name, spatial_dims)
-    if array.ndim == spatial_dims + 1 and array.shape[0] > 1:
-        parts = "volumes (a time series?)" if spatial_dims == 3 else "colour channels"
+    if array.ndim == AXES + 1 and array.shape[0] > 1:
+        parts = "volumes (a time series?)" if spatial_dims == 3 else "channels"
         problems.append(f"{name}: an image of {array.shape[0]} {parts}, expected one channel; extract one")
     if array.size:
         bad = array.size - int(np.isfinite(array).sum())
@@ -74,11 +77,10 @@ def _other_grid(
     """Whether a label lies on another grid than its image: another size, or a corner more than half a voxel away."""
     if tuple(shape) != tuple(image_shape):
         return [f"{name}: the label is {size(shape)} and its image {size(image_shape)}; give both one grid"]
-    dims = len(shape)
     corners = np.array(list(itertools.product(*((0, length - 1) for length in shape))))
     difference = np.asarray(affine, dtype=float) - np.asarray(image_affine, dtype=float)
-    distance = np.linalg.norm(corners @ difference[:dims, :dims].T + difference[:dims, -1], axis=1).max()
-    if distance <= 0.5 * spacing_of(image_affine)[:dims].min():
+    distance = np.linalg.norm(corners @ difference[:AXES, :AXES].T + difference[:AXES, -1], axis=1).max()
+    if distance <= 0.5 * spacing_of(image_affine).min():
         return []
     return [f"{name}: label and image lie up to {distance:.3g} mm apart by their affines; give both one header"]
 
@@ -88,25 +90,21 @@ def grid_problems(shape: Sequence[int], affine: np.ndarray, name: str, spatial_d
 
     Args:
         shape: voxels along each axis.
-        affine: voxel -> world, homogeneous, of ``spatial_dims`` axes or more.
+        affine: voxel -> world, homogeneous.
         name: how messages call the image.
-        spatial_dims: 3 for volumes, 2 for planar images.
+        spatial_dims: 3 for volumes, 2 for planar images, which are volumes of one slice.
 
     Returns:
         Problems, one line each.
     """
-    problems = []
-    if len(shape) != spatial_dims:
-        problems.append(f"{name}: a {len(shape)}-D image ({size(shape)}), expected {spatial_dims}-D")
-    elif min(shape) < 2:
-        problems.append(f"{name}: {size(shape)} voxels, expected at least 2 along each of {spatial_dims} axes")
+    unfit = _planar_shape(shape) if spatial_dims == 2 else _volume_shape(shape)
+    problems = [f"{name}: {unfit}"] if unfit else []
     affine = np.asarray(affine, dtype=float)
-    if affine.ndim != 2 or affine.shape[0] != affine.shape[1] or affine.shape[0] <= spatial_dims:
-        least = spatial_dims + 1
-        return [*problems, f"{name}: affine of size {size(affine.shape)}, expected {least} x {least}"]
+    if affine.shape != (AXES + 1, AXES + 1):
+        return [*problems, f"{name}: affine of size {size(affine.shape)}, expected {AXES + 1} x {AXES + 1}"]
     if not np.isfinite(affine).all():
         return [*problems, f"{name}: the affine has NaN or infinite values; correct the header"]
-    axes, spacing = affine[:spatial_dims, :spatial_dims], spacing_of(affine)[:spatial_dims]
+    axes, spacing = affine[:AXES, :AXES], spacing_of(affine)
     if (spacing == 0).any():
         found = " x ".join(f"{length:g}" for length in spacing)
         problems.append(f"{name}: spacing {found}, expected more than 0 (singular affine); correct the header")
@@ -114,6 +112,33 @@ def grid_problems(shape: Sequence[int], affine: np.ndarray, name: str, spatial_d
     elif abs(np.linalg.det(axes / spacing)) < 1e-3:
         problems.append(f"{name}: singular affine, its axes lie in one plane; correct the header")
     return problems
+
+
+def dimensions(shape: Sequence[int]) -> int:
+    """2 for a planar image, which has one axis of one voxel; 3 for anything else."""
+    return 2 if len(shape) == AXES and list(shape).count(1) == 1 else 3
+
+
+def _volume_shape(shape: Sequence[int]) -> str:
+    """What makes a shape unfit for registration of volumes; empty when it is fit."""
+    if len(shape) != AXES:
+        return f"a {len(shape)}-D image ({size(shape)}), expected 3-D"
+    if dimensions(shape) == 2 and min(shape) == 1:
+        return f"{size(shape)} voxels, a single slice, expected a volume; configs/inference_2d.yaml registers slices"
+    return "" if min(shape) > 1 else f"{size(shape)} voxels, expected at least 2 along each of 3 axes"
+
+
+def _planar_shape(shape: Sequence[int]) -> str:
+    """What makes a shape unfit for registration of planar images; empty when it is fit."""
+    if len(shape) != AXES:
+        return f"a {len(shape)}-D image ({size(shape)}), expected a planar image, 3-D with one slice"
+    *plane, slices = shape
+    if slices > 1 and dimensions(shape) == 2:
+        expected = f"{size([*(length for length in shape if length > 1), 1])}"
+        return f"{size(shape)} voxels, expected {expected}: the slice axis must be the third; move it there"
+    if slices != 1:
+        return f"{size(shape)} voxels, a volume, expected one slice; configs/inference.yaml registers volumes"
+    return "" if min(plane) > 1 else f"{size(shape)} voxels, expected at least 2 along both axes of the plane"
 
 
 def spacing_of(affine: np.ndarray) -> np.ndarray:

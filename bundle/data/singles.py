@@ -1,0 +1,90 @@
+"""Pairs formed of single images: between patients, or of repeat scans of one patient."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from bundle.data.entries import Pair, Sections
+from bundle.data.layouts import KINDS, SECTIONS
+
+
+def repeat_problems(sections: Sections) -> list[str]:
+    """What keeps single images from forming pairs within patients.
+
+    Args:
+        sections: entries of each section, with their patients.
+
+    Returns:
+        Problems, one line each: an image listed twice, which would be paired with itself, and no pair at all.
+    """
+    entries = [entry for section in SECTIONS for entry in sections[section]]
+    singles = [entry for entry in entries if "image" in entry]
+    listed = Counter(entry["image"] for entry in singles)
+    problems = [
+        f"image listed {count} times: {path}; list each image once" for path, count in listed.items() if count > 1
+    ]
+    scans = Counter(_source(entry) for entry in singles)
+    # Listed pairs are kept as they are: with some, there is something to register.
+    if singles and len(singles) == len(entries) and max(scans.values()) == 1:
+        patients = {entry["patient"] for entry in singles}
+        problems.append(
+            f"no patient has two images: {len(singles)} image(s) of {len(patients)} patient(s); the pairing 'repeat' "
+            "needs repeat scans, with patients.csv or the entries' patient saying whose they are"
+        )
+    return problems
+
+
+def pair_singles(images: Sequence[Pair], limit: int | None, rng: random.Random, repeat: bool = False) -> list[Pair]:
+    """Ordered pairs (moving, fixed) of images of one task: of different patients, or of one patient.
+
+    The pairs are numbered, with the images sorted by task and patient. Moving image ``i`` has as partners the images
+    of a span but for a gap in it: its task's without its own patient's block, or that block without ``i``. A sample
+    draws numbers, so that no list of all pairs is made.
+
+    Args:
+        images: single images with ``image``, what belongs to it, ``patient``, and ``task`` where they have one.
+        limit: most pairs, drawn without replacement; None: all.
+        rng: random numbers of the draw.
+        repeat: whether the pairs are within patients.
+
+    Returns:
+        Pairs, without ``pair_id``.
+    """
+    images = sorted(images, key=_source)
+    of_patient, of_task = _blocks([_source(image) for image in images]), _blocks([_task(image) for image in images])
+    spans = [(of_patient[i], (i, i + 1)) if repeat else (of_task[i], of_patient[i]) for i in range(len(images))]
+    ends = list(accumulate(last - first - (stop - start) for (first, last), (start, stop) in spans))
+    total = ends[-1] if ends else 0
+    chosen = range(total) if limit is None or limit >= total else sorted(rng.sample(range(total), limit))
+    pairs = []
+    for number in chosen:
+        moving = bisect_right(ends, number)
+        (first, _), (start, stop) = spans[moving]
+        fixed = first + number - (ends[moving - 1] if moving else 0)
+        pairs.append(_pair(images[moving], images[fixed if fixed < start else fixed + stop - start]))
+    return pairs
+
+
+def _pair(moving: Pair, fixed: Pair) -> Pair:
+    sides = (("fixed", fixed), ("moving", moving))
+    paths = {f"{side}_{kind}": image[kind] for kind in KINDS for side, image in sides if kind in image}
+    task = {"task": moving["task"]} if "task" in moving else {}
+    return paths | {"patient": tuple(dict.fromkeys(moving["patient"] + fixed["patient"]))} | task
+
+
+def _task(image: Pair) -> str:
+    return image.get("task", "")
+
+
+def _source(image: Pair) -> tuple[str, tuple[str, ...]]:
+    return _task(image), image["patient"]
+
+
+def _blocks(values: Sequence[Any]) -> list[tuple[int, int]]:
+    """First and last index + 1 of the values that equal each, in a sorted list."""
+    return [(bisect_left(values, value), bisect_right(values, value)) for value in values]

@@ -1,0 +1,81 @@
+"""Patients, and entries by their patients, split at random into sections."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from bundle.data.entries import Pair
+from bundle.data.layouts import SECTIONS
+
+
+def split_patients(patients: Iterable[str], fractions: Sequence[float], least: int, seed: int) -> dict[str, str]:
+    """Split patients at random into sections.
+
+    Args:
+        patients: patients; repetitions and order do not matter.
+        fractions: share of training, validation and test; a share of 0 leaves a section empty.
+        least: fewest patients of a section that is not empty. With too few patients for all sections, test is left
+            empty first, then validation.
+        seed: seed of the split.
+
+    Returns:
+        Section of each patient.
+
+    Raises:
+        ValueError: when there are too few patients for one section.
+    """
+    names = sorted(set(patients))
+    wanted = [section for section, fraction in zip(SECTIONS, fractions, strict=True) if fraction > 0]
+    while len(wanted) > 1 and len(names) < least * len(wanted):
+        wanted.pop()
+    if len(names) < least:
+        raise ValueError(
+            f"{wanted[0]} has no pair: {len(names)} patient(s) found, its pairs need at least {least}: {names}"
+        )
+    random.Random(seed).shuffle(names)
+    total, sections = len(names), dict.fromkeys(names, wanted[0])
+    for before in range(len(wanted) - 1, 0, -1):
+        share = max(round(fractions[SECTIONS.index(wanted[before])] * total), least)
+        # The sections before this one keep the fewest patients they need.
+        for _ in range(min(share, len(names) - least * before)):
+            sections[names.pop()] = wanted[before]
+    return sections
+
+
+def split_entries(entries: list[Pair], pairing: str, fractions: Sequence[float], seed: int) -> dict[str, list[Pair]]:
+    """Split entries by patient into sections, the patients of different tasks apart: small tasks are trained on too.
+
+    Args:
+        entries: pairs or single images of one patient each, a name.
+        pairing: as in :func:`bundle.data.datalist.read_datalist`; it says how many patients a section needs.
+        fractions: share of training, validation and test.
+        seed: seed of the split.
+
+    Returns:
+        Entries of each section; nothing without entries, which the problems of their layout explain.
+
+    Raises:
+        ValueError: when a task has too few patients for one section.
+    """
+    section_of: dict[str, str] = {}
+    of_singles = {entry["patient"] for entry in entries if "image" in entry}
+    for patients in _groups(entries):
+        # Repeat scans are split as for pairs between patients; a data set of one patient has such scans only.
+        alone = pairing == "repeat" and len(patients) == 1
+        least = 1 if alone or of_singles.isdisjoint(patients) else 2
+        section_of |= split_patients(patients, fractions, least, seed)
+    return {section: [e for e in entries if section_of[e["patient"]] == section] for section in SECTIONS}
+
+
+def _groups(entries: Iterable[Pair]) -> list[set[str]]:
+    """Patients of each task; of tasks that share a patient together."""
+    of_task: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        of_task[entry.get("task", "")].add(entry["patient"])
+    groups: list[set[str]] = []
+    for patients in of_task.values():
+        shared = [group for group in groups if not group.isdisjoint(patients)]
+        groups = [*(group for group in groups if group not in shared), patients.union(*shared)]
+    return groups
