@@ -2,6 +2,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from bundle.data.datalist import read_datalist, select_pairs, survey, write_datalist
@@ -352,3 +354,14 @@ def test_the_target_task_of_park():
     test = select_pairs(read_datalist(SHARED / "octa_scp/test"))
     assert len(test) == 20
     assert all(Path(pair["landmarks"]).stem == Path(pair["fixed_image"]).stem for pair in test)
+
+
+def test_numbered_volumes_are_no_slices(tmp_path):
+    slices, volumes = tmp_path / "slices", tmp_path / "volumes"
+    for folder, shape in ((slices, (6, 5, 1)), (volumes, (6, 5, 4))):
+        folder.mkdir()
+        for number in (1, 2):
+            nib.save(nib.Nifti1Image(np.ones(shape, np.float32), np.eye(4)), folder / f"case_{number}.nii.gz")
+    assert read(slices) == [(None, "case_1.nii.gz", "case_2.nii.gz")]
+    with pytest.raises(ValueError, match="unknown layout"):
+        read(volumes)

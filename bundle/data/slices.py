@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bundle.data.layouts import SUFFIXES, stem
+from bundle.data.loading import PICTURE_SUFFIXES, load_image
+from bundle.data.problems import dimensions
 
 SLICE = re.compile(r"(.+)_(\d+)")
 # A .dcm file is a part of a series, which is a folder.
@@ -15,8 +17,17 @@ SLICE_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
 
 
 def has_slices(root: Path) -> bool:
-    """Whether a slice lies directly in a folder."""
-    return any(SLICE.fullmatch(stem(path)) for path in _images(root))
+    """Whether a slice lies directly in a folder; volumes numbered the same way (``case_001.nii.gz``) are none."""
+    named = (path for path in _images(root) if SLICE.fullmatch(stem(path)))
+    first = next(named, None)
+    return first is not None and (first.suffix.lower() in PICTURE_SUFFIXES or _is_slice(first))
+
+
+def _is_slice(path: Path) -> bool:
+    try:
+        return dimensions(load_image(str(path)).shape[1:]) == 2
+    except Exception:  # every reader fails in its own way; what cannot be read says nothing of the layout
+        return False
 
 
 def slice_entries(root: Path, pairing: str, patients: Mapping[str, str], problems: list[str]) -> list[dict[str, Any]]:
