@@ -13,7 +13,7 @@ from bundle.geometry.grids import (
     voxel_grid,
     warp_native,
 )
-from bundle.geometry.points import centroids, fixed_to_moving
+from bundle.geometry.points import centroids, fixed_to_moving, moving_to_fixed
 
 __all__ = [
     "RAS_TO_LPS",
@@ -29,6 +29,7 @@ __all__ = [
     "integrate",
     "jacobian_determinant",
     "log_jacobian_sd",
+    "moving_to_fixed",
     "resize_ddf",
     "sample",
     "voxel_grid",

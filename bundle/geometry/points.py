@@ -24,6 +24,26 @@ def fixed_to_moving(points: np.ndarray, displacement: torch.Tensor, fixed_affine
     return (world + shift)[..., 0, 0].T.cpu().numpy()
 
 
+def moving_to_fixed(
+    points: np.ndarray, displacement: torch.Tensor, fixed_affine: np.ndarray, iterations: int = 50
+) -> np.ndarray:
+    """Map moving points to the fixed image: ``p`` with ``p + d(p) = q``, by the fixed point ``p <- q - d(p)``.
+
+    Args:
+        points: ``(n, 3)``, mm, RAS, in the moving image's world.
+        displacement: ``(3, *fixed_shape)``, mm, RAS.
+        fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
+        iterations: steps towards the fixed point.
+
+    Returns:
+        ``(n, 3)``, mm, RAS, in the fixed image's world.
+    """
+    found = points
+    for _ in range(iterations):
+        found = found + points - fixed_to_moving(found, displacement, fixed_affine)
+    return found
+
+
 def centroids(channels: torch.Tensor, affine: np.ndarray) -> np.ndarray:
     """Centroid of every channel of a label, weighted by its values.
 
