@@ -149,12 +149,7 @@ def test_a_folder_without_repeat_scans_is_compared_between_patients_alone(tmp_pa
         ({"reference": "Magic"}, "no method 'Magic'; expected Classical non-rigid, LocalNet"),
         ({"methods": {"A": {"training": "none"}}}, "methods: 'A' names the training 'none', which is not there"),
         ({"methods": {"A": {"stepz": 1}}}, "methods: 'A' has stepz; expected some of configs, epoch, network"),
-        ({"lists": {"training": {}}}, "names the list 'repeat scans', which is not there; expected training"),
-        (
-            {"lists": {"test": {"folders": ["sauce/a"]}}},
-            "'test' has the folder 'sauce/a'; expected dataset_dir or targ",
-        ),
-        ({"trainings": {"meta": {"list": "none"}}}, "trainings: 'meta' names the list 'none', which is not there"),
+        ({"lists": {"training": {}}}, "names the list 'test', which is not there; expected training"),
         ({"evaluations": {"E": {"curvs": {}}}}, "evaluations: 'E' has curvs; expected some of curves, list, measures"),
         ({"evaluations": {"E": {"measures": ["dice"]}}}, "'E' has the measure 'dice'; expected some of dsc, tre_mm"),
         ({"target_dir": "there"}, "unknown option --target_dir"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.evaluation import metrics
+from bundle.evaluation.metrics import read_landmarks as read_points
 
 
 def read_landmarks(path: str | Path, affine: np.ndarray, side: str | None = None) -> np.ndarray:
@@ -23,7 +23,7 @@ def read_landmarks(path: str | Path, affine: np.ndarray, side: str | None = None
         ``(n, 3)``, mm, RAS.
     """
     if side is None:
-        return metrics.read_landmarks(path, affine)
+        return read_points(path, affine)
     with Path(path).open(newline="") as file:
         pixels = np.array([[float(row[f"{side}_col"]), float(row[f"{side}_row"]), 0] for row in csv.DictReader(file)])
     return pixels @ affine[:3, :3].T + affine[:3, 3]
