@@ -67,6 +67,10 @@ def test_points_of_a_curve_are_a_number_of_the_method():
     ("change", "message"),
     [
         ({"trainings__ours__list": "fine"}, "trainings: 'ours' names the list 'fine', which is not there; expected so"),
+        (
+            {"trainings__pretrain__start": "ours"},
+            "'pretrain' starts from 'ours', which comes later; list it before 'pre",
+        ),
         ({"evaluations__Target task__list": "tets"}, "evaluations: 'Target task' names the list 'tets'"),
         ({"lists__test__folders": ["target/test"]}, "'target/test'; expected dataset_dir or target_dir, or a folder"),
         ({"evaluations__Target task__curves__level": "Us"}, "no method 'Us'; expected Model-Seen"),

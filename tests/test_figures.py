@@ -53,6 +53,8 @@ def test_steps_have_a_line_per_start_and_a_band_of_the_standard_error():
     assert [axis.get_xlabel() for axis in figure.axes] == ["test-time steps"] * 2
     assert (dsc.lines[2].get_linestyle(), set(dsc.lines[2].get_ydata())) == (":", {0.65})
     assert len(tre.lines) == 2
+    # The dotted line leaves the range of the steps as it is.
+    assert dsc.get_xlim() == method_curves(curves, "").axes[0].get_xlim()
     np.testing.assert_allclose(dsc.lines[0].get_xydata(), [[0, 0.6], [5, 0.8], [50, 0.9]])
     np.testing.assert_allclose(dsc.lines[1].get_xydata(), [[0, 0.3], [5, 0.6]])
     np.testing.assert_allclose(tre.lines[0].get_xydata(), [[0, 6], [5, 4]])

@@ -69,7 +69,7 @@ def test_deformed_points_are_green_and_fixed_ones_yellow():
         np.testing.assert_allclose(found["green"], points + shift)
         # A point outside the image does not shrink it.
         assert axis.get_xlim() == (-0.5, 7.5)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["deformed points", "fixed"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["deformed points", "fixed points"]
 
 
 @pytest.fixture

@@ -107,6 +107,11 @@ def _check_references(plan: Plan) -> None:
             if value not in (None, *plan[there]):
                 found = ", ".join(plan[there])
                 raise ValueError(f"{kind}: {name!r} names the {key} {value!r}, which is not there; expected {found}")
+    order = list(plan["trainings"])
+    for name, entry in plan["trainings"].items():
+        start = entry.get("start")
+        if start and order.index(start) >= order.index(name):
+            raise ValueError(f"trainings: {name!r} starts from {start!r}, which comes later; list it before {name!r}")
     for name, entry in plan["lists"].items():
         for folder in entry.get("folders", []):
             if str(folder).split("/")[0] not in ROOTS:

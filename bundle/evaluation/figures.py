@@ -78,7 +78,7 @@ def method_curves(panels: Panels, xlabel: str, levels: Mapping[str, float] = Map
             axis.plot(steps, mean, marker="o", markersize=4, color=colour, label=start)
             axis.fill_between(steps, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
         if title in levels:
-            axis.axhline(levels[title], color="black", linestyle=":", linewidth=1.4)
+            axis.plot([0, last], [levels[title]] * 2, color="black", linestyle=":", linewidth=1.4)
         # Linear from 0 to 1 and logarithmic from there on: the first steps matter most and 0 has its place.
         axis.set_xscale("symlog", linthresh=1, linscale=0.4)
         axis.set_xticks([tick for tick in ticks if tick <= last], [str(tick) for tick in ticks if tick <= last])

@@ -107,7 +107,10 @@ def overlays(fixed: Planar, moving: Planar, results: Mapping[str, Planar], spaci
         purple = scaled(panel.image, moving.image)
         axis.imshow(np.stack([purple, green, purple], axis=-1).swapaxes(0, 1), aspect=aspect)
         axis.set_title(wrapped(name), fontsize=9)
-        for points, colour, label in ((panel.points, "lime", "deformed points"), (fixed.points, "yellow", "fixed")):
+        for points, colour, label in (
+            (panel.points, "lime", "deformed points"),
+            (fixed.points, "yellow", "fixed points"),
+        ):
             if points is not None:
                 axis.scatter(*points.T, s=12, c=colour, edgecolors="black", linewidths=0.5, label=label)
         # Points that leave the image do not shrink it.
