@@ -73,10 +73,10 @@ def experiment(
     """Train, register and compare every method of the experiment; stop it any time, the same command goes on.
 
     Args:
-        dataset_dir: folder of images with labels.
+        dataset_dir: folder of images with labels, or of the source tasks of configs/experiment_2d.yaml.
         output_dir: folder of the trained networks, the results and report.html.
         config_file: what is compared, see configs/experiment.yaml; further files change the first.
-        overrides: keys of the configuration with other values.
+        overrides: keys of the configuration with other values, such as target_dir of configs/experiment_2d.yaml.
     """
     files = [config_file] if isinstance(config_file, str) else list(config_file)
     report = Experiment(files, Path(dataset_dir).absolute(), Path(output_dir).absolute(), overrides).run()

@@ -30,8 +30,8 @@ pytest_plugins = ["workflow_fixtures"]
 
 CONFIGS = ROOT / "configs"
 METADATA = CONFIGS / "metadata.json"
-EXPERIMENT = CONFIGS / "experiment.yaml"
-PRESETS = sorted(path for path in CONFIGS.glob("*.yaml") if path not in (TRAIN, INFERENCE, EXPERIMENT))
+EXPERIMENTS = set(CONFIGS.glob("experiment*.yaml"))
+PRESETS = sorted(path for path in CONFIGS.glob("*.yaml") if path not in {TRAIN, INFERENCE, *EXPERIMENTS})
 # `python -m` as on a machine where the package is not installed.
 UNINSTALLED = """
 import runpy, sys

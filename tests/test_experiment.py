@@ -16,10 +16,9 @@ SIZE = {"pixdim": 6.0, "channels": 2, "downsampling": 1}
 SMALL = {
     "configs": [],
     "split": [0.5, 0.2, 0.3],
-    "pair_limits": {"training": 4, "validation": 1},
+    "pair_limits": {"training": 4, "validation": 1, "test": 2},
     "training_options": {**SIZE, "versions": 1, "inner_steps": 1, "cache_dir": None},
     "inference_options": {**SIZE, "pictures": False},
-    "curve_steps": [0, 1],
 }
 
 
@@ -41,9 +40,10 @@ def small_plan(path):
     for training in plan["trainings"].values():
         training["options"] = {"iterations": 1, "iterations_per_epoch": 1}
     plan["methods"]["Classical non-rigid"]["steps"] = 3
-    for evaluation in plan["evaluations"].values():
-        evaluation["limit"] = 2
-    keys = ("trainings", "methods", "evaluations")
+    for name in ("repeat scans", "steps"):
+        plan["lists"][name]["pair_limits"] = {"test": 2}
+    plan["evaluations"]["Steps"]["curves"]["points"] = [0, 1]
+    keys = ("lists", "trainings", "methods", "evaluations")
     return write_json(path, {**SMALL, **{key: plan[key] for key in keys}})
 
 
@@ -89,7 +89,7 @@ def test_test_patients_are_in_no_training(finished):
         for row in yaml.safe_load((out / "pairs/training.json").read_text())["training"]
         for patient in row["patient"]
     }
-    for name in ("between_patients", "repeat_scans", "steps"):
+    for name in ("test", "repeat_scans", "steps"):
         tested = {
             patient
             for row in yaml.safe_load((out / f"pairs/{name}.json").read_text())["test"]
@@ -139,8 +139,8 @@ def test_a_folder_without_repeat_scans_is_compared_between_patients_alone(tmp_pa
     for path in [*data.glob("images/*_1.nii.gz"), *data.glob("labels/*_1.nii.gz")]:
         path.unlink()
     lists = Experiment([str(CONFIG)], data, tmp_path / "out", {"split": SMALL["split"]}).write_lists()
-    assert set(lists) == {"training", "Between patients", "Between patients, labels in training", "Steps"}
-    assert "Repeat scans: left out (no patient has two images" in capsys.readouterr().out
+    assert set(lists) == {"training", "test", "steps"}
+    assert "repeat scans: left out (no patient has two images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,11 @@ def test_a_folder_without_repeat_scans_is_compared_between_patients_alone(tmp_pa
     [
         ({"reference": "Magic"}, "no method 'Magic'; expected Classical non-rigid, LocalNet"),
         ({"methods": {"A": {"training": "none"}}}, "methods: 'A' names the training 'none', which is not there"),
-        ({"methods": {"A": {"stepz": 1}}}, "methods: 'A' has stepz; expected some of configs, network"),
+        ({"methods": {"A": {"stepz": 1}}}, "methods: 'A' has stepz; expected some of configs, epoch, network"),
+        ({"lists": {"training": {}}}, "names the list 'test', which is not there; expected training"),
+        ({"evaluations": {"E": {"curvs": {}}}}, "evaluations: 'E' has curvs; expected some of curves, list, measures"),
+        ({"evaluations": {"E": {"measures": ["dice"]}}}, "'E' has the measure 'dice'; expected some of dsc, tre_mm"),
+        ({"target_dir": "there"}, "unknown option --target_dir"),
         ({"iterationz": 3}, "unknown option --iterationz; known options are title"),
     ],
 )

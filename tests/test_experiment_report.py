@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -16,9 +17,10 @@ from scipy import stats
 from toys import Grid, oblique_affine
 
 from bundle.data import write_datalist
-from bundle.evaluation.experiment_report import Evaluation, write_report
+from bundle.evaluation.experiment_report import write_report
 from bundle.evaluation.experiment_results import median_pair, read_evaluation
-from bundle.evaluation.report import metrics_row, write_table
+from bundle.evaluation.experiment_runs import Curves, Evaluation
+from bundle.evaluation.table import metrics_row, write_table
 from bundle.registration import SavePaird
 from bundle.registration.outputs import nifti
 
@@ -152,7 +154,7 @@ def test_pairs_are_listed_with_every_column(runs, tmp_path):
 def test_a_failed_pair_is_reported_and_left_out_of_its_method_only(runs, tmp_path):
     # The failed pair has results of an older run, which count no more.
     runs[LOCAL] = write_method(tmp_path / "failing", LOCAL, failed=["P01"])
-    page = report(tmp_path / "report", Evaluation("E", runs, META, {"random": {5: runs[LOCAL]}}))
+    page = report(tmp_path / "report", Evaluation("E", runs, META, Curves({"random": {5: runs[LOCAL]}})))
     table, tests = read(tmp_path / "report/table_e.csv"), read(tmp_path / "report/tests_e.csv")
     assert [row["n"] for row in table] == ["8", "7", "8"]
     kept = [k for k in range(8) if k != 1]
@@ -178,7 +180,7 @@ def test_a_pair_without_a_measure_has_an_empty_cell(tmp_path):
 def test_runs_without_labels_have_no_accuracy(tmp_path):
     bare = [metrics(pair, (0.4, 0.5), dsc=None, tre_rms_mm=None, hd95_mm=None) for pair in PAIRS]
     run = write_run(tmp_path / "run", bare)
-    page = report(tmp_path / "report", Evaluation("E", {META: run}, META, {"meta": {0: run, 5: run}}))
+    page = report(tmp_path / "report", Evaluation("E", {META: run}, META, Curves({"meta": {0: run, 5: run}})))
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
         "pairs_e.csv",
         "report.html",
@@ -259,7 +261,7 @@ def experiment(tmp_path_factory):
         for start, slope in (("meta-learned", 0.1), ("random", 0.03))
     }
     runs = {name: root / f"runs/{number}" for number, name in enumerate(GAIN)}
-    return Evaluation("Between <patients>", runs, "Meta <5 & steps>", curves), root / "data"
+    return Evaluation("Between <patients>", runs, META, Curves(curves), dataset_dir=root / "data")
 
 
 STEMS = [f"{name}_between_patients" for name in ("figure_2_dsc", "figure_3_tre", "figure_4_slices", "steps")]
@@ -267,8 +269,7 @@ TABLES = [f"{name}_between_patients.csv" for name in ("pairs", "table", "tests")
 
 
 def test_the_page_needs_nothing_else(experiment, tmp_path):
-    evaluation, dataset_dir = experiment
-    page = report(tmp_path, evaluation, notes=["Simulated & <small>."], dataset_dir=dataset_dir)
+    page = report(tmp_path, experiment, notes=["Simulated & <small>."])
     expected = ["report.html", *TABLES, *(f"{stem}.{suffix}" for stem in STEMS for suffix in ("pdf", "png"))]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(expected)
     sources = re.findall(r'src="([^"]*)"', page)
@@ -282,8 +283,7 @@ def test_the_page_needs_nothing_else(experiment, tmp_path):
 
 
 def test_the_page_is_escaped(experiment, tmp_path):
-    evaluation, dataset_dir = experiment
-    page = report(tmp_path, evaluation, notes=["Simulated & <small>."], dataset_dir=dataset_dir)
+    page = report(tmp_path, experiment, notes=["Simulated & <small>."])
     assert "<p>Simulated &amp; &lt;small&gt;.</p>" in page
     assert "<h2>Between &lt;patients&gt;</h2>" in page
     assert '<tr class="reference"><th>Meta &lt;5 &amp; steps&gt;</th><td>8</td>' in page
@@ -292,28 +292,25 @@ def test_the_page_is_escaped(experiment, tmp_path):
 
 
 def test_the_example_says_how_it_was_picked(experiment, tmp_path):
-    evaluation, dataset_dir = experiment
-    page = report(tmp_path, evaluation, dataset_dir=dataset_dir)
+    page = report(tmp_path, experiment)
     assert re.search("Axial slices of P04, picked by rule.* from 0.480 to 0.560, is the median of all pairs", page)
 
 
 def test_a_method_that_failed_on_the_example_is_not_shown_with_it(experiment, tmp_path):
-    evaluation, dataset_dir = experiment
     failing = write_method(tmp_path / "failing", LOCAL, [pair for pair in PAIRS if pair != "P04"], ["P04"])
-    runs = {"failing": failing, META: evaluation.runs[META]}
-    page = report(tmp_path / "report", Evaluation("E", runs, META), dataset_dir=dataset_dir)
+    runs = {"failing": failing, META: experiment.runs[META]}
+    page = report(tmp_path / "report", Evaluation("E", runs, META, dataset_dir=experiment.dataset_dir))
     assert "Figure 4" in page
     assert "failing failed on P04: cannot be read" in page
 
 
 def test_images_that_nobody_says_the_place_of_have_no_slices(experiment, tmp_path):
-    assert "Figure 4" not in report(tmp_path, experiment[0])
+    assert "Figure 4" not in report(tmp_path, replace(experiment, dataset_dir=None))
 
 
 def test_the_same_runs_give_the_same_bytes(experiment, tmp_path):
-    evaluation, dataset_dir = experiment
     for name in ("first", "second"):
-        report(tmp_path / name, evaluation, dataset_dir=dataset_dir)
+        report(tmp_path / name, experiment)
     for path in (tmp_path / "first").iterdir():
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
 
@@ -337,7 +334,7 @@ def test_runs_over_different_pairs_are_refused(runs, tmp_path):
     with pytest.raises(ValueError, match=message):
         report(tmp_path / "report", Evaluation("E", {**runs, "fewer": fewer}, META))
     with pytest.raises(ValueError, match="the run 'random, 5 steps' does not hold the same pairs"):
-        report(tmp_path / "report", Evaluation("E", runs, META, {"random": {5: fewer}}))
+        report(tmp_path / "report", Evaluation("E", runs, META, Curves({"random": {5: fewer}})))
 
 
 def test_the_reference_has_to_be_a_method(runs, tmp_path):

@@ -16,10 +16,10 @@ from bundle.evaluation.figures import (
     Registered,
     Volume,
     boxplots,
+    method_curves,
     method_slices,
     read_volumes,
     save_figure,
-    step_curves,
 )
 from bundle.geometry import warp_native
 from bundle.registration import SavePaird
@@ -46,10 +46,15 @@ def test_steps_have_a_line_per_start_and_a_band_of_the_standard_error():
         "meta": {"DSC": {0: [0.5, 0.7], 5: [0.8, 0.8], 50: [0.9]}, "TRE (mm)": {0: [6.0], 5: [4.0]}},
         "random": {"DSC": {5: [0.6, 0.6], 0: [0.2, 0.4]}},
     }
-    figure = step_curves(curves)
+    figure = method_curves(curves, "test-time steps", {"DSC": 0.65})
     dsc, tre = figure.axes
     assert (dsc.get_title(), tre.get_title()) == ("DSC", "TRE (mm)")
-    assert [line.get_label() for line in dsc.lines] == ["meta", "random"]
+    assert [line.get_label() for line in dsc.lines[:2]] == ["meta", "random"]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["test-time steps"] * 2
+    assert (dsc.lines[2].get_linestyle(), set(dsc.lines[2].get_ydata())) == (":", {0.65})
+    assert len(tre.lines) == 2
+    # The dotted line leaves the range of the steps as it is.
+    assert dsc.get_xlim() == method_curves(curves, "").axes[0].get_xlim()
     np.testing.assert_allclose(dsc.lines[0].get_xydata(), [[0, 0.6], [5, 0.8], [50, 0.9]])
     np.testing.assert_allclose(dsc.lines[1].get_xydata(), [[0, 0.3], [5, 0.6]])
     np.testing.assert_allclose(tre.lines[0].get_xydata(), [[0, 6], [5, 4]])
@@ -60,7 +65,7 @@ def test_steps_have_a_line_per_start_and_a_band_of_the_standard_error():
 
 
 def test_steps_are_readable_from_none_to_fifty():
-    axis = step_curves({"meta": {"DSC": {steps: [0.5] for steps in (0, 1, 2, 5, 10, 20, 50)}}}).axes[0]
+    axis = method_curves({"meta": {"DSC": {steps: [0.5] for steps in (0, 1, 2, 5, 10, 20, 50)}}}, "steps").axes[0]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "1", "2", "5", "10", "20", "50"]
     places = axis.transData.transform([(tick, 0.5) for tick in axis.get_xticks()])[:, 0]
     assert np.diff(places).min() > 0.05 * np.ptp(places)

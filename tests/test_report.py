@@ -13,7 +13,8 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from bundle.evaluation import ColumnMean, MetricsTable, PairPictured, compare
-from bundle.evaluation.report import headline, mean_and_sd, metrics_row, slice_of_interest, write_table
+from bundle.evaluation.report import slice_of_interest
+from bundle.evaluation.table import headline, mean_and_sd, metrics_row, write_table
 
 
 def metrics(pair_id="a", dsc=(0.5, 0.8), tre=(4.0, 2.0), hd95=(9.0, 6.0), **changes):
@@ -58,6 +59,47 @@ def test_row_of_a_pair():
     }
 
 
+PLANAR = {
+    "ncc": {"before": 0.06, "after": 0.24},
+    "distance_px": {"before": 12.5, "after": 6.25},
+    "distance_grid_px": {"before": 10.0, "after": 5.0},
+    "distance_fixed_grid_px": {"before": 10.5, "after": 5.5},
+}
+
+
+def planar(pair_id="a", **changes):
+    volume = ("dsc", "hd95_mm", "tre_rms_mm")
+    return {key: value for key, value in metrics(pair_id).items() if key not in volume} | PLANAR | changes
+
+
+def test_row_of_a_planar_pair():
+    row = metrics_row(planar())
+    accuracy = {column: value for column, value in row.items() if column.startswith(("ncc", "distance"))}
+    assert accuracy == {
+        "ncc_before": 0.06,
+        "ncc_after": 0.24,
+        "distance_before_px": 12.5,
+        "distance_after_px": 6.25,
+        "distance_grid_before_px": 10.0,
+        "distance_grid_after_px": 5.0,
+        "distance_fixed_grid_before_px": 10.5,
+        "distance_fixed_grid_after_px": 5.5,
+    }
+    assert not {"dsc_after", "tre_rms_after_mm", "hd95_after_mm"} & row.keys()
+
+
+def test_headline_and_comparison_of_planar_pairs_have_distance_and_ncc(tmp_path):
+    assert headline(metrics_row(planar())).startswith("distance 12.50 -> 6.25 px, NCC 0.060 -> 0.240, loss 3.0000")
+    without_points = planar(distance_px={"before": None, "after": None})
+    assert headline(metrics_row(without_points)).startswith("NCC 0.060 -> 0.240, loss")
+    other = planar("b", distance_px={"before": 10.5, "after": 4.25})
+    lines = compare([write_run(tmp_path / "run", planar(), other)]).splitlines()
+    assert lines[0].split() == ["distance", "px", "NCC", "folded", "%", "s/pair"]
+    # SD with n - 1 of two values 2 apart: 1.414.
+    assert lines[1][44:].split() == ["11.500", "+-", "1.414", "0.060", "+-", "0.000", "-", "-"]
+    assert lines[2][44:].split() == ["5.250", "+-", "1.414", "0.240", "+-", "0.000", "0.50", "3.5"]
+
+
 def test_row_without_labels_and_with_a_structure_that_is_missing():
     bare = {key: value for key, value in metrics().items() if key not in ("dsc", "hd95_mm", "tre_rms_mm")}
     assert not {"dsc_before", "hd95_before_mm", "tre_rms_after_mm"} & metrics_row(bare).keys()
@@ -93,13 +135,23 @@ def test_mean_and_sd_are_over_the_pairs_that_have_a_value():
 
 
 def test_table_has_every_column_once_and_the_error_last(tmp_path):
-    rows = [{"pair_id": "a", "status": "failed", "error": "bad, file"}, {"pair_id": "b", "dsc_7_after": 0.5}]
+    rows = [
+        {"pair_id": "a", "status": "failed", "error": "bad, file"},
+        {"pair_id": "b", "dsc_7_after": 0.5, "folded_percent": 0.0, "ncc_after": 0.3, "dsc_after": 0.5},
+    ]
     write_table(rows, tmp_path / "new" / "metrics.csv")
     with (tmp_path / "new" / "metrics.csv").open() as file:
         first, second = csv.DictReader(file)
-    assert list(first)[:2] == ["pair_id", "status"]
-    assert list(first)[5:9] == ["tre_rms_after_mm", "hd95_before_mm", "hd95_after_mm", "folded_percent"]
-    assert list(first)[-2:] == ["dsc_7_after", "error"]
+    # What no pair has gets no column.
+    assert list(first) == [
+        "pair_id",
+        "status",
+        "dsc_after",
+        "ncc_after",
+        "folded_percent",
+        "dsc_7_after",
+        "error",
+    ]
     assert (first["error"], second["error"], second["dsc_7_after"]) == ("bad, file", "", "0.5")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["metrics.csv"]
 

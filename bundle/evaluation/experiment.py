@@ -1,26 +1,24 @@
-"""The comparison of Baum et al. 2022, sections 3.3 to 4: train every network, run every method, write the report."""
+"""The comparisons of Baum et al. 2022 and Park et al. 2021: train every network, run every method, write the report."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser, run
+from monai.bundle import run
 
 from bundle.data import SECTIONS, read_datalist, require, write_datalist, written_whole
-from bundle.evaluation.experiment_report import Evaluation, write_report
-from bundle.evaluation.experiment_results import slug
+from bundle.evaluation.experiment_plan import curve_points, kept_epochs, list_name, needed_sections, read_plan
+from bundle.evaluation.experiment_report import write_report
+from bundle.evaluation.experiment_runs import Curves, Evaluation, slug
+from bundle.evaluation.measures import MEASURES
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-KEYS = {
-    "trainings": {"network", "configs", "options", "start"},
-    "methods": {"training", "network", "configs", "steps", "options"},
-    "evaluations": {"pairing", "limit", "methods", "reference", "curves", "options"},
-}
 
 
 @dataclass
@@ -37,7 +35,7 @@ class Experiment:
         overrides: keys of the configuration with other values.
 
     Raises:
-        ValueError: for a key, a training or a method that the configuration does not know.
+        ValueError: for a key or a name that the configuration does not know, and for a folder that is not given.
     """
 
     config_files: Sequence[str]
@@ -46,33 +44,9 @@ class Experiment:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.plan: dict[str, Any] = ConfigParser.load_config_files(list(self.config_files))
-        unknown = sorted(set(self.overrides) - set(self.plan))
-        if unknown:
-            raise ValueError(f"unknown option --{', --'.join(unknown)}; known options are {', '.join(self.plan)}")
-        self.plan |= self.overrides
-        for kind, known in KEYS.items():
-            for name, entry in self.plan[kind].items():
-                wrong = sorted(set(entry) - known)
-                if wrong:
-                    raise ValueError(
-                        f"{kind}: {name!r} has {', '.join(wrong)}; expected some of {', '.join(sorted(known))}"
-                    )
-        for kind, key in (("methods", "training"), ("trainings", "start")):
-            for name, entry in self.plan[kind].items():
-                if entry.get(key) not in (None, *self.plan["trainings"]):
-                    raise ValueError(f"{kind}: {name!r} names the training {entry[key]!r}, which is not there")
-        evaluations = self.plan["evaluations"].values()
-        named = {name for entry in evaluations for key in ("methods", "curves") for name in self._names(entry.get(key))}
-        named |= {entry.get("reference", self.plan["reference"]) for entry in evaluations}
-        missing = sorted(named - set(self.plan["methods"]))
-        if missing:
-            raise ValueError(f"no method {', '.join(map(repr, missing))}; expected {', '.join(self.plan['methods'])}")
-
-    @staticmethod
-    def _names(entry: Sequence[str] | Mapping[str, str] | None) -> list[str]:
-        """Methods that an evaluation lists, or names as the starts of its curves."""
-        return list(entry.values()) if isinstance(entry, Mapping) else list(entry or [])
+        self.plan = read_plan(self.config_files, self.overrides)
+        for name in needed_sections(self.plan):
+            self.folders(name)
 
     def run(self) -> Path:
         """Do what is not done yet.
@@ -82,56 +56,85 @@ class Experiment:
         """
         lists = self.write_lists()
         for name in self.plan["trainings"]:
-            self.train(name, lists["training"])
+            self.train(name, lists)
         evaluations = [
-            self.evaluate(title, lists[title], evaluation)
-            for title, evaluation in self.plan["evaluations"].items()
-            if title in lists
+            self.evaluate(title, lists)
+            for title, entry in self.plan["evaluations"].items()
+            if list_name("evaluations", entry) in lists
         ]
         return write_report(
             Path(self.plan["report_dir"] or self.output_dir).absolute(),
             evaluations,
             title=self.plan["title"],
             notes=self.plan["notes"],
-            dataset_dir=self.dataset_dir,
         )
 
-    def write_lists(self) -> dict[str, Path]:
-        """Write the pairs of the training and of every evaluation, split by patient alike.
+    def folders(self, name: str) -> list[Path]:
+        """Folders that a list of pairs is read from.
 
-        An evaluation of repeat scans is left out, and said so, where no test patient has any.
+        Raises:
+            ValueError: when the command line does not say where they are.
         """
-        wanted = {"training": {"pairing": self.plan["pairing"]}, **self.plan["evaluations"]}
+        roots: dict[str, Any] = {"dataset_dir": self.dataset_dir, "target_dir": self.plan.get("target_dir")}
+        found = []
+        for folder in self.plan["lists"][name].get("folders", ["dataset_dir"]):
+            root, *inner = folder.split("/")
+            given = roots[root]
+            if not given:
+                raise ValueError(f"lists: {name!r} is read from {folder}, but there is no {root}; add --{root} FOLDER")
+            found.append(Path(given, *inner).expanduser().absolute())
+        return found
+
+    def root(self, name: str) -> Path:
+        """Folder that the paths of a list are relative to."""
+        return Path(os.path.commonpath(self.folders(name)))
+
+    def write_lists(self) -> dict[str, Path]:
+        """Write the lists of pairs that trainings and evaluations use, those of one folder split by patient alike.
+
+        A list of repeat scans is left out, and said so, where no test patient has any.
+        """
         lists = {}
-        for name, entry in wanted.items():
-            limits = self.plan["pair_limits"] if name == "training" else dict.fromkeys(SECTIONS, entry.get("limit"))
-            kept = ("training", "validation") if name == "training" else ("test",)
+        for name, needed in needed_sections(self.plan).items():
             try:
-                sections = read_datalist(
-                    self.dataset_dir,
-                    self.plan["datalist"],
-                    pairing=entry.get("pairing", self.plan["pairing"]),
-                    fractions=self.plan["split"],
-                    limits=limits,
-                    seed=self.plan["seed"],
-                )
-                require(sections, kept[0])
+                sections = self.read_list(name)
+                require(sections, next(iter(needed)))
             except ValueError as error:
-                if entry.get("pairing") != "repeat":
+                if self.plan["lists"][name].get("pairing") != "repeat":
                     raise
                 print(f"{name}: left out ({error})")
                 continue
             lists[name] = self.output_dir / "pairs" / f"{slug(name)}.json"
-            write_datalist(lists[name], {section: sections[section] for section in kept}, self.dataset_dir)
+            write_datalist(lists[name], {section: sections[section] for section in needed}, self.root(name))
         return lists
 
-    def train(self, name: str, pairs: Path) -> None:
+    def read_list(self, name: str) -> dict[str, list[dict[str, Any]]]:
+        """Pairs of a list by section; those of several folders carry the names of their folders."""
+        choices = {key: self.plan[key] for key in ("datalist", "pairing", "split", "pair_limits")}
+        choices |= self.plan["lists"][name]
+        folders = self.folders(name)
+        joined: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
+        for folder in folders:
+            sections = read_datalist(
+                folder,
+                choices["datalist"],
+                pairing=choices["pairing"],
+                fractions=choices["split"],
+                limits=choices["pair_limits"],
+                seed=self.plan["seed"],
+            )
+            for section, pairs in sections.items():
+                joined[section] += pairs if len(folders) == 1 else [_of_folder(folder.name, pair) for pair in pairs]
+        return joined
+
+    def train(self, name: str, lists: Mapping[str, Path]) -> None:
         """Train one network, or go on where its run stopped."""
         training = self.plan["trainings"][name]
-        folder = self.weights(name).parent
+        pairs = list_name("trainings", training)
+        folder = self.training_folder(name)
         options = {
-            "dataset_dir": str(self.dataset_dir),
-            "datalist": str(pairs),
+            "dataset_dir": str(self.root(pairs)),
+            "datalist": str(lists[pairs]),
             "output_dir": str(folder),
             "seed": self.plan["seed"],
             **self.plan["training_options"],
@@ -139,44 +142,73 @@ class Experiment:
         }
         if training.get("start"):
             options["start_weights"] = str(self.weights(training["start"]))
+        kept = [epoch for epoch in kept_epochs(self.plan, name) if epoch > 0]
+        if kept:
+            options["kept_epochs"] = kept
         files = self.files("train.yaml", training, training)
         self.once(folder / "finished.json", "training", files, options)
 
-    def evaluate(self, title: str, pairs: Path, evaluation: Mapping[str, Any]) -> Evaluation:
-        """Register the pairs of an evaluation by its methods, and its curves over the number of steps."""
-        runs = {name: self.register(name, title, pairs) for name in evaluation.get("methods") or self.plan["methods"]}
-        curves = {
-            name: {steps: self.register(method, title, pairs, steps) for steps in self.plan["curve_steps"]}
-            for name, method in (evaluation.get("curves") or {}).items()
-        }
-        return Evaluation(title, runs, evaluation.get("reference", self.plan["reference"]), curves)
+    def evaluate(self, title: str, lists: Mapping[str, Path]) -> Evaluation:
+        """Register the pairs of an evaluation by its methods, and for its curves."""
+        entry = self.plan["evaluations"][title]
+        pairs = list_name("evaluations", entry)
+        runs = {name: self.register(name, title, lists[pairs]) for name in entry.get("methods") or self.plan["methods"]}
+        curves = entry.get("curves") or {"over": "steps"}
+        starts: dict[str, dict[int, Path]] = {}
+        for start, method, point, value in curve_points(entry):
+            starts.setdefault(start, {})[point] = self.register(method, title, lists[pairs], value)
+        return Evaluation(
+            title,
+            runs,
+            entry.get("reference", self.plan["reference"]),
+            Curves(starts, curves["over"], curves.get("level")),
+            [MEASURES[key] for key in entry.get("measures", self.plan["measures"])],
+            self.root(pairs),
+        )
 
-    def register(self, method_name: str, title: str, pairs: Path, steps: int | None = None) -> Path:
-        """Register pairs by one method; ``steps`` other than the method's own belong to a curve.
+    def register(self, method_name: str, title: str, pairs: Path, point: Mapping[str, int] | None = None) -> Path:
+        """Register pairs by one method, for a curve with other ``steps`` or another ``epoch`` than its own.
 
         Returns:
             The folder of the run; runs that are the same thing under two names are done once.
         """
-        method = self.plan["methods"][method_name]
+        evaluation = self.plan["evaluations"][title]
+        method = {**self.plan["methods"][method_name], **(point or {})}
         training = self.plan["trainings"].get(method.get("training"), {})
-        steps = method.get("steps") if steps is None else steps
+        source, epoch, steps = method.get("training"), method.get("epoch"), method.get("steps")
+        if epoch == 0:
+            source, epoch = training["start"], None
         options: dict[str, Any] = dict(self.plan["inference_options"])
-        options |= self.plan["evaluations"][title].get("options", {}) | method.get("options", {})
-        options["weights"] = str(self.weights(method["training"])) if method.get("training") else None
+        options |= evaluation.get("options", {}) | method.get("options", {})
+        options["weights"] = str(self.weights(source, epoch)) if source else None
         if steps is not None:
             options["steps"] = steps
         overlays = [Path(file).stem for file in method.get("configs", [])]
         own = [f"{key}_{value}" for key, value in method.get("options", {}).items()]
-        number = [] if steps is None else [f"{steps} steps"]
-        name = slug(" ".join([method.get("training") or "random start", *overlays, *own, *number]))
+        numbers = [f"{value} {name}" for name, value in (("epoch", epoch), ("steps", steps)) if value is not None]
+        name = slug(" ".join([source or "random start", *overlays, *own, *numbers]))
         folder = self.output_dir / "results" / slug(title) / name
-        options |= {"dataset_dir": str(self.dataset_dir), "datalist": str(pairs), "output_dir": str(folder)}
+        root = self.root(list_name("evaluations", evaluation))
+        options |= {"dataset_dir": str(root), "datalist": str(pairs), "section": "test", "output_dir": str(folder)}
         self.once(folder / "finished.json", "run", self.files("inference.yaml", training, method), options)
         return folder
 
-    def weights(self, training: str) -> Path:
-        """Where a training leaves its weights."""
-        return self.output_dir / "trainings" / slug(training) / self.plan["weights_file"]
+    def training_folder(self, training: str) -> Path:
+        """Where a training leaves its files."""
+        return self.output_dir / "trainings" / slug(training)
+
+    def weights(self, training: str, epoch: int | None = None) -> Path:
+        """Weights that a training leaves at its end, or after one of its epochs.
+
+        Raises:
+            ValueError: when those of the epoch are not there.
+        """
+        if epoch is None:
+            return self.training_folder(training) / self.plan["weights_file"]
+        path = self.training_folder(training) / f"model_epoch_{epoch}.pt"
+        if not path.is_file():
+            raise ValueError(f"{path} is not there, the training passed epoch {epoch} without keeping it; train anew")
+        return path
 
     def files(self, base: str, training: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
         """Configuration files of a run: the base, what all runs share, the network, then the entry's own."""
@@ -201,3 +233,9 @@ class Experiment:
         run(run_id=run_id, config_file=list(files), **given)
         with written_whole(marker) as file:
             json.dump(signature, file, indent=1)
+
+
+def _of_folder(name: str, pair: Mapping[str, Any]) -> dict[str, Any]:
+    """A pair of one of several folders: what one folder calls 001 is something else in another."""
+    patients = tuple(f"{name}/{patient}" for patient in pair["patient"])
+    return {**pair, "pair_id": f"{name}_{pair['pair_id']}", "patient": patients}

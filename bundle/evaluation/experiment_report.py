@@ -1,39 +1,28 @@
-"""The report of an experiment: tables, tests and figures (Baum et al. 2022, section 4) in one page."""
+"""The report of an experiment: tables, tests and figures in one page."""
 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 
-import numpy as np
-from matplotlib.figure import Figure
-
 from bundle.data import written_whole
+from bundle.evaluation.experiment_figures import experiment_figures
 from bundle.evaluation.experiment_results import (
     ALPHA,
-    DSC,
-    LOSS,
-    TRE,
-    Evaluation,
     Results,
     Row,
-    column,
     comparison_rows,
-    done,
-    median_pair,
     missing,
-    named_runs,
-    numbers,
     pair_rows,
     read_evaluation,
     summary_rows,
     write_rows,
 )
-from bundle.evaluation.figures import FILES, boxplots, method_slices, read_volumes, save_figure, step_curves
+from bundle.evaluation.experiment_runs import Evaluation
+from bundle.evaluation.figures import save_figure
 
 # Columns of Table 1 after those of accuracy: title and digits.
 AVERAGES = {
@@ -82,20 +71,17 @@ def write_report(
     evaluations: Sequence[Evaluation],
     title: str,
     notes: Sequence[str] = (),
-    dataset_dir: str | Path | None = None,
 ) -> Path:
     """Write the report of an experiment: ``report.html``, one file that needs no other, with its tables and figures.
 
     Beside it, for every evaluation, ``table_<slug>.csv``, ``tests_<slug>.csv`` and ``pairs_<slug>.csv``, and as PNG and
-    PDF ``figure_2_dsc_<slug>``, ``figure_3_tre_<slug>``, ``figure_4_slices_<slug>`` and ``steps_<slug>``, as far as the
-    runs have numbers for them. The same runs give the same bytes.
+    PDF the figures of ``experiment_figures``. The same runs give the same bytes.
 
     Args:
         output_dir: folder of the report; created when missing.
         evaluations: what was run.
         title: of the page.
         notes: paragraphs for the reader.
-        dataset_dir: folder that relative paths of the runs' datalists start at; without it such pairs have no slices.
 
     Returns:
         The page.
@@ -111,7 +97,7 @@ def write_report(
         raise ValueError(f"titles of evaluations name files, here {slugs}; give each letters or digits of its own")
     body = [f"<p>{escape(note)}</p>" for note in notes]
     for results in found:
-        body += [_numbers_part(results, output), *_figures_part(results, output, dataset_dir)]
+        body += [_numbers_part(results, output), *_figures_part(results, output)]
     path = output / "report.html"
     with written_whole(path) as file:
         file.write(PAGE.substitute(title=escape(title), body="\n".join(body)))
@@ -127,7 +113,7 @@ def _numbers_part(results: Results, output: Path) -> str:
     links = ", ".join(f'<a href="{name}_{results.slug}.csv">{name}_{results.slug}.csv</a>' for name in files)
     failures = [
         f"{name} failed on {pair}: {row['error']}"
-        for name, run in named_runs(results.runs, results.curves).items()
+        for name, run in results.all_runs.items()
         for pair, row in run.items()
         if row["status"] == "failed"
     ]
@@ -178,8 +164,7 @@ def _tests_table(results: Results, rows: Sequence[Row]) -> str:
     cells = []
     for row in rows:
         measure = measures[row["measure"]]
-        name = measure.title.removesuffix(" (mm)")
-        sentence = f"{name} better than {row['compared_with']} on {row['improved']} of {row['n']} pairs"
+        sentence = f"{measure.name} better than {row['compared_with']} on {row['improved']} of {row['n']} pairs"
         difference, low, high = (_number(row[name], measure.digits) for name in ("difference", "low", "high"))
         better = (row["difference"] > 0) == measure.higher_is_better
         verdict = f"significantly {'better' if better else 'worse'}" if row["significant"] else "not significant"
@@ -195,20 +180,10 @@ def _p(value: float, equals: str = "") -> str:
     return ABSENT if missing(value) else "< 0.001" if value < 0.001 else f"{equals}{value:.3f}"
 
 
-def _figures_part(results: Results, output: Path, dataset_dir: str | Path | None) -> list[str]:
+def _figures_part(results: Results, output: Path) -> list[str]:
     """The figures of an evaluation, written as PNG and PDF and returned as HTML."""
-    drawn: dict[str, tuple[Figure, str]] = {}
-    for number, measure in ((2, DSC), (3, TRE)):
-        if measure in results.series:
-            values = {name: numbers(values) for name, values in results.series[measure].items()}
-            drawn[f"figure_{number}_{measure.key.removesuffix('_mm')}"] = (
-                boxplots(values, measure.title),
-                f"Figure {number}. Tukey's boxplots of {measure.title} for all methods: quartiles and median, whiskers "
-                "at the 10th and 90th percentiles, a dot for every pair beyond them, a diamond at the mean.",
-            )
-    drawn |= _slices(results, dataset_dir) | _steps(results)
     parts = []
-    for name, (figure, caption) in drawn.items():
+    for name, (figure, caption) in experiment_figures(results).items():
         stem = f"{name}_{results.slug}"
         image = base64.b64encode(save_figure(figure, output / stem)).decode()
         text = escape(caption)
@@ -217,43 +192,6 @@ def _figures_part(results: Results, output: Path, dataset_dir: str | Path | None
             f'<a href="{stem}.pdf">{stem}.pdf</a></figcaption></figure>'
         )
     return parts
-
-
-def _slices(results: Results, dataset_dir: str | Path | None) -> dict[str, tuple[Figure, str]]:
-    """Figure 4, where the reference's datalist says which images the example pair is of."""
-    pair, measure = median_pair(results)
-    folders = {name: Path(folder) for name, folder in results.evaluation.runs.items()}
-    datalist = folders[results.reference] / "datalist.json"
-    listed = json.loads(datalist.read_text(encoding="utf-8"))["test"] if datalist.is_file() else []
-    root = Path(dataset_dir or "").expanduser()
-    files = {key: root / entry[key] for entry in listed if entry["pair_id"] == pair for key in FILES if key in entry}
-    if not files or (dataset_dir is None and not all(path.is_absolute() for path in files.values())):
-        return {}
-    metrics = json.loads((folders[results.reference] / pair / "metrics.json").read_text(encoding="utf-8"))
-    registered = {name: folders[name] / pair for name, run in results.runs.items() if pair in done(run)}
-    alignment = np.asarray(metrics["initial_alignment_mm"])
-    figure = method_slices(*read_volumes({"pair_id": pair, **files}, alignment, registered))
-    row = results.runs[results.reference][pair]
-    before, after = (f"{row[measure.column.format(when)]:.{measure.digits}f}" for when in ("before", "after"))
-    caption = (
-        f"Figure 4. Axial slices of {pair}, picked by rule and not by eye: its change of {measure.title} by "
-        f"{results.reference}, from {before} to {after}, is the median of all pairs. Left: fixed image, moving image, "
-        "gland before registration. By method: warped image, checkerboard of warped and fixed, gland (warped red, "
-        "fixed green), length of the DDF with arrows to scale. The patient's left is on the right."
-    )
-    return {"figure_4_slices": (figure, caption)}
-
-
-def _steps(results: Results) -> dict[str, tuple[Figure, str]]:
-    curves: dict[str, dict[str, dict[int, list[float]]]] = {}
-    for measure in (DSC, TRE, LOSS):
-        for start, runs in results.curves.items():
-            for steps, run in runs.items():
-                values = numbers(column(run, measure.column.format("after"), results.pairs))
-                if values:
-                    curves.setdefault(start, {}).setdefault(measure.title, {})[steps] = values
-    caption = "Mean over the pairs after each number of test-time steps, in a band of ± its standard error."
-    return {"steps": (step_curves(curves), caption)} if curves else {}
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], bold: str | None = None) -> str:

@@ -1,75 +1,26 @@
-"""The numbers of an experiment: methods compared over the same pairs (Baum et al. 2022, section 4)."""
+"""The numbers of an experiment: methods compared over the same pairs."""
 
 from __future__ import annotations
 
 import csv
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bundle.data import written_whole
-from bundle.evaluation.report import _read_run, metrics_row
+from bundle.evaluation.experiment_runs import Evaluation, slug
+from bundle.evaluation.measures import LOSS, Measure
 from bundle.evaluation.statistics import compare_paired, summarise
+from bundle.evaluation.table import metrics_row, read_metrics
 
 NOT_REGISTERED = "not registered"
 ALPHA = 0.05
 SPREAD = ("n", "mean", "sd", "low", "high")
-
-Row = dict[str, Any]
-Run = dict[str, Row]
-"""Rows of a run by pair, as ``metrics_row`` makes them; of a failed pair only ``pair_id``, ``status`` and ``error``."""
-
-
-def slug(text: str) -> str:
-    """A name fit for a file."""
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Runs of inference over the same pairs.
-
-    Attributes:
-        title: what the pairs are, such as ``Between patients``.
-        runs: name of the method -> folder of its run, in the order of the table.
-        reference: method that the others are tested against.
-        curves: name of the start -> number of test-time steps -> folder of the run.
-    """
-
-    title: str
-    runs: Mapping[str, Path]
-    reference: str
-    curves: Mapping[str, Mapping[int, Path]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How good a registration is.
-
-    Attributes:
-        key: name in files.
-        title: name for people, with its unit.
-        column: of ``metrics_row``, with ``{}`` for ``before`` or ``after``.
-        digits: worth showing.
-        higher_is_better: True for a DSC, False for a distance.
-    """
-
-    key: str
-    title: str
-    column: str
-    digits: int
-    higher_is_better: bool = False
-
-
-DSC = Measure("dsc", "DSC", "dsc_{}", 3, higher_is_better=True)
-TRE = Measure("tre_mm", "TRE (mm)", "tre_rms_{}_mm", 2)
-HD95 = Measure("hd95_mm", "HD95 (mm)", "hd95_{}_mm", 2)
-LOSS = Measure("loss", "loss", "loss_{}", 4)
 AVERAGED = {
     "folded_percent": "mean",
     "log_jacobian_sd": "mean",
@@ -78,6 +29,10 @@ AVERAGED = {
     "seconds_per_step": "median",
 }
 
+Row = dict[str, Any]
+Run = dict[str, Row]
+"""Rows of a run by pair, as ``metrics_row`` makes them; of a failed pair only ``pair_id``, ``status`` and ``error``."""
+
 
 @dataclass(frozen=True)
 class Results:
@@ -85,25 +40,45 @@ class Results:
 
     Attributes:
         evaluation: where from.
-        reference: method that the others are tested against.
-        pairs: every pair, sorted.
         runs: rows of every method.
-        curves: rows of every start and number of steps.
-        series: accuracy of every method, not registered first: for a measure that some pair has, a value for each of
-            ``pairs``, None where it is missing.
+        curves: rows of every start and number of steps or epochs.
     """
 
     evaluation: Evaluation
-    reference: str
-    pairs: list[str]
     runs: dict[str, Run]
     curves: dict[str, dict[int, Run]]
-    series: dict[Measure, dict[str, list[float | None]]]
+
+    @property
+    def reference(self) -> str:
+        """Method that the others are tested against."""
+        return self.evaluation.reference
+
+    @cached_property
+    def pairs(self) -> list[str]:
+        """Every pair, sorted."""
+        return sorted(self.runs[self.reference])
+
+    @cached_property
+    def series(self) -> dict[Measure, dict[str, list[float | None]]]:
+        """Accuracy of every method, not registered first.
+
+        For a measure that some pair has, a value for each of ``pairs``, None where it is missing.
+        """
+        series = {measure: _series(self, measure) for measure in self.evaluation.measures}
+        return {measure: methods for measure, methods in series.items() if numbers(sum(methods.values(), []))}
 
     @property
     def slug(self) -> str:
         """The title as a part of file names."""
         return slug(self.evaluation.title)
+
+    @property
+    def all_runs(self) -> dict[str, Run]:
+        """The runs of the methods and those of the curves, by name."""
+        over = self.evaluation.curves.over
+        return self.runs | {
+            f"{start}, {n} {over}": run for start, runs in self.curves.items() for n, run in runs.items()
+        }
 
 
 def read_evaluation(evaluation: Evaluation) -> Results:
@@ -114,27 +89,25 @@ def read_evaluation(evaluation: Evaluation) -> Results:
             reference's.
     """
     title, reference = evaluation.title, evaluation.reference
+    names = ", ".join(evaluation.runs)
     if reference not in evaluation.runs or NOT_REGISTERED in evaluation.runs:
-        names = ", ".join(evaluation.runs)
         raise ValueError(f"{title}: the methods are {names}; expected {reference!r} and no {NOT_REGISTERED!r} in them")
-    runs = {name: read_run(folder) for name, folder in evaluation.runs.items()}
-    curves = {start: {n: read_run(path) for n, path in folders.items()} for start, folders in evaluation.curves.items()}
-    pairs = sorted(runs[reference])
-    for name, run in named_runs(runs, curves).items():
-        different = sorted(run.keys() ^ set(pairs))
+    curves = evaluation.curves
+    if curves.level not in (None, *evaluation.runs):
+        raise ValueError(f"{title}: the level of the curves is {curves.level!r}, expected one of the methods {names}")
+    results = Results(
+        evaluation,
+        runs={name: read_run(folder) for name, folder in evaluation.runs.items()},
+        curves={start: {n: read_run(path) for n, path in folders.items()} for start, folders in curves.starts.items()},
+    )
+    for name, run in results.all_runs.items():
+        different = sorted(run.keys() ^ set(results.pairs))
         if different:
             raise ValueError(
                 f"{title}: the run {name!r} does not hold the same pairs as {reference!r} ({different[0]} is in one of "
                 "them only); run inference over the same list"
             )
-    series = {measure: _series(runs, reference, measure, pairs) for measure in (DSC, TRE, HD95)}
-    series = {measure: methods for measure, methods in series.items() if numbers(sum(methods.values(), []))}
-    return Results(evaluation, reference, pairs, runs, curves, series)
-
-
-def named_runs(runs: Mapping[str, Run], curves: Mapping[str, Mapping[int, Run]]) -> dict[str, Run]:
-    """All runs of an evaluation, those of the curves by start and steps."""
-    return {**runs, **{f"{start}, {n} steps": run for start, counts in curves.items() for n, run in counts.items()}}
+    return results
 
 
 def read_run(folder: str | Path) -> Run:
@@ -147,7 +120,7 @@ def read_run(folder: str | Path) -> Run:
         ValueError: when it holds no results.
     """
     table = Path(folder) / "metrics.csv"
-    run = {metrics["pair_id"]: metrics_row(metrics) | _device(metrics) for metrics in _read_run(Path(folder))}
+    run = {metrics["pair_id"]: metrics_row(metrics) | _device(metrics) for metrics in read_metrics(Path(folder))}
     if table.is_file():
         with table.open(newline="", encoding="utf-8") as file:
             failed = [row for row in csv.DictReader(file) if row["status"] == "failed"]
@@ -172,12 +145,11 @@ def column(run: Run, name: str, pairs: Iterable[str]) -> list[float | None]:
     return [run[pair].get(name) for pair in pairs]
 
 
-def _series(
-    runs: Mapping[str, Run], reference: str, measure: Measure, pairs: Sequence[str]
-) -> dict[str, list[float | None]]:
+def _series(results: Results, measure: Measure) -> dict[str, list[float | None]]:
     """Before registration, and after each method."""
+    runs, pairs = results.runs, results.pairs
     # All runs start from the same alignment; where a pair failed in the reference's run another one knows.
-    starts = [column(run, measure.column.format("before"), pairs) for run in (runs[reference], *runs.values())]
+    starts = [column(run, measure.column.format("before"), pairs) for run in (runs[results.reference], *runs.values())]
     before = [next(iter(numbers(found)), None) for found in zip(*starts, strict=True)]
     return {NOT_REGISTERED: before} | {n: column(run, measure.column.format("after"), pairs) for n, run in runs.items()}
 

@@ -1,4 +1,4 @@
-"""The figures of the experiment of Baum et al. 2022, section 4, and the accuracy over the test-time steps."""
+"""The figures of the experiment of Baum et al. 2022, section 4, and the accuracy over steps or epochs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import nibabel as nib
@@ -24,6 +25,7 @@ WHISKERS = (10, 90)  # percentiles
 DPI = 150
 CELL = 1.9  # inches a slice is wide
 FILES = ("fixed_image", "moving_image", "fixed_label", "moving_label")
+Panels = dict[str, dict[str, dict[int, Sequence[float]]]]
 ROWS = ("warped", "checkerboard", "gland", "DDF")
 
 
@@ -38,7 +40,7 @@ def boxplots(values: Mapping[str, Sequence[float]], ylabel: str) -> Figure:
     axis = figure.subplots()
     axis.boxplot(
         list(values.values()),
-        tick_labels=[_wrapped(name) for name in values],
+        tick_labels=[wrapped(name) for name in values],
         whis=WHISKERS,
         widths=0.5,
         patch_artist=True,
@@ -53,30 +55,34 @@ def boxplots(values: Mapping[str, Sequence[float]], ylabel: str) -> Figure:
     return figure
 
 
-def step_curves(curves: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]]) -> Figure:
-    """Mean over the pairs, and its standard error as a band, after every number of test-time steps.
+def method_curves(panels: Panels, xlabel: str, levels: Mapping[str, float] = MappingProxyType({})) -> Figure:
+    """Mean over the pairs, and its standard error as a band, after every number of steps or epochs.
 
     Args:
-        curves: name of the start -> title of the measure -> number of steps -> values of the pairs. A measure has one
+        panels: name of the start -> title of the measure -> number of steps -> values of the pairs. A measure has one
             panel, a start one line.
+        xlabel: what the numbers are of.
+        levels: title of the measure -> value of a dotted line.
     """
-    titles = list(dict.fromkeys(title for panels in curves.values() for title in panels))
+    titles = list(dict.fromkeys(title for measures in panels.values() for title in measures))
     figure = Figure(figsize=(4.2 * len(titles), 3.9), layout="constrained")
-    last = max(steps for panels in curves.values() for points in panels.values() for steps in points)
+    last = max(steps for measures in panels.values() for points in measures.values() for steps in points)
     ticks = [0, *(digit * 10**power for power in range(len(str(last))) for digit in (1, 2, 5))]
     for axis, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
-        for number, (start, panels) in enumerate(curves.items()):
-            steps = sorted(step for step, values in panels.get(title, {}).items() if len(values))
-            samples = [np.asarray(panels[title][step], dtype=float) for step in steps]
+        for number, (start, measures) in enumerate(panels.items()):
+            steps = sorted(step for step, values in measures.get(title, {}).items() if len(values))
+            samples = [np.asarray(measures[title][step], dtype=float) for step in steps]
             mean = np.array([sample.mean() for sample in samples])
             error = np.array([sample.std(ddof=min(1, sample.size - 1)) / np.sqrt(sample.size) for sample in samples])
             colour = f"C{number}"
             axis.plot(steps, mean, marker="o", markersize=4, color=colour, label=start)
             axis.fill_between(steps, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+        if title in levels:
+            axis.plot([0, last], [levels[title]] * 2, color="black", linestyle=":", linewidth=1.4)
         # Linear from 0 to 1 and logarithmic from there on: the first steps matter most and 0 has its place.
         axis.set_xscale("symlog", linthresh=1, linscale=0.4)
         axis.set_xticks([tick for tick in ticks if tick <= last], [str(tick) for tick in ticks if tick <= last])
-        axis.set_xlabel("test-time steps")
+        axis.set_xlabel(xlabel)
         axis.set_title(title)
         axis.grid(alpha=0.3)
     handles, names = figure.axes[0].get_legend_handles_labels()
@@ -169,7 +175,7 @@ def method_slices(fixed: Volume, moving: Volume, results: Mapping[str, Registere
         spacing: of the voxels, mm.
     """
     index = slice_of_interest(fixed.gland, fixed.image.shape, 2)
-    target = _scaled(fixed.image, fixed.image)[..., index]
+    target = scaled(fixed.image, fixed.image)[..., index]
     width, height = (size * step for size, step in zip(target.shape, spacing, strict=False))
     size = (CELL * (1 + len(results)) + 0.8, 4 * CELL * height / width + 0.6)
     figure = Figure(figsize=size, layout="constrained")
@@ -189,12 +195,12 @@ def method_slices(fixed: Volume, moving: Volume, results: Mapping[str, Registere
                 _outline(axis, gland[..., index].T, colour)
 
     show(axes[0, 0], target, "fixed")
-    show(axes[1, 0], _scaled(moving.image, moving.image)[..., index], "moving")
+    show(axes[1, 0], scaled(moving.image, moving.image)[..., index], "moving")
     contours(axes[2, 0], moving, "not registered")
     squares = (np.indices(target.shape) // max(2, min(target.shape) // 8)).sum(0) % 2
     for column, (name, volume) in zip(axes.T[1:], results.items(), strict=True):
-        warped = _scaled(volume.image, moving.image)[..., index]
-        show(column[0], warped, _wrapped(name))
+        warped = scaled(volume.image, moving.image)[..., index]
+        show(column[0], warped, wrapped(name))
         show(column[1], np.where(squares, target, warped))
         contours(column[2], volume)
         shown = show(column[3], lengths[name], cmap="viridis", vmax=longest)
@@ -208,7 +214,8 @@ def method_slices(fixed: Volume, moving: Volume, results: Mapping[str, Registere
     return figure
 
 
-def _scaled(image: np.ndarray, like: np.ndarray) -> np.ndarray:
+def scaled(image: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """An image from 0 to 1, the 0.5th and 99.5th percentile of another one."""
     low, high = np.percentile(like, (0.5, 99.5))
     return np.clip((image - low) / (high - low or 1.0), 0, 1)
 
@@ -221,7 +228,8 @@ def _arrows(axis: Any, vectors: np.ndarray, spacing: Sequence[float]) -> None:
     axis.quiver(x, y, across, up, color="white", angles="xy", scale_units="xy", scale=1, width=0.006)
 
 
-def _wrapped(name: str) -> str:
+def wrapped(name: str) -> str:
+    """A name on lines of at most 18 letters, broken between words."""
     return "\n".join(textwrap.wrap(name, 18, break_long_words=False, break_on_hyphens=False)) or name
 
 

@@ -1,10 +1,8 @@
-"""What a run leaves for people: the table over all pairs, a comparison of runs, a picture of every pair."""
+"""What a run leaves for people: the table over all pairs, a picture of every pair."""
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -16,69 +14,10 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.transforms import Transform
 
-from bundle.data import written_whole
+from bundle.evaluation.table import headline, mean_and_sd, metrics_row, write_table
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend has to be chosen first: a server has no display
-
-LEADING = (
-    "pair_id",
-    "status",
-    "dsc_before",
-    "dsc_after",
-    "tre_rms_before_mm",
-    "tre_rms_after_mm",
-    "hd95_before_mm",
-    "hd95_after_mm",
-    "folded_percent",
-)
-
-NAME_WIDTH = 44
-
-
-def metrics_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """One row of ``metrics.csv`` from the metrics of a pair (``metrics.json``)."""
-    row: dict[str, Any] = {"pair_id": metrics["pair_id"], "status": "done"}
-    # A structure that registration loses has no distance; its absence must not improve the mean.
-    distances = [entry for entry in metrics.get("hd95_mm", {}).values() if None not in entry.values()]
-    for when in ("before", "after"):
-        scores = [entry[when] for entry in metrics.get("dsc", {}).values() if entry[when] is not None]
-        if scores:
-            row[f"dsc_{when}"] = float(np.mean(scores))
-        if "tre_rms_mm" in metrics:
-            row[f"tre_rms_{when}_mm"] = metrics["tre_rms_mm"][when]
-        if distances:
-            row[f"hd95_{when}_mm"] = float(np.mean([entry[when] for entry in distances]))
-    row["folded_percent"] = metrics["folded_percent"]
-    row["loss_before"], row["loss_after"] = metrics["loss"][0], metrics["loss"][-1]
-    row["seconds"] = sum(metrics["seconds"].values())
-    # Not every run has these: no steps, a field that folds everywhere, results older than the metric.
-    optional = {column: metrics.get(column) for column in ("log_jacobian_sd", "seconds_per_step")}
-    optional["seconds_registration"] = metrics["seconds"].get("registration")
-    row |= {column: value for column, value in optional.items() if value is not None}
-    for structure, entry in metrics.get("dsc", {}).items():
-        row |= {f"dsc_{structure}_{when}": value for when, value in entry.items()}
-    return row
-
-
-def mean_and_sd(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Two rows, ``mean`` and ``sd`` (n - 1), over the numbers of the pairs that were done."""
-    columns = {column for row in rows for column, value in row.items() if isinstance(value, float | int)}
-    summary: list[dict[str, Any]] = [{"pair_id": "mean", "status": ""}, {"pair_id": "sd", "status": ""}]
-    for column in columns:
-        values = [row[column] for row in rows if row.get(column) is not None]
-        summary[0][column] = float(np.mean(values))
-        summary[1][column] = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return summary
-
-
-def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write rows as CSV under the union of their columns; the file appears complete or not at all."""
-    columns = list(dict.fromkeys([*LEADING, *(column for row in rows for column in row if column != "error"), "error"]))
-    with written_whole(path) as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 class ColumnMean(Metric):
@@ -145,67 +84,6 @@ class MetricsTable:
         if failed:
             reasons = "; ".join(f"{row['pair_id']}: {row['error']}" for row in failed)
             raise RuntimeError(f"{len(failed)} of {len(self.rows)} pairs failed ({reasons})")
-
-
-def headline(row: Mapping[str, Any]) -> str:
-    """Short text of a row: DSC and TRE before and after, folding, seconds."""
-    parts = []
-    if "dsc_after" in row:
-        parts.append(f"DSC {row['dsc_before']:.3f} -> {row['dsc_after']:.3f}")
-    if row.get("tre_rms_after_mm") is not None:
-        parts.append(f"TRE {row['tre_rms_before_mm']:.2f} -> {row['tre_rms_after_mm']:.2f} mm")
-    parts.append(f"loss {row['loss_before']:.4f} -> {row['loss_after']:.4f}")
-    parts.append(f"folded {row['folded_percent']:.2f} %")
-    parts.append(f"{row['seconds']:.1f} s")
-    return ", ".join(parts)
-
-
-def compare(results: Sequence[str | os.PathLike[str]]) -> str:
-    """Table of several runs over the same pairs: not registered, then every run.
-
-    Args:
-        results: output folders of inference.
-
-    Returns:
-        Text, one line per method: DSC, TRE (mm), folded voxels (%) and seconds, mean +- SD over pairs.
-
-    Raises:
-        ValueError: when a folder holds no results or the folders hold different pairs.
-    """
-    runs = [_read_run(Path(folder)) for folder in results]
-    if len({tuple(sorted(metrics["pair_id"] for metrics in run)) for run in runs}) != 1:
-        raise ValueError(
-            f"the runs {', '.join(map(str, results))} do not hold the same pairs, so they cannot be compared"
-        )
-    lines = [f"{'':{NAME_WIDTH}s} {'DSC':>15s} {'TRE mm':>15s} {'folded %':>9s} {'s/pair':>7s}"]
-    first = [metrics_row(metrics) for metrics in runs[0]]
-    lines.append(_line("not registered", first, "before"))
-    for folder, run in zip(results, runs, strict=True):
-        steps = run[0]["steps"]
-        method = "meta-learned start, 0 steps" if steps == 0 else f"after {steps} steps"
-        name = f"{method} ({Path(folder).name})"
-        lines.append(_line(name, [metrics_row(metrics) for metrics in run], "after"))
-    return "\n".join(lines)
-
-
-def _read_run(folder: Path) -> list[dict[str, Any]]:
-    run = [json.loads(path.read_text()) for path in sorted(folder.glob("[!.]*/metrics.json"))]
-    if not run:
-        raise ValueError(f"{folder} holds no results (no */metrics.json); run inference into it first")
-    return run
-
-
-def _line(name: str, rows: Sequence[Mapping[str, Any]], when: str) -> str:
-    def spread(column: str) -> str:
-        values = [row[column] for row in rows if row.get(column) is not None]
-        return f"{np.mean(values):.3f} +- {np.std(values, ddof=min(1, len(values) - 1)):.3f}" if values else "-"
-
-    folded, seconds = "-", "-"
-    if when == "after":
-        folded = f"{np.mean([row['folded_percent'] for row in rows]):.2f}"
-        seconds = f"{np.median([row['seconds'] for row in rows]):.1f}"
-    columns = f"{spread(f'dsc_{when}'):>15s} {spread(f'tre_rms_{when}_mm'):>15s} {folded:>9s} {seconds:>7s}"
-    return f"{name:{NAME_WIDTH}s} {columns}"
 
 
 class PairPictured(Transform):

@@ -1,0 +1,51 @@
+"""Where the runs of an experiment are, and what they are compared by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.evaluation.measures import DSC, HD95, TRE, Measure
+
+
+def slug(text: str) -> str:
+    """A name fit for a file."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Accuracy over a number that a method has.
+
+    Attributes:
+        starts: name of the start -> number of steps or epochs -> folder of the run.
+        over: ``steps`` at test time, or ``epochs`` of the training of the weights.
+        level: method of the evaluation whose accuracy is a dotted line; None draws none.
+    """
+
+    starts: Mapping[str, Mapping[int, Path]]
+    over: str = "steps"
+    level: str | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Runs of inference over the same pairs.
+
+    Attributes:
+        title: what the pairs are, such as ``Between patients``.
+        runs: name of the method -> folder of its run, in the order of the table.
+        reference: method that the others are tested against.
+        curves: further runs of some methods.
+        measures: shown in this order, as far as the runs have them; the first two as figures too.
+        dataset_dir: folder that relative paths of the runs' datalists start at; without it such pairs have no slices.
+    """
+
+    title: str
+    runs: Mapping[str, Path]
+    reference: str
+    curves: Curves = Curves({})
+    measures: Sequence[Measure] = (DSC, TRE, HD95)
+    dataset_dir: Path | None = None

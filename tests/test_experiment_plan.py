@@ -1,0 +1,224 @@
+"""Plans: what is refused, the epochs that trainings keep, and lists of several folders."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from workflow_fixtures import ROOT, write_json
+
+from bundle.data import read_datalist
+from bundle.evaluation import Experiment
+from bundle.evaluation.experiment_plan import curve_points, kept_epochs, read_plan
+
+CONFIGS = ROOT / "configs"
+PLAN = [str(CONFIGS / "experiment_2d.yaml")]
+POINTS = [0, 1, 2, 5, 10, 20, 40, 60, 80, 100]
+SMALLER = [*PLAN, str(CONFIGS / "experiment_2d_cpu.yaml")]
+
+
+def changed(path, **keys):
+    """The plan of planar images with nested keys of other values: ``trainings__ours__options``."""
+    return [*SMALLER, str(write_json(path / "change.json", {k.replace("__", "::"): v for k, v in keys.items()}))]
+
+
+@pytest.mark.parametrize("files", [PLAN, SMALLER, [str(CONFIGS / "experiment.yaml")]])
+def test_the_plans_hold_together(files):
+    plan = read_plan(files, {})
+    overlays = [*plan["configs"], *(name for kind in ("trainings", "methods") for name in files_of(plan[kind]))]
+    assert all((CONFIGS / name).is_file() or "2d" in name for name in overlays)
+
+
+def files_of(entries):
+    return [name for entry in entries.values() for name in (*entry.get("network", []), *entry.get("configs", []))]
+
+
+def test_numbers_of_the_paper():
+    plan = read_plan(PLAN, {})
+    epochs = {
+        name: entry["options"]["iterations"] / entry["options"]["iterations_per_epoch"]
+        for name, entry in plan["trainings"].items()
+    }
+    assert epochs.pop("meta") * 100 == 23000
+    assert epochs == {"pretrain": 6000, "fine-tune": 2000, "ours": 2000, "seen": 25000, "unseen": 38000}
+    assert list(plan["methods"])[:3] == ["Model-Seen", "Model-Unseen", "Transfer"]
+
+
+def test_trainings_keep_the_epochs_that_methods_and_curves_take():
+    plan = read_plan(SMALLER, {})
+    assert kept_epochs(plan, "ours") == kept_epochs(plan, "fine-tune") == POINTS
+    assert kept_epochs(plan, "seen") == []
+    plan["evaluations"]["Target task"]["curves"]["over"] = "steps"
+    assert kept_epochs(plan, "ours") == [10]
+    assert kept_epochs(plan, "fine-tune") == [10]
+
+
+def test_points_of_a_curve_are_a_number_of_the_method():
+    curves = {"points": [0, 3], "starts": {"A": "a", "B": "b"}}
+    epochs = list(curve_points({"curves": {**curves, "over": "epochs"}}))
+    assert epochs[:2] == [("A", "a", 0, {"epoch": 0}), ("A", "a", 3, {"epoch": 3})]
+    assert list(curve_points({"curves": {**curves, "over": "steps"}}))[3] == ("B", "b", 3, {"steps": 3})
+    assert list(curve_points({})) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trainings__ours__list": "fine"}, "trainings: 'ours' names the list 'fine', which is not there; expected so"),
+        (
+            {"trainings__pretrain__start": "ours"},
+            "'pretrain' starts from 'ours', which comes later; list it before 'pre",
+        ),
+        ({"evaluations__Target task__list": "tets"}, "evaluations: 'Target task' names the list 'tets'"),
+        ({"lists__test__folders": ["target/test"]}, "'target/test'; expected dataset_dir or target_dir, or a folder"),
+        ({"evaluations__Target task__curves__level": "Us"}, "no method 'Us'; expected Model-Seen"),
+        ({"evaluations__Target task__curves__over": "days"}, r"expected over \(steps or epochs\), points"),
+        ({"evaluations__Target task__curves__points": []}, "the curves of 'Target task' are .*expected over"),
+        (
+            {"evaluations__Target task__curves__start": "Ours"},
+            "curves of 'Target task' has start; expected some of",
+        ),
+        ({"measures": ["distance"]}, "'Target task' has the measure 'distance'; expected some of .*distance_px"),
+        ({"methods__Transfer__epoch": 500}, "methods: 'Transfer' asks for epoch 500 of 'pretrain', which has 120"),
+        ({"methods__Model-Seen__epoch": 0}, "'Model-Seen' asks for epoch 0 of 'seen', which has no start"),
+        ({"methods__Transfer": {"epoch": 3}}, "'Transfer' asks for epoch 3 of no training"),
+        (
+            {"trainings__ours__options": {"iterations": 401, "iterations_per_epoch": 10}},
+            "the curve 'Ours' of 'Target task' asks for epoch 60 of 'ours', which has 41; expected 0 to 41",
+        ),
+    ],
+)
+def test_a_wrong_plan_of_planar_images_is_refused(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_plan(changed(tmp_path, **change), {})
+
+
+def test_a_list_of_a_folder_that_is_not_given_is_refused(tmp_path):
+    message = "lists: 'finetune' is read from target_dir/finetune, but there is no target_dir; add --target_dir FOLDER"
+    with pytest.raises(ValueError, match=message):
+        Experiment(PLAN, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A source and a target task; the target's folders call their pairs alike."""
+    pixels = np.zeros((4, 4), dtype=np.uint8)
+    for folder, count in (("source", 5), ("target/finetune", 4), ("target/test", 3)):
+        for side in ("fixed", "moving"):
+            images = tmp_path / folder / f"{side}_images"
+            images.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(pixels).save(images / f"{number:03d}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def experiment(folders):
+    plan = changed(folders, split=[0.8, 0.2, 0.0])
+    return Experiment(plan, folders / "source", folders / "out", {"target_dir": str(folders / "target")})
+
+
+def test_lists_are_of_the_folders_of_source_and_target(experiment, folders):
+    lists = experiment.write_lists()
+    assert list(lists) == ["source", "finetune", "seen", "test"]
+    found = {name: json.loads(path.read_text()) for name, path in lists.items()}
+    counts = {name: {section: len(pairs) for section, pairs in content.items()} for name, content in found.items()}
+    assert counts == {
+        "source": {"training": 4, "validation": 1},
+        "finetune": {"training": 3, "validation": 1},
+        "seen": {"training": 5, "validation": 2},
+        "test": {"test": 3},
+    }
+    assert found["test"]["test"][0]["fixed_image"] == "fixed_images/000.png"
+    assert experiment.root("test") == folders / "target/test"
+
+
+def test_pairs_of_several_folders_are_told_apart_and_read_back(experiment, folders):
+    path = experiment.write_lists()["seen"]
+    sections = read_datalist(experiment.root("seen"), path)
+    pairs = [pair for section in sections.values() for pair in section]
+    assert {Path(pair["fixed_image"]).relative_to(folders / "target").parts[0] for pair in pairs} == {
+        "finetune",
+        "test",
+    }
+    names = {pair["pair_id"] for pair in pairs}
+    assert len(names) == 7
+    assert {"finetune_000_to_000", "test_000_to_000"} <= names
+
+
+@pytest.fixture
+def calls(experiment, monkeypatch):
+    """Marker's folder, files and options of every run, which leaves the epochs it was asked to keep."""
+    found = []
+
+    def once(marker, run_id, files, options):
+        found.append((str(marker.parent.relative_to(experiment.output_dir)), [Path(f).name for f in files], options))
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        for epoch in options.get("kept_epochs", []):
+            (marker.parent / f"model_epoch_{epoch}.pt").write_bytes(b"")
+
+    monkeypatch.setattr(experiment, "once", once)
+    return found
+
+
+def test_trainings_follow_each_other(experiment, calls, folders):
+    lists = experiment.write_lists()
+    for name in experiment.plan["trainings"]:
+        experiment.train(name, lists)
+    options = {folder.removeprefix("trainings/"): given for folder, _, given in calls}
+    files = {folder.removeprefix("trainings/"): names for folder, names, _ in calls}
+    assert files["pretrain"] == files["unseen"] == ["train.yaml", "2d.yaml", "cpu_2d.yaml", "conventional.yaml"]
+    assert files["meta"] == ["train.yaml", "2d.yaml", "cpu_2d.yaml"]
+    out = folders / "out/trainings"
+    starts = {name: given.get("start_weights") for name, given in options.items()}
+    assert starts == {
+        "pretrain": None,
+        "meta": str(out / "pretrain/model_last.pt"),
+        "fine_tune": str(out / "pretrain/model_last.pt"),
+        "ours": str(out / "meta/model_last.pt"),
+        "seen": None,
+        "unseen": None,
+    }
+    assert options["ours"]["kept_epochs"] == POINTS[1:]
+    assert "kept_epochs" not in options["seen"]
+    assert options["ours"]["dataset_dir"] == str(folders / "target/finetune")
+    assert options["seen"]["dataset_dir"] == str(folders / "target")
+    assert options["meta"]["datalist"] == str(lists["source"])
+
+
+def test_curves_over_epochs_begin_with_the_weights_of_the_start(experiment, calls, folders):
+    lists = experiment.write_lists()
+    for name in experiment.plan["trainings"]:
+        experiment.train(name, lists)
+    calls.clear()
+    evaluation = experiment.evaluate("Target task", lists)
+    out = folders / "out/trainings"
+    weights = {folder.removeprefix("results/target_task/"): given["weights"] for folder, _, given in calls}
+    assert weights["ours_10_epoch_0_steps"] == str(out / "ours/model_epoch_10.pt")
+    assert weights["ours_0_steps"] == weights["ours_5_steps"] == str(out / "ours/model_last.pt")
+    assert weights["meta_0_steps"] == str(out / "meta/model_last.pt")
+    # Epoch 0 of fine-tuning is Transfer, one run under two names.
+    curves = evaluation.curves
+    assert curves.starts["Fine-tune"][0] == evaluation.runs["Transfer"]
+    assert curves.starts["Ours"][10] == evaluation.runs["Ours - 10 epochs"]
+    assert (curves.over, curves.level, list(curves.starts["Ours"])) == ("epochs", "Ours - 10 epochs", POINTS)
+    assert [measure.key for measure in evaluation.measures] == ["distance_px", "ncc", "inverse_distance_px"]
+    assert evaluation.dataset_dir == folders / "target/test"
+    assert {given["section"] for _, _, given in calls} == {"test"}
+
+
+def test_an_epoch_that_a_training_did_not_keep_is_named(experiment, folders):
+    with pytest.raises(ValueError, match=r"model_epoch_7.pt is not there, the training passed epoch 7 without keeping"):
+        experiment.weights("ours", 7)
+
+
+def test_the_smaller_plan_changes_keys_of_the_plan_only():
+    small = yaml.safe_load(Path(SMALLER[-1]).read_text())
+    for key in small:
+        entry = yaml.safe_load(Path(PLAN[0]).read_text())
+        for name in key.split("::"):
+            assert name in entry, key
+            entry = entry[name]
