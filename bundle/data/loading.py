@@ -24,8 +24,9 @@ def one_grey_picture(picture: Image.Image) -> Image.Image:
     Raises:
         ValueError: when the file holds several pictures.
     """
-    if getattr(picture, "n_frames", 1) > 1:
-        raise ValueError(f"the file holds {picture.n_frames} pictures, expected one; save each in a file of its own")
+    count = getattr(picture, "n_frames", 1)
+    if count > 1:
+        raise ValueError(f"the file holds {count} pictures, expected one; save each in a file of its own")
     return picture if picture.mode in GREY_MODES else picture.convert("L")
 
 

@@ -95,7 +95,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def accuracy(rows: Sequence[Mapping[str, Any]]) -> tuple[Shown, ...]:
-    """Which accuracy a line for people has: distance in pixels and NCC, or DSC and TRE; NCC where there is nothing else."""
+    """Which accuracy a line for people has: distance in pixels and NCC, or DSC and TRE, or else NCC alone."""
     present = {column for row in rows for column, value in row.items() if value is not None}
     if "distance_after_px" in present:
         return PLANAR

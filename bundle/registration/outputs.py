@@ -104,9 +104,10 @@ def save_picture(array: np.ndarray, mode: str, path: Path) -> None:
         mode: Pillow's, of the picture it is written like.
         path: of the file; its suffix decides the format.
     """
-    dtype = np.dtype(PICTURE_TYPES.get(mode, np.uint16))
+    dtype: np.dtype[Any] = np.dtype(PICTURE_TYPES.get(mode, np.uint16))
     if dtype.kind in "iu":
-        array = np.rint(array).clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
+        limits = np.iinfo(dtype)
+        array = np.rint(array).clip(limits.min, limits.max)
     Image.fromarray(array.T.astype(dtype)).save(path, quality=JPEG_QUALITY)
 
 
