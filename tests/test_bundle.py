@@ -31,7 +31,8 @@ pytest_plugins = ["workflow_fixtures"]
 CONFIGS = ROOT / "configs"
 METADATA = CONFIGS / "metadata.json"
 EXPERIMENTS = set(CONFIGS.glob("experiment*.yaml"))
-PRESETS = sorted(path for path in CONFIGS.glob("*.yaml") if path not in {TRAIN, INFERENCE, *EXPERIMENTS})
+SLICES = set(CONFIGS.glob("*2d.yaml"))
+PRESETS = sorted(path for path in CONFIGS.glob("*.yaml") if path not in {TRAIN, INFERENCE, *EXPERIMENTS, *SLICES})
 # `python -m` as on a machine where the package is not installed.
 UNINSTALLED = """
 import runpy, sys
@@ -52,6 +53,12 @@ def settings(path):
     """Hyperparameters: what stands before the definitions."""
     head = path.read_text().split("# --- definitions")[0]
     return head, [key for key in yaml.safe_load(head) if key != "imports"]
+
+
+def own_keys(path):
+    """Keys that an overlay sets, without those that it brings along."""
+    keys = {key.lstrip("+").split("::")[0] for key in content(path)}
+    return keys - {"global_size"}
 
 
 def network_def(files, **values):
@@ -240,8 +247,7 @@ def test_every_hyperparameter_is_explained(file):
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_preset_registers_a_pair_of_odd_size(preset):
-    keys = set(content(preset)) - {"global_size"}
-    assert keys <= set(content(TRAIN)) | set(content(INFERENCE)), "unknown to train.yaml and inference.yaml"
+    assert own_keys(preset) <= set(content(TRAIN)) | set(content(INFERENCE)), "unknown to train.yaml and inference.yaml"
     small = {"global_size": [32, 32, 32]} if "global_size" in content(preset) else {}
     network, parser = network_def([TRAIN, preset], **small)
     registration = parser.get_parsed_content("registration_network")
@@ -254,6 +260,34 @@ def test_preset_registers_a_pair_of_odd_size(preset):
     assert torch.isfinite(field).all()
     assert field.abs().max() > 0
     assert field.dtype == torch.float32
+
+
+@pytest.mark.parametrize("path", sorted(SLICES - EXPERIMENTS), ids=lambda path: path.stem)
+def test_what_is_set_for_slices_is_known(path):
+    assert own_keys(path) <= set(content(TRAIN)) | set(content(INFERENCE))
+
+
+@pytest.mark.parametrize("network", ["", "voxelmorph", "globalnet", "composite"])
+def test_every_network_registers_slices(network):
+    files = [TRAIN, CONFIGS / "2d.yaml", *([CONFIGS / f"{network}.yaml"] if network else []), CONFIGS / "cpu_2d.yaml"]
+    parser = network_def(files, channels=2)[1]
+    registration = parser.get_parsed_content("registration_network")
+    joined = torch.rand(1, 2, *parser.get_parsed_content("spatial_size"))
+    with torch.no_grad():
+        field = registration(joined)
+    assert field.shape == joined.shape
+    assert field.abs().max() > 0
+    terms = parser.get_parsed_content("loss")(field, joined)
+    assert torch.isfinite(terms["loss"])
+
+
+def test_inference_of_slices_is_inference_with_the_overlays():
+    names = ("inference", "2d", "voxelmorph", "cpu_2d")
+    joined = ConfigParser.load_config_files([CONFIGS / f"{name}.yaml" for name in names])
+    own = content(CONFIGS / "inference_2d.yaml")
+    assert {key for key, value in own.items() if joined[key] != value} == {"weights"}
+    only_training = own_keys(CONFIGS / "2d.yaml") - set(own)
+    assert set(joined) - set(own) - only_training == {"intensity_percentiles", "size_divisor", "channels"}
 
 
 def test_run_works_elsewhere_without_an_installation(tiny_dataset, trained, tmp_path):

@@ -246,7 +246,7 @@ def test_compare_lists_not_registered_and_every_run(tmp_path):
 def test_compare_works_for_one_pair_and_without_labels(tmp_path):
     bare = {key: value for key, value in metrics().items() if key not in ("dsc", "tre_rms_mm")}
     lines = compare([write_run(tmp_path / "run", bare)]).splitlines()
-    assert lines[2][44:].split() == ["-", "-", "0.50", "3.5"]
+    assert lines[2][44:].split() == ["-", "0.50", "3.5"]
 
 
 def test_compare_refuses_folders_without_results(tmp_path):

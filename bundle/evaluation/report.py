@@ -89,7 +89,7 @@ class MetricsTable:
 class PairPictured(Transform):
     """Picture of a registered pair as PNG bytes under ``picture``.
 
-    Rows: the three planes through the middle of the fixed image. Columns: fixed, moving (initially aligned), warped,
+    Rows: the three planes through the middle of the fixed image; of a single slice, itself. Columns: fixed, moving (initially aligned), warped,
     checkerboard of fixed and warped, displacement in mm. The first structure of the labels is outlined, fixed green
     and moving or warped red.
     """
@@ -106,31 +106,37 @@ class PairPictured(Transform):
             for name, key in (("fixed", "native_fixed_label"), ("moving", "aligned_label"), ("warped", "warped_label"))
             if key in data
         }
-        board = np.indices(images["fixed"].shape) // 8
+        shape = images["fixed"].shape
+        board = np.indices(shape) // max(4, max(shape) // 12)
         images["checkerboard"] = np.where(board.sum(0) % 2, images["fixed"], images["warped"])
         magnitude = np.linalg.norm(data["displacement"].numpy(), axis=0)
         spacing = data["native_fixed_image"].pixdim.tolist()
-        figure, axes = pyplot.subplots(3, 5, figsize=(12, 7.4), layout="constrained")
-        for plane in range(3):
-            index = slice_of_interest(labels.get("fixed"), images["fixed"].shape, plane)
+        planes = [plane for plane in range(3) if min(shape[:plane] + shape[plane + 1 :]) > 1]
+        # The rows of a picture go down, the second axis of a volume goes up.
+        origin: Any = "upper" if "mode" in data["native_fixed_image"].meta else "lower"
+        figure, axes = pyplot.subplots(
+            len(planes), 5, figsize=(12, 2.5 * len(planes)), layout="constrained", squeeze=False
+        )
+        for line, plane in enumerate(planes):
+            index = slice_of_interest(labels.get("fixed"), shape, plane)
             rows = [axis for axis in range(3) if axis != plane]
             aspect = spacing[rows[1]] / spacing[rows[0]]
-            for axis, (name, image) in zip(axes[plane], images.items(), strict=False):
-                axis.imshow(image.take(index, plane).T, cmap="gray", origin="lower", aspect=aspect)
-                axis.set_title(name if plane == 0 else "")
+            for axis, (name, image) in zip(axes[line], images.items(), strict=False):
+                axis.imshow(image.take(index, plane).T, cmap="gray", origin=origin, aspect=aspect)
+                axis.set_title(name if line == 0 else "")
                 for outlined, colour in (("fixed", "lime"), (name, "red")):
                     if name in labels and outlined in labels and (outlined, colour) != ("fixed", "red"):
                         _outline(axis, labels[outlined].take(index, plane).T, colour)
-            shown = axes[plane, 4].imshow(
+            shown = axes[line, 4].imshow(
                 magnitude.take(index, plane).T,
                 cmap="viridis",
-                origin="lower",
+                origin=origin,
                 aspect=aspect,
                 vmin=0,
                 vmax=magnitude.max(),
             )
-            axes[plane, 4].set_title("displacement (mm)" if plane == 0 else "")
-            figure.colorbar(shown, ax=axes[plane, 4], fraction=0.05)
+            axes[line, 4].set_title("displacement (mm)" if line == 0 else "")
+            figure.colorbar(shown, ax=axes[line, 4], fraction=0.05)
         for axis in axes.flat:
             axis.set_axis_off()
         buffer = io.BytesIO()
