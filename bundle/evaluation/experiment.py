@@ -137,6 +137,7 @@ class Experiment:
             "datalist": str(lists[pairs]),
             "output_dir": str(folder),
             "seed": self.plan["seed"],
+            "cache_dir": str(self.output_dir / "cache"),
             **self.plan["training_options"],
             **training.get("options", {}),
         }

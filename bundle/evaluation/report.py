@@ -89,9 +89,9 @@ class MetricsTable:
 class PairPictured(Transform):
     """Picture of a registered pair as PNG bytes under ``picture``.
 
-    Rows: the three planes through the middle of the fixed image; of a single slice, itself. Columns: fixed, moving (initially aligned), warped,
-    checkerboard of fixed and warped, displacement in mm. The first structure of the labels is outlined, fixed green
-    and moving or warped red.
+    Rows: the three planes through the middle of the fixed image; of a single slice, itself. Columns: fixed, moving
+    (initially aligned), warped, checkerboard of fixed and warped, displacement in mm. The first structure of the labels
+    is outlined, fixed green and moving or warped red.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
