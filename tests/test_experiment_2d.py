@@ -1,4 +1,4 @@
-"""The experiment of Park et al. 2021 in miniature: pre-training, meta-training over tasks, fine-tuning, test, report."""
+"""The experiment of Park et al. 2021 in miniature: pre-training, meta-training, fine-tuning, test, report."""
 
 import csv
 import json

@@ -78,3 +78,20 @@ def test_more_episodes_together_than_tasks_take_whole_passes():
 def test_tasks_can_be_pooled():
     pairs, _tasks = drawn_tasks(len(TASKS), by_task=False)
     assert sorted(pairs) == list(range(len(TASKS)))
+
+
+def test_an_episode_may_take_several_pairs_of_its_task():
+    pairs, tasks = drawn_tasks(12, together=3, pairs_per_episode=4)
+    assert len(pairs) == 48
+    episodes = [set(tasks[start : start + 4]) for start in range(0, 48, 4)]
+    assert all(len(episode) == 1 for episode in episodes)
+    assert all(len(set.union(*episodes[start : start + 3])) == 3 for start in range(0, 12, 3))
+    brains = [pairs[start : start + 4] for start in range(0, 48, 4) if tasks[start] == "brain"]
+    assert all(len(set(episode)) == 4 for episode in brains)
+
+
+def test_processes_share_whole_episodes():
+    shares = [drawn_tasks(10, pairs_per_episode=3, rank=rank, num_replicas=2)[0] for rank in (0, 1)]
+    whole = drawn_tasks(10, pairs_per_episode=3)[0]
+    assert shares[0][:3] == whole[:3]
+    assert shares[1][:3] == whole[3:6]

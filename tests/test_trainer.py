@@ -31,6 +31,19 @@ def test_sgd_along_the_meta_gradient_is_reptile(batches):
     assert network.weight.item() == pytest.approx(reptile_steps(1.0, batches, [0.5] * len(batches)), **EXACT)
 
 
+def test_inner_steps_take_the_pairs_of_an_episode_in_turn():
+    network = OneWeight(1.0)
+    batch = [3.0, -1.0, 0.5, 4.0]  # two episodes of two pairs
+    make_trainer(network, [batch], pairs_per_episode=2).run()
+    phis = []
+    for first, second in ((3.0, -1.0), (0.5, 4.0)):
+        weight = 1.0
+        for target in (first, second, first):
+            weight = adapted(weight, target, steps=1)
+        phis.append(weight)
+    assert network.weight.item() == pytest.approx(1.0 + 0.5 * (sum(phis) / 2 - 1.0), **EXACT)
+
+
 def test_step_size_one_moves_the_start_to_the_adapted_weights():
     network = OneWeight(1.0)
     make_trainer(network, [[3.0]], torch.optim.SGD(network.parameters(), lr=1.0)).run()

@@ -27,6 +27,7 @@ class EpisodeSampler(DistributedSampler):
         by_task: whether the key ``task`` of a pair names its task (Park et al. 2021, section 2); else none does.
         together: episodes of one meta-update; they are of different tasks as far as there are as many, for which a
             pass leaves out the remainder of its tasks.
+        pairs_per_episode: pairs drawn for an episode, one after the other, all of its task.
     """
 
     def __init__(
@@ -38,24 +39,30 @@ class EpisodeSampler(DistributedSampler):
         num_replicas: int = 1,
         by_task: bool = True,
         together: int = 1,
+        pairs_per_episode: int = 1,
     ) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, seed=seed)
-        self.num_samples = episodes // num_replicas
+        self.episodes = episodes // num_replicas * num_replicas
+        self.num_samples = episodes // num_replicas * pairs_per_episode
         members: dict[str | int, list[int]] = {}
         for index, pair in enumerate(dataset.data):
             members.setdefault(pair.get("task", index) if by_task else index, []).append(index)
         self.tasks = list(members.values())
         self.together = together
+        self.pairs_per_episode = pairs_per_episode
 
     def __iter__(self) -> Iterator[int]:
         """Indices into the dataset, as many as the epoch needs."""
         random = np.random.default_rng([self.seed, self.epoch])
-        count, total = len(self.tasks), self.num_samples * self.num_replicas
+        count = len(self.tasks)
         kept = count // self.together * self.together or count
-        passes = [random.permutation(count)[:kept] for _ in range(-(-total // kept))]
+        passes = [random.permutation(count)[:kept] for _ in range(-(-self.episodes // kept))]
         left: list[list[int]] = [[] for _ in self.tasks]
-        indices = []
-        for task in np.concatenate(passes)[:total]:
-            left[task] = left[task] or random.permutation(self.tasks[task]).tolist()
-            indices.append(left[task].pop())
-        return iter(indices[self.rank :: self.num_replicas])
+        drawn = []
+        for task in np.concatenate(passes)[: self.episodes]:
+            episode = []
+            for _ in range(self.pairs_per_episode):
+                left[task] = left[task] or random.permutation(self.tasks[task]).tolist()
+                episode.append(left[task].pop())
+            drawn.append(episode)
+        return iter([pair for episode in drawn[self.rank :: self.num_replicas] for pair in episode])

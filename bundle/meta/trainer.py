@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,8 +20,8 @@ UNSUPPORTED = ("amp", "compile", "inferer", "accumulation_steps", "iteration_upd
 class ReptileTrainer(SupervisedTrainer):
     """Meta-train a registration network on episodes (Baum et al. 2022, sections 2.3 and 3.1).
 
-    For every episode (one pair) a copy of the network takes ``inner_steps`` steps on random versions of the pair;
-    the mean of the rule's meta-gradients becomes ``.grad`` of the network, and the ordinary ``optimizer`` steps::
+    For every episode a copy of the network takes ``inner_steps`` steps on random versions of its pair, or of its
+    pairs in turn, which then stand for a task (Park et al. 2021); the mean of the rule's meta-gradients becomes ``.grad`` of the network, and the ordinary ``optimizer`` steps::
 
         theta.grad = mean_n g_n,   g_n = theta - phi_n  (Reptile)
 
@@ -34,6 +34,7 @@ class ReptileTrainer(SupervisedTrainer):
         inner_steps: ``k``; 10 in the paper. 0 leaves the start as it is, so that ``first_order_maml`` follows the
             gradient of ``loss_function`` itself.
         inner_loss: objective of the inner steps; None takes ``loss_function``, which the rule evaluates.
+        pairs_per_episode: so many pairs of a batch, one after the other, are one episode.
         augmentation: draws the mini-batches of a pair.
         rule: meta-gradient of one episode.
         seed: with the iteration, the episode and the step it decides every mini-batch.
@@ -50,6 +51,7 @@ class ReptileTrainer(SupervisedTrainer):
         inner_optimizer: OptimizerFactory,
         inner_steps: int,
         inner_loss: nn.Module | None = None,
+        pairs_per_episode: int = 1,
         augmentation: RandomPairAffine,
         rule: Callable[[nn.Module, nn.Module, OuterLoss], MetaGradient],
         seed: int = 0,
@@ -68,6 +70,7 @@ class ReptileTrainer(SupervisedTrainer):
         self.inner_optimizer = inner_optimizer
         self.inner_steps = inner_steps
         self.inner_loss = inner_loss
+        self.pairs_per_episode = pairs_per_episode
         self.augmentation = augmentation
         self.rule = rule
         self.seed = seed
@@ -75,9 +78,10 @@ class ReptileTrainer(SupervisedTrainer):
     def _iteration(self, engine: ReptileTrainer, batchdata: list[dict[str, Any]]) -> list[dict[str, torch.Tensor]]:
         engine.network.train()
         losses, gradients = [], []
-        for episode, item in enumerate(batchdata):
-            pair, labels = engine.prepare_batch(item, engine.state.device, engine.non_blocking)
-            history, gradient = self._episode(episode, pair, labels)
+        for episode, start in enumerate(range(0, len(batchdata), self.pairs_per_episode)):
+            items = batchdata[start : start + self.pairs_per_episode]
+            pairs = [engine.prepare_batch(item, engine.state.device, engine.non_blocking) for item in items]
+            history, gradient = self._episode(episode, pairs)
             losses.append(history)
             gradients.append(gradient)
         for parameter, *episodes in zip(engine.network.parameters(), *gradients, strict=True):
@@ -89,13 +93,12 @@ class ReptileTrainer(SupervisedTrainer):
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
 
-    def _episode(
-        self, episode: int, pair: torch.Tensor, labels: torch.Tensor | None
-    ) -> tuple[torch.Tensor, MetaGradient]:
-        """Adapt to one pair; the losses before each step (and at the end, if the rule asks) and the meta-gradient."""
+    def _episode(self, episode: int, pairs: Sequence[Version]) -> tuple[torch.Tensor, MetaGradient]:
+        """Adapt to one pair, or to several in turn; the losses before each step (and at the end, if the rule asks) and the meta-gradient."""
         outer_losses: list[torch.Tensor] = []
 
         def version(step: int) -> Version:
+            pair, labels = pairs[step % len(pairs)]
             return self.augmentation(pair, labels, (self.seed, self.state.iteration, episode, step))
 
         def versions() -> Iterator[Version]:
@@ -115,4 +118,4 @@ class ReptileTrainer(SupervisedTrainer):
         inner_loss = self.inner_loss or self.loss_function
         adaptation = adapt(self.network, inner_loss, self.inner_optimizer, versions(), on_step=on_step)
         gradient = self.rule(self.network, adaptation.network, outer_loss)
-        return torch.stack([*adaptation.losses.to(pair.device), *outer_losses]), gradient
+        return torch.stack([*adaptation.losses.to(self.state.device), *outer_losses]), gradient
