@@ -21,7 +21,8 @@ class ReptileTrainer(SupervisedTrainer):
     """Meta-train a registration network on episodes (Baum et al. 2022, sections 2.3 and 3.1).
 
     For every episode a copy of the network takes ``inner_steps`` steps on random versions of its pair, or of its
-    pairs in turn, which then stand for a task (Park et al. 2021); the mean of the rule's meta-gradients becomes ``.grad`` of the network, and the ordinary ``optimizer`` steps::
+    pairs in turn, which then stand for a task (Park et al. 2021); the mean of the rule's meta-gradients becomes
+    ``.grad`` of the network, and the ordinary ``optimizer`` steps::
 
         theta.grad = mean_n g_n,   g_n = theta - phi_n  (Reptile)
 
@@ -94,7 +95,10 @@ class ReptileTrainer(SupervisedTrainer):
         return engine.state.output
 
     def _episode(self, episode: int, pairs: Sequence[Version]) -> tuple[torch.Tensor, MetaGradient]:
-        """Adapt to one pair, or to several in turn; the losses before each step (and at the end, if the rule asks) and the meta-gradient."""
+        """Adapt to one pair, or to several in turn: losses and meta-gradient.
+
+        The losses are those before each step, and at the end if the rule asks.
+        """
         outer_losses: list[torch.Tensor] = []
 
         def version(step: int) -> Version:
