@@ -17,8 +17,7 @@ CONFIG = ROOT / "configs/experiment_2d.yaml"
 SIZE = 40
 SHIFT = (3, -2)  # columns, rows that the moving image's content lies further on
 STEPS = {"iterations": 2, "iterations_per_epoch": 1}
-META = {"episodes_per_iteration": 2, "inner_steps": 2}
-OWN = {"meta": META, "meta by domain": META | {"pairs_per_episode": 2}, "pretrain": {"by_task": False}}
+OWN = {"meta": {"episodes_per_iteration": 2, "inner_steps": 2}, "pretrain": {"by_task": False}}
 
 
 def texture(seed, shift=(0, 0)):

@@ -203,7 +203,7 @@ def test_both_parts_of_a_composite_network_learn():
 def test_overlay_networks_run_and_agree_between_modes(content, overlay):
     torch.manual_seed(0)
     sizes = {} if overlay == "voxelmorph.yaml" else {"global_size": [32, 16, 16], "channels": 2}
-    network = RegistrationNetwork(content(overlay, "network_def", **sizes), integration_steps=2)
+    network = RegistrationNetwork(content(overlay, "network_def", spatial_dims=3, **sizes), integration_steps=2)
     shape = (32, 32, 32) if overlay == "voxelmorph.yaml" else SHAPE
     pair = torch.rand(1, 2, *shape)
     ddf = network.train()(pair)
@@ -216,7 +216,7 @@ def test_overlay_networks_run_and_agree_between_modes(content, overlay):
 
 def test_voxelmorph_moves_at_the_start(content):
     torch.manual_seed(0)
-    network = RegistrationNetwork(content("voxelmorph.yaml", "network_def"))
+    network = RegistrationNetwork(content("voxelmorph.yaml", "network_def", spatial_dims=3))
     with torch.no_grad():
         assert network(torch.rand(1, 2, 32, 32, 32)).abs().max() > 1e-4
 

@@ -140,3 +140,19 @@ def test_images_are_equalised_between_0_and_1(tmp_path, content):
         assert (image.min(), image.max()) == pytest.approx((0, 1), abs=0.01)
         # An equalised image has as many pixels in every tenth of its range.
         assert np.histogram(image, bins=10, range=(0, 1))[0] == pytest.approx(image.size / 10, rel=0.3)
+
+
+@pytest.mark.parametrize(("mode", "moves"), [("center", False), ("world", True)])
+def test_slices_with_a_position_can_start_from_it(tmp_path, content, mode, moves):
+    pair = write_pair(tmp_path / "in", ".nii.gz", np.float32)
+    image = nib.load(pair["moving_image"])
+    shifted = AFFINE.copy()
+    shifted[:3, 3] = AFFINE[:3, :3] @ (-6, 4, 0)  # as far as its content, the other way: in the world they agree
+    nib.save(nib.Nifti1Image(image.get_fdata().astype(np.float32), shifted), pair["moving_image"])
+    start = registered(pair, content, ddf=(0.0, 0.0), initial_alignment=mode)
+    inside = np.s_[:-10, 6:-6]
+    errors = np.abs(start["aligned_image"][0, ..., 0].numpy() - picture(128, 64).T)[inside]
+    assert (errors.max() < 1e-2) == moves
+    # The preprocessed images agree as the native ones do.
+    ncc = start["metrics"]["ncc"]["before"]
+    assert (ncc > 0.95) == moves
