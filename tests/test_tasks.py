@@ -5,7 +5,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
+from bundle.data.check import check_data
 from bundle.data.datalist import read_datalist, select_pairs, survey, write_datalist
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -365,3 +367,17 @@ def test_numbered_volumes_are_no_slices(tmp_path):
     assert read(slices) == [(None, "case_1.nii.gz", "case_2.nii.gz")]
     with pytest.raises(ValueError, match="unknown layout"):
         read(volumes)
+
+
+def test_the_check_counts_the_pairs_of_each_task(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 5)).astype(np.uint8)
+    for path in [f"mr/{patient}_{number}.png" for patient in "ABC" for number in (1, 2)] + ["eye/fixed/x.png"]:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / path)
+    (tmp_path / "eye/moving").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "eye/moving/x.png")
+    lines = check_data(tmp_path).lines()
+    table = [line.split() for line in lines]
+    assert ["mr", "1", "1", "1"] in table
+    assert ["eye", "1", "0", "0"] in table
+    assert lines[-1] == "no problems"

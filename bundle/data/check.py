@@ -54,6 +54,8 @@ class Report:
         lines = [f"data set {self.dataset_dir}"]
         if self.sections:
             lines += ["", *_table(self._section_rows())]
+        if any("task" in pair for pairs in self.sections.values() for pair in pairs):
+            lines += ["", *_table(self._task_rows())]
         if self.facts:
             lines += ["", *_table(self._file_rows())]
         if not self.problems:
@@ -77,6 +79,13 @@ class Report:
                 for kind in kinds
             ]
             yield (section, *(str(count) for count in (len(pairs), len(patients), len(images), *both)))
+
+    def _task_rows(self) -> Iterator[Sequence[str]]:
+        """Pairs of each task in each section."""
+        counts = {section: Counter(pair.get("task", "-") for pair in pairs) for section, pairs in self.sections.items()}
+        yield ("task", *(f"{section} pairs" for section in counts))
+        for task in sorted(set().union(*counts.values())):
+            yield (task, *(str(counted[task]) for counted in counts.values()))
 
     def _file_rows(self) -> Iterator[Sequence[str]]:
         """Sizes and values of the images, labels and masks; fixed and moving ones in one row when they are shared."""
