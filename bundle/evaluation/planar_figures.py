@@ -16,8 +16,8 @@ from bundle.evaluation.figures import scaled, wrapped
 from bundle.evaluation.landmarks import read_landmarks
 from bundle.geometry import RAS_TO_LPS, apply_affine, moving_to_fixed, voxel_grid, warp_native
 
-COLUMNS = 3
-PANEL = 3.2  # inches
+COLUMNS = 5
+PANEL = 1.7  # inches
 POINT_FILES = ("landmarks", "fixed_landmarks", "moving_landmarks")
 Files = Mapping[str, str | Path]
 
@@ -112,7 +112,7 @@ def overlays(fixed: Planar, moving: Planar, results: Mapping[str, Planar], spaci
             (fixed.points, "yellow", "fixed points"),
         ):
             if points is not None:
-                axis.scatter(*points.T, s=12, c=colour, edgecolors="black", linewidths=0.5, label=label)
+                axis.scatter(*points.T, s=5, c=colour, edgecolors="black", linewidths=0.3, label=label)
         # Points that leave the image do not shrink it.
         axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     for axis in axes:
