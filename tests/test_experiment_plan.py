@@ -42,7 +42,8 @@ def test_numbers_of_the_paper():
         for name, entry in plan["trainings"].items()
     }
     assert epochs.pop("meta") * 100 == 23000
-    assert epochs == {"pretrain": 6000, "fine-tune": 2000, "ours": 2000, "seen": 25000, "unseen": 38000}
+    mini = {"fine-tune in mini-batches": 2000, "ours in mini-batches": 2000}
+    assert epochs == {"pretrain": 6000, "fine-tune": 2000, "ours": 2000, "seen": 25000, "unseen": 38000, **mini}
     assert list(plan["methods"])[:3] == ["Model-Seen", "Model-Unseen", "Transfer"]
 
 
@@ -183,6 +184,8 @@ def test_trainings_follow_each_other(experiment, calls, folders):
         "meta": str(out / "pretrain/model_last.pt"),
         "fine_tune": str(out / "pretrain/model_last.pt"),
         "ours": str(out / "meta/model_last.pt"),
+        "fine_tune_in_mini_batches": str(out / "pretrain/model_last.pt"),
+        "ours_in_mini_batches": str(out / "meta/model_last.pt"),
         "seen": None,
         "unseen": None,
     }
