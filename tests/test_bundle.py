@@ -287,7 +287,7 @@ def test_inference_of_slices_is_inference_with_the_overlays():
     own = content(CONFIGS / "inference_2d.yaml")
     assert {key for key, value in own.items() if joined[key] != value} == {"weights"}
     only_training = own_keys(CONFIGS / "2d.yaml") - set(own)
-    assert set(joined) - set(own) - only_training == {"intensity_percentiles", "size_divisor", "channels"}
+    assert set(joined) - set(own) - only_training == {"intensity_percentiles", "channels"}
 
 
 def test_run_works_elsewhere_without_an_installation(tiny_dataset, trained, tmp_path):

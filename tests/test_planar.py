@@ -133,6 +133,15 @@ def test_points_are_scored_in_pixels_of_the_file_and_of_the_grid(tmp_path, conte
     assert metrics["ncc"]["before"] < 0.9 < metrics["ncc"]["after"]
 
 
+def test_any_size_of_the_grid_fits_the_network(tmp_path, content):
+    data = content(CONFIG, "preprocessing", spatial_size=[50, 37])(write_pair(tmp_path / "in"))
+    assert data["fixed_image"].shape == data["moving_image"].shape == (1, 56, 40, 1)
+    # The pixels of the grid stay where they are in the world: 128 x 64 pixels over 50 x 37, 3 and 1 padded before them.
+    spacing = np.array([128 / 50, 64 / 37])
+    expected = 0.5 * (spacing - 1) - spacing * (3, 1)
+    np.testing.assert_allclose(data["fixed_image"].affine[:2, 3], expected, atol=1e-5)
+
+
 def test_images_are_equalised_between_0_and_1(tmp_path, content):
     data = content(CONFIG, "preprocessing", spatial_size=GRID)(write_pair(tmp_path / "in"))
     for side in ("fixed", "moving"):
