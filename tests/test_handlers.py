@@ -22,7 +22,7 @@ class Interruption(Exception):
 class Run:
     """Three epochs with one weight, Adam outside, a schedule, and a validation whose best epoch is the second."""
 
-    def __init__(self, folder, settings=(("inner_lr", 0.1),), validated=True):
+    def __init__(self, folder, settings=(("inner_lr", 0.1),), validated=True, kept=()):
         self.network = OneWeight(1.0)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=0.5)
         self.schedule = torch.optim.lr_scheduler.LinearLR(self.optimizer, 1.0, 0.1, total_iters=6)
@@ -31,7 +31,8 @@ class Run:
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
         LrScheduleHandler(self.schedule, print_lr=False, epoch_level=False).attach(self.trainer)
         parts = {"network": self.network, "optimizer": self.optimizer, "lr_scheduler": self.schedule}
-        ResumableCheckpoint(folder, parts, dict(settings), self.evaluator if validated else None).attach(self.trainer)
+        judge = self.evaluator if validated else None
+        ResumableCheckpoint(folder, parts, dict(settings), judge, kept_epochs=kept).attach(self.trainer)
 
     def validate(self, engine):
         metric = (9.0, 1.0, 5.0)[engine.state.epoch - 1]
@@ -70,6 +71,17 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
     for name in ("model.pt", "model_last.pt"):
         expected = torch.load(tmp_path / "whole" / name)
         assert torch.equal(torch.load(tmp_path / "parts" / name)["weight"], expected["weight"])
+
+
+def test_weights_of_named_epochs_are_kept(tmp_path):
+    run, weights = Run(tmp_path, kept=(1, 3)), {}
+    run.trainer.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda engine: weights.update({engine.state.epoch: run.network.weight.item()})
+    )
+    run.trainer.run()
+    assert sorted(path.name for path in tmp_path.glob("model_epoch_*")) == ["model_epoch_1.pt", "model_epoch_3.pt"]
+    for epoch in (1, 3):
+        assert torch.load(tmp_path / f"model_epoch_{epoch}.pt")["weight"].item() == weights[epoch]
 
 
 def test_run_interrupted_in_its_first_epoch_starts_anew(tmp_path):
