@@ -34,7 +34,6 @@ def save(path, mode):
         ("a.tif", "L", 1),
         ("a.tiff", "F", 0.125),
         ("a.png", "I;16", 200),
-        ("a.png", "P", 1),
     ],
 )
 def test_a_picture_is_one_slice_with_the_identity_as_affine(tmp_path, name, mode, factor):
@@ -43,6 +42,14 @@ def test_a_picture_is_one_slice_with_the_identity_as_affine(tmp_path, name, mode
     assert image.meta["mode"] == mode
     np.testing.assert_allclose(image[0, ..., 0].numpy(), PIXELS.T.astype(float) * factor)
     np.testing.assert_array_equal(image.affine.numpy(), np.eye(4))
+
+
+def test_a_palette_is_colours_of_an_image_and_indices_of_a_label(tmp_path):
+    path = save(tmp_path / "a.png", "P")
+    data = LoadPaird(["fixed_image", "fixed_label"])({"fixed_image": path, "fixed_label": path})
+    np.testing.assert_array_equal(data["fixed_label"][0, ..., 0].numpy(), PIXELS.T)
+    # The palette of the file runs from bright to dark.
+    np.testing.assert_allclose(data["fixed_image"][0, ..., 0].numpy(), 255 - PIXELS.T.astype(float), atol=1)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])

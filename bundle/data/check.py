@@ -183,7 +183,7 @@ def _check_labels(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Repo
         if f"{side}_{kind}" in pair
     }
     for path, image in owners.items():
-        loaded = _load(path, report)
+        loaded = _load(path, report, label=True)
         if loaded is not None:
             array, affine = loaded
             found = label_problems(array, affine, _name(path, report), grids.get(image), spatial_dims)
@@ -192,14 +192,14 @@ def _check_labels(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Repo
                 report.facts[path] = _facts(array, affine, tuple(np.unique(array).tolist()))
 
 
-def _load(path: str, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
+def _load(path: str, report: Report, label: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
     """Array, channel first, and affine of a file; None when it cannot be read, which the report then says."""
     if not Path(path).exists():
         return None  # among the problems already
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            image = load_image(path)
+            image = load_image(path, label)
         except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error, RuntimeError ...
             report.problems.append(f"{_name(path, report)}: cannot be read, damaged or not an image ({brief(error)})")
             return None

@@ -15,11 +15,11 @@ from PIL import Image
 from bundle.data.errors import brief
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-GREY_MODES = ("1", "L", "P", "F", "I", "I;16", "I;16B", "I;16L")  # of Pillow: one value per pixel
+GREY_MODES = ("1", "L", "F", "I", "I;16", "I;16B", "I;16L")  # of Pillow: one value per pixel
 
 
 def one_grey_picture(picture: Image.Image) -> Image.Image:
-    """A picture with one value per pixel; colours become grey, and indices of a palette are kept as they are.
+    """A picture with one value per pixel; colours, those of a palette too, become grey.
 
     Raises:
         ValueError: when the file holds several pictures.
@@ -30,7 +30,12 @@ def one_grey_picture(picture: Image.Image) -> Image.Image:
     return picture if picture.mode in GREY_MODES else picture.convert("L")
 
 
-def load_image(path: str) -> MetaTensor:
+def one_label_picture(picture: Image.Image) -> Image.Image:
+    """As ``one_grey_picture``, but the indices of a palette are the labels."""
+    return picture if picture.mode == "P" else one_grey_picture(picture)
+
+
+def load_image(path: str, label: bool = False) -> MetaTensor:
     """Read an image as a volume, channel first; ``meta["mode"]`` is Pillow's mode of a picture.
 
     A file of two axes (a picture, a 2-D NIfTI) becomes one slice, the first axis counting columns and the second rows
@@ -38,6 +43,7 @@ def load_image(path: str) -> MetaTensor:
 
     Args:
         path: of the file, or of the folder of a DICOM series.
+        label: whether it is a label or mask, whose values must stay as they are.
 
     Returns:
         ``(channels, X, Y, Z)``, with a 4x4 affine.
@@ -47,7 +53,8 @@ def load_image(path: str) -> MetaTensor:
     """
     picture = Path(path).suffix.lower() in PICTURE_SUFFIXES
     load = LoadImage(image_only=True, ensure_channel_first=True)
-    image = load(path, reader=PILReader(converter=one_grey_picture)) if picture else load(path)
+    converter = one_label_picture if label else one_grey_picture
+    image = load(path, reader=PILReader(converter=converter)) if picture else load(path)
     if image.ndim != 3:
         return image
     meta = {key: value for key, value in image.meta.items() if key != "affine"}
@@ -72,7 +79,7 @@ class LoadPaird(MapTransform):
         output = dict(data)
         for key in self.key_iterator(output):
             try:
-                output[key] = load_image(output[key])
+                output[key] = load_image(output[key], label="image" not in str(key))
             except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error ...
                 raise ValueError(f"{output[key]}: cannot be read, damaged or not an image ({brief(error)})") from error
         return output
