@@ -52,7 +52,6 @@ def test_every_method_has_a_panel_and_rows_go_down():
         "Fine-tune - 10\nepochs",
         "Ours",
         "",
-        "",
     ]
     assert figure.axes[0].get_ylim() == (5.5, -0.5)
     assert figure.axes[0].get_aspect() == 0.5
