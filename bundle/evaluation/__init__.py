@@ -2,8 +2,8 @@
 
 from bundle.evaluation.experiment import Experiment
 from bundle.evaluation.experiment_report import Evaluation, write_report
-from bundle.evaluation.landmarks import read_landmarks
-from bundle.evaluation.metrics import PairMetricsd, root_mean_square, target_registration_error
+from bundle.evaluation.landmarks import read_landmarks, target_registration_error
+from bundle.evaluation.metrics import PairMetricsd, root_mean_square
 from bundle.evaluation.report import ColumnMean, MetricsTable, PairPictured
 from bundle.evaluation.statistics import compare_paired, summarise
 from bundle.evaluation.table import compare

@@ -109,6 +109,12 @@ class Registered(Volume):
     ddf: np.ndarray
 
 
+def saved_displacement(folder: Path) -> torch.Tensor:
+    """The field that ``bundle.registration.SavePaird`` wrote for a pair: ``(3, X, Y, Z)``, mm, RAS."""
+    lps = np.asarray(nib.load(folder / "displacement.nii.gz").dataobj, dtype=float)[..., 0, :]
+    return apply_affine(RAS_TO_LPS, torch.as_tensor(np.moveaxis(lps, -1, 0)))
+
+
 def read_volumes(
     pair: Mapping[str, str | Path], alignment: np.ndarray, folders: Mapping[str, Path]
 ) -> tuple[Volume, Volume, dict[str, Registered], tuple[float, ...]]:
@@ -146,8 +152,7 @@ def read_volumes(
     def registered(folder: Path) -> Registered:
         names = ["warped_image", *(["warped_label"] if (folder / "warped_label.nii.gz").exists() else [])]
         warped = LoadPaird(names)({name: folder / f"{name}.nii.gz" for name in names})
-        lps = np.asarray(nib.load(folder / "displacement.nii.gz").dataobj, dtype=float)[..., 0, :]
-        moved = points + apply_affine(RAS_TO_LPS, torch.as_tensor(np.moveaxis(lps, -1, 0)))
+        moved = points + saved_displacement(folder)
         # p + d(p) = M (p + u(p)): the field u is what the method found.
         ddf = oriented(apply_affine(np.linalg.inv(alignment), moved) - points)
         return Registered(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.geometry import fixed_to_moving, moving_to_fixed
+from bundle.geometry import fixed_to_moving, moving_to_fixed, transform_points
 
 VOXELS = {("i", "j", "k"): (0, 1, 2), ("row", "col"): (1, 0), ("i", "j"): (0, 1)}
 """Columns that hold voxels, and the axis of the image each counts along: the rows of a picture are its second."""
@@ -59,7 +59,20 @@ def read_landmarks(path: str | Path, affine: np.ndarray, side: str | None = None
     start = affine[:3, 3] if names in MILLIMETRES else np.zeros(3)
     points = np.tile(start, (len(values), 1))
     points[:, AXES[names]] = values
-    return points if names in MILLIMETRES else points @ affine[:3, :3].T + affine[:3, 3]
+    return points if names in MILLIMETRES else transform_points(affine, points)
+
+
+def target_registration_error(warped: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+    """Distance of corresponding points: ``TRE_i = |warped_i - fixed_i|``.
+
+    Args:
+        warped: ``(n, 3)``, mm.
+        fixed: ``(n, 3)``, mm, the same space.
+
+    Returns:
+        ``(n,)`` in mm; NaN where a point is missing.
+    """
+    return np.linalg.norm(warped - fixed, axis=1)
 
 
 def has_landmarks(data: Mapping[Hashable, Any]) -> bool:
@@ -105,27 +118,35 @@ def landmark_metrics(data: Mapping[Hashable, Any], point_grid: Sequence[int] | N
             f"pair {data['pair_id']}: {len(fixed)} fixed and {len(moving)} moving landmarks; rows must correspond"
         )
     alignment = np.asarray(data["initial_alignment"])
-    start = fixed @ alignment[:3, :3].T + alignment[:3, 3]
     displacement = data["displacement"].as_tensor()
-    errors = {"before": start - moving, "after": fixed_to_moving(fixed, displacement, affines["fixed"]) - moving}
-    distances = {when: np.linalg.norm(error, axis=1) for when, error in errors.items()}
+    reached = {
+        "before": transform_points(alignment, fixed),
+        "after": fixed_to_moving(fixed, displacement, affines["fixed"]),
+    }
+    errors = {when: target_registration_error(points, moving) for when, points in reached.items()}
     found: dict[str, Any] = {
-        "landmarks": {str(i): {when: float(d[i]) for when, d in distances.items()} for i in range(len(fixed))}
+        "landmarks": {str(i): {when: float(error[i]) for when, error in errors.items()} for i in range(len(fixed))}
     }
     if point_grid is None:
         return found
-    back = np.linalg.inv(alignment)
-    warped = moving_to_fixed(moving, displacement, affines["fixed"])
-    inverse = {"before": moving @ back[:3, :3].T + back[:3, 3] - fixed, "after": warped - fixed}
+    warped = {
+        "before": transform_points(np.linalg.inv(alignment), moving),
+        "after": moving_to_fixed(moving, displacement, affines["fixed"]),
+    }
     scale = {side: np.divide(point_grid, image.shape[1:3]) for side, image in images.items()}
     return found | {
-        "distance_px": _mean_lengths(errors, affines["moving"], np.ones(2)),
-        "distance_grid_px": _mean_lengths(errors, affines["moving"], scale["moving"]),
-        "distance_fixed_grid_px": _mean_lengths(inverse, affines["fixed"], scale["fixed"]),
+        "distance_px": _mean_pixels(reached, moving, affines["moving"], np.ones(2)),
+        "distance_grid_px": _mean_pixels(reached, moving, affines["moving"], scale["moving"]),
+        "distance_fixed_grid_px": _mean_pixels(warped, fixed, affines["fixed"], scale["fixed"]),
     }
 
 
-def _mean_lengths(errors: Mapping[str, np.ndarray], affine: np.ndarray, scale: np.ndarray) -> dict[str, float]:
-    """Mean length of vectors ``(n, 3)`` in mm, in the plane of the image, in its pixels times ``scale``."""
+def _mean_pixels(
+    reached: Mapping[str, np.ndarray], target: np.ndarray, affine: np.ndarray, scale: np.ndarray
+) -> dict[str, float]:
+    """Mean distance of points ``(n, 3)``, mm, from their targets, in the plane, in pixels times ``scale``."""
     pixels = np.linalg.inv(affine[:3, :3])[:2] * scale[:, None]
-    return {when: float(np.linalg.norm(error @ pixels.T, axis=1).mean()) for when, error in errors.items()}
+    return {
+        when: float(target_registration_error(points @ pixels.T, target @ pixels.T).mean())
+        for when, points in reached.items()
+    }

@@ -12,23 +12,10 @@ from monai.metrics import compute_dice, compute_hausdorff_distance
 from monai.transforms import Transform
 
 from bundle.data import Timed
-from bundle.evaluation.landmarks import has_landmarks, landmark_metrics
+from bundle.evaluation.landmarks import has_landmarks, landmark_metrics, target_registration_error
 from bundle.geometry import centroids, folded_voxels, lift_ddf, log_jacobian_sd, sample, voxel_grid
 
 WHEN = ("before", "after")
-
-
-def target_registration_error(warped: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    """Distance of corresponding points: ``TRE_i = |warped_i - fixed_i|``.
-
-    Args:
-        warped: ``(n, 3)``, mm.
-        fixed: ``(n, 3)``, mm, the same space.
-
-    Returns:
-        ``(n,)`` in mm; NaN where a point is missing.
-    """
-    return np.linalg.norm(warped - fixed, axis=1)
 
 
 def root_mean_square(errors: Sequence[float] | np.ndarray) -> float:

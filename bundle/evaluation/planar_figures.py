@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from bundle.data import LoadPaird
-from bundle.evaluation.figures import scaled, wrapped
+from bundle.evaluation.figures import saved_displacement, scaled, wrapped
 from bundle.evaluation.landmarks import read_landmarks
-from bundle.geometry import RAS_TO_LPS, apply_affine, moving_to_fixed, voxel_grid, warp_native
+from bundle.geometry import apply_affine, moving_to_fixed, transform_points, voxel_grid, warp_native
 
 COLUMNS = 5
 PANEL = 1.7  # inches
@@ -64,21 +62,21 @@ def read_planar(
     grid = apply_affine(affine, voxel_grid(fixed.shape[1:]).double())
 
     def pixels(points: np.ndarray) -> np.ndarray:
-        return _transformed(np.linalg.inv(affine), points)[:, :2]
+        return transform_points(np.linalg.inv(affine), points)[:, :2]
 
     def registered(folder: Path) -> Planar:
         (path,) = folder.glob("warped_image.*")
         image = LoadPaird(["warped_image"])({"warped_image": path})["warped_image"].numpy()[0, ..., 0]
         if moving_points is None:
             return Planar(image)
-        return Planar(image, pixels(moving_to_fixed(moving_points, _displacement(folder), affine)))
+        return Planar(image, pixels(moving_to_fixed(moving_points, saved_displacement(folder), affine)))
 
     start = warp_native(moving.as_tensor(), moving_affine, apply_affine(alignment, grid) - grid, affine)
     return (
         Planar(fixed.numpy()[0, ..., 0], None if fixed_points is None else pixels(fixed_points)),
         Planar(
             start.numpy()[0, ..., 0],
-            None if moving_points is None else pixels(_transformed(np.linalg.inv(alignment), moving_points)),
+            None if moving_points is None else pixels(transform_points(np.linalg.inv(alignment), moving_points)),
         ),
         {name: registered(folder) for name, folder in folders.items()},
         tuple(fixed.pixdim.tolist()[:2]),
@@ -129,13 +127,3 @@ def _points(files: Files, side: str, affine: np.ndarray) -> np.ndarray | None:
         return read_landmarks(files["landmarks"], affine, side, planar=True)
     own = files.get(f"{side}_landmarks")
     return None if own is None else read_landmarks(own, affine, planar=True)
-
-
-def _displacement(folder: Path) -> torch.Tensor:
-    """The saved field, ``(3, W, H, 1)``, mm, RAS."""
-    lps = np.asarray(nib.load(folder / "displacement.nii.gz").dataobj, dtype=float)[..., 0, :]
-    return apply_affine(RAS_TO_LPS, torch.as_tensor(np.moveaxis(lps, -1, 0)))
-
-
-def _transformed(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    return points @ matrix[:3, :3].T + matrix[:3, 3]

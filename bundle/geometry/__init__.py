@@ -14,7 +14,7 @@ from bundle.geometry.grids import (
     voxel_grid,
     warp_native,
 )
-from bundle.geometry.points import centroids, fixed_to_moving, moving_to_fixed
+from bundle.geometry.points import centroids, fixed_to_moving, moving_to_fixed, transform_points
 
 __all__ = [
     "RAS_TO_LPS",
@@ -34,6 +34,7 @@ __all__ = [
     "moving_to_fixed",
     "resize_ddf",
     "sample",
+    "transform_points",
     "voxel_grid",
     "warp_native",
 ]

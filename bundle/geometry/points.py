@@ -8,6 +8,19 @@ import torch
 from bundle.geometry.grids import apply_affine, sample, voxel_grid
 
 
+def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points under a homogeneous transform: ``q = M[:3,:3] p + M[:3,3]``.
+
+    Args:
+        matrix: ``(4, 4)``.
+        points: ``(n, 3)`` in the transform's source space.
+
+    Returns:
+        ``(n, 3)`` in its target space.
+    """
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
 def fixed_to_moving(points: np.ndarray, displacement: torch.Tensor, fixed_affine: np.ndarray) -> np.ndarray:
     """Map fixed points to the moving image: ``q = p + d(p)``, the direction of the pull-back field.
 
