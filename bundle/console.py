@@ -15,7 +15,7 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
-from bundle.data import WRAPPING, one_line, root_cause
+from bundle.data import WRAPPING, DataWarning, one_line, root_cause
 
 USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError, ImportError)
 RUNNER_OPTIONS = {"run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"}
@@ -115,6 +115,16 @@ def _config_files(value: str) -> list[str]:
     return [name.strip().strip("'\"") for name in names]
 
 
+def format_warning(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
+    """A warning about the data in one line; others as Python shows them."""
+    if issubclass(category, DataWarning):
+        return f"warning: {message}\n"
+    return python_format(message, category, *place, **line)
+
+
+python_format = warnings.formatwarning
+
+
 def setup() -> None:
     """Prepare a command: one-line errors, no typos among its options, no warnings a user cannot act on.
 
@@ -122,6 +132,7 @@ def setup() -> None:
         ValueError: for an unknown option of ``python -m monai.bundle run``.
     """
     sys.excepthook = report
+    warnings.formatwarning = format_warning
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("nibabel.global").setLevel(logging.ERROR)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.data import LoadPaird, load_image
+from bundle.data import DataWarning, LoadPaird, load_image
 
 PIXELS = (np.arange(60).reshape(5, 12) * 4).astype(np.uint8)  # 5 rows, 12 columns
 
@@ -104,3 +104,34 @@ def test_a_volume_stays_as_it_is(tmp_path, fixed_grid, save_nifti):
     array = fixed_grid.smooth_image()
     image = load_image(save_nifti(tmp_path / "a.nii.gz", array, fixed_grid.affine))
     np.testing.assert_array_equal(image[0].numpy(), array)
+
+
+def test_forms_that_disagree_are_warned_of_and_the_sform_is_taken(tmp_path, fixed_grid):
+    image = nib.Nifti1Image(np.zeros(fixed_grid.shape, np.uint8), fixed_grid.affine)
+    image.set_sform(fixed_grid.affine, code=1)
+    shifted = fixed_grid.affine.copy()
+    shifted[:3, 3] += [0, 3, 4]
+    image.set_qform(shifted, code=1)
+    nib.save(image, tmp_path / "a.nii")
+    with pytest.warns(DataWarning, match="a.nii: sform and qform disagree by up to 5 mm; the sform is used"):
+        loaded = load_image(str(tmp_path / "a.nii"))
+    np.testing.assert_allclose(loaded.affine.numpy(), fixed_grid.affine, atol=1e-5)
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (1, 0), (0, 1)])
+def test_forms_that_agree_or_stand_alone_are_not_warned_of(tmp_path, fixed_grid, codes, recwarn):
+    image = nib.Nifti1Image(np.zeros(fixed_grid.shape, np.uint8), fixed_grid.affine)
+    image.set_sform(fixed_grid.affine, code=codes[0])
+    image.set_qform(fixed_grid.affine, code=codes[1])
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_allclose(load_image(str(tmp_path / "a.nii")).affine.numpy(), fixed_grid.affine, atol=1e-4)
+    assert not [warning for warning in recwarn if warning.category is DataWarning]
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 4, 2), (6, 5, 4, 1, 2)])
+def test_a_file_of_several_volumes_keeps_its_place_without_a_qform(tmp_path, fixed_grid, shape):
+    image = nib.Nifti1Image(np.zeros(shape, np.uint8), None)
+    image.set_sform(fixed_grid.affine, code=1)
+    image.set_qform(None, code=0)
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_allclose(load_image(str(tmp_path / "a.nii")).affine.numpy(), fixed_grid.affine, atol=1e-5)

@@ -3,16 +3,19 @@
 from bundle.data.augmentation import RandomPairAffine
 from bundle.data.check import check_data, image_problems
 from bundle.data.datalist import read_datalist, require, select_pairs, write_datalist
-from bundle.data.errors import WRAPPING, brief, one_line, root_cause
-from bundle.data.files import written_whole
+from bundle.data.errors import WRAPPING, DataWarning, brief, one_line, root_cause
+from bundle.data.files import moved_into_place, written_whole
 from bundle.data.layouts import SECTIONS
-from bundle.data.loading import PICTURE_SUFFIXES, LoadPaird, load_image
+from bundle.data.loading import LoadPaird, load_image
 from bundle.data.pairs import PreparePair, collate_episodes, join_pair, split_pair
 from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
+from bundle.data.saving import PICTURE_SUFFIXES, as_stored, check_writable, nifti, save_image
 from bundle.data.simulation import simulate_dataset
+from bundle.data.transform_files import read_transform, write_transform
 
 __all__ = [
     "CheckPaird",
+    "DataWarning",
     "InitialAlignmentd",
     "LabelChannelsd",
     "LoadPaird",
@@ -23,19 +26,26 @@ __all__ = [
     "SmoothToSpacingd",
     "Timed",
     "WRAPPING",
+    "as_stored",
     "brief",
     "check_data",
+    "check_writable",
     "collate_episodes",
     "image_problems",
     "join_pair",
     "load_image",
+    "moved_into_place",
+    "nifti",
     "one_line",
     "read_datalist",
+    "read_transform",
     "require",
     "root_cause",
+    "save_image",
     "select_pairs",
     "simulate_dataset",
     "split_pair",
     "write_datalist",
+    "write_transform",
     "written_whole",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 
 from bundle.data.datalist import FRACTIONS, LIMITS, survey
 from bundle.data.entries import Pair, Sections
-from bundle.data.errors import brief
+from bundle.data.errors import DataWarning, brief
 from bundle.data.loading import load_image
 from bundle.data.problems import dimensions, grid_problems, image_problems, label_problems, spacing_of
 
@@ -205,11 +205,8 @@ def _load(path: str, report: Report, label: bool = False) -> tuple[np.ndarray, n
             return None
     if any("more than one DICOM series" in str(warning.message) for warning in caught):
         report.problems.append(f"{_name(path, report)}: more than one DICOM series; keep each in a folder of its own")
-    affine = np.asarray(image.affine, dtype=float)
-    if image.shape[0] > 1 and path.endswith((".nii", ".nii.gz")):
-        # MONAI takes the origin of a 4-D file for a spacing, finds a mismatch, and may put an unset qform in its place.
-        affine = np.asarray(nib.load(path).affine, dtype=float)
-    return np.asarray(image), affine
+    report.problems += [str(warning.message) for warning in caught if issubclass(warning.category, DataWarning)]
+    return np.asarray(image), np.asarray(image.affine, dtype=float)
 
 
 def _facts(array: np.ndarray, affine: np.ndarray, values: tuple[float, ...]) -> FileFacts:

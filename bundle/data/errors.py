@@ -8,6 +8,10 @@ WRAPPING = re.compile(r"applying transform |Failed to evaluate |Failed to instan
 """What MONAI says, from the error itself, about where it was."""
 
 
+class DataWarning(UserWarning):
+    """Something about a file that the user should know, though it can be used; shown in one line."""
+
+
 def root_cause(error: BaseException) -> BaseException:
     """First error of a chain that is not MONAI's wrapping of another."""
     while error.__cause__ is not None and WRAPPING.match(str(error)):

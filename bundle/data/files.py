@@ -10,10 +10,31 @@ from typing import IO, Any
 
 
 @contextmanager
-def written_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file under a temporary name beside its place, flush it to disk and move it there at the end.
+def moved_into_place(path: Path) -> Iterator[Path]:
+    """A temporary name beside a file's place, for writers that want a name; moved there at the end, flushed to disk.
 
     When the body or the disk fails, an older file stays as it was and nothing is left under the temporary name.
+
+    Args:
+        path: final name; missing folders are created.
+
+    Yields:
+        The name to write to, with the suffix of the final one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial.{path.name}")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file under a temporary name, and move it into its place at the end: ``moved_into_place``.
 
     Args:
         path: final name; missing folders are created.
@@ -22,14 +43,6 @@ def written_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     Yields:
         The open file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
-    try:
-        with partial.open(mode, encoding=encoding, newline=newline) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with moved_into_place(path) as partial, partial.open(mode, encoding=encoding, newline=newline) as file:
+        yield file

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping
-from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import torch
 from monai.data import MetaTensor, PILReader
 from monai.data.utils import to_affine_nd
 from monai.transforms import LoadImage, MapTransform
 from PIL import Image
 
-from bundle.data.errors import brief
+from bundle.data.errors import DataWarning, brief
+from bundle.data.problems import corner_distance, spacing_of
+from bundle.data.saving import NIFTI_SUFFIXES, PICTURE_SUFFIXES, stored_type
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 GREY_MODES = ("1", "L", "F", "I", "I;16", "I;16B", "I;16L")  # of Pillow: one value per pixel
 
 
@@ -35,11 +38,33 @@ def one_label_picture(picture: Image.Image) -> Image.Image:
     return picture if picture.mode == "P" else one_grey_picture(picture)
 
 
+def nifti_affine(path: str) -> np.ndarray:
+    """Voxel-to-world affine ``(4, 4)`` of a NIfTI file, mm, RAS: the sform if there is one, else the qform.
+
+    Warns:
+        DataWarning: when the file has both and they are a tenth of a voxel apart, since other tools may take the qform.
+    """
+    image = nib.load(path)
+    forms = image.get_sform(coded=True), image.get_qform(coded=True)
+    if all(code > 0 for _, code in forms):
+        (sform, _), (qform, _) = forms
+        apart = corner_distance(image.shape[:3], sform, qform)
+        if apart > 0.1 * spacing_of(sform).min():
+            warnings.warn(
+                f"{path}: sform and qform disagree by up to {apart:.3g} mm; the sform is used, other tools may take "
+                "the qform; correct the header",
+                DataWarning,
+                stacklevel=2,
+            )
+    return np.asarray(image.affine, dtype=np.float64)
+
+
 def load_image(path: str, label: bool = False) -> MetaTensor:
-    """Read an image as a volume, channel first; ``meta["mode"]`` is Pillow's mode of a picture.
+    """Read an image as a volume, channel first.
 
     A file of two axes (a picture, a 2-D NIfTI) becomes one slice, the first axis counting columns and the second rows
-    as in ITK; a picture has no position in space, so its pixels are 1 mm apart and its affine is the identity.
+    as in ITK; a picture has no position in space, so its pixels are 1 mm apart and its affine is the identity. ``meta``
+    tells the ``stored_type`` of the voxels in the file, and Pillow's ``mode`` of a picture.
 
     Args:
         path: of the file, or of the folder of a DICOM series.
@@ -51,15 +76,17 @@ def load_image(path: str, label: bool = False) -> MetaTensor:
     Raises:
         ValueError: when the file cannot be read; of its own kind for every reader.
     """
-    picture = Path(path).suffix.lower() in PICTURE_SUFFIXES
+    picture = path.lower().endswith(PICTURE_SUFFIXES)
     load = LoadImage(image_only=True, ensure_channel_first=True)
     converter = one_label_picture if label else one_grey_picture
     image = load(path, reader=PILReader(converter=converter)) if picture else load(path)
-    if image.ndim != 3:
-        return image
+    affine = torch.eye(3, dtype=torch.float64) if picture else image.affine
+    if path.lower().endswith(NIFTI_SUFFIXES):
+        # MONAI takes the origin of a 4-D file for a spacing, finds a mismatch, and may put an unset qform in its place.
+        affine = nifti_affine(path)
+    voxels = image.as_tensor() if image.ndim != 3 else image.as_tensor()[..., None]
     meta = {key: value for key, value in image.meta.items() if key != "affine"}
-    affine = to_affine_nd(3, torch.eye(3, dtype=torch.float64) if picture else image.affine)
-    return MetaTensor(image.as_tensor()[..., None], affine=affine, meta=meta)
+    return MetaTensor(voxels, affine=to_affine_nd(3, affine), meta={**meta, "stored_type": str(stored_type(path))})
 
 
 class LoadPaird(MapTransform):

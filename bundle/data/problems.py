@@ -77,12 +77,24 @@ def _other_grid(
     """Whether a label lies on another grid than its image: another size, or a corner more than half a voxel away."""
     if tuple(shape) != tuple(image_shape):
         return [f"{name}: the label is {size(shape)} and its image {size(image_shape)}; give both one grid"]
-    corners = np.array(list(itertools.product(*((0, length - 1) for length in shape))))
-    difference = np.asarray(affine, dtype=float) - np.asarray(image_affine, dtype=float)
-    distance = np.linalg.norm(corners @ difference[:AXES, :AXES].T + difference[:AXES, -1], axis=1).max()
+    distance = corner_distance(shape, affine, image_affine)
     if distance <= 0.5 * spacing_of(image_affine).min():
         return []
     return [f"{name}: label and image lie up to {distance:.3g} mm apart by their affines; give both one header"]
+
+
+def corner_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
+    """How far apart two affines put the corners of a grid, at most.
+
+    Args:
+        shape: voxels along each axis.
+        affine: voxel -> world, homogeneous.
+        other: the same.
+    """
+    corners = np.array(list(itertools.product(*((0, length - 1) for length in shape))))
+    difference = np.asarray(affine, dtype=float) - np.asarray(other, dtype=float)
+    dims = corners.shape[1]
+    return float(np.linalg.norm(corners @ difference[:AXES, :dims].T + difference[:AXES, -1], axis=1).max())
 
 
 def grid_problems(shape: Sequence[int], affine: np.ndarray, name: str, spatial_dims: int = 3) -> list[str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bundle.data.layouts import SUFFIXES, stem
-from bundle.data.loading import PICTURE_SUFFIXES, load_image
+from bundle.data.loading import load_image
 from bundle.data.problems import dimensions
+from bundle.data.saving import PICTURE_SUFFIXES
 
 SLICE = re.compile(r"(.+)_(\d+)")
 # A .dcm file is a part of a series, which is a folder.

@@ -15,9 +15,12 @@ from bundle.geometry.grids import (
     warp_native,
 )
 from bundle.geometry.points import centroids, fixed_to_moving, moving_to_fixed, transform_points
+from bundle.geometry.transforms import Displacement, Transform
 
 __all__ = [
+    "Displacement",
     "RAS_TO_LPS",
+    "Transform",
     "apply_affine",
     "centre_of_volume",
     "centroids",

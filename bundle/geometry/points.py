@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bundle.geometry.grids import apply_affine, sample, voxel_grid
+from bundle.geometry.grids import apply_affine, voxel_grid
+from bundle.geometry.transforms import Displacement, Transform
 
 
 def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -32,35 +33,22 @@ def fixed_to_moving(points: np.ndarray, displacement: torch.Tensor, fixed_affine
     Returns:
         ``(n, 3)``, mm, RAS, in the moving image's world.
     """
-    world = torch.as_tensor(points.T[..., None, None], dtype=torch.float32, device=displacement.device)
-    shift = sample(displacement, apply_affine(np.linalg.inv(fixed_affine), world), padding_mode="border")
-    return (world + shift)[..., 0, 0].T.cpu().numpy()
+    return Displacement(displacement.cpu(), fixed_affine)(torch.as_tensor(points.T)).T.numpy()
 
 
-def moving_to_fixed(
-    points: np.ndarray, displacement: torch.Tensor, fixed_affine: np.ndarray, iterations: int = 100
-) -> np.ndarray:
+def moving_to_fixed(points: np.ndarray, displacement: torch.Tensor, fixed_affine: np.ndarray) -> np.ndarray:
     """Map moving points to the fixed image, the inverse of :func:`fixed_to_moving`: where warping takes them.
-
-    Solves ``p + d(p) = q`` by the fixed-point iteration ``p <- q - d(p)`` (Chen et al. 2008), which converges where
-    the displacement changes by less than the distance, ``|d(a) - d(b)| < |a - b|``.
 
     Args:
         points: ``(n, 3)``, mm, RAS, in the moving image's world.
         displacement: ``(3, *fixed_shape)``, mm, RAS.
         fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
-        iterations: most of them; they end once no point moves by more than 0.001 mm.
 
     Returns:
-        ``(n, 3)``, mm, RAS, in the fixed image's world.
+        ``(n, 3)``, mm, RAS, in the fixed image's world; see :meth:`bundle.geometry.Transform.inverse_at`.
     """
-    found = points
-    for _ in range(iterations):
-        before = found
-        found = points - (fixed_to_moving(before, displacement, fixed_affine) - before)
-        if np.abs(found - before).max(initial=0) < 1e-3:
-            break
-    return found
+    transform = Transform([Displacement(displacement.cpu(), fixed_affine)])
+    return transform.inverse_at(torch.as_tensor(points.T)).T.numpy()
 
 
 def centroids(channels: torch.Tensor, affine: np.ndarray) -> np.ndarray:

@@ -15,17 +15,13 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils import ImageMetaKey, convert_to_tensor
-from PIL import Image
 
-from bundle.data import PICTURE_SUFFIXES
+from bundle.data import PICTURE_SUFFIXES, nifti, save_image
 from bundle.geometry import RAS_TO_LPS, ddf_to_displacement, lift_ddf, warp_native
 
 NIFTI_INTENT_VECTOR = 1007
-ORIGIN = (ImageMetaKey.FILENAME_OR_OBJ, "mode")
-"""What a warped image keeps of the file of the moving one: its name, and the mode of a picture."""
-JPEG_QUALITY = 95
-PICTURE_TYPES = {"1": np.bool_, "L": np.uint8, "P": np.uint8, "I": np.int32, "F": np.float32}
-"""Types of the pixels by Pillow's mode; those of the other grey modes, I;16 and its byte orders, are 16 bits."""
+ORIGIN = (ImageMetaKey.FILENAME_OR_OBJ, "stored_type")
+"""What a warped image keeps of the file of the moving one: its name, and the type of its voxels."""
 
 
 class NativeOutputsd(Transform):
@@ -69,20 +65,6 @@ class NativeOutputsd(Transform):
         return output
 
 
-def nifti(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
-    """NIfTI image whose affine is stored as sform and, where it has no shear, as qform too.
-
-    Args:
-        array: voxels, spatial axes first.
-        affine: ``(4, 4)`` voxel-to-world, mm, RAS.
-    """
-    image = nib.Nifti1Image(array, affine)
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1, strip_shears=True)
-    image.header.set_xyzt_units("mm")
-    return image
-
-
 def displacement_image(displacement: torch.Tensor, fixed_affine: np.ndarray) -> nib.Nifti1Image:
     """Displacement field as ITK, 3D Slicer and ANTs read it: ``(X, Y, Z, 1, 3)`` float32, intent vector, LPS mm.
 
@@ -96,25 +78,10 @@ def displacement_image(displacement: torch.Tensor, fixed_affine: np.ndarray) -> 
     return image
 
 
-def save_picture(array: np.ndarray, mode: str, path: Path) -> None:
-    """Write a slice as a picture; whole-number types are rounded, and clipped to what they can hold.
-
-    Args:
-        array: ``(columns, rows)``.
-        mode: Pillow's, of the picture it is written like.
-        path: of the file; its suffix decides the format.
-    """
-    dtype: np.dtype[Any] = np.dtype(PICTURE_TYPES.get(mode, np.uint16))
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        array = np.rint(array).clip(limits.min, limits.max)
-    Image.fromarray(array.T.astype(dtype)).save(path, quality=JPEG_QUALITY)
-
-
 class SavePaird(Transform):
     """Write the results of one pair to ``<output_dir>/<pair_id>/``; the folder appears complete or not at all.
 
-    A warped picture has the format of the moving one, a warped volume is NIfTI.
+    A warped picture has the format of the moving one, a warped volume is NIfTI; both have its type of numbers.
 
     Args:
         output_dir: where the folders of all pairs go; created when missing.
@@ -148,18 +115,16 @@ class SavePaird(Transform):
             warped = convert_to_tensor(data[f"warped_{kind}"], track_meta=True)
             channels = warped.cpu().numpy()
             suffix = Path(str(warped.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))).suffix.lower()
-            if suffix in PICTURE_SUFFIXES:
-                save_picture(channels[0, ..., 0], warped.meta["mode"], folder / f"warped_{kind}{suffix}")
-            else:
-                voxels = channels[0] if kind == "image" else label_voxels(channels)
-                nib.save(nifti(voxels, affine), folder / f"warped_{kind}.nii.gz")
+            file = folder / f"warped_{kind}{suffix if suffix in PICTURE_SUFFIXES else '.nii.gz'}"
+            dtype = np.dtype(warped.meta.get("stored_type", np.float32))
+            save_image(channels, affine, label_type(channels, dtype) if kind == "label" else dtype, file)
         (folder / "metrics.json").write_text(json.dumps(data["metrics"], indent=2) + "\n")
         if "picture" in data:
             (folder / "overview.png").write_bytes(data["picture"])
 
 
-def label_voxels(channels: np.ndarray) -> np.ndarray:
-    """Label ``(channels, X, Y, Z)`` as it is stored: integers, a structure per volume along the last axis."""
-    label = channels[0] if channels.shape[0] == 1 else np.moveaxis(channels, 0, -1)
-    fits_a_byte = label.min() >= 0 and label.max() < 256
-    return label.astype(np.uint8 if fits_a_byte else np.int32)
+def label_type(channels: np.ndarray, stored: np.dtype) -> np.dtype:
+    """Type to write a label in: whole numbers, those of its file if it had them."""
+    if stored.kind in "iub":
+        return stored
+    return np.dtype(np.uint8 if channels.min() >= 0 and channels.max() < 256 else np.int32)

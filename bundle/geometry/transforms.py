@@ -1,0 +1,154 @@
+"""Spatial transforms in world space: from a fixed point to the moving point it comes from; mm, RAS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bundle.geometry.grids import apply_affine, sample, voxel_grid
+
+FIT_POINTS = 20
+"""Points along every axis of a field that its affine part is fitted to, at most."""
+EDGE = 0.5 + 1e-3
+"""Voxels that a grid reaches beyond its outermost centres, as in ITK; a corner must not be lost to rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class Displacement:
+    """Displacements on a grid, ``p -> p + d(p)``; beyond the grid the displacement of its border goes on.
+
+    Attributes:
+        field: ``d``, ``(3, *shape)``, mm, RAS.
+        affine: ``(4, 4)`` voxel-to-world of its grid.
+    """
+
+    field: torch.Tensor
+    affine: np.ndarray
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        """Move points ``(3, ...)``, mm, RAS."""
+        field = self.field.to(points)
+        return points + sample(field, self._voxels(points).reshape(3, 1, 1, -1), padding_mode="border").view_as(points)
+
+    def covers(self, points: torch.Tensor) -> torch.Tensor:
+        """Which points ``(3, ...)`` lie in a voxel of the grid."""
+        voxels = self._voxels(points)
+        sizes = torch.tensor(self.field.shape[1:]).to(points).reshape(-1, *[1] * (points.ndim - 1))
+        return ((voxels >= -EDGE) & (voxels <= sizes - 1 + EDGE)).all(0)
+
+    def affine_part(self) -> np.ndarray:
+        """Affine ``(4, 4)`` closest to the field: ``min_B,t sum |d(p) - B (p - c) - t|^2`` with ``c`` its centre.
+
+        Of a field of one slice it leaves the direction across the slice as it is.
+        """
+        axes = [torch.linspace(0, size - 1, min(size, FIT_POINTS)).round().long() for size in self.field.shape[1:]]
+        voxels = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+        points = apply_affine(self.affine, voxels.double()).flatten(1).numpy()
+        moved = self.field[(slice(None), *voxels)].double().flatten(1).cpu().numpy()
+        centre, shift = points.mean(1), moved.mean(1)
+        matrix = np.eye(4)
+        # Directions in which the grid has no extent get the solution of least norm, which is 0.
+        slope = np.linalg.lstsq(points.T - centre, moved.T - shift, rcond=1e-6)[0].T
+        matrix[:3, :3] += slope
+        matrix[:3, 3] = shift - slope @ centre
+        return matrix
+
+    def _voxels(self, points: torch.Tensor) -> torch.Tensor:
+        return apply_affine(np.linalg.inv(self.affine), points)
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """Affines and displacements one after the other: ``T(p) = T_n(... T_1(p))``.
+
+    Attributes:
+        parts: ``T_1 ... T_n``; an affine is ``(4, 4)``, mm to mm, RAS.
+    """
+
+    parts: Sequence[np.ndarray | Displacement]
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        """Move points ``(3, ...)``, mm, RAS."""
+        for part in self.parts:
+            points = part(points) if isinstance(part, Displacement) else apply_affine(part, points)
+        return points
+
+    def covers(self, points: torch.Tensor) -> torch.Tensor:
+        """Which points ``(3, ...)`` every displacement has on its grid; all, where there is none."""
+        covered = torch.ones(points.shape[1:], dtype=torch.bool, device=points.device)
+        for part in self.parts:
+            if isinstance(part, Displacement):
+                covered &= part.covers(points)
+                points = part(points)
+            else:
+                points = apply_affine(part, points)
+        return covered
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether there is no displacement among the parts."""
+        return not any(isinstance(part, Displacement) for part in self.parts)
+
+    def affine_part(self) -> np.ndarray:
+        """Affine ``(4, 4)`` of the parts, each displacement replaced by the affine closest to it."""
+        matrix = np.eye(4)
+        for part in self.parts:
+            matrix = (part.affine_part() if isinstance(part, Displacement) else part) @ matrix
+        return matrix
+
+    def displacement_on(self, affine: np.ndarray, shape: Sequence[int]) -> torch.Tensor:
+        """The transform as displacements on a grid, ``d(x) = T(A x) - A x``.
+
+        Args:
+            affine: ``A``, ``(4, 4)`` voxel-to-world of the grid.
+            shape: its spatial shape.
+
+        Returns:
+            ``(3, *shape)``, mm, RAS.
+        """
+        points = apply_affine(affine, voxel_grid(shape))
+        return self(points) - points
+
+    def inverse_at(
+        self, points: torch.Tensor, start: torch.Tensor | None = None, iterations: int = 100, tolerance: float = 1e-3
+    ) -> torch.Tensor:
+        """Where points come from: solve ``T(p) = q`` for ``p``.
+
+        The iteration ``p <- p - a A^-1 (T(p) - q)`` with ``A`` the affine part is the fixed-point iteration of
+        Chen et al. 2008, which it is for ``A = I``; the step ``a`` of a point is halved where a step does not bring it
+        nearer, so that the result is never worse than the start. An affine is inverted exactly.
+
+        Args:
+            points: ``q``, ``(3, ...)``, mm, RAS.
+            start: guess of ``p``; ``A^-1 q`` without one.
+            iterations: most of them.
+            tolerance: of ``|T(p) - q|``, mm, at which a point is left alone.
+
+        Returns:
+            ``p`` of the shape of ``points``; where the field folds or reaches nothing, the nearest that was found.
+        """
+        back = np.linalg.inv(self.affine_part())
+        target = points.flatten(1)
+        found = apply_affine(back, target) if start is None else start.to(points).flatten(1).clone()
+        if self.is_affine:
+            return found.view_as(points)
+        linear = back.copy()
+        linear[:3, 3] = 0
+        residual = self(found) - target
+        distance = residual.norm(dim=0)
+        step = torch.ones_like(distance)
+        for _ in range(iterations):
+            active = (distance > tolerance).nonzero()[:, 0]
+            if not len(active):
+                break
+            trial = found[:, active] - step[active] * apply_affine(linear, residual[:, active])
+            trial_residual = self(trial) - target[:, active]
+            nearer = trial_residual.norm(dim=0) < distance[active]
+            chosen = active[nearer]
+            found[:, chosen], residual[:, chosen] = trial[:, nearer], trial_residual[:, nearer]
+            distance[chosen] = trial_residual[:, nearer].norm(dim=0)
+            step[active] = torch.where(nearer, (2 * step[active]).clamp(max=1), step[active] / 2)
+        return found.view_as(points)

@@ -1,0 +1,116 @@
+"""Images in files: types, formats, all or nothing."""
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from bundle.data import load_image, save_image
+from bundle.data.saving import stored_type
+
+TYPES = ["uint8", "int16", "uint16", "int32", "float32", "float64"]
+
+
+def volume(grid, dtype="int16"):
+    return (np.arange(np.prod(grid.shape)).reshape(grid.shape) % 200).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha"])
+def test_an_image_comes_back_as_it_was(tmp_path, fixed_grid, name, dtype):
+    path = tmp_path / "new" / name
+    save_image(volume(fixed_grid)[None].astype(np.float32), fixed_grid.affine, np.dtype(dtype), path)
+    image = load_image(str(path))
+    np.testing.assert_array_equal(image[0].numpy(), volume(fixed_grid))
+    np.testing.assert_allclose(image.affine.numpy(), fixed_grid.affine, atol=1e-5)
+    assert image.meta["stored_type"] == str(stored_type(path)) == dtype
+    assert [file.name for file in path.parent.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
+def test_itk_finds_the_voxels_where_we_put_them(tmp_path, moving_grid, name):
+    save_image(volume(moving_grid)[None], moving_grid.affine, np.dtype("int16"), tmp_path / name)
+    image = itk.imread(str(tmp_path / name))
+    x, y, z = image.TransformIndexToPhysicalPoint([3, 4, 5])
+    np.testing.assert_allclose([-x, -y, z], (moving_grid.affine @ [3, 4, 5, 1])[:3], atol=1e-4)
+    assert itk.array_from_image(image)[5, 4, 3] == volume(moving_grid)[3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [
+        ("uint8", [0, 2, 2, 255, 255]),
+        ("int16", [-3, 2, 2, 255, 32767]),
+        ("int32", [-3, 2, 2, 255, 40000]),
+        ("float32", [-3.0, 1.5, 2.5, 254.6, 40000.0]),
+    ],
+)
+def test_whole_numbers_are_rounded_and_clipped_to_their_type(tmp_path, dtype, kept):
+    voxels = np.array([-3.0, 1.5, 2.5, 254.6, 40000.0], dtype=np.float32).reshape(1, 5, 1, 1)
+    save_image(voxels, np.eye(4), np.dtype(dtype), tmp_path / "a.nii")
+    np.testing.assert_allclose(np.asarray(nib.load(tmp_path / "a.nii").dataobj).ravel(), kept, rtol=1e-6)
+
+
+def test_the_largest_whole_number_survives_single_precision(tmp_path):
+    save_image(np.full((1, 2, 2, 2), 3e9, np.float32), np.eye(4), np.dtype("int32"), tmp_path / "a.nii")
+    assert (np.asarray(nib.load(tmp_path / "a.nii").dataobj) == 2**31 - 1).all()
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("a.png", "uint8"), ("a.png", "uint16"), ("a.tif", "float32")])
+def test_a_slice_becomes_a_picture(tmp_path, name, dtype):
+    voxels = np.arange(12).reshape(1, 4, 3, 1)
+    save_image(voxels, np.eye(4), np.dtype(dtype), tmp_path / name)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / name)), voxels[0, ..., 0].T)
+    assert stored_type(tmp_path / name) == dtype
+
+
+def test_channels_become_the_last_axis(tmp_path, fixed_grid):
+    channels = np.stack([volume(fixed_grid), volume(fixed_grid) + 1])
+    save_image(channels, fixed_grid.affine, np.dtype("int16"), tmp_path / "a.nii.gz")
+    assert nib.load(tmp_path / "a.nii.gz").shape == (*fixed_grid.shape, 2)
+    np.testing.assert_array_equal(load_image(str(tmp_path / "a.nii.gz")).numpy(), channels)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("a.xyz", (1, 4, 4, 4), "a.xyz: not a format that images are written in; supported are .nii, .nii.gz, .nrrd"),
+        ("a.mhd", (1, 4, 4, 4), "a.mhd: not a format that images are written in"),
+        ("a.png", (1, 4, 4, 4), "a.png: a picture holds one slice, the image is 4 x 4 x 4; write it as .nii.gz"),
+        ("a.mha", (2, 4, 4, 4), "a.mha: 2 volumes are written as .nii.gz"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused(tmp_path, name, shape, message):
+    with pytest.raises(ValueError, match=message):
+        save_image(np.zeros(shape), np.eye(4), np.dtype("uint8"), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_keeps_the_older_file(tmp_path, monkeypatch):
+    (tmp_path / "a.nii").write_text("older")
+
+    def full(image, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nib, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_image(np.zeros((1, 2, 2, 2)), np.eye(4), np.dtype("uint8"), tmp_path / "a.nii")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.nii", "older")]
+
+
+def test_a_scaled_file_holds_no_whole_numbers(tmp_path):
+    image = nib.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4))
+    image.header.set_slope_inter(0.5, 10)
+    nib.save(image, tmp_path / "a.nii")
+    assert stored_type(tmp_path / "a.nii") == np.float32
+
+
+def test_types_of_arrays_and_dicom(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((2, 2, 2), dtype=np.int16))
+    assert stored_type(tmp_path / "a.npy") == np.int16
+    series = tmp_path / "series"
+    series.mkdir()
+    itk.imwrite(itk.image_from_array(np.zeros((8, 9), dtype=np.uint16)), str(series / "1.dcm"))
+    assert stored_type(series) == np.uint16

@@ -1,0 +1,157 @@
+"""Transforms in files: what ITK reads is what we mean, and what ITK writes is what we read."""
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from test_transforms import inner_points, waves
+from toys import Grid, rigid
+
+from bundle.data import read_transform, write_transform
+from bundle.geometry import Displacement, Transform
+from bundle.registration import displacement_image
+
+
+def itk_points(path, points):
+    """Points ``(3, n)``, RAS, as ITK's own transform of a file moves them."""
+    transform = itk.down_cast(itk.transformread(str(path))[0])
+    moved = [transform.TransformPoint([-x, -y, z]) for x, y, z in points.T.tolist()]
+    return (np.array([list(point) for point in moved]) * [-1, -1, 1]).T
+
+
+@pytest.fixture
+def motion(fixed_grid):
+    return rigid((5, 10, -20), [1, 2, 3], fixed_grid.centre) @ np.diag([1.1, 1.0, -0.9, 1.0])
+
+
+def test_itk_moves_points_as_our_composite_does(fixed_grid, motion, tmp_path):
+    transform = Transform([motion, waves(Grid(motion @ fixed_grid.affine, fixed_grid.shape)), motion])
+    write_transform(transform, tmp_path / "a.h5")
+    points = inner_points(fixed_grid)
+    assert (transform(points) - points).norm(dim=0).min() > 1
+    np.testing.assert_allclose(itk_points(tmp_path / "a.h5", points), transform(points), atol=1e-6)
+    read = read_transform(tmp_path / "a.h5")
+    np.testing.assert_allclose(read(points), transform(points), atol=1e-9)
+    assert [isinstance(part, Displacement) for part in read.parts] == [False, True, False]
+
+
+@pytest.mark.parametrize("name", ["a.tfm", "a.txt", "a.h5"])
+def test_itk_moves_points_as_our_affine_does(fixed_grid, motion, tmp_path, name):
+    transform = Transform([motion, motion])
+    write_transform(transform, tmp_path / name)
+    points = inner_points(fixed_grid)
+    np.testing.assert_allclose(itk_points(tmp_path / name, points), transform(points), atol=1e-6)
+    read = read_transform(tmp_path / name)
+    assert read.is_affine
+    np.testing.assert_allclose(read(points), transform(points), atol=1e-9)
+
+
+def test_a_field_with_displacements_is_no_text_file(fixed_grid, tmp_path):
+    with pytest.raises(ValueError, match="a.tfm: a transform with a displacement field is written as .h5"):
+        write_transform(Transform([waves(fixed_grid)]), tmp_path / "a.tfm")
+    with pytest.raises(ValueError, match="a.json: an affine is written as .h5 or .tfm or .txt"):
+        write_transform(Transform([np.eye(4)]), tmp_path / "a.json")
+
+
+def test_a_sheared_grid_keeps_its_place(fixed_grid, tmp_path):
+    sheared = fixed_grid.affine.copy()
+    sheared[0, 1] += 0.3
+    transform = Transform([waves(Grid(sheared, fixed_grid.shape))])
+    write_transform(transform, tmp_path / "a.h5")
+    points = inner_points(fixed_grid, margin=0.35)
+    np.testing.assert_allclose(itk_points(tmp_path / "a.h5", points), transform(points), atol=1e-6)
+    np.testing.assert_allclose(read_transform(tmp_path / "a.h5")(points), transform(points), atol=1e-6)
+
+
+def test_our_displacement_file_is_read(fixed_grid, tmp_path):
+    field = waves(fixed_grid)
+    nib.save(displacement_image(field.field, fixed_grid.affine), tmp_path / "displacement.nii.gz")
+    points = inner_points(fixed_grid)
+    np.testing.assert_allclose(read_transform(tmp_path / "displacement.nii.gz")(points), field(points), atol=1e-4)
+
+
+def itk_field(field):
+    """ITK's image of the vectors of a displacement, LPS."""
+    vectors = np.ascontiguousarray((field.field.numpy() * np.reshape([-1, -1, 1], (3, 1, 1, 1))).transpose(3, 2, 1, 0))
+    image = itk.image_from_array(vectors.astype(np.float32), ttype=itk.Image[itk.Vector[itk.F, 3], 3])
+    lps = np.diag([-1, -1, 1, 1]) @ field.affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(lps[:3, :3] / spacing)))
+    return image
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.mha"])
+@pytest.mark.parametrize("size", [14, 1])
+def test_fields_that_itk_writes_are_read(fixed_grid, tmp_path, name, size):
+    grid = Grid(fixed_grid.affine, (*fixed_grid.shape[:2], size))
+    field = waves(grid)
+    itk.imwrite(itk_field(field), str(tmp_path / name))
+    points = inner_points(grid)
+    np.testing.assert_allclose(read_transform(tmp_path / name)(points), field(points), atol=1e-4)
+
+
+def test_the_intent_decides_the_frame_of_the_vectors(fixed_grid, tmp_path):
+    """ITK reads intent 1006 as RAS vectors, and writes 1007."""
+    image = displacement_image(torch.ones(3, *fixed_grid.shape), fixed_grid.affine)
+    image.header.set_intent(1006)
+    nib.save(image, tmp_path / "a.nii")
+    read = itk.imread(str(tmp_path / "a.nii"), itk.Vector[itk.F, 3])
+    by_itk = itk.array_from_image(read)[3, 4, 5] * [-1, -1, 1]
+    np.testing.assert_allclose(read_transform(tmp_path / "a.nii").parts[0].field[:, 5, 4, 3], by_itk)
+
+
+@pytest.mark.parametrize("kind", ["Euler3DTransform", "VersorRigid3DTransform", "Similarity3DTransform"])
+def test_rigid_transforms_of_itk_are_read(tmp_path, kind):
+    transform = getattr(itk, kind)[itk.D].New()
+    transform.SetCenter([5.0, 6.0, 7.0])
+    values = [0.1, 0.2, 0.3, 1.0, 2.0, 3.0, *([1.2] if kind.startswith("Similarity") else [])]
+    transform.SetParameters(itk.OptimizerParameters[itk.D](values))
+    itk.transformwrite([transform], str(tmp_path / "a.tfm"))
+    points = torch.as_tensor(np.random.default_rng(0).normal(scale=30, size=(3, 5)))
+    expected = itk_points(tmp_path / "a.tfm", points)
+    np.testing.assert_allclose(read_transform(tmp_path / "a.tfm")(points), expected, atol=1e-9)
+
+
+def test_a_translation_is_read(tmp_path):
+    transform = itk.TranslationTransform[itk.D, 3].New()
+    transform.SetOffset([1.0, 2.0, 3.0])
+    itk.transformwrite([transform], str(tmp_path / "a.mat"))
+    np.testing.assert_allclose(read_transform(tmp_path / "a.mat").affine_part()[:3, 3], [-1, -2, 3])
+
+
+def broken(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def test_what_is_no_transform_is_refused_in_one_line(tmp_path, fixed_grid):
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.float32), np.eye(4)), tmp_path / "image.nii.gz")
+    itk.imwrite(itk.image_from_array(np.zeros((4, 5, 6), np.float32)), str(tmp_path / "image.mha"))
+    field = displacement_image(torch.full((3, *fixed_grid.shape), torch.nan), fixed_grid.affine)
+    nib.save(field, tmp_path / "nan.nii.gz")
+    itk.transformwrite([itk.BSplineTransform[itk.D, 3, 3].New()], str(tmp_path / "spline.h5"))
+    itk.transformwrite([itk.TranslationTransform[itk.D, 2].New()], str(tmp_path / "plane.tfm"))
+    cut = tmp_path / "cut.h5"
+    write_transform(Transform([waves(fixed_grid)]), cut)
+    broken(cut, cut.read_bytes()[:3000])
+    cases = {
+        "image.nii.gz": "not a transform: 4 x 5 x 6 values with intent 0, expected a field of X x Y x Z x 1 x 3",
+        "image.mha": r"not a transform: 1 value\(s\) per voxel, expected vectors of 3",
+        "nan.nii.gz": "not a transform: it has NaN or infinite values",
+        "spline.h5": "holds a BSplineTransform; supported are affine transforms, displacement fields and composites",
+        "plane.tfm": "a TranslationTransform of a plane, expected one of 3D",
+        "cut.h5": r"not a transform, or damaged \(",
+        broken(tmp_path / "text.tfm", b"hello").name: r"not a transform, or damaged \(",
+        broken(tmp_path / "text.h5", b"hello").name: r"not a transform, or damaged \(",
+        broken(tmp_path / "text.nii.gz", b"hello").name: r"not a transform, or damaged \(",
+        broken(tmp_path / "a.docx", b"hello").name: "not a format of a transform; supported are displacement fields",
+    }
+    for name, message in cases.items():
+        with pytest.raises(ValueError, match=f"^{tmp_path}/{name}: {message}") as raised:
+            read_transform(tmp_path / name)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(FileNotFoundError, match="transform not found: .*missing.h5"):
+        read_transform(tmp_path / "missing.h5")
