@@ -99,9 +99,8 @@ def read_vtk(content: bytes) -> np.ndarray:
         return swap_space(points.reshape(-1, 3), block.space)
     words = content[block.start : block.end].split()
     if len(words) != 3 * block.count:
-        raise ValueError(
-            f"{block.count} points need {3 * block.count} numbers, and {len(words)} follow the line POINTS"
-        )
+        needed = f"{block.count} points need {3 * block.count} numbers"
+        raise ValueError(f"damaged or cut short: {needed}, and {len(words)} follow the line POINTS")
     return swap_space(_numbers(words).reshape(-1, 3), block.space)
 
 
@@ -152,7 +151,7 @@ def _is_binary_stl(content: bytes) -> bool:
     count = int.from_bytes(content[STL_HEADER - 4 : STL_HEADER], "little")
     if len(content) >= STL_HEADER and len(content) == STL_HEADER + count * FACET.itemsize:
         return True
-    if content.lstrip()[:5].lower() == b"solid":
+    if content.lstrip()[:5].lower() == b"solid" and b"\0" not in content:
         return False
     size = f"{STL_HEADER + count * FACET.itemsize} bytes for {count} facets" if len(content) >= STL_HEADER else "more"
     raise ValueError(f"not an STL file, or cut short: {len(content)} bytes, expected {size}, or a text 'solid ...'")
