@@ -5,9 +5,10 @@ from bundle.data.check import check_data, image_problems
 from bundle.data.datalist import read_datalist, require, select_pairs, write_datalist
 from bundle.data.errors import WRAPPING, DataWarning, brief, one_line, root_cause
 from bundle.data.files import moved_into_place, written_whole
-from bundle.data.layouts import SECTIONS
+from bundle.data.layouts import POINT_SUFFIXES, SECTIONS
 from bundle.data.loading import LoadPaird, load_image
 from bundle.data.pairs import PreparePair, collate_episodes, join_pair, split_pair
+from bundle.data.point_files import POINT_FORMATS, PointFile, is_point_file, read_points
 from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
 from bundle.data.saving import PICTURE_SUFFIXES, as_stored, check_writable, nifti, save_image
 from bundle.data.simulation import simulate_dataset
@@ -20,6 +21,9 @@ __all__ = [
     "LabelChannelsd",
     "LoadPaird",
     "PICTURE_SUFFIXES",
+    "POINT_FORMATS",
+    "POINT_SUFFIXES",
+    "PointFile",
     "PreparePair",
     "RandomPairAffine",
     "SECTIONS",
@@ -32,12 +36,14 @@ __all__ = [
     "check_writable",
     "collate_episodes",
     "image_problems",
+    "is_point_file",
     "join_pair",
     "load_image",
     "moved_into_place",
     "nifti",
     "one_line",
     "read_datalist",
+    "read_points",
     "read_transform",
     "require",
     "root_cause",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.data.layouts import KINDS, SECTIONS, stem
+from bundle.data.layouts import KINDS, POINT_SUFFIXES, SECTIONS, stem
 
 Pair = dict[str, Any]
 Sections = dict[str, list[Pair]]
@@ -51,6 +51,11 @@ def _clean(raw: Any, where: str, root: Path, problems: list[str]) -> Pair | None
     absent = [key for key in (["image"] if single else ["moving_image", "fixed_image"]) if key not in given]
     wrong = [key for key in paths if key in given and not (isinstance(given[key], str) and given[key])]
     problems += [f"{where}: {key} is {given[key]!r}, expected the path of one file" for key in wrong]
+    problems += [
+        f"{where}: {key} is {given[key]!r}, expected a file of points ({', '.join(POINT_SUFFIXES)})"
+        for key in paths
+        if key.endswith("landmarks") and key in given and key not in wrong and not _is_points(given[key])
+    ]
     if absent:
         needs = "a pair needs moving_image and fixed_image, a single image the key image"
         problems.append(f"{where}: no {' and no '.join(absent)}; {needs}")
@@ -60,6 +65,10 @@ def _clean(raw: Any, where: str, root: Path, problems: list[str]) -> Pair | None
     if absent or wrong:
         return None
     return {key: str(root / given[key]) for key in paths if key in given} | _clean_names(given, names, where, problems)
+
+
+def _is_points(path: str) -> bool:
+    return path.lower().endswith(POINT_SUFFIXES)
 
 
 def _clean_names(given: Pair, names: tuple[str, ...], where: str, problems: list[str]) -> Pair:

@@ -33,7 +33,7 @@ SUFFIXES = (
     ".tiff",
     ".bmp",
 )
-POINT_SUFFIXES = (".csv", ".fcsv", ".json", ".txt")
+POINT_SUFFIXES = (".csv", ".mrk.json", ".fcsv")
 # Learn2Reg names of what belongs to `imagesTr/X.nii.gz`: folder of the file, and suffix where it is another one.
 LEARN2REG_FOLDERS = {"label": ("labels", None), "mask": ("masks", None), "landmarks": ("keypoints", ".csv")}
 LEARN2REG_PAIRS = {

@@ -2,64 +2,40 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bundle.data import POINT_SUFFIXES, read_points
 from bundle.geometry import fixed_to_moving, moving_to_fixed, transform_points
-
-VOXELS = {("i", "j", "k"): (0, 1, 2), ("row", "col"): (1, 0), ("i", "j"): (0, 1)}
-"""Columns that hold voxels, and the axis of the image each counts along: the rows of a picture are its second."""
-MILLIMETRES = {("x", "y", "z"): (0, 1, 2), ("x", "y"): (0, 1)}
-AXES = {**VOXELS, **MILLIMETRES}
 
 
 def read_landmarks(path: str | Path, affine: np.ndarray, side: str | None = None, planar: bool = False) -> np.ndarray:
-    """Read points from a CSV, one per row.
-
-    The header says what the numbers are: ``x,y,z`` mm in the image's RAS world, ``i,j,k`` voxels of the image. A
-    file without a header holds voxels, as the keypoints of Learn2Reg do. Points of a slice may leave out ``z`` or
-    ``k``, or be ``row,col``, counted from 0 at the centre of the first pixel. A file for both images of a pair has the
-    columns of each with ``fixed_`` or ``moving_`` before the name, as ``fixed_row,fixed_col,moving_row,moving_col``.
+    """Read points that correspond, one by one, to those of another image.
 
     Args:
-        path: the file.
+        path: a file of ``bundle.data.POINT_SUFFIXES``, as :func:`bundle.data.read_points` reads it.
         affine: ``(4, 4)`` voxel-to-world of the image.
-        side: ``fixed`` or ``moving`` in a file for both; None in a file for one image.
+        side: ``fixed`` or ``moving`` in a CSV for both images of a pair; None in a file for one image.
         planar: whether the image is a single slice.
 
     Returns:
         ``(n, 3)``, mm, RAS.
 
     Raises:
-        ValueError: when the file is not such a table.
+        ValueError: when the file cannot be read, or a point has no position, so that the others would not correspond.
     """
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    prefix = f"{side}_" if side else ""
-    first = rows[0] if rows else []
-    columns = {name.removeprefix(prefix): number for number, name in enumerate(first) if name.startswith(prefix)}
-    known = [names for names in AXES if planar or len(names) == 3]
-    names = next((names for names in known if set(names) <= set(columns)), None)
-    try:
-        if names is None:
-            names = ("i", "j") if planar and len(first) == 2 else ("i", "j", "k")
-            columns = {name: number for number, name in enumerate(names)} if not side else {}
-        else:
-            rows = rows[1:]
-        values = np.array([[float(row[columns[name]]) for name in names] for row in rows])
-        if not values.size:
-            raise ValueError("no rows")
-    except (ValueError, IndexError, KeyError) as error:
-        headers = ", ".join(",".join(prefix + name for name in names) for names in known)
-        raise ValueError(f"{path}: expected numbers in every row below one of the headers {headers}") from error
-    start = affine[:3, 3] if names in MILLIMETRES else np.zeros(3)
-    points = np.tile(start, (len(values), 1))
-    points[:, AXES[names]] = values
-    return points if names in MILLIMETRES else transform_points(affine, points)
+    if not str(path).lower().endswith(POINT_SUFFIXES):
+        raise ValueError(f"{path}: not a file of landmarks, expected {', '.join(POINT_SUFFIXES)}")
+    file = read_points(path, affine, side, planar)
+    if file.unplaced:
+        raise ValueError(
+            f"{path}: {file.unplaced} control points have no position; place them, or delete them and the points that "
+            "correspond to them"
+        )
+    return file.points
 
 
 def target_registration_error(warped: np.ndarray, fixed: np.ndarray) -> np.ndarray:

@@ -124,6 +124,8 @@ class PairMetricsd(Transform):
             },
             "seconds_per_step": float(data["pred"]["step_seconds"]),
         }
+        if "inverse_residual_mm" in data:
+            metrics["inverse_residual_mm"] = data["inverse_residual_mm"]
         if "warped_label" in data and "native_fixed_label" in data:
             metrics |= self._label_metrics(data)
         if has_landmarks(data):

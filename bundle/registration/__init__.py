@@ -1,6 +1,7 @@
 """From a pair to a displacement."""
 
 from bundle.registration.adaptation import Adaptation, OptimizerFactory, Version, adapt
+from bundle.registration.both_ways import TransformsBothWaysd
 from bundle.registration.classical import DisplacementField
 from bundle.registration.evaluator import PairDataset, RegistrationEvaluator
 from bundle.registration.inferers import AdaptationInferer, ClassicalInferer
@@ -30,6 +31,7 @@ __all__ = [
     "RegistrationLoss",
     "RegistrationNetwork",
     "SavePaird",
+    "TransformsBothWaysd",
     "Version",
     "WeightsLoader",
     "adapt",

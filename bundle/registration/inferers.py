@@ -13,6 +13,7 @@ from torch import nn
 
 from bundle.registration.adaptation import OptimizerFactory, adapt
 from bundle.registration.classical import DisplacementField, per_sum
+from bundle.registration.networks import RegistrationNetwork
 
 
 class AdaptationInferer(Inferer):
@@ -57,9 +58,10 @@ class AdaptationInferer(Inferer):
             kwargs: not supported.
 
         Returns:
-            ``ddf`` ``(batch, dims, *shape)`` in voxels; ``losses`` ``(batch, steps + 1)``, the loss before each step
-            and after the last one, NaN for steps not taken; ``seconds`` ``(batch,)`` spent per pair; ``step_seconds``
-            ``(batch,)``, the adaptation's share of them per gradient step taken, NaN without a step.
+            ``ddf`` ``(batch, dims, *shape)`` in voxels; of a velocity field ``inverse_ddf`` as well; ``losses``
+            ``(batch, steps + 1)``, the loss before each step and after the last one, NaN for steps not taken;
+            ``seconds`` ``(batch,)`` spent per pair; ``step_seconds`` ``(batch,)``, the adaptation's share of them per
+            gradient step taken, NaN without a step.
 
         Raises:
             ValueError: when given more than a pair and a network.
@@ -84,8 +86,10 @@ class AdaptationInferer(Inferer):
         taken = len(adaptation.losses.tolist())
         adapted = time.perf_counter()
         with torch.no_grad():
-            ddf = adaptation.network(pair)
-            final = self.loss(ddf, pair, labels)["loss"].item()
+            outputs = {"ddf": adaptation.network(pair)}
+            if isinstance(adaptation.network, RegistrationNetwork) and adaptation.network.integration_steps:
+                outputs["inverse_ddf"] = adaptation.network.inverse(pair)
+            final = self.loss(outputs["ddf"], pair, labels)["loss"].item()
         if not math.isfinite(final):
             raise FloatingPointError(
                 f"the loss is {final} after {taken} adaptation steps; "
@@ -95,7 +99,7 @@ class AdaptationInferer(Inferer):
         losses[0, :taken] = adaptation.losses
         losses[0, taken] = final
         return {
-            "ddf": ddf,
+            **outputs,
             "losses": losses,
             "seconds": torch.tensor([time.perf_counter() - start]),
             "step_seconds": torch.tensor([(adapted - start) / taken if taken else math.nan]),

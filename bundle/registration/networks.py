@@ -104,11 +104,33 @@ class RegistrationNetwork(nn.Module):
         Returns:
             ``(batch, dims, *shape)``, voxels of the pair's grid, pull-back on the fixed image.
         """
+        return self._displacement(self._field(pair))
+
+    def inverse(self, pair: torch.Tensor) -> torch.Tensor:
+        """Predict the inverse of the DDF, ``exp(-v)`` of the stationary velocity field ``v``.
+
+        Args:
+            pair: as in ``forward``.
+
+        Returns:
+            ``(batch, dims, *shape)``, voxels of the pair's grid.
+
+        Raises:
+            ValueError: when the network predicts a displacement, of which no inverse is known.
+        """
+        if self.integration_steps == 0:
+            raise ValueError("integration_steps is 0: the network predicts a displacement, not a velocity to invert")
+        return self._displacement(-self._field(pair))
+
+    def _field(self, pair: torch.Tensor) -> torch.Tensor:
         pooling = F.avg_pool3d if pair.ndim == 5 else F.avg_pool2d
         seen = pooling(pair, self.downsampling)
         with torch.autocast(pair.device.type, self.precision, enabled=self.precision != torch.float32):
             field = self.network(seen.contiguous(memory_format=CHANNELS_LAST[pair.ndim]))
-        return enlarge_ddf(integrate(field.float().contiguous(), self.integration_steps), self.downsampling)
+        return field.float().contiguous()
+
+    def _displacement(self, field: torch.Tensor) -> torch.Tensor:
+        return enlarge_ddf(integrate(field, self.integration_steps), self.downsampling)
 
 
 class FixedSizeNetwork(nn.Module):

@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils import ImageMetaKey, convert_to_tensor
 
-from bundle.data import PICTURE_SUFFIXES, nifti, save_image
+from bundle.data import PICTURE_SUFFIXES, nifti, save_image, write_transform
 from bundle.geometry import RAS_TO_LPS, ddf_to_displacement, lift_ddf, warp_native
 
 NIFTI_INTENT_VECTOR = 1007
@@ -118,6 +118,14 @@ class SavePaird(Transform):
             file = folder / f"warped_{kind}{suffix if suffix in PICTURE_SUFFIXES else '.nii.gz'}"
             dtype = np.dtype(warped.meta.get("stored_type", np.float32))
             save_image(channels, affine, label_type(channels, dtype) if kind == "label" else dtype, file)
+        if "inverse_displacement" in data:
+            back = data["inverse_displacement"]
+            nib.save(
+                displacement_image(back.as_tensor(), np.asarray(back.affine)), folder / "inverse_displacement.nii.gz"
+            )
+        for name in ("transform", "inverse_transform"):
+            if name in data:
+                write_transform(data[name], folder / f"{name}{'.tfm' if data[name].is_affine else '.h5'}")
         (folder / "metrics.json").write_text(json.dumps(data["metrics"], indent=2) + "\n")
         if "picture" in data:
             (folder / "overview.png").write_bytes(data["picture"])
