@@ -16,6 +16,7 @@ from bundle.data import check_data as check
 from bundle.data import simulate_dataset, written_whole
 from bundle.evaluation import Experiment
 from bundle.evaluation import compare as compare_runs
+from bundle.registration import apply_transform
 
 EXPERIMENT = str(Path(__file__).resolve().parent.parent / "configs" / "experiment.yaml")
 
@@ -64,6 +65,32 @@ def compare(results: str) -> None:
     print(compare_runs(folders))
 
 
+def apply(
+    transform: str,
+    moving: str | Sequence[str],
+    output: str,
+    reference: str | None = None,
+    inverse: bool = False,
+    label: bool | str = False,
+    moving_grid: str | None = None,
+) -> None:
+    """Apply a saved transform to images, labels, points and surfaces.
+
+    Args:
+        transform: displacement.nii.gz, transform.h5 or .tfm of a pair, or a transform of ITK, 3D Slicer or ANTs.
+        moving: file to move, or several separated by commas; points and surfaces go where the moved image shows them.
+        output: file, or for several a folder.
+        reference: image whose grid the result has: the fixed image.
+        inverse: move files of the fixed image to the moving one, which is the reference then.
+        label: the images are labels, which keep their values; 'gaussian' for smooth borders.
+        moving_grid: the image that points of a CSV in voxels belong to.
+    """
+    files = [name.strip() for name in moving.split(",")] if isinstance(moving, str) else list(map(str, moving))
+    mode = "nearest" if label is True else label or None
+    for line in apply_transform(transform, files, output, reference, inverse, mode, moving_grid):
+        print(line)
+
+
 def experiment(
     dataset_dir: str,
     output_dir: str = "runs/experiment",
@@ -88,6 +115,7 @@ def main() -> None:
     console.setup()
     fire.Fire(
         {
+            "apply": apply,
             "check_data": check_data,
             "compare": compare,
             "experiment": experiment,

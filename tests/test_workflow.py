@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from workflow_fixtures import ROOT, SMALL_TRAINING, TRAIN, Command, options, pair, write_json
+from workflow_fixtures import ROOT, SMALL_TRAINING, TRAIN, Command, options, pair, write_dicom_series, write_json
 
 pytest_plugins = ["workflow_fixtures"]
 
@@ -279,17 +279,6 @@ def test_readme_command_trains_on_real_ultrasound(command, tmp_path):
     patients = {name: {p for entry in section for p in entry["patient"]} for name, section in written.items()}
     assert patients["training"].isdisjoint(patients["validation"] | patients["test"])
     assert (tmp_path / "run/model.pt").exists()
-
-
-def write_dicom_series(folder, image):
-    """Write an ITK image as the slices of a DICOM series."""
-    folder.mkdir(parents=True)
-    writer = itk.ImageSeriesWriter[itk.Image[itk.SS, 3], itk.Image[itk.SS, 2]].New(Input=image)
-    writer.SetFileNames(
-        [str(folder / f"{number:03d}.dcm") for number in range(image.GetLargestPossibleRegion().GetSize()[2])]
-    )
-    writer.SetImageIO(itk.GDCMImageIO.New())
-    writer.Update()
 
 
 def test_dicom_and_metaimage_register_like_the_same_voxels_in_nifti(tiny_dataset, trained, command, tmp_path):

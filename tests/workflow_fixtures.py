@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import itk
 import nibabel as nib
 import numpy as np
 import pytest
@@ -123,6 +124,17 @@ def write_volume(path, array, spacing=(5.0, 5.5, 6.0)):
     """Write a NIfTI image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(array, np.diag([*spacing, 1.0])), path)
+
+
+def write_dicom_series(folder, image):
+    """Write an ITK image as the slices of a DICOM series."""
+    folder.mkdir(parents=True)
+    writer = itk.ImageSeriesWriter[itk.Image[itk.SS, 3], itk.Image[itk.SS, 2]].New(Input=image)
+    writer.SetFileNames(
+        [str(folder / f"{number:03d}.dcm") for number in range(image.GetLargestPossibleRegion().GetSize()[2])]
+    )
+    writer.SetImageIO(itk.GDCMImageIO.New())
+    writer.Update()
 
 
 def write_json(path, content):

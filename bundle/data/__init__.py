@@ -5,11 +5,12 @@ from bundle.data.check import check_data, image_problems
 from bundle.data.datalist import read_datalist, require, select_pairs, write_datalist
 from bundle.data.errors import WRAPPING, DataWarning, brief, one_line, root_cause
 from bundle.data.files import moved_into_place, written_whole
-from bundle.data.layouts import POINT_SUFFIXES, SECTIONS
+from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
 from bundle.data.loading import LoadPaird, load_image
 from bundle.data.pairs import PreparePair, collate_episodes, join_pair, split_pair
 from bundle.data.point_files import POINT_FORMATS, PointFile, is_point_file, read_points
 from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
+from bundle.data.problems import grid_problems
 from bundle.data.saving import PICTURE_SUFFIXES, as_stored, check_writable, nifti, save_image
 from bundle.data.simulation import simulate_dataset
 from bundle.data.transform_files import read_transform, write_transform
@@ -35,6 +36,7 @@ __all__ = [
     "check_data",
     "check_writable",
     "collate_episodes",
+    "grid_problems",
     "image_problems",
     "is_point_file",
     "join_pair",
@@ -51,6 +53,7 @@ __all__ = [
     "select_pairs",
     "simulate_dataset",
     "split_pair",
+    "stem",
     "write_datalist",
     "write_transform",
     "written_whole",

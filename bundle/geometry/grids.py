@@ -218,7 +218,10 @@ def warp_native(
         mode: ``"bilinear"`` for images, ``"nearest"`` for labels.
 
     Returns:
-        ``(channels, *fixed_shape)``; zero where the moving image has no data.
+        ``(channels, *fixed_shape)``; zero outside the voxels of the moving image, as ITK resamples.
     """
     points = apply_affine(fixed_affine, voxel_grid(displacement.shape[1:], displacement.device)) + displacement
-    return sample(moving, apply_affine(np.linalg.inv(moving_affine), points), mode=mode)
+    voxels = apply_affine(np.linalg.inv(moving_affine), points)
+    ends = torch.tensor(moving.shape[1:], device=voxels.device).reshape(3, 1, 1, 1) - 0.5
+    inside = ((voxels >= -0.5) & (voxels < ends)).all(0)
+    return sample(moving, voxels, mode=mode, padding_mode="border") * inside

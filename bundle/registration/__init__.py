@@ -1,6 +1,7 @@
 """From a pair to a displacement."""
 
 from bundle.registration.adaptation import Adaptation, OptimizerFactory, Version, adapt
+from bundle.registration.apply import apply_transform
 from bundle.registration.both_ways import TransformsBothWaysd
 from bundle.registration.classical import DisplacementField
 from bundle.registration.evaluator import PairDataset, RegistrationEvaluator
@@ -35,6 +36,7 @@ __all__ = [
     "Version",
     "WeightsLoader",
     "adapt",
+    "apply_transform",
     "displacement_image",
     "use_instance_statistics",
 ]
