@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -91,12 +92,17 @@ def check_overrides(arguments: list[str]) -> None:
     keys = {name: name.replace("#", "::").split("::")[0].lstrip("+") for name in options}
     unknown = [name for name, key in keys.items() if key not in known]
     if unknown:
-        settings = sorted(key for key, value in files.items() if not isinstance(value, dict))
-        raise ValueError(f"unknown option --{', --'.join(unknown)}; known options are {', '.join(settings)}")
+        raise ValueError(unknown_option([f"--{name}" for name in unknown], files))
     for name, values in options.items():
         if values in (["null"], ["None"]):
             raise ValueError(f"--{name} {values[0]}: on the command line, null is written '$None'")
         _check_number(name, files.get(name), values)
+
+
+def unknown_option(names: Iterable[str], content: Mapping[str, Any]) -> str:
+    """Message about options that a configuration does not have, with those that it has."""
+    known = sorted(key for key, value in content.items() if not isinstance(value, dict))
+    return f"unknown option {', '.join(names)}; known options are {', '.join(known)}"
 
 
 def _check_number(name: str, default: Any, values: list[str]) -> None:

@@ -93,7 +93,7 @@ class LoadPaird(MapTransform):
     """``load_image`` for every file of a pair; an error names the file.
 
     Args:
-        keys: of the files, whose paths become images with metadata.
+        keys: of the files, whose paths become images with metadata; an image in memory stays as it is.
         allow_missing_keys: as in MONAI.
     """
 
@@ -105,6 +105,8 @@ class LoadPaird(MapTransform):
         """
         output = dict(data)
         for key in self.key_iterator(output):
+            if isinstance(output[key], MetaTensor):  # an image that is in memory already
+                continue
             try:
                 output[key] = load_image(output[key], label="image" not in str(key))
             except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error ...
