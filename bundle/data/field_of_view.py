@@ -17,8 +17,8 @@ BACKGROUND = 0.02
 """Background reaches this far above the lowest intensity, as a part of the range to the 99.5th percentile: noise."""
 OPENING = 2.0
 """mm; dark structures that are thinner at the edge of the fan do not belong to the background."""
-SMALLEST = 0.01
-"""A field of view that is less than this part of the image has been derived wrongly."""
+SMALLEST = 0.005
+"""Of the image; a smaller piece of background is speckle, a smaller field of view has been derived wrongly."""
 
 
 def field_of_view(image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
@@ -26,7 +26,8 @@ def field_of_view(image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
 
     Background has the lowest intensity, is at least ``OPENING`` wide along every axis (a morphological opening with a
     box), and connects to the border. What remains is the field of view, of which the largest connected piece is kept: a
-    text beside the fan is none of it, a dark cyst within is.
+    text beside the fan is none of it, a dark cyst within is. A black shadow that is open to the border is taken for
+    background.
 
     Args:
         image: ``(X, Y, Z)``; one slice will do.
@@ -45,8 +46,10 @@ def field_of_view(image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     # Beyond the border the image is thought to go on: a dark voxel there is not the rim of a wide background.
     pieces, _ = label(grey_opening(dark, size=box, mode="nearest"))
     faces = [np.take(pieces, end, axis) for axis, size in enumerate(image.shape) if size > 1 for end in (0, -1)]
-    outside = np.unique(np.concatenate([face.ravel() for face in faces]))
-    inside = ~np.isin(pieces, outside[outside > 0])
+    outside = np.bincount(pieces.ravel()) >= SMALLEST * image.size
+    outside[np.setdiff1d(pieces, np.concatenate([face.ravel() for face in faces]))] = False
+    outside[0] = False
+    inside = ~outside[pieces]
     pieces, count = label(inside)
     if count > 1:
         inside = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
