@@ -53,6 +53,18 @@ def test_label_moves_with_its_own_image(pair):
     assert torch.equal(labels[:, 3], images[:, 1])
 
 
+@pytest.mark.parametrize("labelled", [False, True])
+def test_mask_moves_with_its_own_image(pair, labelled):
+    masked = pair[:, [0, 0, 1, 1]]
+    labels = torch.cat([pair[:, :1]] * 3 + [pair[:, 1:]] * 3, dim=1) if labelled else None
+    images, structures = RandomPairAffine(versions=2)(masked, labels, (3,))
+    assert images.shape == (2, 4, *SHAPE)
+    plain, _ = RandomPairAffine(versions=2)(pair, None, (3,))
+    assert torch.equal(images, plain[:, [0, 0, 1, 1]])
+    if labelled:
+        assert torch.equal(structures, plain[:, [0, 0, 0, 1, 1, 1]])
+
+
 def test_moving_and_fixed_and_all_versions_get_affines_of_their_own(pair):
     same = pair[:, :1].expand(1, 2, *SHAPE)
     images, _ = RandomPairAffine(versions=3)(same, None, (0,))

@@ -78,7 +78,11 @@ BAD_LABELS = {
     "label_with_channels": (np.stack([volume(0)[1]] * 2, -1), "fixed_label has 1 channel(s) and moving_label 2"),
     "unreadable_label": (b"this is no label", "label.nii.gz: cannot be read, damaged or not an image"),
 }
-BAD_PAIRS = {**BAD_IMAGES, **BAD_LABELS}
+BAD_MASKS = {
+    "mask_of_another_size": (volume(0)[1][:-2], "moving_mask: the mask is 18 x 18 x 16 and its image 20 x 18 x 16"),
+    "empty_mask": (np.zeros(SHAPE, np.uint8), "moving_mask: the mask is empty, every value is 0; leave it out"),
+}
+BAD_PAIRS = {**BAD_IMAGES, **BAD_LABELS, **BAD_MASKS}
 
 
 def write_bad_pair(root, name):
@@ -86,8 +90,8 @@ def write_bad_pair(root, name):
     content = BAD_PAIRS[name][0]
     entry = pair("F", "G", pair_id=name)
     folder = root / name
-    kind = "image" if name in BAD_IMAGES else "label"
-    path = folder / ("moving.nii.gz" if kind == "image" else "label.nii.gz")
+    kind = "image" if name in BAD_IMAGES else "label" if name in BAD_LABELS else "mask"
+    path = folder / ("moving.nii.gz" if kind == "image" else f"{kind}.nii.gz")
     if isinstance(content, bytes):
         folder.mkdir()
         path.write_bytes(content)

@@ -222,7 +222,7 @@ def test_every_problem_at_once(tmp_path):
         "flat.nii: 5 x 6 x 1 voxels, a single slice, expected a volume",
         "slice.nii: 5 x 6 x 1 voxels, a single slice, expected a volume",
         "size.nii: the label is 5 x 6 x 8 and its image 40 x 40 x 40",
-        "shifted.nii: label and image lie up to 3 mm apart",
+        "shifted.nii: the label lies up to 3 mm from its image",
         "soft.nii: the label has fractions",
     ]
     assert len(report.problems) == len(expected)

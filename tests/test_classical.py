@@ -9,7 +9,14 @@ from monai.losses import BendingEnergyLoss, LocalNormalizedCrossCorrelationLoss
 from torch import nn
 from workflow_fixtures import INFERENCE, ROOT
 
-from bundle.registration import ClassicalInferer, DisplacementField, RegistrationLoss, RegistrationNetwork, adapt
+from bundle.registration import (
+    ClassicalInferer,
+    DisplacementField,
+    MSELoss,
+    RegistrationLoss,
+    RegistrationNetwork,
+    adapt,
+)
 from bundle.registration.classical import per_sum
 
 
@@ -140,3 +147,20 @@ def test_the_papers_learning_rate_diverges_at_its_weight():
     pair = torch.rand(1, 2, 24, 24, 24, generator=torch.Generator().manual_seed(0))
     losses = classical(30, 0.01, RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 10.0))(pair, nn.Identity())
     assert losses["losses"][0, -1] > 1000 * losses["losses"][0, 0]
+
+
+def test_a_masked_pair_is_registered_by_what_is_inside():
+    moving, fixed, mask = blob((7.0, 8.0, 8.0)), blob((9.0, 8.0, 8.0)), torch.ones(1, 1, 16, 16, 16)
+    mask[..., 12:] = 0
+    artefact = 2 * torch.rand(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0)) * (mask == 0)
+    register = classical(100, 0.5, RegistrationLoss(MSELoss(), BendingEnergyLoss(), 0.01))
+    clean, spoilt = (
+        register(torch.cat([moving, mask, fixed + extra, mask], dim=1), nn.Identity()) for extra in (0, artefact)
+    )
+    # The moving image is clean and the fixed one is not interpolated: the artefact is not seen at all.
+    assert torch.equal(clean["losses"], spoilt["losses"])
+    assert torch.equal(clean["ddf"], spoilt["ddf"])
+    assert clean["losses"][0, -1] < 0.5 * clean["losses"][0, 0]
+    assert clean["ddf"][0, 0, 9, 8, 8] < -1
+    plain = register(torch.cat([moving, fixed + artefact], dim=1), nn.Identity())
+    assert (plain["ddf"] - clean["ddf"]).abs().max() > 0.3

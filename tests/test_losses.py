@@ -7,7 +7,16 @@ from monai.losses import BendingEnergyLoss, DiffusionLoss
 from torch import nn
 from toys import affine_ddf
 
-from bundle.registration import LabelLoss, LocalMutualInformationLoss, RegistrationLoss
+from bundle.geometry import folded_voxels
+from bundle.registration import (
+    DisplacementField,
+    LabelLoss,
+    LocalMutualInformationLoss,
+    LocalNormalizedCrossCorrelationLoss,
+    MSELoss,
+    RegistrationLoss,
+    adapt,
+)
 
 SHAPE = (10, 8, 6)
 
@@ -199,3 +208,118 @@ def test_the_loss_has_a_gradient_towards_the_fixed_image():
     # dL/du = 2 (i + u - i - 2) / n, at every voxel but those on the border, whose samples are held there.
     np.testing.assert_allclose(ddf.grad[0, 0, 1:9], -4 / np.prod(SHAPE), rtol=1e-5)
     assert not ddf.grad[0, 1:].any()
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
+
+
+def masked_pair(moving_mask=None, fixed_mask=None, shift=2.0):
+    """Ramps, each followed by its mask; of ones where none is given."""
+    ones = torch.ones(1, 1, *SHAPE)
+    return torch.cat(
+        [ramp(), ones if moving_mask is None else moving_mask, ramp(shift), ones if fixed_mask is None else fixed_mask],
+        dim=1,
+    )
+
+
+def slab(start, stop):
+    mask = torch.zeros(1, 1, *SHAPE)
+    mask[:, :, start:stop] = 1
+    return mask
+
+
+def masked_objective(weight=10.0):
+    return RegistrationLoss(MSELoss(), BendingEnergyLoss(), weight)
+
+
+def test_the_similarity_is_of_the_overlap_of_warped_and_fixed_mask():
+    ddf = torch.zeros(1, 3, *SHAPE)
+    ddf[:, 0] = 1.0
+    # warped(i) = i + 1, warped mask = layers 1 to 4, fixed mask = layers 3 to 9: layers 3 and 4 remain, off by 1.
+    terms = masked_objective()(ddf, masked_pair(slab(2, 6), slab(3, 10)))
+    torch.testing.assert_close(terms["similarity"], torch.tensor(1.0))
+    assert terms.keys() == {"loss", "similarity", "regularisation"}
+
+
+def test_masks_of_ones_are_no_masks():
+    ddf = quadratic_ddf()
+    plain = objective()(ddf, torch.cat([ramp(), ramp(2.0)], dim=1))
+    torch.testing.assert_close(masked_objective()(ddf, masked_pair()), plain)
+
+
+def test_outside_the_mask_only_the_regularisation_has_a_gradient():
+    ddf = quadratic_ddf().requires_grad_()
+    terms = masked_objective()(ddf, masked_pair(fixed_mask=slab(0, 6)))
+    (similarity,) = torch.autograd.grad(terms["similarity"], ddf, retain_graph=True)
+    (total,) = torch.autograd.grad(terms["loss"], ddf, retain_graph=True)
+    (bending,) = torch.autograd.grad(10 * terms["regularisation"], ddf)
+    assert similarity[:, :, :6].abs().max() > 0
+    assert not similarity[:, :, 6:].any()
+    torch.testing.assert_close(total[:, :, 6:], bending[:, :, 6:])
+    assert bending[:, :, 6:].abs().max() > 0
+
+
+def test_a_smaller_overlap_is_no_way_to_a_smaller_loss():
+    """The masks' overlap changes with the field, but has no gradient."""
+    ddf = torch.zeros(1, 3, *SHAPE, requires_grad=True)
+    pair = masked_pair(moving_mask=slab(0, 5))
+    (gradient,) = torch.autograd.grad(masked_objective(0.0)(ddf, pair)["loss"], ddf)
+    # dL/du = 2 (i + u - i - 2) / n inside, whatever the mask does at its edge.
+    np.testing.assert_allclose(gradient[0, 0, 1:5], -4 / (5 * np.prod(SHAPE[1:])), rtol=1e-5)
+    assert not gradient[0, 0, 5:].any()
+
+
+def test_masks_that_do_not_overlap_are_refused():
+    with pytest.raises(ValueError, match="the masks of the two images do not overlap; check fixed_mask, moving_mask"):
+        masked_objective()(torch.zeros(1, 3, *SHAPE), masked_pair(slab(0, 3), slab(5, 9)))
+
+
+def test_a_similarity_that_takes_no_mask_is_named():
+    with pytest.raises(
+        ValueError, match="the pair has masks, which MSELoss does not take; choose a similarity of bundle"
+    ):
+        objective()(torch.zeros(1, 3, *SHAPE), masked_pair())
+
+
+@pytest.fixture(scope="module")
+def fan():
+    """A blob that has moved by two voxels, seen through a slab; beside it a bright bar that has not moved."""
+    i, j, k = torch.meshgrid(*(torch.arange(float(size)) for size in (16, 14, 14)), indexing="ij")
+    moving, fixed = (torch.exp(-((i - 7) ** 2 + (j - c) ** 2 + (k - 6) ** 2) / 12) for c in (4.5, 6.5))
+    mask = (j < 11).float()
+    return [part[None, None] for part in (moving, fixed, mask, 3 * (j == 12).float())]
+
+
+def registered(pair, similarity, steps=60):
+    """Losses and field of an optimisation of the field itself."""
+    loss = RegistrationLoss(similarity, BendingEnergyLoss(), 0.02)
+    adaptation = adapt(
+        DisplacementField(pair.shape[2:]), loss, lambda p: torch.optim.Adam(p, lr=0.05), [(pair, None)] * steps
+    )
+    return adaptation.losses, adaptation.network.ddf.detach()
+
+
+@pytest.mark.parametrize("similarity", [MSELoss(), LocalNormalizedCrossCorrelationLoss(kernel_size=5)])
+def test_an_artefact_outside_the_mask_changes_a_registration_without_it_only(fan, similarity):
+    moving, fixed, mask, bar = fan
+    clean, spoilt = [torch.cat([moving, fixed], dim=1), torch.cat([moving + bar, fixed + bar.roll(1, dims=3)], dim=1)]
+    seen, seen_spoilt = (torch.cat([p[:, :1], mask, p[:, 1:], mask], dim=1) for p in (clean, spoilt))
+    without, without_spoilt = registered(clean, similarity), registered(spoilt, similarity)
+    assert (without_spoilt[1] - without[1]).abs().max() > 0.3
+    (losses, ddf), (losses_spoilt, ddf_spoilt) = registered(seen, similarity), registered(seen_spoilt, similarity)
+    assert losses[-1] < losses[0]
+    # The first step does not move a voxel across the edge of the mask; later ones interpolate over it.
+    torch.testing.assert_close(losses_spoilt[0], losses[0])
+    inside = ddf[..., :10, :]
+    assert (ddf_spoilt[..., :10, :] - inside).abs().mean() < 0.1 * inside.abs().mean()
+
+
+def test_the_field_goes_on_smoothly_outside_the_mask(fan):
+    moving, fixed, mask, _ = fan
+    _, ddf = registered(torch.cat([moving, mask, fixed, mask], dim=1), MSELoss(), steps=200)
+    assert ddf[:, 1, 7, 6, 6].item() < -1
+    outside = ddf[..., 11:, :]
+    assert outside.abs().max() > 0.05
+    assert BendingEnergyLoss()(outside) < BendingEnergyLoss()(ddf)
+    # No term moves the very edges of the volume.
+    assert folded_voxels(ddf[0, :, 1:-1, 1:-1, 1:-1]) == 0

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from toys import affine_ddf, apply
 
 from bundle.evaluation import PairMetricsd, read_landmarks, root_mean_square, target_registration_error
-from bundle.evaluation.metrics import hausdorff_95
+from bundle.evaluation.metrics import hausdorff_95, normalised_cross_correlation
 
 SHAPE = (12, 10, 8)
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
@@ -21,6 +21,16 @@ def test_target_registration_error_is_the_distance():
     errors = target_registration_error(np.array([[3.0, 4, 0], [1, 1, np.nan]]), np.zeros((2, 3)))
     assert errors[0] == 5
     assert np.isnan(errors[1])
+
+
+def test_correlation_is_of_what_the_mask_holds():
+    image, other = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(SHAPE)
+    mask[2:7], mask[7] = 1, 0.4
+    expected = np.corrcoef(image[2:7].flatten(), other[2:7].flatten())[0, 1]
+    assert normalised_cross_correlation(image, other, mask) == pytest.approx(expected, abs=1e-6)
+    assert normalised_cross_correlation(image, other) != pytest.approx(expected, abs=1e-3)
+    assert math.isnan(normalised_cross_correlation(image, other, 0 * mask))
 
 
 def test_root_mean_square_is_over_the_finite_errors():

@@ -235,3 +235,14 @@ def test_a_downsampled_network_sees_averages_and_its_field_is_enlarged():
 def test_downsampling_below_one_is_refused():
     with pytest.raises(ValueError, match="downsampling is 0; expected 1"):
         RegistrationNetwork(nn.Identity(), downsampling=0)
+
+
+@pytest.mark.parametrize("downsampling", [1, 2])
+def test_the_network_sees_the_images_of_a_pair_with_masks(downsampling, pairs):
+    masked = torch.stack([pairs[:, 0], torch.ones(4, *SHAPE), pairs[:, 1], torch.zeros(4, *SHAPE)], dim=1)
+    network = Constant(torch.zeros(3, *(size // downsampling for size in SHAPE)))
+    wrapped = RegistrationNetwork(network, downsampling=downsampling)
+    field = wrapped(masked)
+    seen = network.pair
+    torch.testing.assert_close(field, wrapped(pairs))
+    assert torch.equal(seen, network.pair)

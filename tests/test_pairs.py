@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.data import PreparePair, collate_episodes, join_pair, split_pair
+from bundle.data import PreparePair, collate_episodes, images_of, join_pair, split_pair
 
 
 def test_join_puts_moving_first_and_split_takes_it_apart():
@@ -53,3 +53,24 @@ def test_labels_go_to_the_inferer_only_when_asked():
     _pair, labels, positional, named = PreparePair(adapt_to_labels=True)(batch(structures=2))
     assert positional == ()
     assert named["labels"] is labels
+
+
+def test_masks_follow_their_image_and_a_missing_one_is_ones():
+    data = batch(structures=2)
+    data["fixed_mask"] = torch.rand(1, 1, 3, 4, 5)
+    pair, labels = PreparePair()(data)
+    assert pair.shape == (1, 4, 3, 4, 5)
+    moving, fixed = split_pair(pair)
+    assert torch.equal(moving[:, :1], data["moving_image"].as_tensor())
+    assert torch.equal(moving[:, 1:], torch.ones(1, 1, 3, 4, 5))
+    assert torch.equal(fixed[:, 1:], data["fixed_mask"])
+    assert labels.shape == (1, 4, 3, 4, 5)
+    assert torch.equal(images_of(pair), PreparePair()(batch(structures=0))[0])
+    data["moving_mask"] = torch.zeros(1, 1, 3, 4, 5)
+    assert not PreparePair()(data)[0][:, 1].any()
+
+
+def test_masks_of_slices_lose_the_slice_axis_too():
+    image = torch.rand(1, 1, 6, 5, 1)
+    data = {"fixed_image": image, "moving_image": image, "moving_mask": torch.ones(1, 1, 6, 5, 1)}
+    assert PreparePair(spatial_dims=2)(data)[0].shape == (1, 4, 6, 5)

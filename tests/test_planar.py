@@ -159,3 +159,22 @@ def test_slices_with_a_position_can_start_from_it(tmp_path, content, mode, moves
     # The preprocessed images agree as the native ones do.
     ncc = start["metrics"]["ncc"]["before"]
     assert (ncc > 0.95) == moves
+
+
+def test_masks_of_slices_are_resized_with_them_or_derived(tmp_path, content):
+    pair = write_pair(tmp_path / "in")
+    inside = np.zeros((64, 128), np.uint8)
+    inside[16:48, 20:100] = 255
+    for side in ("fixed", "moving"):
+        picture = np.asarray(Image.open(pair[f"{side}_image"])) * (inside > 0)
+        Image.fromarray(picture).save(pair[f"{side}_image"])
+    Image.fromarray(inside).save(tmp_path / "mask.png")
+    given = content(CONFIG, "preprocessing", spatial_size=GRID)(pair | {"fixed_mask": str(tmp_path / "mask.png")})
+    assert "moving_mask" not in given
+    derived = content(CONFIG, "preprocessing", spatial_size=GRID, field_of_view=True)(pair)
+    for mask in (given["fixed_mask"], derived["fixed_mask"], derived["moving_mask"]):
+        assert mask.shape == (1, *GRID, 1)
+        expected = torch.zeros(1, *GRID, 1)
+        expected[:, 10:50, 8:24] = 1
+        # Anti-aliasing spreads the edge over two pixels.
+        assert ((mask > 0.5).float() - expected).abs().sum() <= 4

@@ -144,6 +144,82 @@ def test_native_images_are_the_voxels_of_the_files(files, content, moving_grid):
     assert result["seconds_preprocessing"] > 0
 
 
+@pytest.fixture
+def masked_files(files, tmp_path, fixed_grid, moving_grid, save_nifti):
+    """The pair with a mask per image: a ball of 6 mm off its centre, 255 inside as tools write it."""
+    for side, grid in (("fixed", fixed_grid), ("moving", moving_grid)):
+        mask = 255 * grid.ball(grid.centre + [2, -1, 1], 6)
+        files[f"{side}_mask"] = save_nifti(tmp_path / f"{side}_mask.nii.gz", mask, grid.affine)
+    return files
+
+
+def test_masks_follow_their_images(masked_files, content, fixed_grid):
+    result = content("inference.yaml", "preprocessing", pixdim=0.8, initial_alignment="center")(masked_files)
+    for side in ("fixed", "moving"):
+        mask = result[f"{side}_mask"]
+        assert mask.shape == result["fixed_image"].shape
+        np.testing.assert_allclose(mask.affine, result["fixed_image"].affine, atol=1e-4)
+        found = centroids(mask.as_tensor(), mask.affine.numpy())
+        np.testing.assert_allclose(found, [fixed_grid.centre + [2, -1, 1]], atol=0.25)
+        assert (mask.min(), mask.max()) == (0, 1)
+    assert not any("mask" in key for key in result if key.startswith("native"))
+
+
+def test_beyond_the_moving_image_its_mask_is_zero(masked_files, content, tmp_path, moving_grid, save_nifti):
+    ones = save_nifti(tmp_path / "ones.nii.gz", np.ones(moving_grid.shape, np.uint8), moving_grid.affine)
+    unpadded = {"size_divisor": 1, "downsampling": 1, "initial_alignment": "center"}
+    preprocessing = content("inference.yaml", "preprocessing", pixdim=0.8, **unpadded)
+    result = preprocessing(masked_files | {"moving_mask": ones})
+    network = Grid(result["fixed_image"].affine.numpy(), result["fixed_image"].shape[1:])
+    to_moving = np.linalg.inv(moving_grid.affine) @ result["initial_alignment"]
+    voxels, shape = apply(to_moving, network.world()), np.reshape(moving_grid.shape, (3, 1, 1, 1))
+    inside = ((voxels >= 0.01) & (voxels <= shape - 1.01)).all(0)
+    beyond = ((voxels < -1) | (voxels > shape)).any(0)
+    mask = result["moving_mask"][0].numpy()
+    assert min(inside.mean(), beyond.mean()) > 0.01
+    np.testing.assert_allclose(mask[inside], 1, atol=1e-4)
+    assert not mask[beyond].any()
+
+
+def test_training_pairs_keep_their_masks(masked_files, content):
+    result = content("train.yaml", "train::preprocessing", pixdim=1.2)(masked_files)
+    assert result["fixed_mask"].shape == result["moving_mask"].shape == result["fixed_image"].shape
+    # What is kept on disk is that of the setting.
+    cached = [content("train.yaml", "train::cached", field_of_view=value) for value in (False, True)]
+    assert cached[0] != cached[1]
+
+
+def test_missing_masks_are_derived_when_asked(files, content):
+    assert "fixed_mask" not in content("inference.yaml", "preprocessing", pixdim=2.0)(files)
+    result = content("inference.yaml", "preprocessing", pixdim=2.0, field_of_view=True)(files)
+    # The toys fill their grid: the fixed mask is ones, the moving one too wherever there is a moving image.
+    assert (result["fixed_mask"] > 0.99).float().mean() > 0.95
+    assert result["moving_mask"].max() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("mask", "problem"),
+    [
+        (torch.ones(1, 5, 6, 7), "fixed_mask: the mask is 5 x 6 x 7 and its image 17 x 21 x 14; give both one grid"),
+        (torch.zeros(1, 17, 21, 14), "fixed_mask: the mask is empty, every value is 0; leave it out"),
+        (torch.full((1, 17, 21, 14), torch.nan), "fixed_mask: the mask has NaN or infinite values"),
+        (torch.ones(2, 17, 21, 14), "fixed_mask: a mask of 2 channels, expected one"),
+    ],
+)
+def test_check_refuses_masks_that_fit_no_image(fixed_grid, moving_grid, mask, problem):
+    mask = MetaTensor(mask, affine=fixed_grid.affine)
+    with pytest.raises(ValueError, match=f"^pair p7: {problem}"):
+        CheckPaird()(loaded(fixed_grid, moving_grid, fixed_mask=mask))
+
+
+def test_check_refuses_a_mask_that_lies_elsewhere(fixed_grid, moving_grid):
+    elsewhere = fixed_grid.affine.copy()
+    elsewhere[:3, 3] += [3, 0, 0]
+    mask = MetaTensor(torch.ones(1, *fixed_grid.shape), affine=elsewhere)
+    with pytest.raises(ValueError, match="fixed_mask: the mask lies up to 3 mm from its image by their affines"):
+        CheckPaird()(loaded(fixed_grid, moving_grid, fixed_mask=mask))
+
+
 def loaded(fixed_grid, moving_grid, **changes):
     data = {"pair_id": "p7"}
     for side, grid in (("fixed", fixed_grid), ("moving", moving_grid)):
@@ -281,11 +357,11 @@ def test_a_pair_with_one_label_passes_unchanged():
 
 def test_initial_alignment_stamps_the_frame_and_leaves_the_voxels(fixed_grid, moving_grid):
     pair = loaded(fixed_grid, moving_grid)
-    pair["moving_label"] = pair["moving_image"].clone()
+    pair["moving_label"], pair["moving_mask"] = pair["moving_image"].clone(), pair["moving_image"].clone()
     result = InitialAlignmentd("center")(pair)
     shift = result["initial_alignment"][:3, 3]
     np.testing.assert_allclose(shift, moving_grid.centre - fixed_grid.centre, atol=1e-6)
-    for key in ("moving_image", "moving_label"):
+    for key in ("moving_image", "moving_label", "moving_mask"):
         assert torch.equal(result[key].as_tensor(), pair[key].as_tensor())
         np.testing.assert_allclose(result[key].affine[:3, 3], moving_grid.affine[:3, 3] - shift, atol=1e-6)
     np.testing.assert_array_equal(pair["moving_image"].affine, moving_grid.affine)

@@ -5,12 +5,14 @@ import torch
 from meta_toys import Distance, OneWeight, adapted, make_trainer, sgd
 from monai.engines import IterationEvents
 from monai.handlers import LrScheduleHandler
+from monai.losses import BendingEnergyLoss
 from monai.utils import CommonKeys
 from torch import nn
 
+from bundle.data import PreparePair, RandomPairAffine
 from bundle.meta import first_order_maml
 from bundle.meta.trainer import UNSUPPORTED
-from bundle.registration import adapt
+from bundle.registration import LocalNormalizedCrossCorrelationLoss, RegistrationLoss, RegistrationNetwork, adapt
 
 # A few operations in float64.
 EXACT = {"abs": 1e-14}
@@ -163,3 +165,26 @@ def test_meta_training_lowers_the_loss_after_adaptation():
     make_trainer(network, [[2.0], [3.0], [4.0]], max_epochs=10).run()
     assert loss_after_adaptation(network) < 0.05 * before
     assert network.weight.item() == pytest.approx(3.0, abs=0.3)
+
+
+def test_pairs_with_masks_are_trained_on(local_net):
+    generator = torch.Generator().manual_seed(0)
+    images = {f"{side}_image": torch.rand(1, 1, 16, 16, 16, generator=generator) for side in ("fixed", "moving")}
+    mask = torch.zeros(1, 1, 16, 16, 16)
+    mask[:, :, 2:12] = 1
+    start = {name: value.clone() for name, value in local_net.state_dict().items()}
+    trainer = make_trainer(
+        RegistrationNetwork(local_net),
+        [],
+        torch.optim.SGD(local_net.parameters(), lr=1.0),
+        train_data_loader=[[{**images, "fixed_mask": mask}]],
+        loss_function=RegistrationLoss(LocalNormalizedCrossCorrelationLoss(kernel_size=5), BendingEnergyLoss(), 1.0),
+        prepare_batch=PreparePair(),
+        augmentation=RandomPairAffine(versions=2),
+        inner_steps=2,
+    )
+    trainer.run()
+    assert torch.isfinite(trainer.state.output[0][CommonKeys.LOSS])
+    changes = [(value - start[name]).abs().max() for name, value in local_net.state_dict().items()]
+    assert max(changes) > 0
+    assert all(torch.isfinite(change) for change in changes)

@@ -14,7 +14,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from workflow_fixtures import ROOT, SMALL_TRAINING, TRAIN, Command, options, pair, write_dicom_series, write_json
+from workflow_fixtures import (
+    INFERENCE,
+    ROOT,
+    SHAPE,
+    SMALL_TRAINING,
+    TRAIN,
+    Command,
+    options,
+    pair,
+    write_dicom_series,
+    write_json,
+    write_volume,
+)
 
 pytest_plugins = ["workflow_fixtures"]
 
@@ -307,3 +319,63 @@ def test_dicom_and_metaimage_register_like_the_same_voxels_in_nifti(tiny_dataset
         np.testing.assert_allclose(others.affine, nifti.affine, atol=1e-4)
         np.testing.assert_allclose(others.get_fdata(), nifti.get_fdata(), atol=1e-3)
     assert np.abs(nifti.get_fdata()).max() > 1
+
+
+# --- masks --------------------------------------------------------------------------------------------------------
+
+
+def losses(folder, pair_id):
+    return json.loads((folder / pair_id / "metrics.json").read_text())["loss"]
+
+
+@pytest.fixture
+def fan_dataset(dataset):
+    """The tiny data set with a fan's black outside and, in the datalist, a mask per image of what is inside."""
+    inside = np.zeros(SHAPE, np.uint8)
+    inside[3:-3, :-4] = 1
+    for name in "ABCDEFG":
+        path = dataset / f"images/{name}.nii.gz"
+        image = 5 + nib.load(path).get_fdata(dtype=np.float32)
+        write_volume(path, image * inside)
+        write_volume(dataset / f"masks/{name}.nii.gz", inside)
+    masks = {"moving_mask": "masks/{0}.nii.gz", "fixed_mask": "masks/{1}.nii.gz"}
+    entries = {
+        section: [pair(*names) | {key: path.format(*names) for key, path in masks.items()}]
+        for section, names in (("training", "AB"), ("validation", "DE"), ("test", "FG"))
+    }
+    write_json(dataset / "masked.json", entries)
+    write_json(dataset / "plain.json", {section: [pair(*entry["patient"])] for section, (entry,) in entries.items()})
+    return dataset
+
+
+def test_masks_are_trained_with_and_registered_with(fan_dataset, command, tmp_path):
+    data = {"dataset_dir": fan_dataset, "datalist": "masked.json"}
+    finished = command.train(tmp_path / "run", cache_dir=tmp_path / "cache", **data)
+    assert finished.code == 0, finished.error
+    settings = {"weights": tmp_path / "run/model.pt", "inner_lr": 0.001, "section": "test"}
+    runs = {
+        "masked": data,
+        "plain": data | {"datalist": "plain.json"},
+        "derived": data | {"datalist": "plain.json", "field_of_view": True},
+    }
+    for name, values in runs.items():
+        finished = command.register(tmp_path / name, pictures=True, **values | settings)
+        assert finished.code == 0, finished.error
+    (pair_id,) = names(tmp_path / "masked") - {"datalist.json", "metrics.csv"}
+    masked, plain, derived = (losses(tmp_path / name, pair_id) for name in runs)
+    assert masked[-1] < masked[0]
+    assert abs(masked[0] - plain[0]) > 0.01
+    # The masks in the datalist are those that the images show.
+    assert derived == pytest.approx(masked, abs=1e-4)
+    written = json.loads((tmp_path / "masked/datalist.json").read_text())["test"][0]
+    assert written["fixed_mask"] == "masks/G.nii.gz"
+
+
+def test_a_similarity_of_another_library_names_the_masks_it_cannot_take(fan_dataset, trained, command, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("similarity: {_target_: torch.nn.MSELoss}\n")
+    values = {"dataset_dir": fan_dataset, "datalist": "masked.json", "weights": trained / "model.pt", "section": "test"}
+    finished = command.register(tmp_path / "out", config=f"['{INFERENCE}','{overlay}']", **values)
+    assert finished.code == 1
+    assert "the pair has masks, which MSELoss does not take" in finished.error
+    assert "Traceback" not in finished.error

@@ -4,10 +4,11 @@ from bundle.data.augmentation import RandomPairAffine
 from bundle.data.check import check_data, image_problems
 from bundle.data.datalist import read_datalist, require, select_pairs, write_datalist
 from bundle.data.errors import WRAPPING, DataWarning, brief, one_line, root_cause
+from bundle.data.field_of_view import FieldOfViewMaskd, field_of_view
 from bundle.data.files import moved_into_place, written_whole
 from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
 from bundle.data.loading import LoadPaird, load_image
-from bundle.data.pairs import PreparePair, collate_episodes, join_pair, split_pair
+from bundle.data.pairs import PreparePair, collate_episodes, images_of, join_pair, side_tensor, split_pair
 from bundle.data.point_files import POINT_FORMATS, PointFile, is_point_file, read_points
 from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
 from bundle.data.problems import grid_problems
@@ -18,6 +19,7 @@ from bundle.data.transform_files import read_transform, write_transform
 __all__ = [
     "CheckPaird",
     "DataWarning",
+    "FieldOfViewMaskd",
     "InitialAlignmentd",
     "LabelChannelsd",
     "LoadPaird",
@@ -36,8 +38,10 @@ __all__ = [
     "check_data",
     "check_writable",
     "collate_episodes",
+    "field_of_view",
     "grid_problems",
     "image_problems",
+    "images_of",
     "is_point_file",
     "join_pair",
     "load_image",
@@ -51,6 +55,7 @@ __all__ = [
     "root_cause",
     "save_image",
     "select_pairs",
+    "side_tensor",
     "simulate_dataset",
     "split_pair",
     "stem",

@@ -15,9 +15,9 @@ from bundle.data.pairs import join_pair, split_pair
 class RandomPairAffine:
     """A mini-batch of versions of one pair (Baum et al. 2022, section 3.1).
 
-    The moving and the fixed image are transformed independently, image and label together, about the centre of the
-    volume, without flips; beyond the volume its border is repeated, since a black rim would be an edge to match. All
-    versions are interpolated at once on the pair's device.
+    The moving and the fixed image are transformed independently, image, mask and label together, about the centre of
+    the volume, without flips; beyond the volume its border is repeated, since a black rim would be an edge to match.
+    All versions are interpolated at once on the pair's device.
 
     Args:
         versions: mini-batch size; 4 in the paper.
@@ -76,15 +76,16 @@ class RandomPairAffine:
         """Draw one mini-batch.
 
         Args:
-            pair: joined images ``(1, 2, *shape)``.
+            pair: joined images ``(1, 2, *shape)``, or ``(1, 4, *shape)`` with masks.
             labels: joined labels ``(1, 2 * structures, *shape)`` or None.
             seed: non-negative integers that determine the mini-batch, such as (seed, iteration, episode, step).
 
         Returns:
-            Images ``(versions, 2, *shape)`` and labels ``(versions, 2 * structures, *shape)`` or None.
+            Images ``(versions, 2, *shape)`` (with masks 4) and labels ``(versions, 2 * structures, *shape)`` or None.
         """
         random = np.random.RandomState(np.random.SeedSequence(list(seed)).generate_state(8))
         sides = list(split_pair(pair))
+        channels = sides[0].shape[1]
         if labels is not None:
             sides = [torch.cat(parts, dim=1) for parts in zip(sides, split_pair(labels), strict=True)]
         warped = [
@@ -93,5 +94,5 @@ class RandomPairAffine:
             )
             for side in sides
         ]
-        images = join_pair(*[side[:, :1] for side in warped])
-        return images, None if labels is None else join_pair(*[side[:, 1:] for side in warped])
+        images = join_pair(*[side[:, :channels] for side in warped])
+        return images, None if labels is None else join_pair(*[side[:, channels:] for side in warped])

@@ -176,17 +176,17 @@ def _check_images(pairs: Sequence[Pair], report: Report, spatial_dims: int | Non
 def _check_labels(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Report, spatial_dims: int) -> None:
     """Labels and masks, each against the image it belongs to."""
     owners = {
-        pair[f"{side}_{kind}"]: pair[f"{side}_image"]
+        pair[f"{side}_{kind}"]: (kind, pair[f"{side}_image"])
         for kind in ("label", "mask")
         for pair in pairs
         for side in ("fixed", "moving")
         if f"{side}_{kind}" in pair
     }
-    for path, image in owners.items():
+    for path, (kind, image) in owners.items():
         loaded = _load(path, report, label=True)
         if loaded is not None:
             array, affine = loaded
-            found = label_problems(array, affine, _name(path, report), grids.get(image), spatial_dims)
+            found = label_problems(array, affine, _name(path, report), grids.get(image), spatial_dims, kind)
             report.problems += found
             if not found:
                 report.facts[path] = _facts(array, affine, tuple(np.unique(array).tolist()))

@@ -37,6 +37,11 @@ def split_pair(joined: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return moving, fixed
 
 
+def images_of(joined: torch.Tensor) -> torch.Tensor:
+    """Images ``(batch, 2, *shape)`` of a joined pair, without the masks it may have: the first channel of each side."""
+    return torch.cat([side[:, :1] for side in split_pair(joined)], dim=1)
+
+
 def collate_episodes(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Collate every pair into a batch of its own, since the pairs of a meta-batch differ in size.
 
@@ -52,7 +57,8 @@ def collate_episodes(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 class PreparePair(PrepareBatch):
     """Preprocessed batch -> ``(joined images, joined labels or None)`` on the device.
 
-    Labels are handed on when both are there; their channels are the structures the two images share.
+    Labels are handed on when both are there; their channels are the structures the two images share. Where an image
+    has a mask, each side is its image and its mask, of ones if only the other has one.
 
     Args:
         spatial_dims: 3, or 2 for pairs of one slice, whose slice axis is left out here.
@@ -75,23 +81,35 @@ class PreparePair(PrepareBatch):
 
         Args:
             batchdata: ``fixed_image`` and ``moving_image`` ``(batch, 1, X, Y, Z)`` on one grid, optionally
-                ``fixed_label`` and ``moving_label`` ``(batch, structures, X, Y, Z)``.
+                ``fixed_label`` and ``moving_label`` ``(batch, structures, X, Y, Z)``, ``fixed_mask`` and
+                ``moving_mask`` ``(batch, 1, X, Y, Z)`` in [0, 1].
             device: target device.
             non_blocking: as in ``torch.Tensor.to``.
             kwargs: further arguments of ``torch.Tensor.to``.
 
         Returns:
-            Images ``(batch, 2, *shape)`` and labels ``(batch, 2 * structures, *shape)`` or None; with
-            ``adapt_to_labels`` also the positional and the named arguments of the inferer, as MONAI's engines take
-            them.
+            Images ``(batch, 2, *shape)``, with masks ``(batch, 4, *shape)``, and labels
+            ``(batch, 2 * structures, *shape)`` or None; with ``adapt_to_labels`` also the positional and the named
+            arguments of the inferer, as MONAI's engines take them.
         """
 
-        def joined(kind: str) -> torch.Tensor:
-            parts = [batchdata[f"{side}_{kind}"] for side in ("moving", "fixed")]
-            tensors = [part.as_tensor() if isinstance(part, MetaTensor) else part for part in parts]
-            pair = join_pair(*tensors).to(device=device, non_blocking=non_blocking, **kwargs)
+        def joined(*kinds: str) -> torch.Tensor:
+            moving, fixed = (
+                torch.cat([side_tensor(batchdata, side, kind) for kind in kinds], dim=1) for side in ("moving", "fixed")
+            )
+            pair = join_pair(moving, fixed).to(device=device, non_blocking=non_blocking, **kwargs)
             return pair if self.spatial_dims == 3 else pair[..., 0]
 
+        has_masks = "fixed_mask" in batchdata or "moving_mask" in batchdata
         has_labels = "fixed_label" in batchdata and "moving_label" in batchdata
+        images = joined("image", "mask") if has_masks else joined("image")
         labels = joined("label") if has_labels else None
-        return (joined("image"), labels, (), {"labels": labels}) if self.adapt_to_labels else (joined("image"), labels)
+        return (images, labels, (), {"labels": labels}) if self.adapt_to_labels else (images, labels)
+
+
+def side_tensor(data: Mapping[Any, Any], side: str, kind: str) -> torch.Tensor:
+    """Image, label or mask of one side of a pair as a plain tensor; a mask that is missing is ones."""
+    if kind == "mask" and f"{side}_mask" not in data:
+        return torch.ones_like(side_tensor(data, side, "image"))
+    part = data[f"{side}_{kind}"]
+    return part.as_tensor() if isinstance(part, MetaTensor) else part

@@ -13,7 +13,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import ImageMetaKey
 from scipy.ndimage import gaussian_filter1d
 
-from bundle.data.check import image_problems
+from bundle.data.problems import image_problems, label_problems
 from bundle.geometry import initial_alignment
 
 SIDES = ("fixed", "moving")
@@ -24,7 +24,7 @@ class CheckPaird(Transform):
     """Refuse what cannot be registered, with every reason at once, and put labels on the grid of their image.
 
     MONAI reads the affine of a 4-D file without qform wrongly (the origin is lost), so a label takes the affine of
-    its image once their shapes are known to agree.
+    its image once their shapes are known to agree. A mask becomes 1 where it is not 0.
 
     Args:
         spatial_dims: 3 for volumes, 2 for planar images, which are volumes of one slice.
@@ -34,10 +34,10 @@ class CheckPaird(Transform):
         self.spatial_dims = spatial_dims
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Pass a loaded pair through (images ``(1, *shape)``, labels ``(channels, *shape)``).
+        """Pass a loaded pair through (images and masks ``(1, *shape)``, labels ``(channels, *shape)``).
 
         Raises:
-            ValueError: naming every problem of the pair's images and labels.
+            ValueError: naming every problem of the pair's images, labels and masks.
         """
         problems: list[str] = []
         output = dict(data)
@@ -53,6 +53,12 @@ class CheckPaird(Transform):
                 )
             elif label is not None:
                 output[f"{side}_label"] = MetaTensor(label.as_tensor(), affine=image.affine)
+            mask = data.get(f"{side}_mask")
+            if mask is not None:
+                grid = (image.shape[1:], np.asarray(image.affine))
+                found = (mask.numpy(), np.asarray(mask.affine), f"{side}_mask", grid, self.spatial_dims)
+                problems += label_problems(*found, kind="mask")
+                output[f"{side}_mask"] = MetaTensor((mask.as_tensor() != 0).float(), affine=image.affine)
         if problems:
             raise ValueError(f"pair {data['pair_id']}: " + "; ".join(problems))
         return output
@@ -152,13 +158,13 @@ class InitialAlignmentd(Transform):
         self.mode = mode
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Stamp the moving image and label."""
+        """Stamp the moving image, label and mask."""
         output = dict(data)
         fixed, moving = data["fixed_image"], data["moving_image"]
         alignment = initial_alignment(
             self.mode, np.asarray(fixed.affine), fixed.shape[1:], np.asarray(moving.affine), moving.shape[1:]
         )
-        for key in ("moving_image", "moving_label"):
+        for key in ("moving_image", "moving_label", "moving_mask"):
             if key in data:
                 stamped = data[key].clone()
                 stamped.affine = torch.as_tensor(np.linalg.inv(alignment) @ np.asarray(stamped.affine))

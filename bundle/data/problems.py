@@ -44,8 +44,9 @@ def label_problems(
     name: str,
     image: tuple[Sequence[int], np.ndarray] | None = None,
     spatial_dims: int = 3,
+    kind: str = "label",
 ) -> list[str]:
-    """What makes a label (or mask) unfit.
+    """What makes a label or a mask unfit.
 
     Args:
         array: ``(channels, *shape)``: one channel of whole numbers, or one structure per channel.
@@ -53,6 +54,7 @@ def label_problems(
         name: how messages call the label.
         image: shape and affine of the image it belongs to; None when that could not be read.
         spatial_dims: 3 for volumes, 2 for planar images.
+        kind: ``"label"``, or ``"mask"``, which has one channel.
 
     Returns:
         Problems, one line each; none when the label is fit. Single empty structures are no problem.
@@ -60,14 +62,16 @@ def label_problems(
     array = np.asarray(array)
     problems = grid_problems(array.shape[1:], affine, name, spatial_dims)
     if not problems and image is not None:
-        problems = _other_grid(array.shape[1:], affine, name, *image)
+        problems = _other_grid(array.shape[1:], affine, f"{name}: the {kind}", *image)
+    if kind == "mask" and array.shape[0] > 1:
+        problems.append(f"{name}: a mask of {array.shape[0]} channels, expected one")
     if array.size:
         if not np.isfinite(array).all():
-            problems.append(f"{name}: the label has NaN or infinite values; labels are whole numbers")
+            problems.append(f"{name}: the {kind} has NaN or infinite values; {kind}s are whole numbers")
         elif (array != np.round(array)).any():
-            problems.append(f"{name}: the label has fractions (interpolated linearly?); labels are whole numbers")
+            problems.append(f"{name}: the {kind} has fractions (interpolated linearly?); {kind}s are whole numbers")
         elif not array.any():
-            problems.append(f"{name}: the label is empty, every value is 0; leave it out")
+            problems.append(f"{name}: the {kind} is empty, every value is 0; leave it out")
     return problems
 
 
@@ -76,11 +80,11 @@ def _other_grid(
 ) -> list[str]:
     """Whether a label lies on another grid than its image: another size, or a corner more than half a voxel away."""
     if tuple(shape) != tuple(image_shape):
-        return [f"{name}: the label is {size(shape)} and its image {size(image_shape)}; give both one grid"]
+        return [f"{name} is {size(shape)} and its image {size(image_shape)}; give both one grid"]
     distance = corner_distance(shape, affine, image_affine)
     if distance <= 0.5 * spacing_of(image_affine).min():
         return []
-    return [f"{name}: label and image lie up to {distance:.3g} mm apart by their affines; give both one header"]
+    return [f"{name} lies up to {distance:.3g} mm from its image by their affines; give both one header"]
 
 
 def corner_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:

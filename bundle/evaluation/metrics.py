@@ -11,7 +11,7 @@ from monai.data.utils import affine_to_spacing
 from monai.metrics import compute_dice, compute_hausdorff_distance
 from monai.transforms import Transform
 
-from bundle.data import Timed
+from bundle.data import Timed, side_tensor
 from bundle.evaluation.landmarks import has_landmarks, landmark_metrics, target_registration_error
 from bundle.geometry import centroids, folded_voxels, lift_ddf, log_jacobian_sd, sample, voxel_grid
 
@@ -25,13 +25,21 @@ def root_mean_square(errors: Sequence[float] | np.ndarray) -> float:
     return float(np.sqrt(np.mean(values**2))) if values.size else float("nan")
 
 
-def normalised_cross_correlation(image: torch.Tensor, other: torch.Tensor) -> float:
+def normalised_cross_correlation(image: torch.Tensor, other: torch.Tensor, mask: torch.Tensor | None = None) -> float:
     """``NCC = sum (a - mean a)(b - mean b) / (|a - mean a| |b - mean b|)`` of two images of one shape.
 
+    Args:
+        image: any shape.
+        other: the same shape.
+        mask: weights in [0, 1] of that shape; voxels of more than 0.5 count. None: all.
+
     Returns:
-        -1 to 1; NaN for a constant image.
+        -1 to 1; NaN for a constant image, and where fewer than two voxels count.
     """
-    return float(torch.corrcoef(torch.stack([image.flatten(), other.flatten()]))[0, 1])
+    inside = torch.ones_like(image, dtype=torch.bool) if mask is None else mask > 0.5
+    if inside.sum() < 2:
+        return float("nan")
+    return float(torch.corrcoef(torch.stack([image[inside], other[inside]]))[0, 1])
 
 
 def structure_channels(label: torch.Tensor, values: Sequence[int]) -> torch.Tensor:
@@ -74,7 +82,7 @@ class PairMetricsd(Transform):
     Labels that are integer maps give a DSC and a 95 % Hausdorff distance per value. Labels with a channel per structure
     give both for ``structure_channels`` and a TRE between the centroids of ``landmark_channels``; landmark files give
     a TRE per point, measured in the moving image's world, where the pull-back field takes a fixed point. The NCC is of
-    the preprocessed images, as the network saw them.
+    the preprocessed images, as the network saw them, within their masks.
 
     Args:
         structure_channels: channels scored by DSC and Hausdorff distance; None scores all.
@@ -139,11 +147,14 @@ class PairMetricsd(Transform):
 
     @staticmethod
     def _similarity(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, float]:
-        """NCC of the preprocessed images, as the network saw them."""
-        fixed, moving = (data[f"{side}_image"].as_tensor().cpu() for side in ("fixed", "moving"))
+        """NCC of the preprocessed images, as the network saw them, where the masks overlap."""
+        fixed, moving = (
+            torch.cat([side_tensor(data, side, kind).cpu() for kind in ("image", "mask")])
+            for side in ("fixed", "moving")
+        )
         warped = sample(moving, voxel_grid(fixed.shape[1:]) + ddf, padding_mode="border")
         both = zip(WHEN, (moving, warped), strict=True)
-        return {when: normalised_cross_correlation(image, fixed) for when, image in both}
+        return {when: normalised_cross_correlation(side[0], fixed[0], side[1] * fixed[1]) for when, side in both}
 
     def _label_metrics(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
         fixed, warped, aligned = (

@@ -6,7 +6,7 @@ from bundle.registration.both_ways import TransformsBothWaysd
 from bundle.registration.classical import DisplacementField
 from bundle.registration.evaluator import PairDataset, RegistrationEvaluator
 from bundle.registration.inferers import AdaptationInferer, ClassicalInferer
-from bundle.registration.losses import LabelLoss, LocalMutualInformationLoss, RegistrationLoss
+from bundle.registration.losses import LabelLoss, RegistrationLoss
 from bundle.registration.networks import (
     FixedSizeNetwork,
     GlobalThenLocal,
@@ -14,6 +14,12 @@ from bundle.registration.networks import (
     use_instance_statistics,
 )
 from bundle.registration.outputs import NativeOutputsd, SavePaird, displacement_image
+from bundle.registration.similarities import (
+    GlobalMutualInformationLoss,
+    LocalMutualInformationLoss,
+    LocalNormalizedCrossCorrelationLoss,
+    MSELoss,
+)
 from bundle.registration.weights import WeightsLoader
 
 __all__ = [
@@ -22,9 +28,12 @@ __all__ = [
     "ClassicalInferer",
     "DisplacementField",
     "FixedSizeNetwork",
+    "GlobalMutualInformationLoss",
     "GlobalThenLocal",
     "LabelLoss",
     "LocalMutualInformationLoss",
+    "LocalNormalizedCrossCorrelationLoss",
+    "MSELoss",
     "NativeOutputsd",
     "OptimizerFactory",
     "PairDataset",

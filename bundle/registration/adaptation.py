@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 Version = tuple[torch.Tensor, torch.Tensor | None]
-"""One mini-batch of a pair: joined images ``(batch, 2, *shape)`` and joined labels or None."""
+"""One mini-batch of a pair: joined images ``(batch, 2, *shape)``, with masks 4 channels, and joined labels or None."""
 
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
 """Named parameters -> optimiser; the optimisers of torch take them so."""

@@ -50,7 +50,7 @@ class AdaptationInferer(Inferer):
         """Register a batch of pairs.
 
         Args:
-            inputs: joined pairs ``(batch, 2, *shape)``.
+            inputs: joined pairs ``(batch, 2, *shape)``, or ``(batch, 4, *shape)`` with masks.
             network: joined pair -> DDF.
             args: not supported.
             labels: joined labels ``(batch, 2 * structures, *shape)`` for a loss with a label term, which only

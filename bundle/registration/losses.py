@@ -5,47 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.losses import DiceLoss, GlobalMutualInformationLoss
+from monai.losses import DiceLoss
 from monai.networks.blocks import Warp
 from torch import nn
 from torch.nn import functional as F
 
 from bundle.data import split_pair
+from bundle.registration.similarities import takes_mask
 
 EPSILON = 1e-3
 """Keeps a distance of zero differentiable and an empty label from a division by zero (voxels)."""
-
-
-class LocalMutualInformationLoss(nn.Module):
-    """Mean of the (negated) mutual information over cubic patches that tile the image.
-
-    ``L = mean_p -MI(warped_p, fixed_p)``; a statistic per patch tolerates intensity relations that drift across
-    the volume, as between MR and ultrasound.
-
-    Args:
-        patch_size: edge of a patch in voxels; a rim narrower than a patch is left out.
-        num_bins: histogram bins of ``GlobalMutualInformationLoss``, which evaluates every patch.
-    """
-
-    def __init__(self, patch_size: int = 16, num_bins: int = 16) -> None:
-        super().__init__()
-        self.patch_size = patch_size
-        self.mutual_information = GlobalMutualInformationLoss(num_bins=num_bins)
-
-    def forward(self, warped: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-        """Scalar loss of two images ``(batch, 1, *shape)``."""
-        return self.mutual_information(self._patches(warped), self._patches(fixed))
-
-    def _patches(self, image: torch.Tensor) -> torch.Tensor:
-        size = self.patch_size
-        if min(image.shape[2:]) < size:
-            raise ValueError(
-                f"image of shape {tuple(image.shape[2:])} is smaller than a patch of {size} voxels; lower patch_size"
-            )
-        for axis in range(2, image.ndim):
-            image = image.unfold(axis, size, size)
-        dims = image.ndim // 2 - 1
-        return image.reshape(-1, 1, *[size] * dims)
 
 
 class LabelLoss(nn.Module):
@@ -114,8 +83,12 @@ def mean_over(values: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
 class RegistrationLoss(nn.Module):
     """``L = similarity(moving o u, fixed) + a * regularisation(u) [+ b * label(moving_label o u, fixed_label)]``.
 
+    Masks restrict the similarity to ``m = (moving_mask o u) * fixed_mask``, which has no gradient: the field gains
+    nothing by moving the masks apart. The regularisation is of the whole field, so that it stays smooth outside.
+
     Args:
-        similarity: loss of (warped, fixed) images ``(batch, 1, *shape)``.
+        similarity: loss of (warped, fixed) images ``(batch, 1, *shape)``, and of a mask ``m`` of that shape where the
+            pairs have masks.
         regularisation: loss of a DDF ``(batch, dims, *shape)`` in voxels.
         regularisation_weight: ``a``; 10 in Baum et al. 2022, section 3.1.
         label: loss of (warped, fixed) labels ``(batch, structures, *shape)``; None leaves the term out.
@@ -145,18 +118,19 @@ class RegistrationLoss(nn.Module):
 
         Args:
             ddf: ``(batch, dims, *shape)``, voxels.
-            pair: joined images ``(batch, 2, *shape)``.
+            pair: joined images ``(batch, 2, *shape)``, or ``(batch, 4, *shape)`` with the mask of each behind it.
             labels: joined labels ``(batch, 2 * structures, *shape)``; needed by the label term only.
 
         Returns:
             Scalars ``loss`` (the weighted sum), ``similarity``, ``regularisation`` and, when configured, ``label``.
 
         Raises:
-            ValueError: when the label term is configured and ``labels`` is None.
+            ValueError: when the label term is configured and ``labels`` is None; when the pair has masks which do not
+                overlap, or which the similarity does not take.
         """
         moving, fixed = split_pair(pair)
         terms = {
-            "similarity": self.similarity(self.warp(moving, ddf), fixed),
+            "similarity": self._similarity(self.warp(moving, ddf), fixed),
             "regularisation": self.regularisation(ddf),
         }
         loss = terms["similarity"] + self.regularisation_weight * terms["regularisation"]
@@ -170,3 +144,21 @@ class RegistrationLoss(nn.Module):
             terms["label"] = self.label(self.warp(moving_label, ddf), fixed_label)
             loss = loss + self.label_weight * terms["label"]
         return {"loss": loss, **terms}
+
+    def _similarity(self, warped: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+        """Similarity of the two sides, each an image or an image and its mask."""
+        (warped_image, *warped_mask), (fixed_image, *fixed_mask) = (side.split(1, dim=1) for side in (warped, fixed))
+        if not fixed_mask:
+            return self.similarity(warped_image, fixed_image)
+        if not takes_mask(self.similarity):
+            raise ValueError(
+                f"the pair has masks, which {type(self.similarity).__name__} does not take; choose a similarity of "
+                "bundle.registration (such as bundle.registration.MSELoss), give its forward a parameter mask, or "
+                "leave the masks out"
+            )
+        mask = (warped_mask[0] * fixed_mask[0]).detach()
+        if not mask.flatten(1).any(1).all():
+            raise ValueError(
+                "the masks of the two images do not overlap; check fixed_mask, moving_mask and initial_alignment"
+            )
+        return self.similarity(warped_image, fixed_image, mask)

@@ -9,7 +9,7 @@ from monai.networks.blocks import Warp
 from torch import nn
 from torch.nn import functional as F
 
-from bundle.data import split_pair
+from bundle.data import images_of, split_pair
 from bundle.geometry import compose, enlarge_ddf, integrate, resize_ddf
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -99,7 +99,8 @@ class RegistrationNetwork(nn.Module):
         """Predict the DDF.
 
         Args:
-            pair: ``(batch, 2, *shape)``, moving image first; the shape is a multiple of ``downsampling``.
+            pair: ``(batch, 2, *shape)``, moving image first, or ``(batch, 4, *shape)`` with masks, which the network
+                does not see; the shape is a multiple of ``downsampling``.
 
         Returns:
             ``(batch, dims, *shape)``, voxels of the pair's grid, pull-back on the fixed image.
@@ -124,7 +125,7 @@ class RegistrationNetwork(nn.Module):
 
     def _field(self, pair: torch.Tensor) -> torch.Tensor:
         pooling = F.avg_pool3d if pair.ndim == 5 else F.avg_pool2d
-        seen = pooling(pair, self.downsampling)
+        seen = pooling(images_of(pair), self.downsampling)
         with torch.autocast(pair.device.type, self.precision, enabled=self.precision != torch.float32):
             field = self.network(seen.contiguous(memory_format=CHANNELS_LAST[pair.ndim]))
         return field.float().contiguous()

@@ -1,0 +1,167 @@
+"""Similarities that a mask can restrict: MONAI's and torch's own without one, their sums over what is inside with one.
+
+A mask ``m`` holds weights in [0, 1]. What lies where it is 0 changes neither a value nor a gradient.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import monai.losses
+import torch
+from monai.networks.layers import separable_filtering
+from torch import nn
+
+ENOUGH_INSIDE = 0.1
+"""Windows with less of the mask than this part of the fullest window's count as nothing: two voxels always correlate.
+The corner of a volume, whose windows hold an eighth, is enough."""
+
+
+def takes_mask(similarity: nn.Module) -> bool:
+    """Whether a similarity can be restricted: its ``forward`` has a parameter ``mask``."""
+    return "mask" in inspect.signature(similarity.forward).parameters
+
+
+def reduced(values: torch.Tensor, weights: torch.Tensor, reduction: str) -> torch.Tensor:
+    """``sum(w v) / sum(w)`` for the reduction ``"mean"``, ``sum(w v)`` for ``"sum"``, ``w v`` for ``"none"``.
+
+    Args:
+        values: any shape.
+        weights: the same shape, not negative, not all 0.
+        reduction: as in torch's losses.
+    """
+    weighted = weights * values
+    if reduction == "none":
+        return weighted
+    return weighted.sum() / weights.sum() if reduction == "mean" else weighted.sum()
+
+
+class MSELoss(nn.MSELoss):
+    """``L = sum(m (warped - fixed)^2) / sum(m)``; arguments and, without a mask, values are those of ``nn.MSELoss``."""
+
+    def forward(self, warped: torch.Tensor, fixed: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Loss of two images ``(batch, 1, *shape)``, restricted to a mask of the same shape if there is one."""
+        if mask is None:
+            return super().forward(warped, fixed)
+        return reduced((warped - fixed).square(), mask, self.reduction)
+
+
+class LocalNormalizedCrossCorrelationLoss(monai.losses.LocalNormalizedCrossCorrelationLoss):
+    """Local squared correlation over windows of which only the voxels inside the mask count.
+
+    With ``<a>`` the sum of ``m a`` over the window around a voxel (weighted by the kernel), ``W = <1>`` and the images
+    ``p`` and ``t``::
+
+        cross = <p t> - <p> <t> / W,   var p = max(<p^2> - <p>^2 / W, smooth_dr),   likewise var t
+        L = - sum(w (cross^2 + smooth_nr) / (var p var t)) / sum(w)
+
+    ``w`` is ``m`` at the window's centre, 0 where the window holds hardly anything of the mask. These are MONAI's
+    formulas, and without a mask MONAI's values. A mask of ones gives MONAI's values too where windows lie within the
+    volume; MONAI takes what lies beyond for voxels of intensity 0, the mask for nothing.
+
+    Arguments are those of ``monai.losses.LocalNormalizedCrossCorrelationLoss``.
+    """
+
+    def forward(self, warped: torch.Tensor, fixed: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Loss of two images ``(batch, 1, *shape)``, restricted to a mask of the same shape if there is one."""
+        if mask is None:
+            return super().forward(warped, fixed)
+        kernels = [self.kernel.to(warped)] * self.ndim
+
+        def windows(image: torch.Tensor) -> torch.Tensor:
+            return separable_filtering(image, kernels)
+
+        inside = windows(mask)
+        enough = inside >= ENOUGH_INSIDE * inside.flatten(1).amax(1).reshape(-1, *[1] * (mask.ndim - 1))
+        inside = inside.where(enough, torch.ones_like(inside))
+        p, t = centred(warped, mask), centred(fixed, mask)
+        masked_p, masked_t = mask * p, mask * t
+        p_sum, t_sum = windows(masked_p), windows(masked_t)
+        cross = windows(masked_p * t) - p_sum * t_sum / inside
+        p_var = (windows(masked_p * p) - p_sum * p_sum / inside).clamp_min(self.smooth_dr)
+        t_var = (windows(masked_t * t) - t_sum * t_sum / inside).clamp_min(self.smooth_dr)
+        return -reduced((cross * cross + self.smooth_nr) / (p_var * t_var), mask * enough, self.reduction)
+
+
+def centred(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """An image less its mean inside; no correlation changes, but small variances survive the sums of float32."""
+    axes = tuple(range(1, image.ndim))
+    mean = (mask * image).sum(axes, keepdim=True) / mask.sum(axes, keepdim=True)
+    return image - mean.detach()
+
+
+class GlobalMutualInformationLoss(monai.losses.GlobalMutualInformationLoss):
+    """Negated mutual information of the intensities inside the mask.
+
+    ``P(a, b) = sum_x m(x) w_a(x) w_b(x) / sum_x m(x)`` with the Parzen weights ``w`` of every voxel, and
+    ``L = - sum_ab P(a, b) log(P(a, b) / (P(a) P(b)))``. Arguments and, without a mask, values are those of
+    ``monai.losses.GlobalMutualInformationLoss``.
+    """
+
+    def forward(self, warped: torch.Tensor, fixed: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Loss of two images ``(batch, 1, *shape)`` in [0, 1], restricted to a mask of their shape if there is one."""
+        if mask is None:
+            return super().forward(warped, fixed)
+        information = self.information(warped, fixed, mask)
+        return -reduced(information, torch.ones_like(information), self.reduction)
+
+    def information(self, warped: torch.Tensor, fixed: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Mutual information of every image of a batch, ``(batch,)``, in nats."""
+        # The range of the histogram of a B-spline kernel must not depend on what lies outside.
+        inside = mask > 0
+        warped, fixed = (image.where(inside, image[inside].mean().detach()) for image in (warped, fixed))
+        warped_weights, _, fixed_weights, _ = self.parzen_windowing(warped, fixed)
+        share = mask.flatten(1)[..., None]
+        share = share / share.sum(1, keepdim=True)
+        masked = share * warped_weights
+        joint = masked.transpose(1, 2) @ fixed_weights.to(masked)
+        independent = masked.sum(1)[:, :, None] * (share * fixed_weights).sum(1)[:, None]
+        ratio = (joint + self.smooth_nr) / (independent + self.smooth_dr)
+        return (joint * torch.log(ratio + self.smooth_dr)).sum((1, 2))
+
+
+class LocalMutualInformationLoss(nn.Module):
+    """Mean of the (negated) mutual information over cubic patches that tile the image.
+
+    ``L = - sum_p n_p MI(warped_p, fixed_p) / sum_p n_p``, where ``n_p`` is what the patch holds of the mask; without a
+    mask the patches weigh the same. A statistic per patch tolerates intensity relations that drift across the volume,
+    as between MR and ultrasound.
+
+    Args:
+        patch_size: edge of a patch in voxels; a rim narrower than a patch is left out.
+        num_bins: histogram bins of ``GlobalMutualInformationLoss``, which evaluates every patch.
+    """
+
+    def __init__(self, patch_size: int = 16, num_bins: int = 16) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.mutual_information = GlobalMutualInformationLoss(num_bins=num_bins)
+
+    def forward(self, warped: torch.Tensor, fixed: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Scalar loss of two images ``(batch, 1, *shape)``, restricted to a mask of the same shape if there is one.
+
+        Raises:
+            ValueError: when the image is smaller than a patch, or the patches hold nothing of the mask.
+        """
+        if mask is None:
+            return self.mutual_information(self._patches(warped), self._patches(fixed))
+        mask = self._patches(mask)
+        content = mask.flatten(1).sum(1)
+        kept = content > 0
+        if not kept.any():
+            raise ValueError(
+                f"no patch of {self.patch_size} voxels holds anything of the masks; lower patch_size, or correct them"
+            )
+        warped, fixed = (self._patches(image)[kept] for image in (warped, fixed))
+        return -reduced(self.mutual_information.information(warped, fixed, mask[kept]), content[kept], "mean")
+
+    def _patches(self, image: torch.Tensor) -> torch.Tensor:
+        size = self.patch_size
+        if min(image.shape[2:]) < size:
+            raise ValueError(
+                f"image of shape {tuple(image.shape[2:])} is smaller than a patch of {size} voxels; lower patch_size"
+            )
+        for axis in range(2, image.ndim):
+            image = image.unfold(axis, size, size)
+        dims = image.ndim // 2 - 1
+        return image.reshape(-1, 1, *[size] * dims)
