@@ -1,0 +1,184 @@
+"""Registration from Python: what goes in, what comes out, the same as the workflow's, however the voxels are stored."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from toys import apply, oblique_affine, rigid
+from workflow_fixtures import SHAPE, volume
+
+import bundle
+from bundle import register
+from bundle.data import read_transform
+
+pytest_plugins = ["workflow_fixtures"]
+
+TINY = {"weights": None, "pixdim": 5.0, "downsampling": 1, "channels": 2, "steps": 3, "inner_lr": 0.02}
+AFFINES = {
+    "fixed": oblique_affine((5.0, 5.5, 6.0), (8, -5, 12), (-40.0, 20.0, 10.0)),
+    "moving": oblique_affine((5.5, 5.0, 6.5), (-6, 10, -4), (-30.0, 5.0, 30.0)),
+}
+
+
+@pytest.fixture(scope="module")
+def voxels():
+    return {"fixed": volume(1)[0], "moving": volume(2)[0]}
+
+
+@pytest.fixture(scope="module")
+def result(voxels):
+    return register(*[(voxels[side], AFFINES[side]) for side in ("fixed", "moving")], **TINY)
+
+
+def world_points(count=50):
+    """Points ``(3, n)`` in the inner part of the fixed image."""
+    share = np.random.default_rng(0).uniform(0.25, 0.75, size=(3, count))
+    return torch.as_tensor(apply(AFFINES["fixed"], share * (np.array(SHAPE) - 1)[:, None]))
+
+
+def restored(array, affine, axes, flipped):
+    """The same image with its axes in another order and some of them reversed: array and affine."""
+    turn = np.zeros((4, 4))
+    turn[3, 3] = 1
+    for new, old in enumerate(axes):
+        turn[old, new] = -1 if old in flipped else 1
+        turn[old, 3] = array.shape[old] - 1 if old in flipped else 0
+    return np.flip(array, flipped).transpose(axes), affine @ turn
+
+
+def test_a_result_has_what_its_names_say(result, voxels):
+    assert result.warped.shape == SHAPE
+    assert result.displacement.shape == (3, *SHAPE)
+    np.testing.assert_allclose(result.affine, AFFINES["fixed"], atol=1e-5)
+    assert result.warped_label is None
+    assert result.metrics["steps"] == 3
+    assert result.metrics["loss"][-1] < result.metrics["loss"][0]
+    voxel = np.array([9, 8, 7])
+    point = apply(AFFINES["fixed"], voxel[:, None])
+    np.testing.assert_allclose(result.to_moving(point.T), point.T + result.displacement[:, *voxel], atol=1e-3)
+    np.testing.assert_allclose(result.to_fixed(result.to_moving(point.T)), point.T, atol=0.01)
+    np.testing.assert_allclose(result.transform(torch.as_tensor(point)), result.to_moving(point.T).T)
+    assert result.warped.min() >= 0
+    assert 0.3 * np.ptp(voxels["moving"]) < np.ptp(result.warped)
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+@pytest.mark.parametrize(
+    ("axes", "flipped"),
+    [((0, 1, 2), (0, 1)), ((2, 0, 1), ()), ((0, 1, 2), (2,)), ((1, 0, 2), (0, 2))],
+    ids=["LPS", "axes swapped", "left-handed", "all of it"],
+)
+def test_the_storage_of_an_image_does_not_matter(result, voxels, side, axes, flipped):
+    stored = {name: (voxels[name], AFFINES[name]) for name in ("fixed", "moving")}
+    stored[side] = restored(*stored[side], axes, flipped)
+    again = register(stored["fixed"], stored["moving"], **TINY)
+    points = world_points()
+    deformation = (result.transform(points) - result.transform.parts[-1][:3, 3:] - points).norm(dim=0)
+    assert deformation.max() > 1
+    np.testing.assert_allclose(again.transform(points), result.transform(points), atol=0.02)
+    np.testing.assert_allclose(
+        again.inverse_transform(result.transform(points)), result.inverse_transform(result.transform(points)), atol=0.05
+    )
+    if side == "fixed":
+        warped, _ = restored(result.warped, AFFINES["fixed"], axes, flipped)
+        np.testing.assert_allclose(again.warped, warped, atol=0.05 * np.ptp(warped))
+
+
+def test_turning_the_world_turns_the_result(result, voxels):
+    turn = rigid((25, -40, 70), [50, -20, 10], [0, 0, 0])
+    images = [(voxels[side], turn @ AFFINES[side]) for side in ("fixed", "moving")]
+    again = register(*images, **TINY)
+    points = world_points()
+    expected = apply(turn, result.transform(points).numpy())
+    np.testing.assert_allclose(again.transform(torch.as_tensor(apply(turn, points.numpy()))), expected, atol=0.02)
+
+
+def test_files_arrays_and_images_of_nibabel_are_the_same(result, voxels, tmp_path, save_nifti):
+    files = {side: save_nifti(tmp_path / f"{side}.nii.gz", voxels[side], AFFINES[side]) for side in AFFINES}
+    by_path = register(tmp_path / "fixed.nii.gz", files["moving"], **TINY)
+    by_image = register(nib.load(files["fixed"]), nib.load(files["moving"]), **TINY)
+    tensor = MetaTensor(torch.as_tensor(voxels["fixed"])[None], affine=torch.as_tensor(AFFINES["fixed"]))
+    by_tensor = register(tensor, files["moving"], **TINY)
+    for other in (by_path, by_image, by_tensor):
+        np.testing.assert_allclose(other.displacement, result.displacement, atol=0.01)
+    assert by_path.metrics["pair_id"] == "moving_to_fixed"
+
+
+def test_it_is_the_workflow(tiny_dataset, trained, command, tmp_path):
+    settings = {"weights": str(trained / "model.pt"), "pixdim": 5, "channels": 2, "downsampling": 1, "steps": 2}
+    finished = command.register(
+        tmp_path / "out", dataset_dir=tiny_dataset, datalist=tiny_dataset / "datalist.json", section="test", **settings
+    )
+    assert finished.code == 0, finished.error
+    labels = {
+        f"{side}_label": tiny_dataset / f"labels/{name}.nii.gz" for side, name in (("fixed", "G"), ("moving", "F"))
+    }
+    found = register(tiny_dataset / "images/G.nii.gz", tiny_dataset / "images/F.nii.gz", **labels, **settings)
+    theirs = json.loads((tmp_path / "out/F_to_G/metrics.json").read_text())
+    assert found.metrics["loss"] == theirs["loss"]
+    assert found.metrics["dsc"] == theirs["dsc"]
+    assert found.metrics["verdict"] == theirs["verdict"]
+    saved = found.save(tmp_path / "mine")
+    written = sorted(path.name for path in saved.iterdir())
+    for name in ("displacement.nii.gz", "warped_image.nii.gz", "warped_label.nii.gz"):
+        ours, other = (nib.load(folder / name).get_fdata() for folder in (saved, tmp_path / "out/F_to_G"))
+        np.testing.assert_array_equal(ours, other)
+    assert {"transform.h5", "inverse_transform.h5", "inverse_displacement.nii.gz", "quality.html"} <= set(written)
+    points = apply(found.affine, np.array([[9.0, 8, 7]]).T)
+    np.testing.assert_allclose(
+        read_transform(saved / "transform.h5")(torch.as_tensor(points)),
+        found.transform(torch.as_tensor(points)),
+        atol=1e-4,
+    )
+
+
+def test_nothing_is_written_and_nothing_changed_for_others(voxels, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    register((voxels["fixed"], AFFINES["fixed"]), (voxels["moving"], AFFINES["moving"]), **TINY)
+    assert list(tmp_path.iterdir()) == []
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_notebook_shows_the_pair(result):
+    assert result._repr_html_().startswith('<img alt="fixed, moving, warped" src="data:image/png;base64,iVBOR')
+
+
+def test_slices_are_registered_with_the_configuration_for_slices():
+    pictures = [(np.ascontiguousarray(volume(seed)[0][:, :, 5:6]), np.eye(4)) for seed in (1, 2)]
+    options = {"config_file": "inference_2d.yaml", "spatial_size": [16, 16], "weights": None, "steps": 1}
+    assert register(*pictures, **options).warped.shape == (20, 18, 1)
+    with pytest.raises(
+        ValueError, match="a single slice, expected a volume; configs/inference_2d.yaml registers slices"
+    ):
+        register(*pictures, **TINY)
+
+
+def test_bad_input_is_one_clear_line(voxels, tmp_path):
+    fixed, moving = ((voxels[side], AFFINES[side]) for side in ("fixed", "moving"))
+    cases = [
+        ((fixed, tmp_path / "missing.nii.gz"), {}, FileNotFoundError, "moving_image not found: .*missing.nii.gz"),
+        ((fixed, moving), {"stepz": 3}, ValueError, "unknown option stepz; known options are .*steps"),
+        ((fixed, voxels["moving"]), {}, ValueError, "moving_image is a ndarray; expected a path, or an array and its"),
+        (
+            (fixed, (moving[0], np.eye(3))),
+            {},
+            ValueError,
+            r"moving_image: an array of shape \(20, 18, 16\) and an affine",
+        ),
+        ((fixed, (0 * moving[0], moving[1])), {}, ValueError, "moving_image: empty image, every value is 0"),
+        ((fixed, moving), {"config_file": "none.yaml"}, FileNotFoundError, "configuration not found: none.yaml; give"),
+        ((fixed, moving), {"fixed_label": fixed}, ValueError, "fixed_label"),
+    ]
+    for images, settings, kind, message in cases:
+        with pytest.raises(kind, match=message) as raised:
+            register(*images, **{**TINY, **settings})
+        assert "\n" not in str(raised.value)
+
+
+def test_the_package_hands_it_on():
+    assert bundle.register is register
