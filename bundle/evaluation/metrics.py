@@ -74,7 +74,7 @@ class PairMetricsd(Transform):
     Labels that are integer maps give a DSC and a 95 % Hausdorff distance per value. Labels with a channel per structure
     give both for ``structure_channels`` and a TRE between the centroids of ``landmark_channels``; landmark files give
     a TRE per point, measured in the moving image's world, where the pull-back field takes a fixed point. The NCC is of
-    the preprocessed images, as the network saw them.
+    the preprocessed images, as the network saw them; the similarity is that term of the loss, so lower is better.
 
     Args:
         structure_channels: channels scored by DSC and Hausdorff distance; None scores all.
@@ -113,7 +113,7 @@ class PairMetricsd(Transform):
             "folded_voxels": folded,
             "folded_percent": 100 * folded / ddf[0].numel(),
             "log_jacobian_sd": log_jacobian_sd(ddf),
-            "ncc": self._similarity(data, lift_ddf(ddf)),
+            "ncc": self._correlation(data, lift_ddf(ddf)),
             "seconds": {
                 **{
                     name.removeprefix(Timed.PREFIX): float(data[name])
@@ -124,6 +124,8 @@ class PairMetricsd(Transform):
             },
             "seconds_per_step": float(data["pred"]["step_seconds"]),
         }
+        if "similarity" in data["pred"]:
+            metrics["similarity"] = dict(zip(WHEN, map(float, data["pred"]["similarity"]), strict=True))
         if "warped_label" in data and "native_fixed_label" in data:
             metrics |= self._label_metrics(data)
         if has_landmarks(data):
@@ -136,7 +138,7 @@ class PairMetricsd(Transform):
         return {**data, "metrics": without_nan(metrics)}
 
     @staticmethod
-    def _similarity(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, float]:
+    def _correlation(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, float]:
         """NCC of the preprocessed images, as the network saw them."""
         fixed, moving = (data[f"{side}_image"].as_tensor().cpu() for side in ("fixed", "moving"))
         warped = sample(moving, voxel_grid(fixed.shape[1:]) + ddf, padding_mode="border")

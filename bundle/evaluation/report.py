@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,9 @@ class MetricsTable:
             RuntimeError: when pairs failed, naming each and its reason.
         """
         failed = [row for row in self.rows if row["status"] == "failed"]
-        print(f"{len(self.rows) - len(failed)} of {len(self.rows)} pairs registered; table: {self.path}")
+        counts = Counter(row["verdict"] for row in self.rows if "verdict" in row)
+        verdicts = f" ({counts['good']} good, {counts['check']} to check, {counts['failed']} failed)" if counts else ""
+        print(f"{len(self.rows) - len(failed)} of {len(self.rows)} pairs registered{verdicts}; table: {self.path}")
         if failed:
             reasons = "; ".join(f"{row['pair_id']}: {row['error']}" for row in failed)
             raise RuntimeError(f"{len(failed)} of {len(self.rows)} pairs failed ({reasons})")

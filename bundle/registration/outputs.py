@@ -23,6 +23,8 @@ from bundle.geometry import RAS_TO_LPS, ddf_to_displacement, lift_ddf, warp_nati
 NIFTI_INTENT_VECTOR = 1007
 ORIGIN = (ImageMetaKey.FILENAME_OR_OBJ, "mode")
 """What a warped image keeps of the file of the moving one: its name, and the mode of a picture."""
+PAGES = {"picture": "overview.png", "page": "quality.html"}
+"""What people look at, by its key in a pair."""
 JPEG_QUALITY = 95
 PICTURE_TYPES = {"1": np.bool_, "L": np.uint8, "P": np.uint8, "I": np.int32, "F": np.float32}
 """Types of the pixels by Pillow's mode; those of the other grey modes, I;16 and its byte orders, are 16 bits."""
@@ -154,8 +156,9 @@ class SavePaird(Transform):
                 voxels = channels[0] if kind == "image" else label_voxels(channels)
                 nib.save(nifti(voxels, affine), folder / f"warped_{kind}.nii.gz")
         (folder / "metrics.json").write_text(json.dumps(data["metrics"], indent=2) + "\n")
-        if "picture" in data:
-            (folder / "overview.png").write_bytes(data["picture"])
+        for key, name in PAGES.items():
+            if key in data:
+                (folder / name).write_bytes(data[key])
 
 
 def label_voxels(channels: np.ndarray) -> np.ndarray:

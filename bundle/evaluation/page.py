@@ -1,0 +1,257 @@
+"""The quality page of a registered pair: one HTML file that opens from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from html import escape
+from typing import Any
+
+import numpy as np
+from monai.transforms import Transform
+
+from bundle.evaluation.drawing import (
+    FIXED,
+    FOLDED,
+    MOVING,
+    colour_bar,
+    deformed_grid,
+    loss_curve,
+    outline,
+    panel,
+    picture,
+)
+from bundle.evaluation.markup import Markup, page, table
+from bundle.evaluation.quality import length_unit
+from bundle.evaluation.shown_pair import ShownPair, shown_pair
+from bundle.evaluation.verdict import RULES
+from bundle.evaluation.views import View
+
+ABSENT = "–"
+MOST_STRETCH = 2.0
+"""Largest log-Jacobian on the scale: e^2, seven times the volume."""
+
+STYLE = """
+:root { color-scheme: light dark }
+body { max-width: 88rem } h2 { border-bottom-width: 1px }
+.verdict { display: inline-block; padding: 0.05rem 0.6rem; border-radius: 0.3rem; color: #fff; font-weight: 600;
+  -webkit-print-color-adjust: exact; print-color-adjust: exact }
+.good { background: #1a7f37 } .check { background: #a85400 } .failed { background: #c62828 } .error { background: #555 }
+.panels { display: grid; gap: 0.4rem 0.5rem; align-items: start; margin: 1rem 0 }
+.panels .head { font-size: 0.85rem; font-weight: 600; align-self: end }
+.panels .plane { grid-column: 1 / -1; font-size: 0.85rem; margin-top: 0.4rem }
+.panels svg { display: block; border: 1px solid #8884 }
+.bars { display: flex; flex-wrap: wrap; gap: 0.5rem 2.5rem } .bar { width: 17rem }
+.bar text, .curve text { fill: currentColor; font-size: 12px }
+.curve { width: 30rem; max-width: 100%; margin: 1rem 0 } .curve path { stroke: #2f6fdb; stroke-width: 2 }
+.curve circle { fill: #2f6fdb } .curve .level { stroke: currentColor; opacity: 0.25 }
+.letter { fill: #fff; stroke: #000; stroke-width: 0.12em; paint-order: stroke; dominant-baseline: central;
+  font-weight: 600; font-family: system-ui, sans-serif }
+.line, .grid { stroke-width: 1.5; vector-effect: non-scaling-stroke } .grid { stroke-width: 1 }
+.side { display: flex; flex-wrap: wrap; gap: 0 3rem; align-items: flex-start }
+.text td:last-child { white-space: normal; text-align: left; min-width: 18rem }
+.key { font-weight: 600; -webkit-text-stroke: 0.2px #0008 }
+@media (prefers-color-scheme: dark) {
+  body { background: #15181b; color: #e8e8e8 } h2, thead th { border-color: #999 } th, td { border-color: #3a3f44 }
+  figcaption, .small { color: #bbb } a { color: #8ab4f8 }
+}
+@media print { body { background: #fff; color: #000 } .panels { break-inside: avoid } .small { color: #333 } }
+"""
+
+
+class QualityPaged(Transform):
+    """The quality page of a registered pair as HTML bytes under ``page``, and a small picture under ``thumbnail``.
+
+    The page shows three orthogonal views through most of the label, or through the middle: both images, the warped one,
+    a checkerboard and differences, contours of labels before and after; the deformed grid, the displacement and the
+    log-Jacobian of the registration itself, the initial alignment taken out; the loss, the metrics, and the verdict with
+    its reasons. It refers to no other file.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the page of one pair after ``QualityVerdictd``."""
+        pair, metrics = shown_pair(data), data["metrics"]
+        unit = length_unit(data["native_fixed_image"])
+        body = [
+            _verdict_part(metrics),
+            _images_part(pair),
+            _deformation_part(pair, metrics, unit),
+            _numbers_part(metrics, unit),
+            _rules_part(metrics),
+        ]
+        html = page(f"Quality of {metrics['pair_id']}", "\n".join(body), STYLE)
+        return {**data, "page": html.encode(), "thumbnail": thumbnail(pair)}
+
+
+def badge(verdict: str) -> Markup:
+    """A verdict as a word on its colour."""
+    return Markup(f'<span class="verdict {verdict}">{verdict}</span>')
+
+
+def thumbnail(pair: ShownPair) -> Markup:
+    """The checkerboard of the first view."""
+    view = pair.views[0]
+    coarse = max(1, view.step * max(pair.checkerboard(view).shape) // 100)
+    board = pair.checkerboard(view)[::coarse, ::coarse]
+    return panel(
+        view, picture(board), f"checkerboard of fixed and warped, {view.name}", _contours(pair, view, "warped")
+    )
+
+
+def _verdict_part(metrics: Mapping[str, Any]) -> str:
+    verdict = metrics["verdict"]
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict["reasons"])
+    judged = sum(rule["value"] is not None for rule in verdict["rules"])
+    text = f"<ul>{reasons}</ul>" if reasons else f"<p>Within the limits of all {judged} rules that apply.</p>"
+    seconds = sum(metrics["seconds"].values())
+    return (
+        f"<p>{badge(verdict['verdict'])} {len(metrics['loss']) - 1} gradient steps, {seconds:.1f} s on "
+        f"{escape(metrics['device'])}</p>{text}"
+    )
+
+
+def _contours(pair: ShownPair, view: View, name: str) -> list[str]:
+    shown = {"fixed": FIXED} if name == "fixed" else {"fixed": FIXED, name: MOVING}
+    return [
+        outline(view, mask, colour)
+        for label, colour in shown.items()
+        if name in pair.labels
+        for mask in pair.labels.get(label, [])
+    ]
+
+
+def _images_part(pair: ShownPair) -> str:
+    differences = np.concatenate([np.abs(pair.difference(name)).ravel() for name in ("moving", "warped")])
+    most = float(np.quantile(differences, 0.995)) or 1.0
+
+    def row(view: View) -> Iterable[Markup]:
+        for name in ("fixed", "moving", "warped"):
+            image = picture(view.pixels(pair.images[name]))
+            yield panel(view, image, f"{name} image, {view.name}", _contours(pair, view, name))
+        yield panel(view, picture(pair.checkerboard(view)), f"checkerboard of fixed and warped, {view.name}")
+        for name, when in (("moving", "before"), ("warped", "after")):
+            image = picture(view.pixels(pair.difference(name)), "RdBu_r", -most, most)
+            yield panel(view, image, f"difference {when} registration, {view.name}")
+
+    titles = [
+        "fixed",
+        "moving, initially aligned",
+        "warped",
+        "fixed and warped",
+        "difference before",
+        "difference after",
+    ]
+    contours = (
+        f' Contours: <span class="key" style="color:{FIXED}">fixed</span>, '
+        f'<span class="key" style="color:{MOVING}">moving or warped</span>.'
+        if pair.labels
+        else ""
+    )
+    return (
+        f"<h2>Images</h2>{_panels(titles, pair.views, row)}"
+        f'<div class="bars">{colour_bar("RdBu_r", -most, most, "moving or warped minus fixed, each from 0 to 1")}</div>'
+        f'<p class="small">{contours} A difference says little where the two images are of different kinds.</p>'
+    )
+
+
+def _deformation_part(pair: ShownPair, metrics: Mapping[str, Any], unit: str) -> str:
+    folded, largest = np.isnan(pair.log_jacobian), metrics["largest_displacement_mm"]
+    stretch = np.abs(pair.log_jacobian[~folded])
+    most = min(MOST_STRETCH, max(0.1, float(np.quantile(stretch, 0.995)))) if stretch.size else 1.0
+    distances = [deformed_grid(view, pair.field)[1] for view in pair.views]
+
+    def row(view: View) -> Iterable[Markup]:
+        lines, _ = deformed_grid(view, pair.field)
+        yield panel(view, picture(view.pixels(pair.images["moving"])), f"deformation grid, {view.name}", [lines])
+        yield panel(view, picture(view.pixels(pair.length), "viridis", 0, largest), f"displacement, {view.name}")
+        # Where the field folds there is no logarithm; what is drawn there lies under the mark.
+        image = picture(view.pixels(np.nan_to_num(pair.log_jacobian)), "PuOr", -most, most)
+        here = int(view.cut(folded).sum())
+        text = f"log-Jacobian, {view.name}, {here} voxels fold"
+        yield panel(view, image, text, [outline(view, folded, FOLDED, filled=True)])
+
+    def note(view: View) -> str:
+        return f"{int(view.cut(folded).sum())} voxels of this slice fold"
+
+    titles = ["deformation grid on moving", "displacement", "log-Jacobian"]
+    bars = colour_bar("viridis", 0, largest, f"displacement ({unit})") + colour_bar(
+        "PuOr", -most, most, "log-Jacobian (0: volume kept)"
+    )
+    return (
+        f"<h2>Deformation</h2>{_panels(titles, pair.views, row, note)}"
+        f'<div class="bars">{bars}</div>'
+        f'<p class="small">Without the initial alignment. The grid shows where straight lines of the fixed image, '
+        f"{' / '.join(f'{distance:g}' for distance in dict.fromkeys(distances))} {unit} apart, come from in the moving "
+        f'image. <span class="key" style="color:{FOLDED}">Folded</span>: {metrics["folded_voxels"]} voxels of the '
+        f"network's grid, {metrics['folded_percent']:.2f} %.</p>"
+    )
+
+
+def _panels(titles: list[str], views: list[View], row: Any, note: Any = lambda view: "") -> str:
+    """Rows of panels under their titles, all at one scale in mm."""
+    widest = max(view.size[0] for view in views)
+    cells = [f'<div class="head">{title}</div>' for title in titles]
+    for view in views:
+        about = ", ".join(part for part in (view.position, note(view)) if part)
+        cells.append(f'<div class="plane"><b>{view.name}</b>{f", {about}" if about else ""}</div>')
+        share = 100 * view.size[0] / widest
+        cells += [f'<div><div style="width:{share:.1f}%">{drawn}</div></div>' for drawn in row(view)]
+    style = f"grid-template-columns: repeat({len(titles)}, minmax(7rem, 1fr))"
+    return f'<div class="wide"><div class="panels" style="{style}">{"".join(cells)}</div></div>'
+
+
+def _numbers_part(metrics: Mapping[str, Any], unit: str) -> str:
+    losses = metrics["loss"]
+    curve = loss_curve(losses) if len(losses) > 1 else f"<p>No step was taken; the loss is {losses[0]:.4g}.</p>"
+    rows = [["similarity (a loss: lower is better)", metrics.get("similarity")], ["NCC", metrics.get("ncc")]]
+    rows += [[f"DSC of {key}", entry] for key, entry in metrics.get("dsc", {}).items()]
+    rows += [[f"HD95 of {key} ({unit})", entry] for key, entry in metrics.get("hd95_mm", {}).items()]
+    rows += [[f"TRE, RMS ({unit})", metrics.get("tre_rms_mm")]]
+    pixels = {"distance_px": "distance of points (px)", "distance_grid_px": "distance of points (px of the point grid)"}
+    rows += [[title, metrics.get(key)] for key, title in pixels.items()]
+    both = [
+        [title, _number(entry["before"]), _number(entry["after"])]
+        for title, entry in rows
+        if entry and set(entry.values()) != {None}
+    ]
+    single = [
+        ["folded voxels (%)", _number(metrics["folded_percent"])],
+        ["SD of the log-Jacobian", _number(metrics["log_jacobian_sd"])],
+        [f"largest displacement ({unit})", _number(metrics["largest_displacement_mm"])],
+        [f"displacement at the border, 95 % ({unit})", _number(metrics["border_displacement_mm"])],
+        ["overlap of the fields of view (%)", _number(metrics["overlap_percent"])],
+        *([f"seconds of {stage}", _number(value)] for stage, value in metrics["seconds"].items()),
+    ]
+    return (
+        f'<h2>Numbers</h2><div class="side"><div>{table(["", "before", "after"], both)}</div>'
+        f"<div>{table(['', 'value'], single)}</div><div><h3>Loss</h3>{curve}</div></div>"
+    )
+
+
+def _number(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.3f}"
+
+
+def rules_table(rules: list[Mapping[str, Any]], measured: bool = True) -> str:
+    """The rules of a verdict with their limits, and what to do beyond them.
+
+    Args:
+        rules: as ``bundle.evaluation.verdict.findings`` gives them.
+        measured: whether to show the values of a pair and their verdicts.
+    """
+    rows = []
+    for entry in rules:
+        rule = RULES[entry["rule"]]
+        sign = "below" if rule.least else "above"
+        limits = [
+            ABSENT if entry[key] is None else f"{sign} {entry[key]:g} {entry['unit']}" for key in ("check", "failed")
+        ]
+        value = entry["value"]
+        shown = ABSENT if value is None else f"{value:.{rule.digits}f} {entry['unit']}"
+        found = [shown, badge(entry["verdict"]) if value is not None else "not measured"]
+        rows.append([f"{rule.title} ({entry['rule']})", *(found if measured else []), *limits, rule.advice])
+    header = ["rule", *(["value", ""] if measured else []), "check", "failed", "what to do"]
+    return f'<div class="text">{table(header, rows)}</div>'
+
+
+def _rules_part(metrics: Mapping[str, Any]) -> str:
+    return f"<h2>Rules of the verdict</h2>{rules_table(metrics['verdict']['rules'])}"
