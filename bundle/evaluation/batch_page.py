@@ -1,4 +1,4 @@
-"""The quality page of a run: all its pairs, worst first or not, on one page."""
+"""The quality page of a run: all its pairs, with a small picture and the verdict of each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from bundle.evaluation.verdict import VERDICTS
 ERROR = "error"
 THUMBNAILS = """
 .pairs td { vertical-align: middle } .pairs svg { width: 6rem; display: block } .pairs .letter { display: none }
-.pairs td:nth-child(4) { white-space: normal; text-align: left; min-width: 20rem } .pairs ul { margin: 0; padding-left: 1rem }
+.pairs td:nth-child(4) { white-space: normal; text-align: left; min-width: 16rem; overflow-wrap: anywhere }
+.pairs ul { margin: 0; padding-left: 1rem }
 .pairs td:nth-child(2), .pairs td:nth-child(3), .pairs thead th { text-align: left }
 """
 

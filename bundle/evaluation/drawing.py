@@ -16,7 +16,7 @@ from bundle.evaluation.markup import Markup
 from bundle.evaluation.views import View
 
 FIXED, MOVING, FOLDED = "#00e000", "#ff3030", "#ff00ff"
-LETTER = 0.075
+LETTER = 0.065
 """Height of a letter on a picture, of the picture's longer side."""
 CURVE = (420, 200, 64, 34)
 """Width, height, left and lower margin of a curve in units of its picture."""
@@ -52,7 +52,8 @@ def panel(view: View, image: str, alt: str, overlays: Sequence[str] = ()) -> Mar
     """
     width, height = view.size
     return Markup(
-        f'<svg viewBox="0 0 {width:.2f} {height:.2f}" role="img" aria-label="{escape(alt)}"><title>{escape(alt)}</title>'
+        f'<svg viewBox="0 0 {width:.2f} {height:.2f}" role="img" aria-label="{escape(alt)}">'
+        f"<title>{escape(alt)}</title>"
         f'<image href="{image}" width="{width:.2f}" height="{height:.2f}" preserveAspectRatio="none"/>'
         f"{''.join(overlays)}{_letters(view)}</svg>"
     )
@@ -63,15 +64,11 @@ def _letters(view: View) -> str:
         return ""
     width, height = view.size
     high = LETTER * max(width, height)
-    places = [
-        (0.6 * high, height / 2, "middle"),
-        (width - 0.6 * high, height / 2, "middle"),
-        (width / 2, 0.65 * high, "middle"),
-        (width / 2, height - 0.65 * high, "middle"),
-    ]
+    inside = 0.65 * high
+    places = [(inside, height / 2), (width - inside, height / 2), (width / 2, inside), (width / 2, height - inside)]
     return "".join(
-        f'<text class="letter" x="{x:.1f}" y="{y:.1f}" font-size="{high:.1f}" text-anchor="{anchor}">{letter}</text>'
-        for letter, (x, y, anchor) in zip(view.letters, places, strict=True)
+        f'<text class="letter" x="{x:.1f}" y="{y:.1f}" font-size="{high:.1f}" text-anchor="middle">{letter}</text>'
+        for letter, (x, y) in zip(view.letters, places, strict=True)
     )
 
 
@@ -87,9 +84,10 @@ def outline(view: View, mask: np.ndarray, colour: str, filled: bool = False) -> 
     marks = np.pad(view.marks(mask), 1).astype(float)
     # Pixel centres lie half a pixel inside the picture, and one further out for the rim.
     across, down = (spacing * view.step for spacing in view.spacing)
-    lines = contour_generator(
-        x=(np.arange(marks.shape[1]) - 0.5) * across, y=(np.arange(marks.shape[0]) - 0.5) * down, z=marks
-    ).lines(0.5)
+    columns, rows = (
+        (np.arange(size) - 0.5) * step for size, step in zip(marks.shape[::-1], (across, down), strict=True)
+    )
+    lines = [np.asarray(line) for line in contour_generator(x=columns, y=rows, z=marks).lines(0.5)]
     if not lines:
         return ""
     style = f'fill="{colour if filled else "none"}" fill-rule="evenodd" stroke="{colour}"'

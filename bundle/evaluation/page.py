@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from html import escape
 from typing import Any
 
@@ -29,6 +29,14 @@ from bundle.evaluation.views import View
 ABSENT = "–"
 MOST_STRETCH = 2.0
 """Largest log-Jacobian on the scale: e^2, seven times the volume."""
+BEFORE_AND_AFTER = {
+    "similarity": "similarity (a loss: lower is better)",
+    "ncc": "NCC",
+    "tre_rms_mm": "TRE, RMS ({unit})",
+    "distance_px": "distance of points (px)",
+    "distance_grid_px": "distance of points (px of the point grid)",
+}
+Row = Callable[[View], Iterable[Markup]]
 
 STYLE = """
 :root { color-scheme: light dark }
@@ -37,7 +45,7 @@ body { max-width: 88rem } h2 { border-bottom-width: 1px }
   -webkit-print-color-adjust: exact; print-color-adjust: exact }
 .good { background: #1a7f37 } .check { background: #a85400 } .failed { background: #c62828 } .error { background: #555 }
 .panels { display: grid; gap: 0.4rem 0.5rem; align-items: start; margin: 1rem 0 }
-.panels .head { font-size: 0.85rem; font-weight: 600; align-self: end }
+.panels .head { font-size: 0.85rem; font-weight: 600; margin-bottom: 0.2rem }
 .panels .plane { grid-column: 1 / -1; font-size: 0.85rem; margin-top: 0.4rem }
 .panels svg { display: block; border: 1px solid #8884 }
 .bars { display: flex; flex-wrap: wrap; gap: 0.5rem 2.5rem } .bar { width: 17rem }
@@ -48,7 +56,8 @@ body { max-width: 88rem } h2 { border-bottom-width: 1px }
   font-weight: 600; font-family: system-ui, sans-serif }
 .line, .grid { stroke-width: 1.5; vector-effect: non-scaling-stroke } .grid { stroke-width: 1 }
 .side { display: flex; flex-wrap: wrap; gap: 0 3rem; align-items: flex-start }
-.text td:last-child { white-space: normal; text-align: left; min-width: 18rem }
+.text thead th:last-child, .text td:last-child { text-align: left }
+.text td:last-child { white-space: normal; min-width: 18rem }
 .key { font-weight: 600; -webkit-text-stroke: 0.2px #0008 }
 @media (prefers-color-scheme: dark) {
   body { background: #15181b; color: #e8e8e8 } h2, thead th { border-color: #999 } th, td { border-color: #3a3f44 }
@@ -63,8 +72,8 @@ class QualityPaged(Transform):
 
     The page shows three orthogonal views through most of the label, or through the middle: both images, the warped one,
     a checkerboard and differences, contours of labels before and after; the deformed grid, the displacement and the
-    log-Jacobian of the registration itself, the initial alignment taken out; the loss, the metrics, and the verdict with
-    its reasons. It refers to no other file.
+    log-Jacobian of the registration itself, the initial alignment taken out; the loss, the metrics, and the verdict
+    with its reasons. It refers to no other file.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -148,7 +157,7 @@ def _images_part(pair: ShownPair) -> str:
     )
     return (
         f"<h2>Images</h2>{_panels(titles, pair.views, row)}"
-        f'<div class="bars">{colour_bar("RdBu_r", -most, most, "moving or warped minus fixed, each from 0 to 1")}</div>'
+        f'<div class="bars">{colour_bar("RdBu_r", -most, most, "difference (each image 0 to 1)")}</div>'
         f'<p class="small">{contours} A difference says little where the two images are of different kinds.</p>'
     )
 
@@ -170,7 +179,7 @@ def _deformation_part(pair: ShownPair, metrics: Mapping[str, Any], unit: str) ->
         yield panel(view, image, text, [outline(view, folded, FOLDED, filled=True)])
 
     def note(view: View) -> str:
-        return f"{int(view.cut(folded).sum())} voxels of this slice fold"
+        return f"{int(view.cut(folded).sum())} voxels fold here" if view.count > 1 else ""
 
     titles = ["deformation grid on moving", "displacement", "log-Jacobian"]
     bars = colour_bar("viridis", 0, largest, f"displacement ({unit})") + colour_bar(
@@ -186,31 +195,31 @@ def _deformation_part(pair: ShownPair, metrics: Mapping[str, Any], unit: str) ->
     )
 
 
-def _panels(titles: list[str], views: list[View], row: Any, note: Any = lambda view: "") -> str:
-    """Rows of panels under their titles, all at one scale in mm."""
+def _panels(titles: list[str], views: list[View], row: Row, note: Callable[[View], str] = lambda view: "") -> str:
+    """Rows of panels, all at one scale in mm, the first below their titles; those of a single view are larger."""
     widest = max(view.size[0] for view in views)
-    cells = [f'<div class="head">{title}</div>' for title in titles]
+    columns = len(titles) if len(views) > 1 else 3
+    cells = []
     for view in views:
-        about = ", ".join(part for part in (view.position, note(view)) if part)
-        cells.append(f'<div class="plane"><b>{view.name}</b>{f", {about}" if about else ""}</div>')
+        about = ", ".join(part for part in (f"<b>{view.name}</b>", view.position, note(view)) if part)
+        cells.append(f'<div class="plane">{about}</div>' if view.letters else "")
         share = 100 * view.size[0] / widest
-        cells += [f'<div><div style="width:{share:.1f}%">{drawn}</div></div>' for drawn in row(view)]
-    style = f"grid-template-columns: repeat({len(titles)}, minmax(7rem, 1fr))"
+        for title, drawn in zip(titles, row(view), strict=True):
+            head = f'<div class="head">{title}</div>' if view is views[0] else ""
+            cells.append(f'<div>{head}<div style="width:{share:.1f}%">{drawn}</div></div>')
+    style = f"grid-template-columns: repeat({columns}, minmax(7rem, {'1fr' if columns > 3 else '21rem'}))"
     return f'<div class="wide"><div class="panels" style="{style}">{"".join(cells)}</div></div>'
 
 
 def _numbers_part(metrics: Mapping[str, Any], unit: str) -> str:
     losses = metrics["loss"]
     curve = loss_curve(losses) if len(losses) > 1 else f"<p>No step was taken; the loss is {losses[0]:.4g}.</p>"
-    rows = [["similarity (a loss: lower is better)", metrics.get("similarity")], ["NCC", metrics.get("ncc")]]
-    rows += [[f"DSC of {key}", entry] for key, entry in metrics.get("dsc", {}).items()]
-    rows += [[f"HD95 of {key} ({unit})", entry] for key, entry in metrics.get("hd95_mm", {}).items()]
-    rows += [[f"TRE, RMS ({unit})", metrics.get("tre_rms_mm")]]
-    pixels = {"distance_px": "distance of points (px)", "distance_grid_px": "distance of points (px of the point grid)"}
-    rows += [[title, metrics.get(key)] for key, title in pixels.items()]
+    entries = {title.format(unit=unit): metrics.get(key) for key, title in BEFORE_AND_AFTER.items()}
+    for title, key in (("DSC of {}", "dsc"), (f"HD95 of {{}} ({unit})", "hd95_mm")):
+        entries |= {title.format(structure): entry for structure, entry in metrics.get(key, {}).items()}
     both = [
         [title, _number(entry["before"]), _number(entry["after"])]
-        for title, entry in rows
+        for title, entry in entries.items()
         if entry and set(entry.values()) != {None}
     ]
     single = [

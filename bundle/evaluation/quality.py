@@ -13,7 +13,7 @@ from bundle.evaluation.verdict import Limits, check_limits, findings, judge
 from bundle.geometry import apply_affine, voxel_grid, without_alignment
 
 LARGE_SHARE = 0.95
-"""Share of the voxels at the faces that the displacement at the border is not exceeded by."""
+"""Share of the voxels at the faces that move by no more than the displacement at the border."""
 
 
 def border_displacement(field: torch.Tensor) -> float:
@@ -35,7 +35,7 @@ def border_displacement(field: torch.Tensor) -> float:
 def overlap_percent(
     displacement: torch.Tensor, fixed_affine: np.ndarray, moving_affine: np.ndarray, moving_shape: Sequence[int]
 ) -> float:
-    """Share of the fixed voxels whose content comes from inside the moving image: ``A_moving^-1 (p + d(p))`` in a voxel.
+    """Share of the fixed voxels that come from inside the moving image, ``A_moving^-1 (p + d(p))`` in a voxel of it.
 
     Args:
         displacement: ``(3, *fixed_shape)``, mm, RAS.
@@ -63,8 +63,8 @@ class QualityVerdictd(Transform):
     """Adds the verdict on a registered pair to its ``metrics``, and the quantities it needs.
 
     ``largest_displacement_mm`` and ``border_displacement_mm`` are of the registration itself, the initial alignment
-    taken out (pixels of the fixed image for pictures); ``overlap_percent`` is after registration. ``verdict`` is that of
-    ``judge``.
+    taken out (pixels of the fixed image for pictures); ``overlap_percent`` is after registration. ``verdict`` is what
+    ``judge`` gives.
 
     Args:
         limits: ``[check, failed]`` by rule (``RULES``); null switches a rule off.

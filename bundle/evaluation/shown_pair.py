@@ -13,7 +13,7 @@ from bundle.evaluation.figures import scaled
 from bundle.evaluation.views import View, Volumes
 from bundle.geometry import apply_affine, jacobian_determinant, sample, voxel_grid, without_alignment
 
-SQUARES = 8
+SQUARES = 6
 """Squares of the checkerboard along the longer side of a slice."""
 LABELS = {"fixed": "native_fixed_label", "moving": "aligned_label", "warped": "warped_label"}
 
@@ -89,7 +89,7 @@ def structures(label: np.ndarray) -> list[np.ndarray]:
 
 
 def log_jacobian(data: Mapping[Hashable, Any]) -> np.ndarray:
-    """Logarithm of the Jacobian determinant at the fixed image's voxels, that of the nearest voxel of the network's grid.
+    """Logarithm of the Jacobian determinant at the fixed image's voxels, from the nearest of the network's grid.
 
     Returns:
         Shape of the fixed image; NaN where the field folds.

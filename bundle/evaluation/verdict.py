@@ -68,7 +68,7 @@ RULES = {
     "similarity_gain_percent": Rule(
         "gain of similarity",
         _similarity_gain,
-        "the gain of similarity over the initial alignment is {value} %",
+        "the similarity hardly improved or got worse: a gain of {value} %",
         "look at the difference before and after; try more steps, another similarity or weights for such images",
         "%",
         least=True,
@@ -164,8 +164,8 @@ def findings(metrics: Mapping[str, Any], limits: Limits, unit: str = "mm") -> li
         unit: of lengths.
 
     Returns:
-        Of each rule its ``rule``, ``value`` (None: the pair has none), ``check``, ``failed``, ``unit``, ``verdict`` and,
-        beyond a limit, the ``reason``: one sentence with the number and the limit.
+        Of each rule its ``rule``, ``value`` (None: the pair has none), ``check``, ``failed``, ``unit``, ``verdict``
+        and, beyond a limit, the ``reason``: one sentence with the number and the limit.
     """
     found = []
     for key, rule in RULES.items():
@@ -176,7 +176,9 @@ def findings(metrics: Mapping[str, Any], limits: Limits, unit: str = "mm") -> li
         shown = unit if rule.unit == "mm" else rule.unit
         result = {"rule": key, "value": value, **entry, "unit": shown, "verdict": GOOD}
         for verdict, limit in entry.items():
-            if None not in (value, limit) and (value < limit if rule.least else value > limit):
+            if value is None or limit is None:
+                continue
+            if value < limit if rule.least else value > limit:
                 beyond = f"{verdict} {'below' if rule.least else 'above'} {limit:g} {shown}".rstrip()
                 sentence = rule.sentence.format(value=f"{value:.{rule.digits}f}", unit=shown)
                 result |= {"verdict": verdict, "reason": f"{sentence[0].upper()}{sentence[1:]} ({beyond})"}

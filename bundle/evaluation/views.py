@@ -59,7 +59,7 @@ class View:
 
     def marks(self, mask: np.ndarray) -> np.ndarray:
         """The slice of a mask; a pixel is marked where any of its voxels is."""
-        return _blocks(self.cut(mask), self.step).any((1, 3))
+        return _blocks(self.cut(mask), self.step).max((1, 3))
 
     @property
     def position(self) -> str:
