@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 
 from bundle.data import written_whole
 from bundle.evaluation.markup import Markup, page, table
-from bundle.evaluation.page import ABSENT, STYLE, badge, rules_table
+from bundle.evaluation.page_parts import ABSENT, STYLE, badge, rules_table
 from bundle.evaluation.table import accuracy, metrics_row
 from bundle.evaluation.verdict import VERDICTS
 
