@@ -64,7 +64,7 @@ def batch_page(pairs: list[Mapping[str, Any]]) -> str:
     parts = [f"{counts[verdict]} {badge(verdict)}" for verdict in VERDICTS]
     if len(done) < len(pairs):
         parts.append(f"{len(pairs) - len(done)} could not be registered {badge(ERROR)}")
-    body = f"<p>{len(pairs)} pairs: {', '.join(parts)}</p>"
+    body = f"<p>{len(pairs)} pair{'s' * (len(pairs) != 1)}: {', '.join(parts)}</p>"
     rows = [metrics_row(metrics) for metrics in done]
     shown = accuracy(rows)
     titles = [f"{title} {unit}".rstrip() for title, _, unit, _ in shown]
