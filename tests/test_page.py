@@ -14,7 +14,7 @@ from toys import Grid, affine_ddf, oblique_affine
 from bundle.evaluation import PairMetricsd, QualityIndex, QualityPaged, QualityVerdictd
 from bundle.evaluation.batch_page import batch_page
 from bundle.evaluation.drawing import deformed_grid, outline
-from bundle.evaluation.shown_pair import shown_pair
+from bundle.evaluation.shown_pair import shown_slices
 from bundle.evaluation.views import MOST_PIXELS, Volumes
 from bundle.registration import NativeOutputsd, SavePaird
 
@@ -197,7 +197,7 @@ def test_components_along_the_shown_axes_keep_their_length(moving_grid):
     volumes = Volumes(moving_grid.affine, moving_grid.shape, picture=False)
     vectors = np.random.default_rng(0).normal(size=(3, *moving_grid.shape))
     turned = volumes.along_axes(vectors)
-    np.testing.assert_allclose(np.linalg.norm(turned, axis=0), volumes.turn(np.linalg.norm(vectors, axis=0)), rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(turned, axis=0), np.linalg.norm(vectors, axis=0), rtol=1e-5)
     # One step along the first axis that is shown.
     step = np.broadcast_to(volumes.affine[:3, :1, None, None], vectors.shape)
     expected = np.array([volumes.spacing[0], 0, 0]).reshape(3, 1, 1, 1)
@@ -210,9 +210,9 @@ def test_large_slices_are_averaged_and_their_marks_kept():
     assert view.step == 2
     image = np.zeros(volumes.shape)
     image[10, 20] = 1
-    assert view.pixels(image).shape == (20, MOST_PIXELS)
-    assert view.pixels(image)[10, 5] == 0.25
-    assert view.marks(image > 0).sum() == 1
+    assert view.pixels(view.cut(image)).shape == (20, MOST_PIXELS)
+    assert view.pixels(view.cut(image))[10, 5] == 0.25
+    assert view.marks(view.cut(image > 0)).sum() == 1
 
 
 def test_views_go_through_most_of_the_label():
@@ -231,31 +231,41 @@ def test_an_outline_lies_where_the_voxels_end():
     volumes = Volumes(np.diag([2.0, 3.0, 1.0, 1.0]), (10, 12, 1), picture=True)
     mask = np.zeros(volumes.shape, dtype=bool)
     mask[2:5, 3:9] = True
-    points = coordinates(outline(volumes.views(None)[0], mask, "red"))
+    points = coordinates(outline(volumes.views(None)[0], mask[..., 0].T, "red"))
     # Between pixel centres, as marching squares draw: columns 2 to 4 of 2 mm, rows 3 to 8 of 3 mm.
     np.testing.assert_allclose(points.min(0), [4, 9])
     np.testing.assert_allclose(points.max(0), [10, 27])
 
 
 def test_grid_lines_are_drawn_where_points_come_from():
-    volumes = Volumes(np.diag([-1.0, -1.0, 1.0, 1.0]), (33, 33, 33), picture=False)
-    field = np.zeros((3, 33, 33, 33))
-    straight, distance = deformed_grid(volumes.views(None)[0], field)
-    field[0], field[2] = 4.0, 2.5
-    moved, _ = deformed_grid(volumes.views(None)[0], field)
+    axial = Volumes(np.diag([-1.0, -1.0, 1.0, 1.0]), (33, 33, 33), picture=False).views(None)[0]
+    nothing = np.zeros((33, 33))
+    straight, distance = deformed_grid(axial, nothing, nothing)
+    moved, _ = deformed_grid(axial, nothing + 4, nothing - 2.5)
     assert distance == 2
-    np.testing.assert_allclose(coordinates(moved) - coordinates(straight), [[4, 0]] * len(coordinates(straight)))
-    coronal, _ = deformed_grid(volumes.views(None)[1], field)
-    # Superior is up in the picture.
-    np.testing.assert_allclose(coordinates(coronal) - coordinates(straight), [[4, -2.5]] * len(coordinates(straight)))
+    np.testing.assert_allclose(coordinates(moved) - coordinates(straight), [[4, -2.5]] * len(coordinates(straight)))
+
+
+def test_displacement_is_shown_right_and_down(fixed_grid):
+    ddf = torch.zeros(3, *fixed_grid.shape)
+    # RAS on a grid of its own axes: 2 mm to the patient's left, 3 mm anterior, 4 mm superior.
+    grid = Grid(np.diag([1.0, 1.0, 1.0, 1.0]), fixed_grid.shape)
+    ddf[0], ddf[1], ddf[2] = -2.0, 3.0, 4.0
+    axial, coronal, sagittal = shown_slices(registered(grid, ddf=ddf))
+    for shown, right, down in ((axial, 2, -3), (coronal, 2, -4), (sagittal, -3, -4)):
+        np.testing.assert_allclose(shown.right, right, atol=1e-5)
+        np.testing.assert_allclose(shown.down, down, atol=1e-5)
+        np.testing.assert_allclose(shown.length, np.sqrt(29), atol=1e-5)
 
 
 def test_folded_voxels_are_those_of_the_metrics(fixed_grid):
     ddf = folding(fixed_grid.shape, 2)
     result = registered(fixed_grid, ddf=ddf)
-    # The network's grid is the image's own.
-    folded = np.isnan(shown_pair(result).log_jacobian).sum()
-    assert folded == result["metrics"]["folded_voxels"] > 0
+    # The network's grid is the image's own, and whole layers of it fold, which the oblique axes keep in two views.
+    layers = result["metrics"]["folded_voxels"] // np.prod(fixed_grid.shape[1:])
+    folded = [int(shown.folded.sum()) for shown in shown_slices(result)]
+    assert layers > 0
+    assert folded[:2] == [layers * fixed_grid.shape[1], layers * fixed_grid.shape[2]]
 
 
 # --- a run ----------------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def outline(view: View, mask: np.ndarray, colour: str, filled: bool = False) -> 
 
     Args:
         view: of the slice.
-        mask: turned volume.
+        mask: ``(rows, columns)`` of its voxels.
         colour: of the lines.
         filled: whether the inside has the colour, too.
     """
@@ -98,19 +98,19 @@ def _path(points: np.ndarray) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
-def deformed_grid(view: View, field: np.ndarray, colour: str = "#ffd000") -> tuple[str, float]:
+def deformed_grid(view: View, right: np.ndarray, down: np.ndarray, colour: str = "#ffd000") -> tuple[str, float]:
     """The straight lines of a grid on the fixed slice, drawn where their points come from: ``p + u(p)``, in the plane.
 
     Args:
         view: of the slice.
-        field: ``u``, ``(3, X, Y, Z)``, mm along the turned axes.
+        right: component of ``u`` to the right, ``(rows, columns)``, mm.
+        down: component of ``u`` downwards.
         colour: of the lines.
 
     Returns:
         SVG element, and the distance of the lines in mm.
     """
-    right, down = (view.pixels(field[axis]) for axis in view.axes)
-    down = -down if view.upwards else down
+    right, down = view.pixels(right), view.pixels(down)
     across, along = (spacing * view.step for spacing in view.spacing)
     rows, columns = right.shape
     x, y = np.meshgrid((np.arange(columns) + 0.5) * across, (np.arange(rows) + 0.5) * along)

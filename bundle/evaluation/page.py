@@ -23,8 +23,7 @@ from bundle.evaluation.drawing import (
 from bundle.evaluation.markup import Markup, page, table
 from bundle.evaluation.page_parts import ABSENT, STYLE, badge, rules_table
 from bundle.evaluation.quality import length_unit
-from bundle.evaluation.shown_pair import ShownPair, shown_pair
-from bundle.evaluation.views import View
+from bundle.evaluation.shown_pair import ShownSlice, shown_slices
 
 MOST_STRETCH = 2.0
 """Largest log-Jacobian on the scale: e^2, seven times the volume."""
@@ -35,7 +34,9 @@ BEFORE_AND_AFTER = {
     "distance_px": "distance of points (px)",
     "distance_grid_px": "distance of points (px of the point grid)",
 }
-Row = Callable[[View], Iterable[Markup]]
+Row = Callable[[ShownSlice], Iterable[Markup]]
+THUMBNAIL = 100
+"""Pixels along the longer side."""
 
 
 class QualityPaged(Transform):
@@ -49,27 +50,25 @@ class QualityPaged(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the page of one pair after ``QualityVerdictd``."""
-        pair, metrics = shown_pair(data), data["metrics"]
+        slices, metrics = shown_slices(data), data["metrics"]
         unit = length_unit(data["native_fixed_image"])
         body = [
             _verdict_part(metrics),
-            _images_part(pair),
-            _deformation_part(pair, metrics, unit),
+            _images_part(slices),
+            _deformation_part(slices, metrics, unit),
             _numbers_part(metrics, unit),
             _rules_part(metrics),
         ]
         html = page(f"Quality of {metrics['pair_id']}", "\n".join(body), STYLE)
-        return {**data, "page": html.encode(), "thumbnail": thumbnail(pair)}
+        return {**data, "page": html.encode(), "thumbnail": thumbnail(slices[0])}
 
 
-def thumbnail(pair: ShownPair) -> Markup:
-    """The checkerboard of the first view."""
-    view = pair.views[0]
-    coarse = max(1, view.step * max(pair.checkerboard(view).shape) // 100)
-    board = pair.checkerboard(view)[::coarse, ::coarse]
-    return panel(
-        view, picture(board), f"checkerboard of fixed and warped, {view.name}", _contours(pair, view, "warped")
-    )
+def thumbnail(shown: ShownSlice) -> Markup:
+    """A coarse checkerboard of a slice."""
+    board, view = shown.checkerboard(), shown.view
+    coarse = -(-max(board.shape) // THUMBNAIL)
+    small = picture(board[::coarse, ::coarse])
+    return panel(view, small, f"checkerboard of fixed and warped, {view.name}", _contours(shown, "warped"))
 
 
 def _verdict_part(metrics: Mapping[str, Any]) -> str:
@@ -84,27 +83,30 @@ def _verdict_part(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _contours(pair: ShownPair, view: View, name: str) -> list[str]:
-    shown = {"fixed": FIXED} if name == "fixed" else {"fixed": FIXED, name: MOVING}
+def _contours(shown: ShownSlice, name: str) -> list[str]:
+    colours = {"fixed": FIXED} if name == "fixed" else {"fixed": FIXED, name: MOVING}
     return [
-        outline(view, mask, colour)
-        for label, colour in shown.items()
-        if name in pair.labels
-        for mask in pair.labels.get(label, [])
+        outline(shown.view, mask, colour)
+        for label, colour in colours.items()
+        if name in shown.labels
+        for mask in shown.labels.get(label, [])
     ]
 
 
-def _images_part(pair: ShownPair) -> str:
-    differences = np.concatenate([np.abs(pair.difference(name)).ravel() for name in ("moving", "warped")])
+def _images_part(slices: list[ShownSlice]) -> str:
+    differences = np.concatenate(
+        [np.abs(shown.difference(name)).ravel() for shown in slices for name in ("moving", "warped")]
+    )
     most = float(np.quantile(differences, 0.995)) or 1.0
 
-    def row(view: View) -> Iterable[Markup]:
+    def row(shown: ShownSlice) -> Iterable[Markup]:
+        view = shown.view
         for name in ("fixed", "moving", "warped"):
-            image = picture(view.pixels(pair.images[name]))
-            yield panel(view, image, f"{name} image, {view.name}", _contours(pair, view, name))
-        yield panel(view, picture(pair.checkerboard(view)), f"checkerboard of fixed and warped, {view.name}")
+            image = picture(view.pixels(shown.images[name]))
+            yield panel(view, image, f"{name} image, {view.name}", _contours(shown, name))
+        yield panel(view, picture(shown.checkerboard()), f"checkerboard of fixed and warped, {view.name}")
         for name, when in (("moving", "before"), ("warped", "after")):
-            image = picture(view.pixels(pair.difference(name)), "RdBu_r", -most, most)
+            image = picture(view.pixels(shown.difference(name)), "RdBu_r", -most, most)
             yield panel(view, image, f"difference {when} registration, {view.name}")
 
     titles = [
@@ -118,41 +120,41 @@ def _images_part(pair: ShownPair) -> str:
     contours = (
         f' Contours: <span class="key" style="color:{FIXED}">fixed</span>, '
         f'<span class="key" style="color:{MOVING}">moving or warped</span>.'
-        if pair.labels
+        if slices[0].labels
         else ""
     )
     return (
-        f"<h2>Images</h2>{_panels(titles, pair.views, row)}"
+        f"<h2>Images</h2>{_panels(titles, slices, row)}"
         f'<div class="bars">{colour_bar("RdBu_r", -most, most, "difference (each image 0 to 1)")}</div>'
         f'<p class="small">{contours} A difference says little where the two images are of different kinds.</p>'
     )
 
 
-def _deformation_part(pair: ShownPair, metrics: Mapping[str, Any], unit: str) -> str:
-    folded, largest = np.isnan(pair.log_jacobian), metrics["largest_displacement_mm"]
-    stretch = np.abs(pair.log_jacobian[~folded])
+def _deformation_part(slices: list[ShownSlice], metrics: Mapping[str, Any], unit: str) -> str:
+    largest = metrics["largest_displacement_mm"]
+    stretch = np.abs(np.concatenate([shown.log_jacobian[~shown.folded] for shown in slices]))
     most = min(MOST_STRETCH, max(0.1, float(np.quantile(stretch, 0.995)))) if stretch.size else 1.0
-    distances = [deformed_grid(view, pair.field)[1] for view in pair.views]
+    distances = [deformed_grid(shown.view, shown.right, shown.down)[1] for shown in slices]
 
-    def row(view: View) -> Iterable[Markup]:
-        lines, _ = deformed_grid(view, pair.field)
-        yield panel(view, picture(view.pixels(pair.images["moving"])), f"deformation grid, {view.name}", [lines])
-        yield panel(view, picture(view.pixels(pair.length), "viridis", 0, largest), f"displacement, {view.name}")
+    def row(shown: ShownSlice) -> Iterable[Markup]:
+        view = shown.view
+        lines, _ = deformed_grid(view, shown.right, shown.down)
+        yield panel(view, picture(view.pixels(shown.images["moving"])), f"deformation grid, {view.name}", [lines])
+        yield panel(view, picture(view.pixels(shown.length), "viridis", 0, largest), f"displacement, {view.name}")
         # Where the field folds there is no logarithm; what is drawn there lies under the mark.
-        image = picture(view.pixels(np.nan_to_num(pair.log_jacobian)), "PuOr", -most, most)
-        here = int(view.cut(folded).sum())
-        text = f"log-Jacobian, {view.name}, {here} voxels fold"
-        yield panel(view, image, text, [outline(view, folded, FOLDED, filled=True)])
+        image = picture(view.pixels(np.nan_to_num(shown.log_jacobian)), "PuOr", -most, most)
+        text = f"log-Jacobian, {view.name}, {int(shown.folded.sum())} voxels fold"
+        yield panel(view, image, text, [outline(view, shown.folded, FOLDED, filled=True)])
 
-    def note(view: View) -> str:
-        return f"{int(view.cut(folded).sum())} voxels fold here" if view.count > 1 else ""
+    def note(shown: ShownSlice) -> str:
+        return f"{int(shown.folded.sum())} voxels fold here" if shown.view.count > 1 else ""
 
     titles = ["deformation grid on moving", "displacement", "log-Jacobian"]
     bars = colour_bar("viridis", 0, largest, f"displacement ({unit})") + colour_bar(
         "PuOr", -most, most, "log-Jacobian (0: volume kept)"
     )
     return (
-        f"<h2>Deformation</h2>{_panels(titles, pair.views, row, note)}"
+        f"<h2>Deformation</h2>{_panels(titles, slices, row, note)}"
         f'<div class="bars">{bars}</div>'
         f'<p class="small">Without the initial alignment. The grid shows where straight lines of the fixed image, '
         f"{' / '.join(f'{distance:g}' for distance in dict.fromkeys(distances))} {unit} apart, come from in the moving "
@@ -161,17 +163,20 @@ def _deformation_part(pair: ShownPair, metrics: Mapping[str, Any], unit: str) ->
     )
 
 
-def _panels(titles: list[str], views: list[View], row: Row, note: Callable[[View], str] = lambda view: "") -> str:
+def _panels(
+    titles: list[str], slices: list[ShownSlice], row: Row, note: Callable[[ShownSlice], str] = lambda shown: ""
+) -> str:
     """Rows of panels, all at one scale in mm, the first below their titles; those of a single view are larger."""
-    widest = max(view.size[0] for view in views)
-    columns = len(titles) if len(views) > 1 else 3
+    widest = max(shown.view.size[0] for shown in slices)
+    columns = len(titles) if len(slices) > 1 else 3
     cells = []
-    for view in views:
-        about = ", ".join(part for part in (f"<b>{view.name}</b>", view.position, note(view)) if part)
+    for shown in slices:
+        view = shown.view
+        about = ", ".join(part for part in (f"<b>{view.name}</b>", view.position, note(shown)) if part)
         cells.append(f'<div class="plane">{about}</div>' if view.letters else "")
         share = 100 * view.size[0] / widest
-        for title, drawn in zip(titles, row(view), strict=True):
-            head = f'<div class="head">{title}</div>' if view is views[0] else ""
+        for title, drawn in zip(titles, row(shown), strict=True):
+            head = f'<div class="head">{title}</div>' if shown is slices[0] else ""
             cells.append(f'<div>{head}<div style="width:{share:.1f}%">{drawn}</div></div>')
     style = f"grid-template-columns: repeat({columns}, minmax(7rem, {'1fr' if columns > 3 else '21rem'}))"
     return f'<div class="wide"><div class="panels" style="{style}">{"".join(cells)}</div></div>'

@@ -50,16 +50,30 @@ class View:
 
     def cut(self, volume: np.ndarray) -> np.ndarray:
         """The slice of a turned volume as ``(rows, columns)``, the first row on top."""
-        plane = volume.take(self.index, self.across).T
+        return self.flat(self.thick(volume))
+
+    def thick(self, volume: np.ndarray) -> np.ndarray:
+        """The slice of a turned volume as a volume of one slice."""
+        return volume.take([self.index], self.across)
+
+    def flat(self, slab: np.ndarray) -> np.ndarray:
+        """A volume of this one slice as ``(rows, columns)``, the first row on top."""
+        plane = slab.squeeze(self.across).T
         return plane[::-1] if self.upwards else plane
 
-    def pixels(self, volume: np.ndarray) -> np.ndarray:
-        """The slice with ``step`` voxels averaged along either side."""
-        return _blocks(self.cut(volume).astype(float), self.step).mean((1, 3))
+    def slab(self, affine: np.ndarray) -> np.ndarray:
+        """Voxel-to-world of the slice alone, from that of the turned volume."""
+        start = np.eye(4)
+        start[self.across, 3] = self.index
+        return affine @ start
 
-    def marks(self, mask: np.ndarray) -> np.ndarray:
-        """The slice of a mask; a pixel is marked where any of its voxels is."""
-        return _blocks(self.cut(mask), self.step).max((1, 3))
+    def pixels(self, plane: np.ndarray) -> np.ndarray:
+        """A slice with ``step`` voxels averaged along either side."""
+        return _blocks(plane.astype(float), self.step).mean((1, 3))
+
+    def marks(self, plane: np.ndarray) -> np.ndarray:
+        """A slice of a mask; a pixel is marked where any of its voxels is."""
+        return _blocks(plane, self.step).max((1, 3))
 
     @property
     def position(self) -> str:
@@ -100,9 +114,8 @@ class Volumes:
         return nib.orientations.apply_orientation(array, self.change)
 
     def along_axes(self, vectors: np.ndarray) -> np.ndarray:
-        """World vectors ``(3, X, Y, Z)`` as components along the axes that are shown, turned; the same unit."""
-        axes = self.affine[:3, :3] / self.spacing
-        return np.tensordot(np.linalg.inv(axes), np.stack([self.turn(component) for component in vectors]), axes=1)
+        """World vectors ``(3, ...)`` as components along the axes that are shown; the same unit."""
+        return np.tensordot(np.linalg.inv(self.affine[:3, :3] / self.spacing), vectors, axes=1)
 
     def views(self, label: np.ndarray | None) -> list[View]:
         """The planes through most of a turned label, or through the middle; of a single slice, itself.
