@@ -17,9 +17,12 @@ from nibabel.spatialimages import SpatialImage
 
 from bundle.console import HARMLESS, unknown_option
 from bundle.data import stem
+from bundle.evaluation import PairPictured, QualityPaged
 from bundle.geometry import Transform
 from bundle.registration import SavePaird, TransformsBothWaysd
 
+IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False}
+"""What the workflow writes is made when the result is saved."""
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 Image: TypeAlias = str | Path | MetaTensor | SpatialImage | tuple[np.ndarray, np.ndarray]
 """A file, a folder of DICOM, a nibabel image, or an array ``(X, Y, Z)`` and its affine ``(4, 4)`` to RAS mm."""
@@ -91,16 +94,20 @@ class Registration:
             OSError: when it cannot be written.
         """
         folder = Path(folder).absolute()
-        SavePaird(folder.parent)({**self._both_ways, "pair_id": folder.name})
+        SavePaird(folder.parent)({**QualityPaged()(self._pictured), **self._both_ways, "pair_id": folder.name})
         return folder
 
     @cached_property
-    def _both_ways(self) -> dict[Any, Any]:
+    def _pictured(self) -> dict[Hashable, Any]:
+        return PairPictured()(self.data)
+
+    @cached_property
+    def _both_ways(self) -> dict[Hashable, Any]:
         return TransformsBothWaysd()(self.data)
 
     def _repr_html_(self) -> str:
         """The picture of the pair, in a notebook."""
-        picture = base64.b64encode(self.data["picture"]).decode() if "picture" in self.data else ""
+        picture = base64.b64encode(self._pictured["picture"]).decode()
         return f'<img alt="fixed, moving, warped" src="data:image/png;base64,{picture}">'
 
 
@@ -154,18 +161,18 @@ def register(
         stem(value) if isinstance(value, str | Path) else "array" for value in (moving, fixed)
     )
     parser = _configuration(config_file, settings)
-    parser["output_dir"] = None
-    parser["dataset::data"] = [pair]
+    for key, value in {**IN_MEMORY, "dataset::data": [pair]}.items():
+        parser[key] = value
     with torch.random.fork_rng(), warnings.catch_warnings():
         torch.manual_seed(parser["seed"])
         for message in HARMLESS:
             warnings.filterwarnings("ignore", message=message)
         evaluator = parser.get_parsed_content("evaluator")
         evaluator.run()
-    (result,) = evaluator.state.output
-    if "error" in result:
-        raise ValueError(result["error"])
-    return Registration(result)
+    (found,) = evaluator.state.output
+    if "error" in found:
+        raise ValueError(found["error"])
+    return Registration({**evaluator.state.batch[0], **found})
 
 
 def _configuration(config_file: str | Path | Sequence[str | Path], settings: Mapping[str, Any]) -> ConfigParser:

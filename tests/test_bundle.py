@@ -293,7 +293,7 @@ def test_inference_of_slices_is_inference_with_the_overlays():
 def test_run_works_elsewhere_without_an_installation(tiny_dataset, trained, tmp_path):
     datalist = write_json(tmp_path / "pairs.json", {"test": [pair("F", "G", pair_id="one")]})
     values = {"dataset_dir": tiny_dataset, "datalist": datalist, "weights": trained / "model.pt", **SMALL}
-    values |= {"output_dir": "results", "pictures": False}
+    values |= {"output_dir": "results", "pictures": False, "quality_pages": False}
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     script = [sys.executable, "-c", UNINSTALLED.format(root=str(ROOT)), "run", "--config_file", str(INFERENCE)]
     finished = subprocess.run(

@@ -18,7 +18,7 @@ SMALL = {
     "split": [0.5, 0.2, 0.3],
     "pair_limits": {"training": 4, "validation": 1, "test": 2},
     "training_options": {**SIZE, "versions": 1, "inner_steps": 1, "cache_dir": None},
-    "inference_options": {**SIZE, "pictures": False},
+    "inference_options": {**SIZE, "pictures": False, "quality_pages": False},
 }
 
 

@@ -71,6 +71,15 @@ def test_losses_fall_and_the_last_is_that_of_the_returned_field(network, loss):
     assert result["seconds"] > 0
 
 
+def test_similarity_is_the_term_of_the_loss_without_any_field_and_with_the_last(loss):
+    ramp = torch.arange(16.0).reshape(1, 1, 16, 1, 1).expand(1, 1, *SHAPE)
+    pair = torch.cat([ramp, ramp + 2], dim=1)
+    # The start is not the identity, so the first loss is not the similarity before registration.
+    result = AdaptationInferer(loss, partial(torch.optim.Adam, lr=0.5), steps=1)(pair, OneWeight(0.5))
+    assert result["similarity"].shape == (1, 2)
+    assert result["similarity"].tolist()[0] == pytest.approx([4.0, (14 * 1.0 + 1.0 + 4) / 16], abs=1e-5)
+
+
 def test_a_pair_is_the_same_whether_or_not_another_came_before(network, loss):
     register = inferer(loss, steps=2)
     alone = register(pairs(seed=1), network)

@@ -127,6 +127,13 @@ def test_ncc_is_of_the_images_that_the_network_saw():
     assert ncc == pytest.approx({"before": before, "after": 1.0}, abs=1e-5)
 
 
+def test_similarity_is_that_of_the_loss():
+    assert "similarity" not in scored()
+    pred = {"losses": torch.tensor([3.0]), "seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5)}
+    pred |= {"ddf": torch.zeros(3, *SHAPE), "similarity": torch.tensor([-0.25, -0.75])}
+    assert scored(pred=pred)["similarity"] == {"before": -0.25, "after": -0.75}
+
+
 def test_ncc_of_a_constant_image_is_null():
     assert scored(fixed_image=MetaTensor(torch.ones(1, *SHAPE)))["ncc"] == {"before": None, "after": None}
 

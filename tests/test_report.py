@@ -183,6 +183,32 @@ def test_table_handler_averages_the_pairs_that_were_done(tmp_path, capsys):
     assert "2 of 3 pairs registered" in capsys.readouterr().out
 
 
+CHECK = {"verdict": "check", "reasons": ["1 % folds (check above 0.5 %)", "The loss rose"], "rules": []}
+
+
+def test_verdict_and_similarity_are_in_the_table_and_counted(tmp_path, capsys):
+    good = {"verdict": "good", "reasons": [], "rules": []}
+    similarity = {"before": -0.25, "after": -0.5}
+    outputs = [{"metrics": metrics("a", verdict=CHECK, similarity=similarity)}, {"metrics": metrics("b", verdict=good)}]
+    table = run_table(tmp_path, outputs)
+    with (tmp_path / "metrics.csv").open() as file:
+        first, second, mean, _sd = rows = list(csv.DictReader(file))
+    assert [row["verdict"] for row in rows] == ["check", "good", "", ""]
+    assert list(first)[:3] == ["pair_id", "status", "verdict"]
+    assert list(first)[-2:] == ["reasons", "error"]
+    assert first["reasons"] == "1 % folds (check above 0.5 %); The loss rose"
+    assert (first["similarity_before"], first["similarity_after"], second["reasons"]) == ("-0.25", "-0.5", "")
+    assert mean["similarity_after"] == "-0.5"
+    table.conclude()
+    assert "2 of 2 pairs registered (1 good, 1 to check, 0 failed); table: " in capsys.readouterr().out
+
+
+def test_headline_ends_with_the_verdict():
+    assert headline(metrics_row(metrics(verdict=CHECK))).endswith(
+        "3.5 s, check: 1 % folds (check above 0.5 %); The loss rose"
+    )
+
+
 def test_table_starts_anew_with_every_run(tmp_path):
     engine = Engine(lambda engine, output: [output])
     table = MetricsTable(tmp_path)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -186,17 +187,19 @@ def registered(tiny_dataset, trained, tmp_path_factory):
         weights=trained / "model.pt",
         inner_lr=0.001,
         pictures=True,
+        quality_pages=True,
     )
     assert finished.code == 0, finished.error
-    assert "2 of 2 pairs registered" in finished.out
+    assert re.search(r"2 of 2 pairs registered \(\d good, \d to check, \d failed\)", finished.out)
     return folder / "results"
 
 
 def test_every_pair_has_its_files_on_the_fixed_grid(registered, tiny_dataset):
-    assert names(registered) == {"datalist.json", "first", "metrics.csv", "second"}
+    assert names(registered) == {"datalist.json", "first", "metrics.csv", "quality.html", "second"}
+    pages = {"overview.png", "quality.html"}
     for pair_id, fixed in (("first", "G"), ("second", "B")):
-        files = {"displacement.nii.gz", "metrics.json", "overview.png", "warped_image.nii.gz", "warped_label.nii.gz"}
-        assert names(registered / pair_id) == files
+        files = {"displacement.nii.gz", "metrics.json", "warped_image.nii.gz", "warped_label.nii.gz"}
+        assert names(registered / pair_id) == files | pages
         native = nib.load(tiny_dataset / f"images/{fixed}.nii.gz")
         for name in ("warped_image", "warped_label"):
             warped = nib.load(registered / pair_id / f"{name}.nii.gz")

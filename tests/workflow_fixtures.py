@@ -102,7 +102,7 @@ class Command:
         return self("monai.bundle", "run", "training", "--config_file", config, *options(values))
 
     def register(self, output_dir, config=INFERENCE, **values):
-        values = {"output_dir": output_dir, "pictures": False, **SMALL, **values}
+        values = {"output_dir": output_dir, "pictures": False, "quality_pages": False, **SMALL, **values}
         return self("monai.bundle", "run", "--config_file", config, *options(values))
 
 

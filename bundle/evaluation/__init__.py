@@ -1,9 +1,12 @@
 """Is it right."""
 
+from bundle.evaluation.batch_page import QualityIndex
 from bundle.evaluation.experiment import Experiment
 from bundle.evaluation.experiment_report import Evaluation, write_report
 from bundle.evaluation.landmarks import read_landmarks, target_registration_error
 from bundle.evaluation.metrics import PairMetricsd, root_mean_square
+from bundle.evaluation.page import QualityPaged
+from bundle.evaluation.quality import QualityVerdictd
 from bundle.evaluation.report import ColumnMean, MetricsTable, PairPictured
 from bundle.evaluation.statistics import compare_paired, summarise
 from bundle.evaluation.table import compare
@@ -15,6 +18,9 @@ __all__ = [
     "MetricsTable",
     "PairMetricsd",
     "PairPictured",
+    "QualityIndex",
+    "QualityPaged",
+    "QualityVerdictd",
     "compare",
     "compare_paired",
     "read_landmarks",

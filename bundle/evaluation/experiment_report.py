@@ -6,7 +6,6 @@ import base64
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 
 from bundle.data import written_whole
 from bundle.evaluation.experiment_figures import experiment_figures
@@ -23,6 +22,7 @@ from bundle.evaluation.experiment_results import (
 )
 from bundle.evaluation.experiment_runs import Evaluation
 from bundle.evaluation.figures import save_figure
+from bundle.evaluation.markup import page, table
 
 # Columns of Table 1 after those of accuracy: title and digits.
 AVERAGES = {
@@ -33,37 +33,6 @@ AVERAGES = {
     "seconds_per_step_median": ("s per step", 3),
 }
 ABSENT = "–"
-
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 76rem; margin: 2rem auto;
-  padding: 0 1.5rem }
-h1 { font-size: 1.7rem } h2 { margin-top: 2.5rem; border-bottom: 2px solid #1a1a1a } h3 { margin-top: 1.8rem }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums }
-th, td { padding: 0.3rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
-thead th { vertical-align: bottom; border-bottom: 1.5px solid #1a1a1a }
-th:first-child { text-align: left } tbody th { font-weight: normal }
-thead th, tr.reference > * { font-weight: bold }
-figure { margin: 1.5rem 0; break-inside: avoid } img { max-width: 100%; height: auto }
-figcaption, .small { font-size: 0.85rem; color: #333; max-width: 60rem }
-@media print {
-  body { max-width: none; margin: 0; font-size: 10pt } table { font-size: 7pt } th, td { padding: 0.1rem 0.25rem }
-  .wide { overflow: visible } tr { break-inside: avoid }
-}
-</style>
-</head>
-<body>
-<h1>$title</h1>
-$body
-</body>
-</html>
-""")
 
 
 def write_report(
@@ -100,7 +69,7 @@ def write_report(
         body += [_numbers_part(results, output), *_figures_part(results, output)]
     path = output / "report.html"
     with written_whole(path) as file:
-        file.write(PAGE.substitute(title=escape(title), body="\n".join(body)))
+        file.write(page(title, "\n".join(body)))
     return path
 
 
@@ -146,7 +115,7 @@ def _summary_table(results: Results, rows: Sequence[Row]) -> str:
         + [row["device"]]
         for row in rows
     ]
-    return _table([*header, "device"], cells, results.reference)
+    return table([*header, "device"], cells, results.reference)
 
 
 def _spread(row: Row, key: str, digits: int) -> str:
@@ -173,7 +142,7 @@ def _tests_table(results: Results, rows: Sequence[Row]) -> str:
             + [f"{difference} [{low}, {high}]", _p(row["t_p"]), _p(row["wilcoxon_p"])]
             + [ABSENT if row["significant"] is None else verdict]
         )
-    return _table([results.reference, "difference", "t-test p", "Wilcoxon p", f"at {ALPHA}"], cells)
+    return table([results.reference, "difference", "t-test p", "Wilcoxon p", f"at {ALPHA}"], cells)
 
 
 def _p(value: float, equals: str = "") -> str:
@@ -192,15 +161,3 @@ def _figures_part(results: Results, output: Path) -> list[str]:
             f'<a href="{stem}.pdf">{stem}.pdf</a></figcaption></figure>'
         )
     return parts
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], bold: str | None = None) -> str:
-    """HTML of a table whose first column names the rows; the row that ``bold`` names stands out."""
-    lines = [
-        '<div class="wide"><table>',
-        f"<thead><tr>{''.join(f'<th>{escape(cell)}</th>' for cell in header)}</tr></thead><tbody>",
-    ]
-    for name, *cells in rows:
-        style = ' class="reference"' if name == bold else ""
-        lines.append(f"<tr{style}><th>{escape(name)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
-    return "\n".join([*lines, "</tbody></table></div>"])

@@ -82,7 +82,8 @@ class PairMetricsd(Transform):
     Labels that are integer maps give a DSC and a 95 % Hausdorff distance per value. Labels with a channel per structure
     give both for ``structure_channels`` and a TRE between the centroids of ``landmark_channels``; landmark files give
     a TRE per point, measured in the moving image's world, where the pull-back field takes a fixed point. The NCC is of
-    the preprocessed images, as the network saw them, within their masks.
+    the preprocessed images, as the network saw them, within their masks; the similarity is that term of the loss, so
+    lower is better.
 
     Args:
         structure_channels: channels scored by DSC and Hausdorff distance; None scores all.
@@ -121,7 +122,7 @@ class PairMetricsd(Transform):
             "folded_voxels": folded,
             "folded_percent": 100 * folded / ddf[0].numel(),
             "log_jacobian_sd": log_jacobian_sd(ddf),
-            "ncc": self._similarity(data, lift_ddf(ddf)),
+            "ncc": self._correlation(data, lift_ddf(ddf)),
             "seconds": {
                 **{
                     name.removeprefix(Timed.PREFIX): float(data[name])
@@ -134,6 +135,8 @@ class PairMetricsd(Transform):
         }
         if "inverse_residual_mm" in data:
             metrics["inverse_residual_mm"] = data["inverse_residual_mm"]
+        if "similarity" in data["pred"]:
+            metrics["similarity"] = dict(zip(WHEN, map(float, data["pred"]["similarity"]), strict=True))
         if "warped_label" in data and "native_fixed_label" in data:
             metrics |= self._label_metrics(data)
         if has_landmarks(data):
@@ -146,7 +149,7 @@ class PairMetricsd(Transform):
         return {**data, "metrics": without_nan(metrics)}
 
     @staticmethod
-    def _similarity(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, float]:
+    def _correlation(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, float]:
         """NCC of the preprocessed images, as the network saw them, where the masks overlap."""
         fixed, moving = (
             torch.cat([side_tensor(data, side, kind).cpu() for kind in ("image", "mask")])

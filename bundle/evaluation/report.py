@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,11 @@ class MetricsTable:
     """Evaluation handler that keeps ``metrics.csv`` over all pairs, the failed ones too.
 
     Args:
-        output_dir: folder of the run.
+        output_dir: folder of the run; None writes nothing.
     """
 
-    def __init__(self, output_dir: str | os.PathLike[str]) -> None:
-        self.path = Path(output_dir) / "metrics.csv"
+    def __init__(self, output_dir: str | os.PathLike[str] | None) -> None:
+        self.path = None if output_dir is None else Path(output_dir) / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -71,7 +72,8 @@ class MetricsTable:
             else:
                 self.rows.append(metrics_row(output["metrics"]))
                 engine.logger.info(f"registered {output['metrics']['pair_id']}: {headline(self.rows[-1])}")
-        write_table([*self.rows, *mean_and_sd([row for row in self.rows if row["status"] == "done"])], self.path)
+        if self.path is not None:
+            write_table([*self.rows, *mean_and_sd([row for row in self.rows if row["status"] == "done"])], self.path)
 
     def conclude(self) -> None:
         """Print where the results are.
@@ -80,7 +82,9 @@ class MetricsTable:
             RuntimeError: when pairs failed, naming each and its reason.
         """
         failed = [row for row in self.rows if row["status"] == "failed"]
-        print(f"{len(self.rows) - len(failed)} of {len(self.rows)} pairs registered; table: {self.path}")
+        counts = Counter(row["verdict"] for row in self.rows if "verdict" in row)
+        verdicts = f" ({counts['good']} good, {counts['check']} to check, {counts['failed']} failed)" if counts else ""
+        print(f"{len(self.rows) - len(failed)} of {len(self.rows)} pairs registered{verdicts}; table: {self.path}")
         if failed:
             reasons = "; ".join(f"{row['pair_id']}: {row['error']}" for row in failed)
             raise RuntimeError(f"{len(failed)} of {len(self.rows)} pairs failed ({reasons})")

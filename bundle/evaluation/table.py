@@ -16,6 +16,7 @@ from bundle.data import written_whole
 LEADING = (
     "pair_id",
     "status",
+    "verdict",
     "dsc_before",
     "dsc_after",
     "tre_rms_before_mm",
@@ -30,8 +31,12 @@ LEADING = (
     "distance_fixed_grid_after_px",
     "ncc_before",
     "ncc_after",
+    "similarity_before",
+    "similarity_after",
     "folded_percent",
 )
+SENTENCES = ("reasons", "error")
+"""Columns of words, behind all others."""
 # Of ``metrics.json``, before and after registration -> columns.
 VALUES = {
     "tre_rms_mm": "tre_rms_{}_mm",
@@ -39,6 +44,7 @@ VALUES = {
     "distance_grid_px": "distance_grid_{}_px",
     "distance_fixed_grid_px": "distance_fixed_grid_{}_px",
     "ncc": "ncc_{}",
+    "similarity": "similarity_{}",
 }
 # Accuracy for people: title, column, unit and digits in a sentence.
 Shown = tuple[str, str, str, int]
@@ -68,6 +74,8 @@ def metrics_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
     optional = {column: metrics.get(column) for column in ("log_jacobian_sd", "seconds_per_step")}
     optional["seconds_registration"] = metrics["seconds"].get("registration")
     row |= {column: value for column, value in optional.items() if value is not None}
+    if "verdict" in metrics:
+        row |= {"verdict": metrics["verdict"]["verdict"], "reasons": "; ".join(metrics["verdict"]["reasons"])}
     for structure, entry in metrics.get("dsc", {}).items():
         row |= {f"dsc_{structure}_{when}": value for when, value in entry.items()}
     return row
@@ -86,8 +94,9 @@ def mean_and_sd(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write rows as CSV under the union of their columns; the file appears complete or not at all."""
-    present = dict.fromkeys(column for row in rows for column in row if column != "error")
-    columns = list(dict.fromkeys([*(column for column in LEADING if column in present), *present, "error"]))
+    present = dict.fromkeys(column for row in rows for column in row if column not in SENTENCES)
+    last = [column for column in SENTENCES if column == "error" or any(column in row for row in rows)]
+    columns = list(dict.fromkeys([*(column for column in LEADING if column in present), *present, *last]))
     with written_whole(path) as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
@@ -103,7 +112,7 @@ def accuracy(rows: Sequence[Mapping[str, Any]]) -> tuple[Shown, ...]:
 
 
 def headline(row: Mapping[str, Any]) -> str:
-    """Short text of a row: its accuracy before and after, folding, seconds."""
+    """Short text of a row: its accuracy before and after, folding, seconds, the verdict with its reasons."""
     parts = []
     for title, column, unit, digits in accuracy([row]):
         before, after = (row.get(column.format(when)) for when in ("before", "after"))
@@ -112,6 +121,8 @@ def headline(row: Mapping[str, Any]) -> str:
     parts.append(f"loss {row['loss_before']:.4f} -> {row['loss_after']:.4f}")
     parts.append(f"folded {row['folded_percent']:.2f} %")
     parts.append(f"{row['seconds']:.1f} s")
+    if "verdict" in row:
+        parts.append(f"{row['verdict']}: {row['reasons']}" if row["reasons"] else row["verdict"])
     return ", ".join(parts)
 
 

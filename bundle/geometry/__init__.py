@@ -13,6 +13,7 @@ from bundle.geometry.grids import (
     sample,
     voxel_grid,
     warp_native,
+    without_alignment,
 )
 from bundle.geometry.points import centroids, fixed_to_moving, moving_to_fixed, transform_points
 from bundle.geometry.transforms import Displacement, Transform
@@ -40,4 +41,5 @@ __all__ = [
     "transform_points",
     "voxel_grid",
     "warp_native",
+    "without_alignment",
 ]

@@ -201,6 +201,21 @@ def ddf_to_displacement(
     return apply_affine(alignment @ ddf_affine, moved) - apply_affine(fixed_affine, voxels)
 
 
+def without_alignment(displacement: torch.Tensor, fixed_affine: np.ndarray, alignment: np.ndarray) -> torch.Tensor:
+    """What a displacement adds to the initial alignment: ``u(p)`` of ``p + d(p) = M (p + u(p))``.
+
+    Args:
+        displacement: ``d``, ``(3, *fixed_shape)``, mm, RAS.
+        fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
+        alignment: ``M``, ``(4, 4)`` fixed world to moving world.
+
+    Returns:
+        ``(3, *fixed_shape)`` in mm of the fixed world, RAS.
+    """
+    points = apply_affine(fixed_affine, voxel_grid(displacement.shape[1:], displacement.device))
+    return apply_affine(np.linalg.inv(alignment), points + displacement) - points
+
+
 def warp_native(
     moving: torch.Tensor,
     moving_affine: np.ndarray,

@@ -61,7 +61,8 @@ class AdaptationInferer(Inferer):
             ``ddf`` ``(batch, dims, *shape)`` in voxels; of a velocity field ``inverse_ddf`` as well; ``losses``
             ``(batch, steps + 1)``, the loss before each step and after the last one, NaN for steps not taken;
             ``seconds`` ``(batch,)`` spent per pair; ``step_seconds`` ``(batch,)``, the adaptation's share of them per
-            gradient step taken, NaN without a step.
+            gradient step taken, NaN without a step; ``similarity`` ``(batch, 2)``, the loss's similarity term without
+            any displacement and with that of ``ddf``.
 
         Raises:
             ValueError: when given more than a pair and a network.
@@ -89,7 +90,8 @@ class AdaptationInferer(Inferer):
             outputs = {"ddf": adaptation.network(pair)}
             if isinstance(adaptation.network, RegistrationNetwork) and adaptation.network.integration_steps:
                 outputs["inverse_ddf"] = adaptation.network.inverse(pair)
-            final = self.loss(outputs["ddf"], pair, labels)["loss"].item()
+            terms = self.loss(outputs["ddf"], pair, labels)
+            final = terms["loss"].item()
         if not math.isfinite(final):
             raise FloatingPointError(
                 f"the loss is {final} after {taken} adaptation steps; "
@@ -98,11 +100,15 @@ class AdaptationInferer(Inferer):
         losses = pair.new_full((1, self.steps + 1), torch.nan)
         losses[0, :taken] = adaptation.losses
         losses[0, taken] = final
+        seconds = time.perf_counter() - start
+        with torch.no_grad():
+            before = self.loss(torch.zeros_like(outputs["ddf"]), pair, labels)["similarity"]
         return {
             **outputs,
             "losses": losses,
-            "seconds": torch.tensor([time.perf_counter() - start]),
+            "seconds": torch.tensor([seconds]),
             "step_seconds": torch.tensor([(adapted - start) / taken if taken else math.nan]),
+            "similarity": torch.stack([before, terms["similarity"]])[None],
         }
 
 

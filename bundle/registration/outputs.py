@@ -22,6 +22,8 @@ from bundle.geometry import RAS_TO_LPS, ddf_to_displacement, lift_ddf, warp_nati
 NIFTI_INTENT_VECTOR = 1007
 ORIGIN = (ImageMetaKey.FILENAME_OR_OBJ, "stored_type")
 """What a warped image keeps of the file of the moving one: its name, and the type of its voxels."""
+PAGES = {"picture": "overview.png", "page": "quality.html"}
+"""What people look at, by its key in a pair."""
 
 
 class NativeOutputsd(Transform):
@@ -127,8 +129,9 @@ class SavePaird(Transform):
             if name in data:
                 write_transform(data[name], folder / f"{name}{'.tfm' if data[name].is_affine else '.h5'}")
         (folder / "metrics.json").write_text(json.dumps(data["metrics"], indent=2) + "\n")
-        if "picture" in data:
-            (folder / "overview.png").write_bytes(data["picture"])
+        for key, name in PAGES.items():
+            if key in data:
+                (folder / name).write_bytes(data[key])
 
 
 def label_type(channels: np.ndarray, stored: np.dtype) -> np.dtype:

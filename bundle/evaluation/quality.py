@@ -1,0 +1,91 @@
+"""A plain verdict on a registered pair, and the quantities it needs beyond the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Transform
+
+from bundle.evaluation.verdict import Limits, check_limits, findings, judge
+from bundle.geometry import apply_affine, voxel_grid, without_alignment
+
+LARGE_SHARE = 0.95
+"""Share of the voxels at the faces that move by no more than the displacement at the border."""
+
+
+def border_displacement(field: torch.Tensor) -> float:
+    """Displacement that 95 % of the voxels at the faces of an image do not exceed.
+
+    Args:
+        field: ``(3, *shape)``; an axis of one voxel has no faces.
+
+    Returns:
+        The unit of the field.
+    """
+    length = field.norm(dim=0)
+    faces = [
+        length.select(axis, end).flatten() for axis, size in enumerate(length.shape) if size > 1 for end in (0, -1)
+    ]
+    return float(np.quantile(torch.cat(faces).numpy(), LARGE_SHARE)) if faces else float(length.max())
+
+
+def overlap_percent(
+    displacement: torch.Tensor, fixed_affine: np.ndarray, moving_affine: np.ndarray, moving_shape: Sequence[int]
+) -> float:
+    """Share of the fixed voxels that come from inside the moving image, ``A_moving^-1 (p + d(p))`` in a voxel of it.
+
+    Args:
+        displacement: ``(3, *fixed_shape)``, mm, RAS.
+        fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
+        moving_affine: ``(4, 4)`` voxel-to-world of the moving image.
+        moving_shape: its spatial shape.
+
+    Returns:
+        0 to 100.
+    """
+    points = apply_affine(fixed_affine, voxel_grid(displacement.shape[1:])) + displacement
+    voxels = apply_affine(np.linalg.inv(moving_affine), points)
+    # A voxel reaches half its size to either side; rounding must not cost the outermost ones.
+    reach = 0.5 + 1e-3
+    inside = [(axis >= -reach) & (axis <= size - 1 + reach) for axis, size in zip(voxels, moving_shape, strict=True)]
+    return 100 * float(torch.stack(inside).all(0).double().mean())
+
+
+def length_unit(image: Any) -> str:
+    """Unit of an image's lengths: ``px`` of a picture, which has no spacing, else ``mm``."""
+    return "px" if "mode" in image.meta else "mm"
+
+
+class QualityVerdictd(Transform):
+    """Adds the verdict on a registered pair to its ``metrics``, and the quantities it needs.
+
+    ``largest_displacement_mm`` and ``border_displacement_mm`` are of the registration itself, the initial alignment
+    taken out (pixels of the fixed image for pictures); ``overlap_percent`` is after registration. ``verdict`` is what
+    ``judge`` gives.
+
+    Args:
+        limits: ``[check, failed]`` by rule (``RULES``); null switches a rule off.
+
+    Raises:
+        ValueError: for limits that no rule knows, or in the wrong order.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        check_limits(limits)
+        self.limits = limits
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Judge one pair after ``PairMetricsd``."""
+        fixed, moving = data["native_fixed_image"], data["native_moving_image"]
+        displacement, affine = data["displacement"].as_tensor(), np.asarray(fixed.affine)
+        field = without_alignment(displacement, affine, np.asarray(data["initial_alignment"]))
+        metrics = data["metrics"] | {
+            "largest_displacement_mm": float(field.norm(dim=0).max()),
+            "border_displacement_mm": border_displacement(field),
+            "overlap_percent": overlap_percent(displacement, affine, np.asarray(moving.affine), moving.shape[1:]),
+        }
+        verdict = judge(findings(metrics, self.limits, length_unit(fixed)))
+        return {**data, "metrics": metrics | {"verdict": verdict}}

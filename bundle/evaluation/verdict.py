@@ -1,0 +1,203 @@
+"""Good, check or failed: the rules that a verdict on a registered pair rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+GOOD, CHECK, FAILED = VERDICTS = ("good", "check", "failed")
+Limits = Mapping[str, Sequence[float | None] | None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Something that makes a registration doubtful.
+
+    Attributes:
+        title: of the quantity, for people.
+        value: metrics of a pair -> the quantity; None where the pair does not have it.
+        sentence: about a value beyond a limit, with ``{value}`` and ``{unit}``.
+        advice: what to do about it.
+        unit: of the value; lengths of pictures are in pixels.
+        digits: of the value.
+        least: whether the limits are the least that is wanted rather than the most.
+    """
+
+    title: str
+    value: Callable[[Mapping[str, Any]], float | None]
+    sentence: str
+    advice: str
+    unit: str = ""
+    digits: int = 1
+    least: bool = False
+
+
+def _percent_of_start(change: float, start: float) -> float:
+    return 100 * change / max(abs(start), 1e-6)
+
+
+def _similarity_gain(metrics: Mapping[str, Any]) -> float | None:
+    entry = metrics.get("similarity")
+    # A loss: lower is better.
+    return _percent_of_start(entry["before"] - entry["after"], entry["before"]) if entry else None
+
+
+def _loss_rise(metrics: Mapping[str, Any]) -> float | None:
+    losses = metrics["loss"]
+    return _percent_of_start(losses[-1] - losses[0], losses[0]) if len(losses) > 1 else None
+
+
+def _dsc_drop(metrics: Mapping[str, Any]) -> float | None:
+    entries = [entry for entry in metrics.get("dsc", {}).values() if None not in entry.values()]
+    return float(np.mean([entry["before"] - entry["after"] for entry in entries])) if entries else None
+
+
+def _tre_rise(metrics: Mapping[str, Any]) -> float | None:
+    entry = metrics.get("tre_rms_mm", {"before": None})
+    return None if None in entry.values() else entry["after"] - entry["before"]
+
+
+def _of(key: str) -> Callable[[Mapping[str, Any]], float | None]:
+    return lambda metrics: metrics.get(key)
+
+
+RULES = {
+    "similarity_gain_percent": Rule(
+        "gain of similarity",
+        _similarity_gain,
+        "the similarity hardly improved or got worse: a gain of {value} %",
+        "look at the difference before and after; try more steps, another similarity or weights for such images",
+        "%",
+        least=True,
+    ),
+    "loss_rise_percent": Rule(
+        "rise of the loss over the steps",
+        _loss_rise,
+        "the loss rose by {value} % over the steps",
+        "lower inner_lr, or look at fewer steps",
+        "%",
+    ),
+    "folded_percent": Rule(
+        "folded voxels",
+        _of("folded_percent"),
+        "{value} % of the voxels fold",
+        "raise regularisation_weight, or set integration_steps in training",
+        "%",
+        2,
+    ),
+    "border_displacement_mm": Rule(
+        "displacement at the border",
+        _of("border_displacement_mm"),
+        "the border of the fixed image moves by {value} {unit}",
+        "the initial alignment may be off, or tissue has entered or left the image",
+        "mm",
+    ),
+    "largest_displacement_mm": Rule(
+        "largest displacement",
+        _of("largest_displacement_mm"),
+        "the largest displacement is {value} {unit}",
+        "look where it is; is it more than anatomy can move?",
+        "mm",
+    ),
+    "log_jacobian_sd": Rule(
+        "SD of the log-Jacobian",
+        _of("log_jacobian_sd"),
+        "the field stretches space unevenly: the log-Jacobian has an SD of {value}",
+        "raise regularisation_weight",
+        digits=2,
+    ),
+    "overlap_percent": Rule(
+        "overlap of the fields of view",
+        _of("overlap_percent"),
+        "only {value} % of the fixed image lies inside the moving image",
+        "what lies outside is extrapolated; try another initial_alignment",
+        "%",
+        least=True,
+    ),
+    "dsc_drop": Rule(
+        "drop of the DSC",
+        _dsc_drop,
+        "the labels overlap less than before: their DSC fell by {value}",
+        "trust the labels more than the images; look at the contours",
+        digits=3,
+    ),
+    "tre_rise_mm": Rule(
+        "rise of the TRE",
+        _tre_rise,
+        "landmarks are {value} {unit} further apart than before",
+        "trust the landmarks more than the images, unless they are of few voxels",
+        "mm",
+        2,
+    ),
+}
+
+
+def check_limits(limits: Limits) -> None:
+    """Refuse limits that no rule knows or that are in the wrong order.
+
+    Raises:
+        ValueError: naming the key and what was expected.
+    """
+    unknown = sorted(set(limits) - set(RULES))
+    if unknown:
+        raise ValueError(f"quality has no rule {', '.join(unknown)}; expected some of {', '.join(RULES)}")
+    for key, pair in limits.items():
+        if pair is None:
+            continue
+        numbers = [limit for limit in pair if limit is not None]
+        if len(pair) != 2 or numbers != sorted(numbers, reverse=RULES[key].least):
+            order = "the second no larger" if RULES[key].least else "the second no smaller"
+            raise ValueError(f"quality::{key} is {list(pair)}; expected [check, failed] with {order}, or null")
+
+
+def findings(metrics: Mapping[str, Any], limits: Limits, unit: str = "mm") -> list[dict[str, Any]]:
+    """Apply every rule that has limits.
+
+    A value right at a limit is still within it.
+
+    Args:
+        metrics: of a pair (``metrics.json``).
+        limits: key of ``RULES`` -> ``[check, failed]``; None, in place of one or of both, switches it off.
+        unit: of lengths.
+
+    Returns:
+        Of each rule its ``rule``, ``value`` (None: the pair has none), ``check``, ``failed``, ``unit``, ``verdict``
+        and, beyond a limit, the ``reason``: one sentence with the number and the limit.
+    """
+    found = []
+    for key, rule in RULES.items():
+        pair = limits.get(key)
+        if pair is None:
+            continue
+        value, entry = rule.value(metrics), dict(zip((CHECK, FAILED), pair, strict=True))
+        shown = unit if rule.unit == "mm" else rule.unit
+        result = {"rule": key, "value": value, **entry, "unit": shown, "verdict": GOOD}
+        for verdict, limit in entry.items():
+            if value is None or limit is None:
+                continue
+            if value < limit if rule.least else value > limit:
+                beyond = f"{verdict} {'below' if rule.least else 'above'} {limit:g} {shown}".rstrip()
+                sentence = rule.sentence.format(value=f"{value:.{rule.digits}f}", unit=shown)
+                result |= {"verdict": verdict, "reason": f"{sentence[0].upper()}{sentence[1:]} ({beyond})"}
+        found.append(result)
+    return found
+
+
+def judge(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sum up findings: the worst of their verdicts.
+
+    Args:
+        found: as from ``findings``.
+
+    Returns:
+        ``verdict`` (``good``, ``check`` or ``failed``), ``reasons`` (the worst first), and the ``rules`` themselves.
+    """
+    order = sorted(found, key=lambda finding: -VERDICTS.index(finding["verdict"]))
+    return {
+        "verdict": order[0]["verdict"] if order else GOOD,
+        "reasons": [finding["reason"] for finding in order if "reason" in finding],
+        "rules": list(found),
+    }
