@@ -299,7 +299,11 @@ def test_inference_on_a_full_disk_leaves_no_pair_behind(tiny_dataset, trained, t
         )
     assert "cannot write the results of pair F_to_G" in str(failure.value.__cause__)
     assert "No space left on device" in str(failure.value.__cause__)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["datalist.json", "metrics.csv"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "datalist.json",
+        "metrics.csv",
+        "quality.html",
+    ]
 
 
 def test_training_on_a_full_disk_leaves_no_checkpoint_behind(tiny_dataset, tmp_path, full_disk):

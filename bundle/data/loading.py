@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -38,7 +39,7 @@ def one_label_picture(picture: Image.Image) -> Image.Image:
     return picture if picture.mode == "P" else one_grey_picture(picture)
 
 
-def nifti_affine(path: str) -> np.ndarray:
+def nifti_affine(path: str | Path) -> np.ndarray:
     """Voxel-to-world affine ``(4, 4)`` of a NIfTI file, mm, RAS: the sform if there is one, else the qform.
 
     Warns:
@@ -59,7 +60,7 @@ def nifti_affine(path: str) -> np.ndarray:
     return np.asarray(image.affine, dtype=np.float64)
 
 
-def load_image(path: str, label: bool = False) -> MetaTensor:
+def load_image(path: str | Path, label: bool = False) -> MetaTensor:
     """Read an image as a volume, channel first.
 
     A file of two axes (a picture, a 2-D NIfTI) becomes one slice, the first axis counting columns and the second rows
@@ -76,12 +77,13 @@ def load_image(path: str, label: bool = False) -> MetaTensor:
     Raises:
         ValueError: when the file cannot be read; of its own kind for every reader.
     """
-    picture = path.lower().endswith(PICTURE_SUFFIXES)
+    name = str(path).lower()
+    picture = name.endswith(PICTURE_SUFFIXES)
     load = LoadImage(image_only=True, ensure_channel_first=True)
     converter = one_label_picture if label else one_grey_picture
     image = load(path, reader=PILReader(converter=converter)) if picture else load(path)
     affine = torch.eye(3, dtype=torch.float64) if picture else image.affine
-    if path.lower().endswith(NIFTI_SUFFIXES):
+    if name.endswith(NIFTI_SUFFIXES):
         # MONAI takes the origin of a 4-D file for a spacing, finds a mismatch, and may put an unset qform in its place.
         affine = nifti_affine(path)
     voxels = image.as_tensor() if image.ndim != 3 else image.as_tensor()[..., None]

@@ -193,12 +193,14 @@ def _numbers_part(metrics: Mapping[str, Any], unit: str) -> str:
         for title, entry in entries.items()
         if entry and set(entry.values()) != {None}
     ]
+    inverse = metrics.get("inverse_residual_mm", {})
     single = [
         ["folded voxels (%)", _number(metrics["folded_percent"])],
         ["SD of the log-Jacobian", _number(metrics["log_jacobian_sd"])],
         [f"largest displacement ({unit})", _number(metrics["largest_displacement_mm"])],
         [f"displacement at the border, 95 % ({unit})", _number(metrics["border_displacement_mm"])],
         ["overlap of the fields of view (%)", _number(metrics["overlap_percent"])],
+        *([f"error of the inverse, {name} (mm)", _number(value)] for name, value in inverse.items()),
         *([f"seconds of {stage}", _number(value)] for stage, value in metrics["seconds"].items()),
     ]
     return (

@@ -22,7 +22,7 @@ class AdaptationInferer(Inferer):
     Each pair of a batch is adapted on its own and from the same start, so no result depends on another.
 
     Args:
-        loss: the label-free objective of the steps.
+        loss: the label-free objective of the steps, with the terms ``"loss"`` and ``"similarity"``.
         optimizer: parameters -> optimiser, with the settings of meta-training's inner loop.
         steps: gradient steps per pair; 0 is the plain network.
         tolerance: stop early once a step lowers the loss by less than this fraction; None never stops early.
