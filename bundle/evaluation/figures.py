@@ -10,16 +10,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 
-from bundle.data import CheckPaird, LoadPaird, written_whole
+from bundle.data import CheckPaird, LoadPaird, read_transform, written_whole
 from bundle.evaluation.report import _outline, first_structure, slice_of_interest
-from bundle.geometry import RAS_TO_LPS, apply_affine, voxel_grid, warp_native
+from bundle.geometry import apply_affine, voxel_grid, warp_native, without_alignment
 
 WHISKERS = (10, 90)  # percentiles
 DPI = 150
@@ -109,12 +108,6 @@ class Registered(Volume):
     ddf: np.ndarray
 
 
-def saved_displacement(folder: Path) -> torch.Tensor:
-    """The field that ``bundle.registration.SavePaird`` wrote for a pair: ``(3, X, Y, Z)``, mm, RAS."""
-    lps = np.asarray(nib.load(folder / "displacement.nii.gz").dataobj, dtype=float)[..., 0, :]
-    return apply_affine(RAS_TO_LPS, torch.as_tensor(np.moveaxis(lps, -1, 0)))
-
-
 def read_volumes(
     pair: Mapping[str, str | Path], alignment: np.ndarray, folders: Mapping[str, Path]
 ) -> tuple[Volume, Volume, dict[str, Registered], tuple[float, ...]]:
@@ -152,9 +145,8 @@ def read_volumes(
     def registered(folder: Path) -> Registered:
         names = ["warped_image", *(["warped_label"] if (folder / "warped_label.nii.gz").exists() else [])]
         warped = LoadPaird(names)({name: folder / f"{name}.nii.gz" for name in names})
-        moved = points + saved_displacement(folder)
-        # p + d(p) = M (p + u(p)): the field u is what the method found.
-        ddf = oriented(apply_affine(np.linalg.inv(alignment), moved) - points)
+        field = read_transform(folder / "displacement.nii.gz").displacement_on(affine, data["fixed_image"].shape[1:])
+        ddf = oriented(without_alignment(field, affine, alignment))
         return Registered(
             oriented(warped["warped_image"])[0], gland(warped.get("warped_label")), np.tensordot(axes.T, ddf, axes=1)
         )

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
-from bundle.data import LoadPaird
-from bundle.evaluation.figures import saved_displacement, scaled, wrapped
+from bundle.data import LoadPaird, read_transform
+from bundle.evaluation.figures import scaled, wrapped
 from bundle.evaluation.landmarks import read_landmarks
-from bundle.geometry import apply_affine, moving_to_fixed, transform_points, voxel_grid, warp_native
+from bundle.geometry import apply_affine, transform_points, voxel_grid, warp_native
 
 COLUMNS = 5
 PANEL = 1.7  # inches
@@ -69,7 +70,8 @@ def read_planar(
         image = LoadPaird(["warped_image"])({"warped_image": path})["warped_image"].numpy()[0, ..., 0]
         if moving_points is None:
             return Planar(image)
-        return Planar(image, pixels(moving_to_fixed(moving_points, saved_displacement(folder), affine)))
+        transform = read_transform(folder / "displacement.nii.gz")
+        return Planar(image, pixels(transform.inverse_at(torch.as_tensor(moving_points.T)).T.numpy()))
 
     start = warp_native(moving.as_tensor(), moving_affine, apply_affine(alignment, grid) - grid, affine)
     return (

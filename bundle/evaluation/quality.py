@@ -10,7 +10,7 @@ import torch
 from monai.transforms import Transform
 
 from bundle.evaluation.verdict import Limits, check_limits, findings, judge
-from bundle.geometry import apply_affine, voxel_grid, without_alignment
+from bundle.geometry import apply_affine, inside_grid, voxel_grid, without_alignment
 
 LARGE_SHARE = 0.95
 """Share of the voxels at the faces that move by no more than the displacement at the border."""
@@ -47,11 +47,8 @@ def overlap_percent(
         0 to 100.
     """
     points = apply_affine(fixed_affine, voxel_grid(displacement.shape[1:])) + displacement
-    voxels = apply_affine(np.linalg.inv(moving_affine), points)
-    # A voxel reaches half its size to either side; rounding must not cost the outermost ones.
-    reach = 0.5 + 1e-3
-    inside = [(axis >= -reach) & (axis <= size - 1 + reach) for axis, size in zip(voxels, moving_shape, strict=True)]
-    return 100 * float(torch.stack(inside).all(0).double().mean())
+    inside = inside_grid(apply_affine(np.linalg.inv(moving_affine), points), moving_shape)
+    return 100 * float(inside.double().mean())
 
 
 def length_unit(image: Any) -> str:

@@ -18,6 +18,8 @@ import torch
 from torch.nn import functional as F
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+HALF_VOXEL = 0.5 + 1e-3
+"""Half a voxel, so that rounding does not cost a point on the face of a grid."""
 
 
 def voxel_grid(shape: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
@@ -72,6 +74,20 @@ def sample(
         image[None].to(grid.dtype), grid[None], mode=mode, padding_mode=padding_mode, align_corners=True
     )
     return sampled[0]
+
+
+def inside_grid(voxels: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Which coordinates lie in a voxel of a grid, which reaches half a voxel beyond its outermost centres as in ITK.
+
+    Args:
+        voxels: ``(dims, ...)`` in voxels of the grid.
+        shape: its spatial shape.
+
+    Returns:
+        Boolean tensor ``(...)``.
+    """
+    sizes = torch.tensor(shape).to(voxels).reshape(-1, *[1] * (voxels.ndim - 1))
+    return ((voxels >= -HALF_VOXEL) & (voxels <= sizes - 1 + HALF_VOXEL)).all(0)
 
 
 def centre_of_volume(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -237,6 +253,4 @@ def warp_native(
     """
     points = apply_affine(fixed_affine, voxel_grid(displacement.shape[1:], displacement.device)) + displacement
     voxels = apply_affine(np.linalg.inv(moving_affine), points)
-    ends = torch.tensor(moving.shape[1:], device=voxels.device).reshape(3, 1, 1, 1) - 0.5
-    inside = ((voxels >= -0.5) & (voxels < ends)).all(0)
-    return sample(moving, voxels, mode=mode, padding_mode="border") * inside
+    return sample(moving, voxels, mode=mode, padding_mode="border") * inside_grid(voxels, moving.shape[1:])

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bundle.geometry.grids import apply_affine, sample, voxel_grid
+from bundle.geometry.grids import apply_affine, inside_grid, sample, voxel_grid
 
 FIT_POINTS = 20
 """Points along every axis of a field that its affine part is fitted to, at most."""
-EDGE = 0.5 + 1e-3
-"""Voxels that a grid reaches beyond its outermost centres, as in ITK; a corner must not be lost to rounding."""
 
 FIXED_POINT = 12
 """Iterations of the fixed-point kind before Newton's."""
@@ -40,9 +38,7 @@ class Displacement:
 
     def covers(self, points: torch.Tensor) -> torch.Tensor:
         """Which points ``(3, ...)`` lie in a voxel of the grid."""
-        voxels = self._voxels(points)
-        sizes = torch.tensor(self.field.shape[1:]).to(points).reshape(-1, *[1] * (points.ndim - 1))
-        return ((voxels >= -EDGE) & (voxels <= sizes - 1 + EDGE)).all(0)
+        return inside_grid(self._voxels(points), self.field.shape[1:])
 
     def affine_part(self) -> np.ndarray:
         """Affine ``(4, 4)`` closest to the field: ``min_B,t sum |d(p) - B (p - c) - t|^2`` with ``c`` its centre.

@@ -10,7 +10,15 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform as MonaiTransform
 
-from bundle.geometry import Displacement, Transform, apply_affine, ddf_to_displacement, lift_ddf, voxel_grid
+from bundle.geometry import (
+    Displacement,
+    Transform,
+    apply_affine,
+    ddf_to_displacement,
+    lift_ddf,
+    voxel_grid,
+    without_alignment,
+)
 
 AFFINE_TOLERANCE = 0.01
 """Voxels that a DDF may be from an affine one to be called affine; a GlobalNet's is within a thousandth."""
@@ -33,9 +41,7 @@ def pair_transform(data: Mapping[Hashable, Any]) -> Transform:
         network = np.asarray(data["fixed_image"].affine, dtype=float)
         return Transform([alignment @ network @ in_voxels @ np.linalg.inv(network)])
     displacement, affine = data["displacement"].as_tensor(), np.asarray(data["displacement"].affine, dtype=float)
-    points = apply_affine(affine, voxel_grid(displacement.shape[1:]))
-    found = apply_affine(np.linalg.inv(alignment), points + displacement) - points
-    return Transform([Displacement(found, affine), alignment])
+    return Transform([Displacement(without_alignment(displacement, affine, alignment), affine), alignment])
 
 
 def inverse_transform(transform: Transform, data: Mapping[Hashable, Any]) -> Transform:
