@@ -345,3 +345,16 @@ def test_octa_has_no_problems():
     counts = [line.split() for line in report.lines() if line.startswith(("training", "validation", "test"))]
     assert sum(int(row[1]) for row in counts) == sum(int(row[-1]) for row in counts) == 20
     assert any("304 x 304 x 1" in line for line in report.lines())
+
+
+def test_forms_that_disagree_are_a_problem(tmp_path, fixed_grid):
+    for side, shift in (("fixed", 0.0), ("moving", 4.0)):
+        image = nib.Nifti1Image(np.random.default_rng(0).random(fixed_grid.shape), fixed_grid.affine)
+        image.set_sform(fixed_grid.affine, code=1)
+        qform = fixed_grid.affine.copy()
+        qform[0, 3] += shift
+        image.set_qform(qform, code=1)
+        (tmp_path / side).mkdir()
+        nib.save(image, tmp_path / side / "a.nii")
+    (problem,) = check_data(tmp_path).problems
+    assert "moving/a.nii: sform and qform disagree by up to 4 mm" in problem

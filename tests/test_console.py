@@ -6,6 +6,7 @@ import pytest
 from workflow_fixtures import INFERENCE, TRAIN
 
 from bundle import console
+from bundle.data import DataWarning
 
 WRAPPED = "Failed to evaluate ConfigExpression: \n\"$__local_refs['evaluator'].run()\""
 
@@ -140,3 +141,10 @@ def test_setup_looks_at_the_options_of_monai_bundle_only(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/monai/bundle/__main__.py", *arguments])
     with pytest.raises(ValueError, match="unknown option --foo"):
         console.setup()
+
+
+def test_warnings_about_the_data_are_one_line_and_others_stay_as_they_are():
+    place = ("loading.py", 7)
+    assert console.format_warning(DataWarning("a.nii: odd"), DataWarning, *place) == "warning: a.nii: odd\n"
+    other = UserWarning("odd"), UserWarning, *place
+    assert console.format_warning(*other) == console.python_format(*other)
