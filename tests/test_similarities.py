@@ -75,7 +75,25 @@ def test_without_a_mask_the_loss_is_the_parent_s(similarity, images):
         pytest.skip("of no parent, or with other arguments")
     if getattr(similarity, "kernel", None) is not None:
         parent.kernel, parent.kernel_vol = similarity.kernel, similarity.kernel_vol
-    assert torch.equal(similarity(*images), parent(*images))
+    # Sums of another order, where convolutions are matrix products.
+    torch.testing.assert_close(similarity(*images), parent(*images), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((20, 24, 18), 9), ((10, 12, 8), 27), ((40, 30), 5)])
+@pytest.mark.parametrize("kind", ["rectangular", "triangular", "gaussian"])
+def test_correlation_has_the_gradient_of_its_parent(shape, size, kind):
+    """Also where the window is larger than the image."""
+    generator = torch.Generator().manual_seed(0)
+    warped, fixed = (torch.rand(2, 1, *shape, generator=generator) for _ in range(2))
+    options = {"spatial_dims": len(shape), "kernel_size": size, "kernel_type": kind}
+    values, gradients = [], []
+    for loss in (LocalNormalizedCrossCorrelationLoss, monai.losses.LocalNormalizedCrossCorrelationLoss):
+        image = warped.clone().requires_grad_()
+        values.append(loss(**options)(image, fixed))
+        values[-1].backward()
+        gradients.append(image.grad)
+    torch.testing.assert_close(*values, atol=1e-5, rtol=0)
+    assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[1].norm()
 
 
 @pytest.mark.parametrize("name", ["mse", "information", "spline_information", "local_information"])

@@ -9,7 +9,6 @@ import inspect
 
 import monai.losses
 import torch
-from monai.networks.layers import separable_filtering
 from torch import nn
 
 ENOUGH_INSIDE = 0.1
@@ -55,32 +54,56 @@ class LocalNormalizedCrossCorrelationLoss(monai.losses.LocalNormalizedCrossCorre
         cross = <p t> - <p> <t> / W,   var p = max(<p^2> - <p>^2 / W, smooth_dr),   likewise var t
         L = - sum(w (cross^2 + smooth_nr) / (var p var t)) / sum(w)
 
-    ``w`` is ``m`` at the window's centre, 0 where the window holds hardly anything of the mask. These are MONAI's
-    formulas, and without a mask MONAI's values. A mask of ones gives MONAI's values too where windows lie within the
-    volume; MONAI takes what lies beyond for voxels of intensity 0, the mask for nothing.
+    ``w`` is ``m`` at the centre of a window, 0 where it holds hardly anything of the mask. Without a mask ``m`` and
+    ``w`` are 1 and ``W`` is the volume of the kernel, beyond the border too: the formulas and values of MONAI, whose
+    convolutions are products with banded matrices here, twenty times faster on a CPU for a window of 27 voxels. A mask
+    of ones differs at the border, where MONAI takes what lies beyond for voxels of intensity 0, the mask for nothing.
 
     Arguments are those of ``monai.losses.LocalNormalizedCrossCorrelationLoss``.
     """
 
     def forward(self, warped: torch.Tensor, fixed: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Loss of two images ``(batch, 1, *shape)``, restricted to a mask of the same shape if there is one."""
+        kernel = self.kernel.to(warped)
         if mask is None:
-            return super().forward(warped, fixed)
-        kernels = [self.kernel.to(warped)] * self.ndim
+            p, t = masked_p, masked_t = warped, fixed
+            inside, weights = self.kernel_vol.to(warped), torch.ones_like(fixed)
+        else:
+            p, t = centred(warped, mask), centred(fixed, mask)
+            masked_p, masked_t = mask * p, mask * t
+            inside = windows(mask, kernel)
+            enough = inside >= ENOUGH_INSIDE * inside.flatten(1).amax(1).reshape(-1, *[1] * (mask.ndim - 1))
+            inside, weights = inside.where(enough, torch.ones_like(inside)), mask * enough
+        # The sums of the fixed image need no gradient, so they are not computed with those that do.
+        t_sum, tt_sum = windows(torch.cat([masked_t, masked_t * t], dim=1), kernel).chunk(2, dim=1)
+        p_sum, pp_sum, pt_sum = windows(torch.cat([masked_p, masked_p * p, masked_p * t], dim=1), kernel).chunk(
+            3, dim=1
+        )
+        cross = pt_sum - p_sum * t_sum / inside
+        p_var = (pp_sum - p_sum * p_sum / inside).clamp_min(self.smooth_dr)
+        t_var = (tt_sum - t_sum * t_sum / inside).clamp_min(self.smooth_dr)
+        return -reduced((cross * cross + self.smooth_nr) / (p_var * t_var), weights, self.reduction)
 
-        def windows(image: torch.Tensor) -> torch.Tensor:
-            return separable_filtering(image, kernels)
 
-        inside = windows(mask)
-        enough = inside >= ENOUGH_INSIDE * inside.flatten(1).amax(1).reshape(-1, *[1] * (mask.ndim - 1))
-        inside = inside.where(enough, torch.ones_like(inside))
-        p, t = centred(warped, mask), centred(fixed, mask)
-        masked_p, masked_t = mask * p, mask * t
-        p_sum, t_sum = windows(masked_p), windows(masked_t)
-        cross = windows(masked_p * t) - p_sum * t_sum / inside
-        p_var = (windows(masked_p * p) - p_sum * p_sum / inside).clamp_min(self.smooth_dr)
-        t_var = (windows(masked_t * t) - t_sum * t_sum / inside).clamp_min(self.smooth_dr)
-        return -reduced((cross * cross + self.smooth_nr) / (p_var * t_var), mask * enough, self.reduction)
+def windows(images: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Sum over the window around every voxel, ``sum_k kernel_k image(x + k)`` along each axis; 0 beyond the border.
+
+    Args:
+        images: ``(batch, channels, *shape)``.
+        kernel: ``(size,)``, symmetric, an odd number of weights.
+
+    Returns:
+        The shape of ``images``.
+    """
+    reach = len(kernel) // 2
+    for axis in range(2, images.ndim):
+        size = images.shape[axis]
+        offset = torch.arange(size, device=kernel.device)
+        offset = offset[:, None] - offset + reach
+        band = kernel[offset.clamp(0, 2 * reach)] * ((offset >= 0) & (offset <= 2 * reach))
+        last = axis == images.ndim - 1
+        images = images @ band if last else (band @ images.flatten(axis + 1)).view_as(images)
+    return images
 
 
 def centred(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
