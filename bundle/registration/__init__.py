@@ -14,6 +14,7 @@ from bundle.registration.networks import (
     use_instance_statistics,
 )
 from bundle.registration.outputs import NativeOutputsd, SavePaird, displacement_image
+from bundle.registration.regularisations import BendingEnergyLoss
 from bundle.registration.similarities import (
     GlobalMutualInformationLoss,
     LocalMutualInformationLoss,
@@ -25,6 +26,7 @@ from bundle.registration.weights import WeightsLoader
 __all__ = [
     "Adaptation",
     "AdaptationInferer",
+    "BendingEnergyLoss",
     "ClassicalInferer",
     "DisplacementField",
     "FixedSizeNetwork",
