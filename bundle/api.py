@@ -160,7 +160,7 @@ def register(
     pair["pair_id"] = "_to_".join(
         stem(value) if isinstance(value, str | Path) else "array" for value in (moving, fixed)
     )
-    parser = _configuration(config_file, settings)
+    parser = read_configuration(config_file, settings)
     for key, value in {**IN_MEMORY, "dataset::data": [pair]}.items():
         parser[key] = value
     with torch.random.fork_rng(), warnings.catch_warnings():
@@ -175,7 +175,7 @@ def register(
     return Registration({**evaluator.state.batch[0], **found})
 
 
-def _configuration(config_file: str | Path | Sequence[str | Path], settings: Mapping[str, Any]) -> ConfigParser:
+def read_configuration(config_file: str | Path | Sequence[str | Path], settings: Mapping[str, Any]) -> ConfigParser:
     """The configuration with some values replaced."""
     names = [config_file] if isinstance(config_file, str | Path) else config_file
     files = [name if Path(name).is_file() else CONFIGS / name for name in names]

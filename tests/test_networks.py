@@ -9,6 +9,7 @@ from toys import affine_ddf
 
 from bundle.geometry import integrate
 from bundle.registration import FixedSizeNetwork, GlobalThenLocal, RegistrationNetwork, use_instance_statistics
+from bundle.registration.networks import has_bfloat16
 
 SHAPE = (16, 8, 8)
 
@@ -246,3 +247,19 @@ def test_the_network_sees_the_images_of_a_pair_with_masks(downsampling, pairs):
     seen = network.pair
     torch.testing.assert_close(field, wrapped(pairs))
     assert torch.equal(seen, network.pair)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_bfloat16_where_the_device_has_it(local_net, native, monkeypatch):
+    monkeypatch.setattr("bundle.registration.networks.has_bfloat16", lambda device: native)
+    seen = []
+    first = next(module for module in local_net.modules() if isinstance(module, torch.nn.Conv3d))
+    first.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    ddf = RegistrationNetwork(local_net, precision="auto")(torch.rand(1, 2, 16, 16, 16))
+    assert (seen, ddf.dtype) == ([torch.bfloat16 if native else torch.float32], torch.float32)
+
+
+@pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16", None])
+def test_bfloat16_is_native_where_the_processor_says_so(monkeypatch, name):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, name: True})
+    assert has_bfloat16(torch.device("cpu")) == (name is not None)

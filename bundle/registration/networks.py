@@ -46,6 +46,14 @@ def use_instance_statistics(network: nn.Module) -> nn.Module:
     return network
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 natively rather than by emulation, which is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 class SafeConv3d(nn.Conv3d):
     """``Conv3d`` that leaves bfloat16 on a CPU where the image is shallower than the kernel.
 
@@ -71,7 +79,8 @@ class RegistrationNetwork(nn.Module):
         network: joined pair ``(batch, 2, *shape)`` -> field ``(batch, dims, *shape)`` in voxels; its batch
             normalisations are replaced in place (``use_instance_statistics``).
         integration_steps: squarings of the stationary velocity field; 0 takes the output as the DDF itself.
-        precision: ``"float32"`` or ``"bfloat16"`` for the network's arithmetic; the field is always float32.
+        precision: ``"float32"`` or ``"bfloat16"`` for the network's arithmetic, or ``"auto"``: bfloat16 where the
+            device has instructions for it. The field is always float32.
         downsampling: voxels of the pair's grid per voxel that the network sees, along every axis; 1 is the paper's.
     """
 
@@ -89,7 +98,7 @@ class RegistrationNetwork(nn.Module):
             if parameter.ndim in CHANNELS_LAST:
                 parameter.data = parameter.data.contiguous(memory_format=CHANNELS_LAST[parameter.ndim])
         self.integration_steps = integration_steps
-        self.precision = getattr(torch, precision)
+        self.precision = None if precision == "auto" else getattr(torch, precision)
         if self.precision != torch.float32:
             for module in network.modules():
                 if type(module) is nn.Conv3d:
@@ -126,7 +135,8 @@ class RegistrationNetwork(nn.Module):
     def _field(self, pair: torch.Tensor) -> torch.Tensor:
         pooling = F.avg_pool3d if pair.ndim == 5 else F.avg_pool2d
         seen = pooling(images_of(pair), self.downsampling)
-        with torch.autocast(pair.device.type, self.precision, enabled=self.precision != torch.float32):
+        precision = self.precision or (torch.bfloat16 if has_bfloat16(pair.device) else torch.float32)
+        with torch.autocast(pair.device.type, precision, enabled=precision != torch.float32):
             field = self.network(seen.contiguous(memory_format=CHANNELS_LAST[pair.ndim]))
         return field.float().contiguous()
 

@@ -35,11 +35,14 @@ class BendingEnergy(torch.autograd.Function):
         """Mean over the voxels inside, for which every second derivative exists."""
         energy, gradient = field.new_zeros(()), torch.zeros_like(field)
         dims = field.ndim - 2
-        count = field[(..., *[MIDDLE] * dims)].numel()
+        inside = (slice(None), slice(None), *[MIDDLE] * dims)
+        count = gradient[inside].numel()
         for first in range(dims):
             for second in range(first, dims):
                 stencil = second_derivative(first, second, dims)
-                derivative = sum(weight * field[place] for weight, place in stencil)
+                derivative = torch.zeros_like(gradient[inside])
+                for weight, place in stencil:
+                    derivative.add_(field[place], alpha=weight)
                 times = 1 if first == second else 2
                 energy += times * derivative.square().sum() / count
                 for weight, place in stencil:

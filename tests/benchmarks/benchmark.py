@@ -1,0 +1,168 @@
+"""How fast registration and meta-training are, beside the plain path in the same run.
+
+    python tests/benchmarks/benchmark.py                        # table, and benchmark.json
+    python tests/benchmarks/benchmark.py --channels 8 --out runs/benchmark.json
+
+The plain path is what one would write with MONAI's parts: float32, weights in their usual layout, MONAI's losses. Every
+number of either path comes from a process of its own, so that its peak memory is its own, too.
+"""
+
+import argparse
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from itertools import repeat
+from pathlib import Path
+
+import monai.losses
+import torch
+
+from bundle.api import read_configuration
+from bundle.registration import adapt
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPE = (96, 128, 96)  # of a TRUS pair at 0.8 mm
+PLAIN_WINDOW = 27  # voxels, as window_mm at 0.8 mm
+STEPS = 5
+
+
+def smooth_pair(shape, device):
+    """Two smooth random images."""
+    noise = torch.rand(1, 2, *[size // 8 for size in shape], generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(noise, size=shape, mode="trilinear").to(device)
+
+
+def parts(plain, channels, downsampling, device):
+    """Network, loss and optimiser of inference, in the plain or the fast way."""
+    settings = {"channels": channels, "downsampling": downsampling, "precision": "float32" if plain else "auto"}
+    parser = read_configuration("inference.yaml", settings)
+    network = parser.get_parsed_content("registration_network").to(device)
+    loss = parser.get_parsed_content("adaptation_loss").to(device)
+    if plain:
+        loss.similarity = monai.losses.LocalNormalizedCrossCorrelationLoss(kernel_size=PLAIN_WINDOW).to(device)
+        loss.regularisation = monai.losses.BendingEnergyLoss()
+        for parameter in network.parameters():
+            parameter.data = parameter.data.contiguous()
+    return network, loss, parser.get_parsed_content("inner_optimizer")
+
+
+def seconds(function, repetitions, device):
+    """Median of the seconds of some calls, after one to warm up."""
+
+    def once():
+        start = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    once()
+    return statistics.median(once() for _ in range(repetitions))
+
+
+def registration(plain, channels, downsampling, repetitions, device, results):
+    """Five steps and the prediction on one pair; the network alone; peak memory."""
+    network, loss, optimizer = parts(plain, channels, downsampling, device)
+    multiple = 8 * downsampling
+    pair = smooth_pair([-(-size // multiple) * multiple for size in SHAPE], device)
+
+    def register():
+        with torch.no_grad():
+            adapt(network, loss, optimizer, repeat((pair, None), STEPS)).network(pair)
+
+    def predict():
+        with torch.no_grad():
+            network(pair)
+
+    found = {
+        "registration_s": seconds(register, repetitions, device),
+        "network_s": seconds(predict, repetitions, device),
+    }
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    found["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else memory
+    results.put(found)
+
+
+def meta_iteration(repetitions, device, results):
+    """A meta-iteration beside its bare compute loop: the inner steps on tensors that are there already."""
+    parser = read_configuration("train.yaml", {"precision": "auto"})
+    network = parser.get_parsed_content("registration_network").to(device)
+    loss = parser.get_parsed_content("loss").to(device)
+    augmentation = parser.get_parsed_content("train::augmentation")
+    optimizer = parser.get_parsed_content("inner_optimizer")
+    pair = smooth_pair([-(-size // 24) * 24 for size in SHAPE], device)
+
+    def bare():
+        adapt(network, loss, optimizer, repeat((pair, None), STEPS))
+
+    def augmented():
+        versions = (augmentation(pair, None, (0, step)) for step in range(STEPS))
+        adapt(network, loss, optimizer, versions)
+
+    results.put({"bare_s": seconds(bare, repetitions, device), "iteration_s": seconds(augmented, repetitions, device)})
+
+
+def in_a_process(function, *arguments):
+    """What a function puts into its queue, from a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=function, args=(*arguments, results))
+    process.start()
+    found = results.get()
+    process.join()
+    return found
+
+
+def start_up(device):
+    """Seconds from an empty shell to the end of `register()` on a small pair."""
+    code = (
+        "import numpy as np; from bundle import register; r = np.random.default_rng(0).random((2, 40, 40, 40));"
+        f"register((r[0], np.eye(4)), (r[1], np.eye(4)), device='{device}')"
+    )
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    return time.perf_counter() - start
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument(
+        "--channels", type=int, nargs="*", default=[8, 16, 32], help="of LocalNet on the 0.8 mm grid"
+    )
+    arguments.add_argument("--repetitions", type=int, default=1)
+    arguments.add_argument("--out", type=Path, default=Path("benchmark.json"))
+    chosen = arguments.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cases = {"shipped (8 channels, sees 2.4 mm)": (8, 3)}
+    cases |= {f"LocalNet, {channels} channels": (channels, 1) for channels in chosen.channels}
+    report = {
+        "machine": platform.processor() or platform.machine(),
+        "device": str(device),
+        "cores": torch.get_num_threads(),
+    }
+    print(f"{'five steps and prediction, 96 x 128 x 96':42s} {'plain s':>9s} {'fast s':>9s} {'ratio':>6s} {'GiB':>12s}")
+    for name, case in cases.items():
+        plain, fast = (in_a_process(registration, kind, *case, chosen.repetitions, device) for kind in (True, False))
+        for key, title in (("registration_s", name), ("network_s", "  the network alone")):
+            ratio, memory = plain[key] / fast[key], f"{plain['peak_gib']:.1f} -> {fast['peak_gib']:.1f}"
+            print(
+                f"{title:42s} {plain[key]:9.2f} {fast[key]:9.2f} {ratio:6.1f} {memory if key != 'network_s' else '':>12s}"
+            )
+        report[name] = {"plain": plain, "fast": fast, "ratio": plain["registration_s"] / fast["registration_s"]}
+    report["meta_iteration"] = found = in_a_process(meta_iteration, chosen.repetitions, device)
+    share = 100 * (found["iteration_s"] / found["bare_s"] - 1)
+    print(
+        f"meta-iteration of {STEPS} steps: {found['iteration_s']:.2f} s, bare loop {found['bare_s']:.2f} s (+{share:.0f} %)"
+    )
+    report["start_up_s"] = start_up(device)
+    print(f"start-up to the first result: {report['start_up_s']:.1f} s")
+    chosen.out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
