@@ -23,18 +23,21 @@ import monai.losses
 import torch
 
 from bundle.api import read_configuration
+from bundle.data import written_whole
 from bundle.registration import adapt
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (96, 128, 96)  # of a TRUS pair at 0.8 mm
 PLAIN_WINDOW = 27  # voxels, as window_mm at 0.8 mm
 STEPS = 5
+LINE = "{:42s} {:>9s} {:>9s} {:>6s} {:>12s}"
 
 
-def smooth_pair(shape, device):
-    """Two smooth random images."""
-    noise = torch.rand(1, 2, *[size // 8 for size in shape], generator=torch.Generator().manual_seed(0))
-    return torch.nn.functional.interpolate(noise, size=shape, mode="trilinear").to(device)
+def smooth_pair(multiple, device):
+    """Two smooth random images of SHAPE, padded to a multiple."""
+    size = [-(-length // multiple) * multiple for length in SHAPE]
+    noise = torch.rand(1, 2, *[length // 8 for length in size], generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(noise, size=size, mode="trilinear").to(device)
 
 
 def parts(plain, channels, downsampling, device):
@@ -51,12 +54,12 @@ def parts(plain, channels, downsampling, device):
     return network, loss, parser.get_parsed_content("inner_optimizer")
 
 
-def seconds(function, repetitions, device):
+def seconds(call, repetitions, device):
     """Median of the seconds of some calls, after one to warm up."""
 
     def once():
         start = time.perf_counter()
-        function()
+        call()
         if device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
@@ -68,43 +71,39 @@ def seconds(function, repetitions, device):
 def registration(plain, channels, downsampling, repetitions, device, results):
     """Five steps and the prediction on one pair; the network alone; peak memory."""
     network, loss, optimizer = parts(plain, channels, downsampling, device)
-    multiple = 8 * downsampling
-    pair = smooth_pair([-(-size // multiple) * multiple for size in SHAPE], device)
+    pair = smooth_pair(8 * downsampling, device)
 
     def register():
+        adapted = adapt(network, loss, optimizer, repeat((pair, None), STEPS)).network
         with torch.no_grad():
-            adapt(network, loss, optimizer, repeat((pair, None), STEPS)).network(pair)
+            adapted(pair)
 
     def predict():
         with torch.no_grad():
             network(pair)
 
-    found = {
-        "registration_s": seconds(register, repetitions, device),
-        "network_s": seconds(predict, repetitions, device),
-    }
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    found["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else memory
-    results.put(found)
+    calls = {"registration": register, "network": predict}
+    found = {name: seconds(call, repetitions, device) for name, call in calls.items()}
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    results.put({**found, "peak_gib": resident if device.type == "cpu" else torch.cuda.max_memory_allocated() / 2**30})
 
 
 def meta_iteration(repetitions, device, results):
-    """A meta-iteration beside its bare compute loop: the inner steps on tensors that are there already."""
-    parser = read_configuration("train.yaml", {"precision": "auto"})
+    """A meta-iteration's inner loop with its augmentation, beside the bare loop on tensors that are there already."""
+    parser = read_configuration("train.yaml", {})
     network = parser.get_parsed_content("registration_network").to(device)
     loss = parser.get_parsed_content("loss").to(device)
     augmentation = parser.get_parsed_content("train::augmentation")
     optimizer = parser.get_parsed_content("inner_optimizer")
-    pair = smooth_pair([-(-size // 24) * 24 for size in SHAPE], device)
+    pair = smooth_pair(24, device)
 
     def bare():
         adapt(network, loss, optimizer, repeat((pair, None), STEPS))
 
-    def augmented():
-        versions = (augmentation(pair, None, (0, step)) for step in range(STEPS))
-        adapt(network, loss, optimizer, versions)
+    def whole():
+        adapt(network, loss, optimizer, (augmentation(pair, None, (0, step)) for step in range(STEPS)))
 
-    results.put({"bare_s": seconds(bare, repetitions, device), "iteration_s": seconds(augmented, repetitions, device)})
+    results.put({"bare": seconds(bare, repetitions, device), "whole": seconds(whole, repetitions, device)})
 
 
 def in_a_process(function, *arguments):
@@ -131,37 +130,29 @@ def start_up(device):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument(
-        "--channels", type=int, nargs="*", default=[8, 16, 32], help="of LocalNet on the 0.8 mm grid"
-    )
+    arguments.add_argument("--channels", type=int, nargs="*", default=[8, 16, 32], help="of LocalNet, seeing 0.8 mm")
     arguments.add_argument("--repetitions", type=int, default=1)
     arguments.add_argument("--out", type=Path, default=Path("benchmark.json"))
     chosen = arguments.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cases = {"shipped (8 channels, sees 2.4 mm)": (8, 3)}
+    cases = {"shipped: 8 channels, sees 2.4 mm": (8, 3)}
     cases |= {f"LocalNet, {channels} channels": (channels, 1) for channels in chosen.channels}
-    report = {
-        "machine": platform.processor() or platform.machine(),
-        "device": str(device),
-        "cores": torch.get_num_threads(),
-    }
-    print(f"{'five steps and prediction, 96 x 128 x 96':42s} {'plain s':>9s} {'fast s':>9s} {'ratio':>6s} {'GiB':>12s}")
+    report = {"machine": platform.machine(), "device": str(device), "threads": torch.get_num_threads()}
+    print(LINE.format("five steps and prediction, 96 x 128 x 96", "plain s", "fast s", "ratio", "GiB"), flush=True)
     for name, case in cases.items():
         plain, fast = (in_a_process(registration, kind, *case, chosen.repetitions, device) for kind in (True, False))
-        for key, title in (("registration_s", name), ("network_s", "  the network alone")):
-            ratio, memory = plain[key] / fast[key], f"{plain['peak_gib']:.1f} -> {fast['peak_gib']:.1f}"
-            print(
-                f"{title:42s} {plain[key]:9.2f} {fast[key]:9.2f} {ratio:6.1f} {memory if key != 'network_s' else '':>12s}"
-            )
-        report[name] = {"plain": plain, "fast": fast, "ratio": plain["registration_s"] / fast["registration_s"]}
+        memory = f"{plain['peak_gib']:.1f} -> {fast['peak_gib']:.1f}"
+        for key, title, peak in (("registration", name, memory), ("network", "  the network alone", "")):
+            ratio = plain[key] / fast[key]
+            print(LINE.format(title, f"{plain[key]:.2f}", f"{fast[key]:.2f}", f"{ratio:.1f}", peak), flush=True)
+        report[name] = {"plain": plain, "fast": fast, "ratio": plain["registration"] / fast["registration"]}
     report["meta_iteration"] = found = in_a_process(meta_iteration, chosen.repetitions, device)
-    share = 100 * (found["iteration_s"] / found["bare_s"] - 1)
-    print(
-        f"meta-iteration of {STEPS} steps: {found['iteration_s']:.2f} s, bare loop {found['bare_s']:.2f} s (+{share:.0f} %)"
-    )
+    bare, whole = found["bare"], found["whole"]
+    print(f"meta-iteration of {STEPS} steps: {whole:.2f} s, bare loop {bare:.2f} s (+{100 * (whole / bare - 1):.0f} %)")
     report["start_up_s"] = start_up(device)
     print(f"start-up to the first result: {report['start_up_s']:.1f} s")
-    chosen.out.write_text(json.dumps(report, indent=2) + "\n")
+    with written_whole(chosen.out) as file:
+        file.write(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":
