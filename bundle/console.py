@@ -16,6 +16,7 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
+from bundle import processes
 from bundle.data import WRAPPING, DataWarning, one_line, root_cause
 
 USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError, ImportError)
@@ -35,7 +36,11 @@ def report(kind: type[BaseException], error: BaseException, trace: TracebackType
         kind: class of the exception.
         error: the exception; what MONAI wraps around the one that says what was wrong is left out.
         trace: its traceback, printed for other classes and where the variable ``BUNDLE_TRACEBACK`` is set.
+
+    Of several processes only the first to fail says so.
     """
+    if not processes.is_first_to_fail():
+        return
     root = root_cause(error)
     place = _place_in_configuration(error)
     if isinstance(root, KeyboardInterrupt):
@@ -135,7 +140,8 @@ def setup() -> None:
     """Prepare a command: one-line errors, no typos among its options, no warnings a user cannot act on.
 
     Raises:
-        ValueError: for an unknown option of ``python -m monai.bundle run``.
+        ValueError: for an unknown option of ``python -m monai.bundle run``, and when ``torchrun`` started processes that
+            do not know of each other.
     """
     sys.excepthook = report
     warnings.formatwarning = format_warning
@@ -144,3 +150,4 @@ def setup() -> None:
     logging.getLogger("nibabel.global").setLevel(logging.ERROR)
     if Path(sys.argv[0]).parent.name == "bundle" and Path(sys.argv[0]).parent.parent.name == "monai":
         check_overrides(sys.argv[2:])
+        processes.check_joined()
