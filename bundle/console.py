@@ -140,8 +140,8 @@ def setup() -> None:
     """Prepare a command: one-line errors, no typos among its options, no warnings a user cannot act on.
 
     Raises:
-        ValueError: for an unknown option of ``python -m monai.bundle run``, and when ``torchrun`` started processes that
-            do not know of each other.
+        ValueError: for an unknown option of ``python -m monai.bundle run``, and when ``torchrun`` started
+            processes that do not know of each other.
     """
     sys.excepthook = report
     warnings.formatwarning = format_warning

@@ -5,6 +5,7 @@ Without a process group, every function does what it does in a group of one.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -54,12 +55,13 @@ def device() -> torch.device:
     return torch.device("cuda", local) if gpus else torch.device("cpu")
 
 
-def join(device: torch.device, minutes: float) -> None:
+def join(device: torch.device, minutes: float, quiet: bool = False) -> None:
     """Make this process one of those that ``torchrun`` started, or the only one: NCCL for GPUs, gloo for CPUs.
 
     Args:
         device: where this process computes.
         minutes: how long it waits for the slowest of the others before it gives up.
+        quiet: only the first process logs its progress; the others log warnings and errors.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -69,6 +71,8 @@ def join(device: torch.device, minutes: float) -> None:
         timeout=timedelta(minutes=minutes),
         **({} if "RANK" in os.environ else alone),
     )
+    if quiet and not is_first():
+        logging.disable(logging.INFO)
 
 
 def check_joined() -> None:
@@ -96,7 +100,7 @@ def share(items: Sequence[Item], even: bool = False) -> list[Item]:
 
 
 def gather(own: Sequence[Item]) -> list[Item]:
-    """Results of all processes, in the order in which ``share`` dealt what they are of. Every process has to call it."""
+    """Results of all processes, in the order in which ``share`` dealt what they are of. Every process calls it."""
     if not dist.is_initialized():
         return list(own)
     shares: list[Any] = [None] * count()
@@ -105,7 +109,7 @@ def gather(own: Sequence[Item]) -> list[Item]:
 
 
 def from_first(make: Callable[[], Item]) -> Item:
-    """What a function gives in the first process, in all of them. Every process has to call it."""
+    """What a function gives in the first process, in all of them. Every process calls it."""
     content = [make() if is_first() else None]
     if dist.is_initialized():
         dist.broadcast_object_list(content, src=0)
@@ -113,14 +117,14 @@ def from_first(make: Callable[[], Item]) -> Item:
 
 
 def total(tensor: torch.Tensor) -> torch.Tensor:
-    """Sum of the processes' tensors, in place. Every process has to call it."""
+    """Sum of the processes' tensors, in place. Every process calls it."""
     if dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor
 
 
 def start_alike(network: torch.nn.Module) -> None:
-    """Give the network of every process the weights and buffers of the first. Every process has to call it."""
+    """Give the network of every process the weights and buffers of the first. Every process calls it."""
     if dist.is_initialized():
         for tensor in network.state_dict().values():
             dist.broadcast(tensor, src=0)
@@ -132,7 +136,10 @@ def is_first_to_fail() -> bool:
         return True
     try:
         store = dist.TCPStore(
-            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=timedelta(seconds=5), wait_for_workers=False
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            timeout=timedelta(seconds=5),
+            wait_for_workers=False,
         )
         return store.add("bundle/failed", 1) == 1
     except (RuntimeError, KeyError):  # nobody is left to ask

@@ -93,9 +93,9 @@ class ReptileTrainer(SupervisedTrainer):
             # The number among those of all processes: what is drawn for an episode must not depend on who has it.
             history, gradient = self._episode(processes.number() + turn * processes.count(), pairs)
             episodes.append([history, *gradient])
-        history, *gradients = mean_over_episodes(episodes)
-        for parameter, gradient in zip(engine.network.parameters(), gradients, strict=True):
-            parameter.grad = gradient
+        history, *means = mean_over_episodes(episodes)
+        for parameter, mean in zip(engine.network.parameters(), means, strict=True):
+            parameter.grad = mean
         engine.optimizer.step()
         # The last loss is the one the start is trained for; the first tells how good the start itself is.
         engine.state.output = [{CommonKeys.LOSS: history[-1], "loss_first_step": history[0]}]
