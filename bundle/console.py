@@ -140,8 +140,7 @@ def setup() -> None:
     """Prepare a command: one-line errors, no typos among its options, no warnings a user cannot act on.
 
     Raises:
-        ValueError: for an unknown option of ``python -m monai.bundle run``, and when ``torchrun`` started
-            processes that do not know of each other.
+        ValueError: for an unknown option of ``python -m monai.bundle run``.
     """
     sys.excepthook = report
     warnings.formatwarning = format_warning
@@ -150,4 +149,3 @@ def setup() -> None:
     logging.getLogger("nibabel.global").setLevel(logging.ERROR)
     if Path(sys.argv[0]).parent.name == "bundle" and Path(sys.argv[0]).parent.parent.name == "monai":
         check_overrides(sys.argv[2:])
-        processes.check_joined()
