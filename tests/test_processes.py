@@ -152,14 +152,20 @@ def test_a_process_that_can_ask_nobody_says_that_it_failed(monkeypatch):
 # --- averaging ----------------------------------------------------------------------------------------------------
 
 
-def test_every_episode_counts_alike_wherever_it_was(monkeypatch):
+@pytest.mark.parametrize("count", [2, 5])  # of five processes, two have no episode
+def test_every_episode_counts_alike_wherever_it_was(monkeypatch, count):
     episodes = [[torch.tensor([value, 2 * value]), torch.tensor(10 * value)] for value in (1.0, 2.0, 6.0)]
 
     def work(number):
-        return [tensor.tolist() for tensor in mean_over_episodes(episodes[number::2])]
+        return [tensor.tolist() for tensor in mean_over_episodes(episodes[number::count], like=episodes[0])]
 
-    assert [tensor.tolist() for tensor in mean_over_episodes(episodes)] == [[3.0, 6.0], 30.0]
-    assert Threads(monkeypatch, 2).run(work) == [[[3.0, 6.0], 30.0]] * 2
+    assert [tensor.tolist() for tensor in mean_over_episodes(episodes, like=episodes[0])] == [[3.0, 6.0], 30.0]
+    assert Threads(monkeypatch, count).run(work) == [[[3.0, 6.0], 30.0]] * count
+
+
+def test_no_episode_has_no_mean():
+    (mean,) = mean_over_episodes([], like=[torch.zeros(3)])
+    assert mean.isnan().all()
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
@@ -168,10 +174,10 @@ def test_the_mean_of_float32_is_the_same_to_the_last_bit(monkeypatch, count):
     generator = torch.Generator().manual_seed(0)
     scales = 10 ** torch.empty(1000).uniform_(-6, 2, generator=generator)
     episodes = [[scales * torch.randn(1000, generator=generator)] for _ in range(7)]
-    (whole,) = mean_over_episodes(episodes)
+    (whole,) = mean_over_episodes(episodes, like=episodes[0])
     assert whole.dtype == torch.float32
     torch.testing.assert_close(whole, torch.stack([tensor for (tensor,) in episodes]).mean(0), rtol=1e-5, atol=1e-6)
-    found = Threads(monkeypatch, count).run(lambda number: mean_over_episodes(episodes[number::count])[0])
+    found = Threads(monkeypatch, count).run(lambda number: mean_over_episodes(episodes[number::count], episodes[0])[0])
     assert all(torch.equal(mean, whole) for mean in found)
 
 

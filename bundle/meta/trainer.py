@@ -92,13 +92,14 @@ class ReptileTrainer(SupervisedTrainer):
             pairs = [engine.prepare_batch(item, engine.state.device, engine.non_blocking) for item in items]
             # The number among those of all processes: what is drawn for an episode must not depend on who has it.
             history, gradient = self._episode(processes.number() + turn * processes.count(), pairs)
-            episodes.append([history, *gradient])
-        history, *means = mean_over_episodes(episodes)
-        for parameter, mean in zip(engine.network.parameters(), means, strict=True):
+            # The last loss is the one the start is trained for; the first tells how good the start itself is.
+            episodes.append([history[[0, -1]], *gradient])
+        parameters = list(engine.network.parameters())
+        (first, last), *means = mean_over_episodes(episodes, like=[parameters[0].new_zeros(2), *parameters])
+        for parameter, mean in zip(parameters, means, strict=True):
             parameter.grad = mean
         engine.optimizer.step()
-        # The last loss is the one the start is trained for; the first tells how good the start itself is.
-        engine.state.output = [{CommonKeys.LOSS: history[-1], "loss_first_step": history[0]}]
+        engine.state.output = [{CommonKeys.LOSS: last, "loss_first_step": first}]
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
 
