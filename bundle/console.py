@@ -16,6 +16,7 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
+from bundle import processes
 from bundle.data import WRAPPING, DataWarning, one_line, root_cause
 
 USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError, ImportError)
@@ -35,7 +36,11 @@ def report(kind: type[BaseException], error: BaseException, trace: TracebackType
         kind: class of the exception.
         error: the exception; what MONAI wraps around the one that says what was wrong is left out.
         trace: its traceback, printed for other classes and where the variable ``BUNDLE_TRACEBACK`` is set.
+
+    Of several processes only the first to fail says so.
     """
+    if not processes.is_first_to_fail():
+        return
     root = root_cause(error)
     place = _place_in_configuration(error)
     if isinstance(root, KeyboardInterrupt):

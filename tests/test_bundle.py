@@ -32,7 +32,9 @@ CONFIGS = ROOT / "configs"
 METADATA = CONFIGS / "metadata.json"
 EXPERIMENTS = set(CONFIGS.glob("experiment*.yaml"))
 SLICES = set(CONFIGS.glob("*2d.yaml"))
-PRESETS = sorted(path for path in CONFIGS.glob("*.yaml") if path not in {TRAIN, INFERENCE, *EXPERIMENTS, *SLICES})
+PROCESSES = set(CONFIGS.glob("multi_gpu_*.yaml"))
+WHOLE = {TRAIN, INFERENCE, *EXPERIMENTS}
+PRESETS = sorted(path for path in CONFIGS.glob("*.yaml") if path not in WHOLE | SLICES | PROCESSES)
 # `python -m` as on a machine where the package is not installed.
 UNINSTALLED = """
 import runpy, sys

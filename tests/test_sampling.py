@@ -6,8 +6,12 @@ from monai.data import Dataset
 from bundle.meta import EpisodeSampler
 
 
-def drawn(epoch=0, pairs=5, episodes=12, **settings):
-    sampler = EpisodeSampler(Dataset([{"pair_id": str(k)} for k in range(pairs)]), episodes, **settings)
+def make_sampler(pairs=5, episodes=12, **settings):
+    return EpisodeSampler(Dataset([{"pair_id": str(k)} for k in range(pairs)]), episodes, **settings)
+
+
+def drawn(epoch=0, **settings):
+    sampler = make_sampler(**settings)
     sampler.set_epoch(epoch)
     assert len(sampler) == len(list(sampler))
     return list(sampler)
@@ -37,10 +41,31 @@ def test_fewer_episodes_than_pairs_are_different_pairs():
 
 @pytest.mark.parametrize("replicas", [2, 3])
 def test_processes_share_the_episodes_of_one(replicas):
-    shares = [drawn(pairs=30, episodes=24, rank=rank, num_replicas=replicas) for rank in range(replicas)]
-    assert [len(share) for share in shares] == [24 // replicas] * replicas
-    assert sorted(sum(shares, [])) == sorted(drawn(pairs=30, episodes=24))
-    assert len(set(sum(shares, []))) == 24
+    whole = drawn(pairs=30, episodes=24, together=6)
+    shares = [drawn(pairs=30, episodes=24, together=6, rank=rank, num_replicas=replicas) for rank in range(replicas)]
+    assert len(set(whole)) == 24
+    assert shares == [whole[rank::replicas] for rank in range(replicas)]
+
+
+@pytest.mark.parametrize("pairs_per_episode", [1, 2])
+def test_processes_share_every_meta_update_when_its_episodes_do_not_divide(pairs_per_episode):
+    settings = {"pairs": 40, "episodes": 15, "together": 5, "pairs_per_episode": pairs_per_episode}
+    whole, size = drawn(**settings), 5 * pairs_per_episode
+    updates = [[], [], []]
+    for rank, episodes in ((0, 3), (1, 2)):
+        sampler = make_sampler(rank=rank, num_replicas=2, **settings)
+        assert sampler.batch_size == episodes * pairs_per_episode
+        share = list(sampler)
+        for number, update in enumerate(updates):
+            update.append(share[number * sampler.batch_size : (number + 1) * sampler.batch_size])
+    for number, (first, second) in enumerate(updates):
+        assert sorted(first + second) == sorted(whole[number * size : (number + 1) * size])
+        assert first[:pairs_per_episode] == whole[number * size :][:pairs_per_episode]
+
+
+def test_more_processes_than_episodes_of_a_meta_update_are_refused():
+    with pytest.raises(ValueError, match="3 processes share 2 episodes per meta-update.*--episodes_per_iteration 3"):
+        drawn(episodes=4, together=2, rank=0, num_replicas=3)
 
 
 def test_one_pair_is_drawn_every_time():
@@ -91,7 +116,7 @@ def test_an_episode_may_take_several_pairs_of_its_task():
 
 
 def test_processes_share_whole_episodes():
-    shares = [drawn_tasks(10, pairs_per_episode=3, rank=rank, num_replicas=2)[0] for rank in (0, 1)]
-    whole = drawn_tasks(10, pairs_per_episode=3)[0]
+    shares = [drawn_tasks(10, together=2, pairs_per_episode=3, rank=rank, num_replicas=2)[0] for rank in (0, 1)]
+    whole = drawn_tasks(10, together=2, pairs_per_episode=3)[0]
     assert shares[0][:3] == whole[:3]
     assert shares[1][:3] == whole[3:6]

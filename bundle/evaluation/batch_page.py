@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from ignite.engine import Engine, Events
 
+from bundle import processes
 from bundle.data import written_whole
 from bundle.evaluation.markup import Markup, page, table
 from bundle.evaluation.page_parts import ABSENT, STYLE, badge, rules_table
@@ -30,6 +31,8 @@ THUMBNAILS = """
 class QualityIndex:
     """Evaluation handler that keeps ``quality.html`` over all pairs, those that could not be registered too.
 
+    Of several processes the first writes: the pairs of its own as they are done, at the end those of all.
+
     Args:
         output_dir: folder of the run, where ``<pair_id>/quality.html`` are.
     """
@@ -42,6 +45,7 @@ class QualityIndex:
         """Register with an evaluator."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.COMPLETED, self._gather)
 
     def _start(self, engine: Engine) -> None:
         self.pairs = []
@@ -49,8 +53,16 @@ class QualityIndex:
     def _add(self, engine: Engine) -> None:
         keys = ("pair_id", "error", "metrics", "thumbnail")
         self.pairs += [{key: output[key] for key in keys if key in output} for output in engine.state.output]
-        with written_whole(self.path) as file:
-            file.write(batch_page(self.pairs))
+        self._write()
+
+    def _gather(self, engine: Engine) -> None:
+        self.pairs = processes.gather(self.pairs)
+        self._write()
+
+    def _write(self) -> None:
+        if processes.is_first():
+            with written_whole(self.path) as file:
+                file.write(batch_page(self.pairs))
 
 
 def batch_page(pairs: list[Mapping[str, Any]]) -> str:

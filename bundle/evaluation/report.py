@@ -15,6 +15,7 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.transforms import Transform
 
+from bundle import processes
 from bundle.evaluation.table import headline, mean_and_sd, metrics_row, write_table
 
 matplotlib.use("Agg")
@@ -22,7 +23,7 @@ from matplotlib import pyplot  # noqa: E402  the backend has to be chosen first:
 
 
 class ColumnMean(Metric):
-    """Mean of a column of ``metrics.csv`` over the pairs of a validation; NaN where no pair has it.
+    """Mean of a column of ``metrics.csv`` over the pairs of a validation, of all processes; NaN where no pair has it.
 
     Args:
         column: name of the column, such as ``loss_after``.
@@ -34,20 +35,23 @@ class ColumnMean(Metric):
 
     def reset(self) -> None:
         """Forget the values of the last validation."""
-        self.values: list[float] = []
+        self.values: list[tuple[str, float | None]] = []
 
     def update(self, output: Sequence[Mapping[str, Any]]) -> None:
         """Add the registered pairs of an iteration."""
         rows = [metrics_row(pair["metrics"]) for pair in output]
-        self.values += [row[self.column] for row in rows if row.get(self.column) is not None]
+        self.values += [(row["pair_id"], row.get(self.column)) for row in rows]
 
     def compute(self) -> float:
-        """Mean over the pairs."""
-        return float(np.mean(self.values)) if self.values else float("nan")
+        """Mean over the pairs; one that two processes had, to be even, counts once."""
+        values = [value for value in dict(processes.gather(self.values)).values() if value is not None]
+        return float(np.mean(values)) if values else float("nan")
 
 
 class MetricsTable:
     """Evaluation handler that keeps ``metrics.csv`` over all pairs, the failed ones too.
+
+    Of several processes the first writes: the pairs of its own as they are done, at the end those of all.
 
     Args:
         output_dir: folder of the run; None writes nothing.
@@ -61,6 +65,7 @@ class MetricsTable:
         """Register with an evaluator."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.COMPLETED, self._gather)
 
     def _start(self, engine: Engine) -> None:
         self.rows = []
@@ -72,15 +77,24 @@ class MetricsTable:
             else:
                 self.rows.append(metrics_row(output["metrics"]))
                 engine.logger.info(f"registered {output['metrics']['pair_id']}: {headline(self.rows[-1])}")
-        if self.path is not None:
+        self._write()
+
+    def _gather(self, engine: Engine) -> None:
+        self.rows = processes.gather(self.rows)
+        self._write()
+
+    def _write(self) -> None:
+        if self.path is not None and processes.is_first():
             write_table([*self.rows, *mean_and_sd([row for row in self.rows if row["status"] == "done"])], self.path)
 
     def conclude(self) -> None:
-        """Print where the results are.
+        """Print where the results are, in the first process.
 
         Raises:
-            RuntimeError: when pairs failed, naming each and its reason.
+            RuntimeError: there, when pairs failed, naming each and its reason.
         """
+        if not processes.is_first():
+            return
         failed = [row for row in self.rows if row["status"] == "failed"]
         counts = Counter(row["verdict"] for row in self.rows if "verdict" in row)
         verdicts = f" ({counts['good']} good, {counts['check']} to check, {counts['failed']} failed)" if counts else ""

@@ -13,6 +13,7 @@ from monai.engines import Evaluator, Trainer
 from monai.utils import CommonKeys
 from tqdm import tqdm
 
+from bundle import processes
 from bundle.data import brief, written_whole
 
 
@@ -39,6 +40,7 @@ class ResumableCheckpoint:
     The checkpoint holds the state of everything in ``save_dict``, of the trainer (epoch, iteration) and of the
     evaluator (best metric). Randomness needs no state: it follows from the seed, the epoch and the iteration.
     ``model.pt`` holds the flat weights of the best validation so far, ``model_last.pt`` those of the last epoch.
+    Of several processes the first reads and writes, so that only its machine needs the folder.
 
     Args:
         output_dir: folder of the run.
@@ -69,6 +71,8 @@ class ResumableCheckpoint:
     def attach(self, engine: Trainer) -> None:
         """Register with a trainer; put it after the validation handler, whose result it saves."""
         engine.add_event_handler(Events.STARTED, self.resume)
+        if not processes.is_first():
+            return
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
         engine.add_event_handler(Events.COMPLETED, self.save)
@@ -79,15 +83,10 @@ class ResumableCheckpoint:
         Raises:
             ValueError: when it was made with other settings or is not a checkpoint of this bundle.
         """
-        if not self.path.exists():
+        checkpoint = processes.from_first(self._read)
+        if checkpoint is None:
             return
-        try:
-            checkpoint = torch.load(self.path, map_location=engine.state.device, weights_only=True)
-            stored = checkpoint["settings"]
-        except Exception as error:
-            raise ValueError(
-                f"{self.path} cannot be read as a checkpoint ({brief(error)}); move it away to start anew"
-            ) from error
+        stored = checkpoint["settings"]
         changed = [
             f"{key} was {stored.get(key)}, is {value}"
             for key, value in self.settings.items()
@@ -106,6 +105,18 @@ class ResumableCheckpoint:
             self.evaluator.state.best_metric = checkpoint["best_metric"]
             self.evaluator.state.best_metric_epoch = checkpoint["best_metric_epoch"]
         engine.logger.info(f"resumed {self.path} after {engine.state.iteration} iterations")
+
+    def _read(self) -> dict[str, Any] | None:
+        if not self.path.exists():
+            return None
+        try:
+            # What it is loaded into knows its device, which is another one in every process.
+            checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
+            return {**checkpoint, "settings": dict(checkpoint["settings"])}
+        except Exception as error:
+            raise ValueError(
+                f"{self.path} cannot be read as a checkpoint ({brief(error)}); move it away to start anew"
+            ) from error
 
     def keep(self, engine: Trainer) -> None:
         """Write the flat weights of an epoch that is to be kept."""

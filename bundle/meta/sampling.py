@@ -8,6 +8,8 @@ import numpy as np
 from monai.data import Dataset
 from torch.utils.data import DistributedSampler
 
+from bundle import processes
+
 
 class EpisodeSampler(DistributedSampler):
     """Draw the episodes of an epoch, with the epoch and the seed alone deciding which.
@@ -16,18 +18,24 @@ class EpisodeSampler(DistributedSampler):
     that every task counts alike, however many pairs it has. Pairs without named tasks are tasks of one pair each.
 
     A run that resumes at epoch ``n`` draws what an uninterrupted run would have drawn. MONAI's trainers set the
-    epoch of a distributed sampler, and every process of a multi-GPU run takes its own share.
+    epoch of a distributed sampler. Of the episodes of every meta-update, the processes of a run take one each in turn.
 
     Args:
         dataset: the pairs.
         episodes: episodes per epoch over all processes.
         seed: seed of the run.
-        rank: number of this process.
-        num_replicas: number of processes.
+        rank: number of this process; None asks ``bundle.processes``.
+        num_replicas: number of processes; None asks ``bundle.processes``.
         by_task: whether the key ``task`` of a pair names its task (Park et al. 2021, section 2); else none does.
         together: episodes of one meta-update; they are of different tasks as far as there are as many, for which a
             pass leaves out the remainder of its tasks.
         pairs_per_episode: pairs drawn for an episode, one after the other, all of its task.
+
+    Attributes:
+        batch_size: pairs of a meta-update that this process takes.
+
+    Raises:
+        ValueError: when there are more processes than episodes of a meta-update.
     """
 
     def __init__(
@@ -35,15 +43,24 @@ class EpisodeSampler(DistributedSampler):
         dataset: Dataset,
         episodes: int,
         seed: int = 0,
-        rank: int = 0,
-        num_replicas: int = 1,
+        rank: int | None = None,
+        num_replicas: int | None = None,
         by_task: bool = True,
         together: int = 1,
         pairs_per_episode: int = 1,
     ) -> None:
+        rank = processes.number() if rank is None else rank
+        num_replicas = processes.count() if num_replicas is None else num_replicas
+        if num_replicas > together:
+            raise ValueError(
+                f"{num_replicas} processes share {together} episodes per meta-update, and some would have none; "
+                f"expected --episodes_per_iteration {num_replicas} or more, or fewer processes"
+            )
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, seed=seed)
-        self.episodes = episodes // num_replicas * num_replicas
-        self.num_samples = episodes // num_replicas * pairs_per_episode
+        self.episodes = episodes
+        self.own = [episode for episode in range(episodes) if episode % together % num_replicas == rank]
+        self.num_samples = len(self.own) * pairs_per_episode
+        self.batch_size = len(range(rank, together, num_replicas)) * pairs_per_episode
         members: dict[str | int, list[int]] = {}
         for index, pair in enumerate(dataset.data):
             members.setdefault(pair.get("task", index) if by_task else index, []).append(index)
@@ -65,4 +82,4 @@ class EpisodeSampler(DistributedSampler):
                 left[task] = left[task] or random.permutation(self.tasks[task]).tolist()
                 episode.append(left[task].pop())
             drawn.append(episode)
-        return iter([pair for episode in drawn[self.rank :: self.num_replicas] for pair in episode])
+        return iter([pair for episode in self.own for pair in drawn[episode]])

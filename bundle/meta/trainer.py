@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from monai.engines import IterationEvents, SupervisedTrainer
 from monai.utils import CommonKeys
 from torch import nn
 
+from bundle import processes
 from bundle.data import RandomPairAffine
+from bundle.meta.averaging import mean_over_episodes
 from bundle.meta.rules import MetaGradient, OuterLoss, reptile
 from bundle.registration import OptimizerFactory, Version, adapt
 
@@ -29,6 +32,10 @@ class ReptileTrainer(SupervisedTrainer):
     so that SGD with learning rate ``epsilon`` is Reptile, and Adam gives the variant of Park et al. 2021. Learning
     rate schedules, checkpoints and every other handler are MONAI's. The bi-level objective (Eq. 3-4) is
     ``first_order_maml`` with an ``inner_loss`` of its own; without inner steps that rule is conventional training.
+
+    Where ``torchrun`` started several processes, each takes some episodes of every meta-batch, the mean is over the
+    episodes of all, and all take the same step. ``DistributedDataParallel`` would have nothing to do here: it averages
+    what ``backward`` leaves in the network, and here ``backward`` runs in copies that are thrown away.
 
     Args:
         inner_optimizer: named parameters -> optimiser of the inner steps; its state is fresh in every episode.
@@ -75,22 +82,24 @@ class ReptileTrainer(SupervisedTrainer):
         self.augmentation = augmentation
         self.rule = rule
         self.seed = seed
+        self.add_event_handler(Events.STARTED, lambda engine: processes.start_alike(engine.network))
 
     def _iteration(self, engine: ReptileTrainer, batchdata: list[dict[str, Any]]) -> list[dict[str, torch.Tensor]]:
         engine.network.train()
-        losses, gradients = [], []
-        for episode, start in enumerate(range(0, len(batchdata), self.pairs_per_episode)):
+        episodes = []
+        for turn, start in enumerate(range(0, len(batchdata), self.pairs_per_episode)):
             items = batchdata[start : start + self.pairs_per_episode]
             pairs = [engine.prepare_batch(item, engine.state.device, engine.non_blocking) for item in items]
-            history, gradient = self._episode(episode, pairs)
-            losses.append(history)
-            gradients.append(gradient)
-        for parameter, *episodes in zip(engine.network.parameters(), *gradients, strict=True):
-            parameter.grad = torch.stack(episodes).mean(0)
+            # The number among those of all processes: what is drawn for an episode must not depend on who has it.
+            history, gradient = self._episode(processes.number() + turn * processes.count(), pairs)
+            # The last loss is the one the start is trained for; the first tells how good the start itself is.
+            episodes.append([history[[0, -1]], *gradient])
+        parameters = list(engine.network.parameters())
+        (first, last), *means = mean_over_episodes(episodes, like=[parameters[0].new_zeros(2), *parameters])
+        for parameter, mean in zip(parameters, means, strict=True):
+            parameter.grad = mean
         engine.optimizer.step()
-        # The last loss is the one the start is trained for; the first tells how good the start itself is.
-        history = torch.stack(losses).mean(0)
-        engine.state.output = [{CommonKeys.LOSS: history[-1], "loss_first_step": history[0]}]
+        engine.state.output = [{CommonKeys.LOSS: last, "loss_first_step": first}]
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+from ignite.engine import Events
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 
@@ -35,6 +36,13 @@ class RegistrationEvaluator(SupervisedEvaluator):
     ``engine.state.output`` of a failed pair is ``[{"pair_id": ..., "error": ...}]``. Arguments are those of
     ``SupervisedEvaluator``.
     """
+
+    def run(self, global_epoch: int = 1) -> None:
+        """As in MONAI, but a process that has no pair takes part in what all processes do at the end."""
+        if self.state.epoch_length == 0:
+            self.fire_event(Events.COMPLETED)
+        else:
+            super().run(global_epoch)
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> Any:
         pair_id = batchdata["pair_id"][0]

@@ -1,0 +1,146 @@
+"""The processes of a run: one, unless ``torchrun`` started more. Every room may use this file; it uses none of them.
+
+Without a process group, every function does what it does in a group of one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from itertools import cycle, islice, zip_longest
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+Item = TypeVar("Item")
+
+MISSING = object()
+
+
+def started() -> int:
+    """How many processes ``torchrun`` started, whether or not they have joined."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+
+
+def count() -> int:
+    """Number of processes that have joined."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def number() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what is written once."""
+    return number() == 0
+
+
+def device() -> torch.device:
+    """The GPU of this process, by its number on this machine; the CPU where there are no GPUs.
+
+    Raises:
+        ValueError: when the machine has fewer GPUs than processes.
+    """
+    local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if gpus and local >= gpus:
+        raise ValueError(
+            f"process {local + 1} of this machine has no GPU of its own, there are {gpus}; "
+            f"expected --nproc_per_node={gpus} or less"
+        )
+    return torch.device("cuda", local) if gpus else torch.device("cpu")
+
+
+def join(device: torch.device, minutes: float, quiet: bool = False) -> None:
+    """Make this process one of those that ``torchrun`` started, or the only one: NCCL for GPUs, gloo for CPUs.
+
+    Args:
+        device: where this process computes.
+        minutes: how long it waits for the slowest of the others before it gives up.
+        quiet: only the first process logs its progress; the others log warnings and errors.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    alone: dict[str, Any] = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    dist.init_process_group(
+        dist.get_default_backend_for_device(device),
+        timeout=timedelta(minutes=minutes),
+        **({} if "RANK" in os.environ else alone),
+    )
+    if quiet and not is_first():
+        logging.disable(logging.INFO)
+
+
+def check_joined() -> None:
+    """Refuse processes that would all do the whole run, into one folder.
+
+    Raises:
+        ValueError: when ``torchrun`` started several and the configuration does not join them.
+    """
+    if started() > 1 and not dist.is_initialized():
+        raise ValueError(
+            f"{started()} processes were started, and the configuration does not join them; "
+            "expected configs/multi_gpu_train.yaml or configs/multi_gpu_inference.yaml in --config_file"
+        )
+
+
+def share(items: Sequence[Item], even: bool = False) -> list[Item]:
+    """What this process takes: the items are dealt to the processes in turn.
+
+    Args:
+        items: the same in every process.
+        even: deal the first items again, until every process has as many.
+    """
+    again = islice(cycle(items), -len(items) % count() if even else 0)
+    return [*items, *again][number() :: count()]
+
+
+def gather(own: Sequence[Item]) -> list[Item]:
+    """Results of all processes, in the order in which ``share`` dealt what they are of. Every process calls it."""
+    if not dist.is_initialized():
+        return list(own)
+    shares: list[Any] = [None] * count()
+    dist.all_gather_object(shares, list(own))
+    return [item for turn in zip_longest(*shares, fillvalue=MISSING) for item in turn if item is not MISSING]
+
+
+def from_first(make: Callable[[], Item]) -> Item:
+    """What a function gives in the first process, in all of them. Every process calls it."""
+    content = [make() if is_first() else None]
+    if dist.is_initialized():
+        dist.broadcast_object_list(content, src=0)
+    return content[0]  # type: ignore[return-value]
+
+
+def total(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum of the processes' tensors, in place. Every process calls it."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def start_alike(network: torch.nn.Module) -> None:
+    """Give the network of every process the weights and buffers of the first. Every process calls it."""
+    if dist.is_initialized():
+        for tensor in network.state_dict().values():
+            dist.broadcast(tensor, src=0)
+
+
+def is_first_to_fail() -> bool:
+    """Whether no other process has asked this before: the others fail because one did, and need not say so."""
+    if started() == 1:
+        return True
+    try:
+        store = dist.TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            timeout=timedelta(seconds=5),
+            wait_for_workers=False,
+        )
+        return store.add("bundle/failed", 1) == 1
+    except (RuntimeError, KeyError):  # nobody is left to ask
+        return True
