@@ -38,11 +38,12 @@ def written_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     Args:
         path: final name; missing folders are created.
-        mode: ``"w"`` for text in UTF-8 (lines end as written), ``"wb"`` for bytes.
+        mode: ``"w"`` for text in UTF-8 (lines end as written; bytes of a file's name that are not are escaped),
+            ``"wb"`` for bytes.
 
     Yields:
         The open file.
     """
-    encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
-    with moved_into_place(path) as partial, partial.open(mode, encoding=encoding, newline=newline) as file:
+    text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    with moved_into_place(path) as partial, partial.open(mode, **text) as file:
         yield file

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bundle.data.limits import Refused, exists, read_whole
+
 SECTIONS = ("training", "validation", "test")
 PAIRINGS = ("paired", "fixed", "moving", "repeat")
 KINDS = ("image", "label", "mask", "landmarks")
@@ -63,11 +65,13 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError: when there is no such file.
         ValueError: when it is not JSON, or not an object.
     """
-    if not path.is_file():
+    if not exists(path):
         raise FileNotFoundError(f"datalist not found: {path}; give a JSON file, as it is or relative to dataset_dir")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(read_whole(path).decode("utf-8"))
+    except Refused as error:
+        raise ValueError(f"datalist {path}: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"datalist {path} is not valid JSON ({error}); correct the file") from error
     if not isinstance(content, dict):
         raise ValueError(
@@ -113,8 +117,12 @@ def read_patients(root: Path, problems: list[str]) -> dict[str, str]:
     path = root / "patients.csv"
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file, skipinitialspace=True))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        problems.append(f"patients.csv is not a table in UTF-8 with the header image,patient ({error})")
+        return {}
     patients: dict[str, str] = {}
     for line, row in enumerate(rows, start=2):
         image, patient = stem(row.get("image") or ""), (row.get("patient") or "").strip()
