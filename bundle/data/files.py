@@ -44,6 +44,19 @@ def written_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     Yields:
         The open file.
     """
-    text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     with moved_into_place(path) as partial, partial.open(mode, **text) as file:
         yield file
+
+
+@contextmanager
+def silent_libraries() -> Iterator[None]:
+    """Drop what libraries in C print to the standard error."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

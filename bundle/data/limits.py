@@ -10,10 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.data.problems import size
+from bundle.data.problems import MOST_VALUES, size
 
-MOST_VALUES = 1024**3
-"""Voxels times channels of a file; 4 GiB in single precision."""
 MOST_BYTES = 2**28
 """Size of a file of points, of a surface or of a datalist, which are read as a whole."""
 EXPANSION = 1100
@@ -24,6 +22,9 @@ HDF5_LENGTH_1 = re.compile(rb"\x01\x00[\x10-\x28]\x00[\x00-\xff]\x00{3}\x01\x01[
 HDF5_LENGTH_2 = re.compile(rb"\x01[\x0c-\x14]\x00[\x00-\xff](?:..)?\x02\x01[\x00\x01]\x01(.{8})", re.DOTALL)
 HDF5_HEADER_2 = re.compile(rb"OHDR|OCHK")
 HDF5_HEADER_BYTES = 1024
+MATLAB_HEADER = 20
+MATLAB_NUMBERS = {0: 8, 10: 4}
+"""Bytes of a number by its kind in MATLAB 4."""
 
 
 class Refused(ValueError):
@@ -85,7 +86,7 @@ def check_declared(shape: Sequence[int], bytes_each: int, path: Path | None) -> 
     length = path.stat().st_size
     if count * bytes_each > EXPANSION * length:
         raise Refused(
-            f"its header declares {size(shape)} values, which a file of {length} bytes cannot hold; cut short or damaged"
+            f"its header declares {size(shape)} values, which a file of {length} bytes cannot hold; it is damaged"
         )
 
 
@@ -115,11 +116,11 @@ def check_matlab(path: Path) -> None:
     content = read_whole(path)
     place = 0
     while place < len(content):
-        kind, rows, columns, imaginary, name = np.frombuffer(
-            content[place : place + 20].ljust(20, b"\0"), "<i4"
-        ).tolist()
-        if kind not in (0, 10) or min(rows, columns, name) < 1 or imaginary:
+        header = content[place : place + MATLAB_HEADER].ljust(MATLAB_HEADER, b"\0")
+        kind, rows, columns, imaginary, name = np.frombuffer(header, "<i4").tolist()
+        bytes_each = MATLAB_NUMBERS.get(kind % 100)  # the hundreds say which of rows and columns comes first
+        if bytes_each is None or min(rows, columns) < 0 or name < 1 or imaginary:
             raise Refused("not a transform: expected matrices of MATLAB 4, as ITK and ANTs write them")
-        place += 20 + name + rows * columns * (8 if kind == 0 else 4)
+        place += MATLAB_HEADER + name + rows * columns * bytes_each
     if place != len(content) or not content:
         raise Refused(f"cut short: its matrices need {place} bytes of {len(content)}")

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+MOST_VALUES = 1024**3
+"""Voxels times channels of an image; 4 GiB in single precision."""
 # A planar image has them too: it is a volume of one slice.
 AXES = 3
 
@@ -128,6 +130,29 @@ def grid_problems(shape: Sequence[int], affine: np.ndarray, name: str, spatial_d
     elif abs(np.linalg.det(axes / spacing)) < 1e-3:
         problems.append(f"{name}: singular affine, its axes lie in one plane; correct the header")
     return problems
+
+
+def extent_problems(shape: Sequence[int], affine: np.ndarray, name: str, pixdim: float) -> list[str]:
+    """What makes an image unfit for the grid of a network: an extent of less than a voxel, or of too many.
+
+    Args:
+        shape: voxels along each axis.
+        affine: voxel -> world, homogeneous.
+        name: how messages call the image.
+        pixdim: spacing of the network's grid.
+
+    Returns:
+        Problems, one line each.
+    """
+    extent = spacing_of(affine) * shape
+    if pixdim > 0 and not (extent >= pixdim).all():
+        fault = "less than one voxel"
+    elif pixdim > 0 and np.prod(extent / pixdim) > MOST_VALUES:
+        fault = f"more than {MOST_VALUES} voxels"
+    else:
+        return []
+    across = " x ".join(f"{length:.3g}" for length in extent)
+    return [f"{name}: {across} mm, {fault} of pixdim {pixdim:g} mm; correct the spacing in the header, or pixdim"]
 
 
 def dimensions(shape: Sequence[int]) -> int:
