@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from bundle.data.files import silent_libraries
 from bundle.data.limits import Refused, check_declared, regular_file
 from bundle.data.problems import size
 
@@ -83,10 +84,11 @@ def dicom_series(folder: Path) -> list[list[str]]:
     names = itk.GDCMSeriesFileNames.New()
     names.SetUseSeriesDetails(True)
     names.AddSeriesRestriction("0008|0021")
-    names.SetDirectory(str(folder))
+    with silent_libraries():
+        names.SetDirectory(str(folder))
     series = [list(names.GetFileNames(identifier)) for identifier in names.GetSeriesUIDs()]
     if not series:
-        raise Refused("a folder without a DICOM series")
+        raise Refused("cannot be read, a folder without a DICOM series")
     return series
 
 
@@ -117,6 +119,10 @@ def _check_nifti(path: Path) -> None:
         if not shape or min(shape) < 1:
             raise Refused(f"its header declares {size(shape) or 'no'} voxels, expected 1 along each axis at least")
         check_declared(shape, voxel.itemsize, path)
+        spacing = header["pixdim"][1:4]
+        if header["sform_code"] == 0 and (spacing < 0).any():
+            found = size([f"{length:g}" for length in spacing.tolist()])
+            raise Refused(f"a spacing of {found}, expected more than 0; correct the header")
         offset = float(header["vox_offset"])
         if not offset <= LARGEST_EXTENSION:
             raise Refused(f"its voxels start at byte {offset:.0f}, expected {LARGEST_EXTENSION} at most; damaged")

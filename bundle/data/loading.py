@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from monai.transforms import LoadImage, MapTransform
 from PIL import Image
 
 from bundle.data.errors import DataWarning, brief
+from bundle.data.files import silent_libraries
 from bundle.data.headers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, check_image
 from bundle.data.limits import Refused
 from bundle.data.problems import corner_distance, spacing_of
@@ -93,7 +95,9 @@ def _load(path: str | Path, label: bool) -> MetaTensor:
     picture = name.endswith(PICTURE_SUFFIXES)
     load = LoadImage(image_only=True, ensure_channel_first=True)
     converter = one_label_picture if label else one_grey_picture
-    image = load(path, reader=PILReader(converter=converter)) if picture else load(path)
+    # What ITK prints of a damaged file is in its error too; of a series MONAI may warn.
+    with nullcontext() if Path(path).is_dir() else silent_libraries():
+        image = load(path, reader=PILReader(converter=converter)) if picture else load(path)
     affine = torch.eye(3, dtype=torch.float64) if picture else image.affine
     if name.endswith(NIFTI_SUFFIXES):
         # MONAI takes the origin of a 4-D file for a spacing, finds a mismatch, and may put an unset qform in its place.

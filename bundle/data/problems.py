@@ -188,6 +188,6 @@ def spacing_of(affine: np.ndarray) -> np.ndarray:
     return spacing
 
 
-def size(shape: Sequence[int]) -> str:
+def size(shape: Sequence[int | str]) -> str:
     """Sizes as they are read: ``47 x 63 x 44``."""
     return " x ".join(map(str, shape))
