@@ -309,6 +309,10 @@ TRANSFORMS = {
     "zero_transform": (file("a.h5", b""), "a.h5: not a transform, or damaged"),
     "text_h5": (file("a.h5", b"no transform"), "a.h5: not a transform, or damaged"),
     "truncated_h5": (cut(displacements("a.h5")), "a.h5: not a transform, or damaged"),
+    "damaged_h5": (
+        patched(displacements("a.h5"), 2 * struct.pack("<Q", NUMBERS), struct.pack("<QQ", NUMBERS, NUMBERS + 1)),
+        "a.h5: not a transform, or damaged",
+    ),
     "huge_h5": (
         patched(displacements("a.h5"), struct.pack("<Q", NUMBERS), struct.pack("<Q", 10**9)),
         "a.h5: its header declares 1000000000 values, which a file of",

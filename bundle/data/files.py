@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,6 +49,12 @@ def written_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     with moved_into_place(path) as partial, partial.open(mode, **text) as file:
         yield file
+
+
+@cache
+def silent_exit() -> None:
+    """Drop what libraries in C print when the process ends: HDF5, about what it could not close of a damaged file."""
+    atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
 
 
 @contextmanager

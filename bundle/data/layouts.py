@@ -151,13 +151,16 @@ def learn2reg_sections(content: Mapping[str, Any], root: Path) -> dict[str, Any]
 
     Returns:
         Entries of each section, not yet checked.
+
+    Raises:
+        ValueError: when one of the lists is something else.
     """
     sections = {
-        section: [_learn2reg_pair(pair, root) for pair in content.get(key) or []]
+        section: [_learn2reg_pair(pair, root) for pair in _list(content, key)]
         for section, key in LEARN2REG_PAIRS.items()
     }
     if not sections["training"]:
-        sections["training"] = [_learn2reg_single(image, root) for image in content.get("training") or []]
+        sections["training"] = [_learn2reg_single(image, root) for image in _list(content, "training")]
     held_out = {
         patient for section in ("validation", "test") for entry in sections[section] for patient in _patients(entry)
     }
@@ -165,8 +168,16 @@ def learn2reg_sections(content: Mapping[str, Any], root: Path) -> dict[str, Any]
     return sections
 
 
+def _list(content: Mapping[str, Any], key: str) -> list[Any]:
+    found = content.get(key) or []
+    if not isinstance(found, list):
+        raise ValueError(f"{key} of the Learn2Reg data set is a {type(found).__name__}, expected a list")
+    return found
+
+
 def _patients(entry: Any) -> list[str]:
-    return entry.get("patient", []) if isinstance(entry, dict) else []
+    found = entry.get("patient") or [] if isinstance(entry, dict) else []
+    return [str(patient) for patient in found] if isinstance(found, list) else [str(found)]
 
 
 def _learn2reg_pair(pair: Any, root: Path) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bundle.data.errors import brief
-from bundle.data.files import silent_libraries
+from bundle.data.files import silent_exit, silent_libraries
 from bundle.data.headers import check_image, itk_header
 from bundle.data.limits import Refused, check_hdf5, check_matlab, exists, read_whole, regular_file
 from bundle.geometry import RAS_TO_LPS, Displacement, Transform
@@ -121,8 +121,12 @@ def _itk_field(displacement: Displacement) -> Any:
 
 
 def _read_itk(path: Path) -> list[np.ndarray | Displacement]:
-    with silent_libraries():  # HDF5 prints pages about a damaged file
-        read = itk.transformread(str(path))
+    try:
+        with silent_libraries():  # HDF5 prints pages about a damaged file, and more at the end
+            read = itk.transformread(str(path))
+    except RuntimeError:
+        silent_exit()
+        raise
     # A file of several transforms is a queue as a composite is: what stands last applies first.
     return [part for transform in reversed(read) for part in _parts(itk.down_cast(transform))]
 
