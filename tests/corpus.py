@@ -278,7 +278,6 @@ POINTS = {
 """Landmarks of an image of a pair, and files of points to move."""
 SURFACES = {
     "huge_surface": (file("a.vtk", HUGE_VTK), "a.vtk: cut short: 999999999999 points need 11999999999988 bytes"),
-    "xml_surface": (file("a.vtp", b"<VTKFile/>"), "a.vtp: an XML file of VTK"),
     "text_surface": (file("a.vtk", b"no surface"), "a.vtk: not a legacy VTK file"),
     "huge_stl": (file("a.stl", b"\0" * 80 + b"\xff" * 4), "a.stl: not an STL file, or cut short"),
     "truncated_stl": (file("a.stl", b"solid a\nfacet normal 0 0 1\nouter loop\n"), "a.stl: cut short or damaged"),

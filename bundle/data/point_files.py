@@ -27,7 +27,6 @@ FORMATS: dict[str, tuple[Read, Replace]] = {
 }
 POINT_FORMATS = (CSV, *FORMATS)
 """Endings of the names of the point and surface files that are read and written."""
-XML_SUFFIXES = (".vtp", ".vtu")
 SUPPORTED = "CSV (.csv), 3D Slicer markups (.mrk.json, .fcsv), legacy VTK (.vtk) and STL (.stl)"
 
 
@@ -37,8 +36,8 @@ def point_format(path: str | Path) -> str | None:
 
 
 def is_point_file(path: str | Path) -> bool:
-    """Whether a file is one of points or of a surface, by its name; those of VTK in XML are, though none is read."""
-    return point_format(path) is not None or Path(path).suffix.lower() in XML_SUFFIXES
+    """Whether a file is one of points or of a surface, by its name."""
+    return point_format(path) is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +116,7 @@ def read_points(
     """
     path, suffix = Path(path), point_format(path)
     if suffix is None:
-        found = XML if path.suffix.lower() in XML_SUFFIXES else "not a point or surface file that is supported"
+        found = XML if path.suffix.lower() in (".vtp", ".vtu") else "not a point or surface file that is supported"
         raise ValueError(f"{path}: {found}; supported are {SUPPORTED}")
     if side and suffix != CSV:
         raise ValueError(f"{path}: one file for both images of a pair is a CSV, with the columns of each")
