@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
 from bundle.console import HARMLESS, unknown_option
-from bundle.data import stem
+from bundle.data import exists, stem
 from bundle.evaluation import PairPictured, QualityPaged
 from bundle.geometry import Transform
 from bundle.registration import SavePaird, TransformsBothWaysd
@@ -192,7 +192,7 @@ def read_configuration(config_file: str | Path | Sequence[str | Path], settings:
 def _loadable(value: Any, name: str) -> Any:
     """A path as it is if the file is there, an array or image as what ``LoadPaird`` would make of its file."""
     if isinstance(value, str | Path):
-        if not Path(value).exists():
+        if not exists(value):
             raise FileNotFoundError(f"{name} not found: {value}")
         return str(value)
     if isinstance(value, SpatialImage):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -19,11 +20,12 @@ from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 from bundle import processes
 from bundle.data import WRAPPING, DataWarning, one_line, root_cause
 
-USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError, ImportError)
+USER_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, FloatingPointError, ImportError)
 RUNNER_OPTIONS = {"run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"}
 HARMLESS = (
     ".*always_return_as_numpy.*",  # MONAI's Hausdorff distance calls its own deprecated option
     ".*Using PyTorch native grid_sample.*",  # MONAI without its compiled extension
+    ".*decompression bomb.*",  # pictures are refused at twice the size that Pillow warns of
     ".*non-tuple sequence for multidimensional indexing.*",  # MONAI's deformation losses
 )
 """Warnings of the libraries that a user can do nothing about."""
@@ -143,6 +145,9 @@ def setup() -> None:
         ValueError: for an unknown option of ``python -m monai.bundle run``.
     """
     sys.excepthook = report
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = format_warning
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message=message)

@@ -2,29 +2,48 @@
 
 import csv
 import errno
-import gzip
 import json
+import os
+import re
 import sys
+import warnings
 
 import monai.bundle
 import nibabel as nib
-import numpy as np
 import pytest
 import torch
+from corpus import (
+    CASES,
+    CODE_HAS_RUN,
+    DATALISTS,
+    PAIRS,
+    POINTS,
+    SURFACES,
+    TRANSFORMS,
+    WEIGHTS,
+    affine_transform,
+    write_datalist_case,
+    write_pair,
+)
 from workflow_fixtures import (
     INFERENCE,
-    SHAPE,
     SMALL,
     SMALL_TRAINING,
     TRAIN,
     Command,
+    Finished,
     pair,
-    volume,
     write_json,
-    write_volume,
 )
 
+from bundle import register
+from bundle.__main__ import main
+from bundle.data import one_line, read_datalist, select_pairs
+from bundle.registration import WeightsLoader
+
 pytest_plugins = ["workflow_fixtures"]
+UNSEEN_BY_CHECK = {"kilometres", "nanometres", "label_with_channels"}
+"""Bad for a configuration, or together with the other file of the pair, and well by themselves."""
 
 
 def error_line(finished):
@@ -42,88 +61,39 @@ def half_written(folder):
     ]
 
 
-def image(number):
-    return volume(100 + number)[0]
-
-
-def spoilt(value):
-    array = image(0)
-    array[3, 4, 5] = value
-    return array
-
-
 def truncated(path):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
 
 
-BAD_IMAGES = {
-    "not_an_image": (b"this is no image", "moving.nii.gz"),
-    "zipped_text": (gzip.compress(b"this is no image"), "moving.nii.gz"),
-    "empty_file": (b"", "moving.nii.gz"),
-    "truncated": (None, "moving.nii.gz: cannot be read, damaged or not an image"),
-    "nan": (spoilt(np.nan), "moving.nii.gz: 1 of 5760 values are NaN or infinite"),
-    "infinite": (spoilt(np.inf), "moving.nii.gz: 1 of 5760 values are NaN or infinite"),
-    "empty": (np.zeros(SHAPE, np.float32), "moving.nii.gz: empty image"),
-    "constant": (np.full(SHAPE, 7, np.float32), "moving.nii.gz: constant image"),
-    "planar": (image(0)[:, :, 3], "moving.nii.gz: 20 x 18 x 1 voxels, a single slice"),
-    "time_series": (
-        np.stack([image(k) for k in range(3)], -1),
-        "moving.nii.gz: an image of 3 volumes (a time series?)",
-    ),
-    "one_slice": (image(0)[:, :, :1], "moving.nii.gz: 20 x 18 x 1 voxels, a single slice"),
-}
-BAD_LABELS = {
-    "label_of_another_size": (volume(0)[1][:-2], "moving_label has shape (18, 18, 16) but moving_image (20, 18, 16)"),
-    "label_with_channels": (np.stack([volume(0)[1]] * 2, -1), "fixed_label has 1 channel(s) and moving_label 2"),
-    "unreadable_label": (b"this is no label", "label.nii.gz: cannot be read, damaged or not an image"),
-}
-BAD_MASKS = {
-    "mask_of_another_size": (volume(0)[1][:-2], "moving_mask: the mask is 18 x 18 x 16 and its image 20 x 18 x 16"),
-    "empty_mask": (np.zeros(SHAPE, np.uint8), "moving_mask: the mask is empty, every value is 0; leave it out"),
-}
-BAD_PAIRS = {**BAD_IMAGES, **BAD_LABELS, **BAD_MASKS}
+def registered(root, dataset, weights, entries, **options):
+    """Inference on the images and labels of another data set and what the entries add; its rows by pair."""
+    for kind in ("images", "labels"):
+        (root / kind).symlink_to(dataset / kind)
+    datalist = write_json(root / "datalist.json", {"test": entries})
+    finished = Command(root).register(root / "results", dataset_dir=root, datalist=datalist, weights=weights, **options)
+    with (root / "results/metrics.csv").open() as file:
+        return finished, {row["pair_id"]: row for row in csv.DictReader(file)}
 
 
-def write_bad_pair(root, name):
-    """Write the files of a bad pair, and return its entry."""
-    content = BAD_PAIRS[name][0]
-    entry = pair("F", "G", pair_id=name)
-    folder = root / name
-    kind = "image" if name in BAD_IMAGES else "label" if name in BAD_LABELS else "mask"
-    path = folder / ("moving.nii.gz" if kind == "image" else f"{kind}.nii.gz")
-    if isinstance(content, bytes):
-        folder.mkdir()
-        path.write_bytes(content)
-    else:
-        write_volume(path, image(0) if content is None else content)
-    if content is None:
-        truncated(path)
-    if kind == "image":
-        del entry["fixed_label"], entry["moving_label"]
-    return entry | {f"moving_{kind}": f"{name}/{path.name}"}
+def test_the_corpus_is_large():
+    assert len(CASES) > 100
 
 
 @pytest.fixture(scope="module")
 def batch(tiny_dataset, trained, tmp_path_factory):
     """Every kind of bad pair and a good one, registered in one batch."""
     folder = tmp_path_factory.mktemp("batch")
-    for kind in ("images", "labels"):
-        (folder / kind).symlink_to(tiny_dataset / kind)
-    entries = [*(write_bad_pair(folder, name) for name in BAD_PAIRS), pair("D", "E", pair_id="good")]
-    datalist = write_json(folder / "datalist.json", {"test": entries})
-    finished = Command(folder).register(
-        folder / "results", dataset_dir=folder, datalist=datalist, weights=trained / "model.pt"
-    )
-    with (folder / "results/metrics.csv").open() as file:
-        return finished, folder / "results", {row["pair_id"]: row for row in csv.DictReader(file)}
+    entries = [*(write_pair(name, folder) for name in PAIRS), pair("D", "E", pair_id="good")]
+    finished, rows = registered(folder, tiny_dataset, trained / "model.pt", entries, quality_pages=True)
+    return finished, folder / "results", rows
 
 
-@pytest.mark.parametrize("name", BAD_PAIRS)
+@pytest.mark.parametrize("name", PAIRS)
 def test_bad_pair_is_reported_in_the_table_and_the_error_line(batch, name):
     finished, folder, rows = batch
     assert rows[name]["status"] == "failed"
-    assert BAD_PAIRS[name][1] in rows[name]["error"]
+    assert PAIRS[name][2] in rows[name]["error"]
     assert f"{name}: {rows[name]['error']}" in error_line(finished)
     assert not (folder / name).exists()
 
@@ -133,8 +103,110 @@ def test_good_pair_among_bad_ones_is_registered(batch):
     assert rows["good"]["status"] == "done"
     assert float(rows["mean"]["loss_after"]) == float(rows["good"]["loss_after"])
     assert json.loads((folder / "good/metrics.json").read_text())["pair_id"] == "good"
-    assert f"{len(BAD_PAIRS)} of {len(BAD_PAIRS) + 1} pairs failed" in error_line(finished)
+    assert f"{len(PAIRS)} of {len(PAIRS) + 1} pairs failed" in error_line(finished)
     assert half_written(folder) == []
+
+
+def test_check_of_the_data_names_every_bad_file(tiny_dataset, tmp_path):
+    names = [name for name, (key, *_) in PAIRS.items() if key != "moving_landmarks" and name not in UNSEEN_BY_CHECK]
+    entries = [write_pair(name, tmp_path) for name in names]
+    for kind in ("images", "labels"):
+        (tmp_path / kind).symlink_to(tiny_dataset / kind)
+    datalist = write_json(tmp_path / "datalist.json", {"test": entries})
+    finished = Command(tmp_path)("bundle", "check_data", tmp_path, datalist)
+    assert finished.code == 1
+    assert "Traceback" not in finished.err
+    problems = [line for line in finished.out.splitlines() if line.startswith("  - ")]
+    # A bad file is named once, by its folder.
+    assert len(problems) == len(names)
+    for name in names:
+        (line,) = [line for line in problems if line.startswith(f"  - {name}/")]
+        words = PAIRS[name][2]
+        assert words in line or (words.startswith("moving_") and words.split(":")[0].split()[0] in PAIRS[name][0])
+
+
+@pytest.mark.parametrize("name", ["truncated_gz", "huge_nifti", "objects", "huge_picture", "pipe", "nan", "kilometres"])
+def test_register_refuses_a_bad_file_in_one_line(tiny_dataset, tmp_path, name):
+    key, write, words = PAIRS[name]
+    with pytest.raises(ValueError) as failure:
+        register(
+            tiny_dataset / "images/G.nii.gz",
+            write(tmp_path),
+            weights=None,
+            device=torch.device("cpu"),
+            **{**SMALL, "steps": 0},
+        )
+    assert words in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+def run_command(arguments, capfd, monkeypatch):
+    """``python -m bundle ...`` in this process."""
+    monkeypatch.setattr(sys, "argv", ["bundle", *map(str, arguments)])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    try:
+        main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    return Finished(code, *capfd.readouterr())
+
+
+BAD_MOVES = {**TRANSFORMS, **SURFACES, **{name: case for name, case in POINTS.items() if name != "unplaced_markups"}}
+
+
+@pytest.mark.parametrize("name", BAD_MOVES)
+def test_apply_refuses_a_bad_file_in_one_line(tiny_dataset, tmp_path, capfd, monkeypatch, name):
+    write, words = BAD_MOVES[name]
+    fixed = tiny_dataset / "images/G.nii.gz"
+    bad = write(tmp_path)
+    transform, moving = (bad, fixed) if name in TRANSFORMS else (affine_transform(tmp_path), bad)
+    target = tmp_path / "out" / (moving.name if name in TRANSFORMS else bad.name)
+    finished = run_command(["apply", transform, moving, target, fixed], capfd, monkeypatch)
+    assert words in error_line(finished)
+    assert not target.exists()
+    assert half_written(tmp_path) == []
+
+
+def test_a_damaged_transform_is_the_last_line_of_a_process(tiny_dataset, command, tmp_path):
+    write, words = TRANSFORMS["damaged_h5"]
+    fixed = tiny_dataset / "images/G.nii.gz"
+    finished = command("bundle", "apply", write(tmp_path), fixed, tmp_path / "out.nii.gz", fixed)
+    assert words in error_line(finished)
+
+
+@pytest.mark.parametrize("name", ["truncated_gz", "huge_nifti", "huge_mha", "no_series", "objects", "bytes_as_name"])
+@pytest.mark.parametrize("role", ["moving", "reference"])
+def test_apply_refuses_a_bad_image_in_one_line(tiny_dataset, tmp_path, capfd, monkeypatch, name, role):
+    _, write, words = PAIRS[name]
+    files = {"moving": tiny_dataset / "images/F.nii.gz", "reference": tiny_dataset / "images/G.nii.gz"}
+    files[role] = write(tmp_path)
+    arguments = ["apply", affine_transform(tmp_path), files["moving"], tmp_path / "out.nii.gz", files["reference"]]
+    assert words in error_line(run_command(arguments, capfd, monkeypatch))
+    assert not (tmp_path / "out.nii.gz").exists()
+    assert half_written(tmp_path) == []
+
+
+def test_names_of_files_need_not_be_utf_8(tiny_dataset, trained, tmp_path):
+    """Long and odd names of good images end in folders of the results, whose names anything can hold."""
+    names = [b"m\xe9\n\x1b[1m", b"x" * 240, b"..", b"a b;$(c)"]
+    entries = []
+    for name in names:
+        path = tmp_path / os.fsdecode(name + b".nii.gz")
+        path.symlink_to(tiny_dataset / "images/F.nii.gz")
+        entries.append({"moving_image": path.name, "fixed_image": "images/G.nii.gz", "patient": ["F", "G"]})
+    finished, rows = registered(tmp_path, tiny_dataset, trained / "model.pt", entries, quality_pages=True)
+    assert finished.code == 0, finished.err
+    folders = {path.name for path in (tmp_path / "results").iterdir() if path.is_dir()}
+    assert folders == rows.keys() - {"mean", "sd"}
+    assert len(folders) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{,199}", folder) for folder in folders)
+    found = Command(tmp_path)("bundle", "check_data", tmp_path, tmp_path / "results/datalist.json")
+    assert (found.code, found.err) == (0, "")
 
 
 @pytest.mark.parametrize(("section", "workers"), [("training", 0), ("training", 1), ("validation", 0)])
@@ -152,26 +224,28 @@ def test_training_stops_at_an_unreadable_image(dataset, command, tmp_path, secti
     assert not list((tmp_path / "run").glob("*.pt"))
 
 
-BAD_DATALISTS = {
-    "missing_file": ({"test": [pair("F", "H")]}, "fixed_image not found: "),
-    "no_moving_image": ({"test": [{"fixed_image": "images/F.nii.gz"}]}, "test[0]: no moving_image"),
-    "unknown_key": ({"test": [pair("F", "G", fixd_label="x")]}, "test[0]: unknown key 'fixd_label'"),
-    "two_splits": ({"training": [pair("F", "G")], "test": [pair("F", "E")]}, "patient F is in training and in test"),
-    "no_pairs": ({"test": []}, "no pairs"),
-    "not_a_list": ({"test": {}}, "test is a dict, expected a list of entries"),
-    "not_an_object": ([], "holds a list, expected an object of lists"),
-    "not_json": (None, "is not valid JSON"),
-}
+def test_bad_datalists_are_refused_by_the_check_of_the_data(tiny_dataset, tmp_path, capfd, monkeypatch):
+    for name, (_, words) in DATALISTS.items():
+        datalist = write_datalist_case(name, tmp_path / "list.json")
+        finished = run_command(["check_data", tiny_dataset, datalist], capfd, monkeypatch)
+        assert finished.code == 1
+        assert words in finished.out, name
+        assert "\x1b" not in finished.out
 
 
-@pytest.mark.parametrize("name", BAD_DATALISTS)
+@pytest.mark.parametrize("name", DATALISTS)
+def test_bad_datalist_is_refused_in_one_line(tiny_dataset, tmp_path, name):
+    datalist = write_datalist_case(name, tmp_path / "list.json")
+    with pytest.raises(ValueError) as failure:
+        select_pairs(read_datalist(tiny_dataset, datalist))
+    assert DATALISTS[name][1] in one_line(failure.value)
+
+
+@pytest.mark.parametrize("name", ["missing_file", "id_parent", "deep_json", "no_pairs"])
 def test_bad_datalist_is_refused_before_anything_is_written(tiny_dataset, command, tmp_path, name):
-    content, cause = BAD_DATALISTS[name]
-    datalist = write_json(tmp_path / "list.json", content)
-    if content is None:
-        datalist.write_text("{'test': ")
+    datalist = write_datalist_case(name, tmp_path / "list.json")
     finished = command.register(tmp_path / "out", dataset_dir=tiny_dataset, datalist=datalist)
-    assert cause in error_line(finished)
+    assert DATALISTS[name][1] in error_line(finished)
     assert not (tmp_path / "out").exists()
 
 
@@ -180,22 +254,6 @@ def test_training_without_training_pairs_is_refused(tiny_dataset, command, tmp_p
     finished = command.train(tmp_path / "run", dataset_dir=tiny_dataset, datalist=datalist)
     assert "no training pairs" in error_line(finished)
     assert not list(tmp_path.glob("run/*.pt"))
-
-
-def other_weights(folder):
-    torch.save({"weight": torch.zeros(3)}, folder / "other.pt")
-    return {"weights": folder / "other.pt"}
-
-
-def truncated_weights(folder):
-    torch.save({"weight": torch.zeros(3000)}, folder / "truncated.pt")
-    truncated(folder / "truncated.pt")
-    return {"weights": folder / "truncated.pt"}
-
-
-def text_weights(folder):
-    (folder / "text.pt").write_text("no weights")
-    return {"weights": folder / "text.pt"}
 
 
 def overlay(text):
@@ -209,11 +267,10 @@ def overlay(text):
 BAD_OPTIONS = {
     "missing_dataset": ({"dataset_dir": "nowhere"}, "dataset_dir is not a folder: "),
     "missing_datalist": ({"datalist": "nowhere.json"}, "datalist not found: nowhere.json"),
+    "dataset_is_a_file": ({"dataset_dir": __file__}, "dataset_dir is not a folder: "),
+    "datalist_is_a_folder": ({"datalist": "/"}, "datalist /: a folder, expected a file"),
     "missing_weights": ({"weights": "nowhere.pt"}, "weights not found: nowhere.pt"),
-    "weights_of_another_network": (other_weights, "other.pt does not hold weights of this network"),
     "weights_of_another_size": ({"channels": 4}, "model.pt does not hold weights of this network"),
-    "truncated_weights": (truncated_weights, "truncated.pt does not hold weights of this network"),
-    "text_as_weights": (text_weights, "text.pt does not hold weights of this network"),
     "initial_alignment": (
         {"initial_alignment": "centre"},
         "initial_alignment is 'centre'; expected 'world', 'center' or 'none'",
@@ -247,6 +304,43 @@ def test_bad_option_ends_inference_with_one_line(tiny_dataset, trained, command,
     assert cause in line
     assert len(line) < 500
     assert not list(tmp_path.glob("out/*/*"))
+    assert half_written(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["file", "file/out"])
+@pytest.mark.parametrize("workflow", ["training", "inference"])
+def test_output_that_cannot_be_written_is_one_line(tiny_dataset, trained, command, tmp_path, name, workflow):
+    (tmp_path / "file").write_text("as it was")
+    values = {"output_dir": tmp_path / name, "dataset_dir": tiny_dataset, "datalist": "datalist.json"}
+    if workflow == "training":
+        finished = command.train(**values)
+    else:
+        finished = command.register(**values, weights=trained / "model.pt")
+    assert str(tmp_path / "file") in error_line(finished)
+    assert (tmp_path / "file").read_text() == "as it was"
+    assert half_written(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_bad_weights_are_refused_in_one_line(tmp_path, name):
+    write, words = WEIGHTS[name]
+    loader = WeightsLoader(str(write(tmp_path)), {"network": torch.nn.Linear(2, 2)})
+    with pytest.raises(ValueError) as failure:
+        loader(None)
+    assert words in one_line(failure.value)
+    assert not CODE_HAS_RUN.exists()
+
+
+@pytest.mark.parametrize("workflow", ["training", "inference"])
+def test_code_in_place_of_weights_does_not_run(tiny_dataset, command, tmp_path, workflow):
+    write, words = WEIGHTS["code_as_weights"]
+    bad, values = write(tmp_path), {"dataset_dir": tiny_dataset, "datalist": "datalist.json"}
+    if workflow == "training":
+        finished = command.train(tmp_path / "run", **values, start_weights=bad)
+    else:
+        finished = command.register(tmp_path / "run", **values, weights=bad)
+    assert words in error_line(finished)
+    assert not CODE_HAS_RUN.exists()
     assert half_written(tmp_path) == []
 
 

@@ -6,13 +6,15 @@ from bundle.data.datalist import read_datalist, require, select_pairs, write_dat
 from bundle.data.errors import WRAPPING, DataWarning, brief, one_line, root_cause
 from bundle.data.field_of_view import FieldOfViewMaskd, field_of_view
 from bundle.data.files import moved_into_place, written_whole
+from bundle.data.headers import PICTURE_SUFFIXES
 from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
+from bundle.data.limits import exists, regular_file
 from bundle.data.loading import LoadPaird, load_image
 from bundle.data.pairs import PreparePair, collate_episodes, images_of, join_pair, side_tensor, split_pair
 from bundle.data.point_files import POINT_FORMATS, PointFile, is_point_file, read_points
 from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
 from bundle.data.problems import grid_problems
-from bundle.data.saving import PICTURE_SUFFIXES, as_stored, check_writable, nifti, save_image
+from bundle.data.saving import as_stored, check_writable, nifti, save_image
 from bundle.data.simulation import simulate_dataset
 from bundle.data.transform_files import read_transform, write_transform
 
@@ -38,6 +40,7 @@ __all__ = [
     "check_data",
     "check_writable",
     "collate_episodes",
+    "exists",
     "field_of_view",
     "grid_problems",
     "image_problems",
@@ -51,6 +54,7 @@ __all__ = [
     "read_datalist",
     "read_points",
     "read_transform",
+    "regular_file",
     "require",
     "root_cause",
     "save_image",

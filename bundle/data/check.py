@@ -14,7 +14,8 @@ import numpy as np
 
 from bundle.data.datalist import FRACTIONS, LIMITS, survey
 from bundle.data.entries import Pair, Sections
-from bundle.data.errors import DataWarning, brief
+from bundle.data.errors import DataWarning, printable
+from bundle.data.limits import exists
 from bundle.data.loading import load_image
 from bundle.data.problems import dimensions, grid_problems, image_problems, label_problems, spacing_of
 
@@ -61,7 +62,7 @@ class Report:
         if not self.problems:
             return [*lines, "", "no problems"]
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        return [*lines, "", count, *(f"  - {problem}" for problem in self.problems)]
+        return [*lines, "", count, *(f"  - {printable(problem)}" for problem in self.problems)]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -194,14 +195,14 @@ def _check_labels(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Repo
 
 def _load(path: str, report: Report, label: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
     """Array, channel first, and affine of a file; None when it cannot be read, which the report then says."""
-    if not Path(path).exists():
+    if not exists(path):
         return None  # among the problems already
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             image = load_image(path, label)
-        except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error, RuntimeError ...
-            report.problems.append(f"{_name(path, report)}: cannot be read, damaged or not an image ({brief(error)})")
+        except ValueError as error:
+            report.problems.append(_name(path, report) + str(error).removeprefix(path))
             return None
     if any("more than one DICOM series" in str(warning.message) for warning in caught):
         report.problems.append(f"{_name(path, report)}: more than one DICOM series; keep each in a folder of its own")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -9,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from bundle.data.layouts import KINDS, POINT_SUFFIXES, SECTIONS, stem
+from bundle.data.limits import exists
 
 Pair = dict[str, Any]
 Sections = dict[str, list[Pair]]
 
 PAIR_PATHS = (*(f"{side}_{kind}" for kind in KINDS for side in ("fixed", "moving")), "landmarks")
-PAIR_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LONGEST_ID = 200  # names of files have 255 bytes, and a folder is written under a longer name first
+PAIR_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_ID - 1}}}")
+TAKEN = {"datalist.json", "metrics.csv", "quality.html", "mean", "sd"}
+"""Files beside the folders of the pairs, and the other rows of their table."""
 
 
 def clean_section(section: str, raw: Any, root: Path, problems: list[str]) -> list[Pair]:
@@ -75,11 +80,14 @@ def _clean_names(given: Pair, names: tuple[str, ...], where: str, problems: list
     """The entry's ``pair_id``, ``patient`` and ``task``, as far as they are given and right."""
     cleaned: Pair = {}
     if "pair_id" in given and "pair_id" in names:
-        if isinstance(given["pair_id"], str) and PAIR_ID.fullmatch(given["pair_id"]):
-            cleaned["pair_id"] = given["pair_id"]
-        else:
+        name = given["pair_id"]
+        if not isinstance(name, str) or not PAIR_ID.fullmatch(name):
             rule = "expected a letter or digit, then letters, digits and . _ - (it names the pair's output folder)"
-            problems.append(f"{where}: pair_id is {given['pair_id']!r}, {rule}")
+            problems.append(f"{where}: pair_id is {_shown(name)}, {rule}, {LONGEST_ID} at most")
+        elif name.lower() in TAKEN:
+            problems.append(f"{where}: pair_id is {name!r}, which the results use themselves; give another")
+        else:
+            cleaned["pair_id"] = name
     if "task" in given:
         if isinstance(given["task"], str) and given["task"]:
             cleaned["task"] = given["task"]
@@ -113,7 +121,7 @@ def missing_files(sections: Sections) -> list[str]:
             for key in (*KINDS, *PAIR_PATHS):
                 if key in entry:
                     first.setdefault(entry[key], f"{section}: {key} not found: {entry[key]}")
-    return [problem for path, problem in first.items() if not Path(path).exists()]
+    return [problem for path, problem in first.items() if not exists(path)]
 
 
 def complete_patients(sections: Sections, patients: Mapping[str, str], root: Path) -> None:
@@ -192,13 +200,30 @@ def identify(sections: Sections, root: Path) -> list[str]:
         if shared[pair["pair_id"]] > 1:
             pair["pair_id"] = _pair_id(*(_path_name(pair[key], root) for key in ("moving_image", "fixed_image")))
     counts = Counter(pair["pair_id"] for pair in pairs)
-    return [
+    problems = [
         f"pair_id {name} belongs to {count} pairs; list each pair once, under its own pair_id"
         for name, count in counts.items()
         if count > 1
     ]
+    folders: dict[str, str] = {}
+    for name in counts:
+        other = folders.setdefault(name.lower(), name)
+        if other != name:
+            problems.append(f"pair_id {other} and {name} are one folder on many disks; give them different letters")
+    return problems
 
 
 def _pair_id(moving: str, fixed: str) -> str:
-    """Name of a pair, with ``_`` for what a folder's name should not hold."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", f"{moving}_to_{fixed}").lstrip("._-")
+    """Name of a pair, with ``_`` for what a folder's name should not hold; the end of a long one is a checksum."""
+    full = f"{moving}_to_{fixed}"
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", full).lstrip("._-")
+    if len(name) <= LONGEST_ID:
+        return name
+    checksum = hashlib.sha256(full.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return f"{name[: LONGEST_ID - 17]}-{checksum}"
+
+
+def _shown(value: Any) -> str:
+    """A value of a datalist as messages name it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -25,7 +25,16 @@ def one_line(error: BaseException) -> str:
     if "Original Traceback" in text:
         raised = re.findall(r"^[\w.]*(?:Error|Exception): (.*)$", text, re.MULTILINE)
         text = next((line for line in reversed(raised) if not WRAPPING.match(line)), text)
-    return " ".join(text.split()) or type(error).__name__
+    return printable(text) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """A text in one line that any terminal and file can hold: what has no print is escaped, as in ``ascii``.
+
+    Names of files may hold anything: line ends, colours of a terminal, bytes that are no UTF-8.
+    """
+    line = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 def brief(error: BaseException) -> str:

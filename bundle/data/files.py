@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,11 +40,31 @@ def written_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     Args:
         path: final name; missing folders are created.
-        mode: ``"w"`` for text in UTF-8 (lines end as written), ``"wb"`` for bytes.
+        mode: ``"w"`` for text in UTF-8 (lines end as written; bytes of a file's name that are not are escaped),
+            ``"wb"`` for bytes.
 
     Yields:
         The open file.
     """
-    encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
-    with moved_into_place(path) as partial, partial.open(mode, encoding=encoding, newline=newline) as file:
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    with moved_into_place(path) as partial, partial.open(mode, **text) as file:
         yield file
+
+
+@cache
+def silent_exit() -> None:
+    """Drop what libraries in C print when the process ends: HDF5, about what it could not close of a damaged file."""
+    atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
+
+
+@contextmanager
+def silent_libraries() -> Iterator[None]:
+    """Drop what libraries in C print to the standard error."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

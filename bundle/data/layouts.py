@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bundle.data.limits import Refused, exists, read_whole
+
 SECTIONS = ("training", "validation", "test")
 PAIRINGS = ("paired", "fixed", "moving", "repeat")
 KINDS = ("image", "label", "mask", "landmarks")
@@ -63,11 +65,13 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError: when there is no such file.
         ValueError: when it is not JSON, or not an object.
     """
-    if not path.is_file():
+    if not exists(path):
         raise FileNotFoundError(f"datalist not found: {path}; give a JSON file, as it is or relative to dataset_dir")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(read_whole(path).decode("utf-8"))
+    except Refused as error:
+        raise ValueError(f"datalist {path}: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"datalist {path} is not valid JSON ({error}); correct the file") from error
     if not isinstance(content, dict):
         raise ValueError(
@@ -113,8 +117,12 @@ def read_patients(root: Path, problems: list[str]) -> dict[str, str]:
     path = root / "patients.csv"
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file, skipinitialspace=True))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        problems.append(f"patients.csv is not a table in UTF-8 with the header image,patient ({error})")
+        return {}
     patients: dict[str, str] = {}
     for line, row in enumerate(rows, start=2):
         image, patient = stem(row.get("image") or ""), (row.get("patient") or "").strip()
@@ -143,13 +151,16 @@ def learn2reg_sections(content: Mapping[str, Any], root: Path) -> dict[str, Any]
 
     Returns:
         Entries of each section, not yet checked.
+
+    Raises:
+        ValueError: when one of the lists is something else.
     """
     sections = {
-        section: [_learn2reg_pair(pair, root) for pair in content.get(key) or []]
+        section: [_learn2reg_pair(pair, root) for pair in _list(content, key)]
         for section, key in LEARN2REG_PAIRS.items()
     }
     if not sections["training"]:
-        sections["training"] = [_learn2reg_single(image, root) for image in content.get("training") or []]
+        sections["training"] = [_learn2reg_single(image, root) for image in _list(content, "training")]
     held_out = {
         patient for section in ("validation", "test") for entry in sections[section] for patient in _patients(entry)
     }
@@ -157,8 +168,16 @@ def learn2reg_sections(content: Mapping[str, Any], root: Path) -> dict[str, Any]
     return sections
 
 
+def _list(content: Mapping[str, Any], key: str) -> list[Any]:
+    found = content.get(key) or []
+    if not isinstance(found, list):
+        raise ValueError(f"{key} of the Learn2Reg data set is a {type(found).__name__}, expected a list")
+    return found
+
+
 def _patients(entry: Any) -> list[str]:
-    return entry.get("patient", []) if isinstance(entry, dict) else []
+    found = entry.get("patient") or [] if isinstance(entry, dict) else []
+    return [str(patient) for patient in found] if isinstance(found, list) else [str(found)]
 
 
 def _learn2reg_pair(pair: Any, root: Path) -> Any:

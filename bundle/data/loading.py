@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from monai.transforms import LoadImage, MapTransform
 from PIL import Image
 
 from bundle.data.errors import DataWarning, brief
+from bundle.data.files import silent_libraries
+from bundle.data.headers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, check_image
+from bundle.data.limits import Refused
 from bundle.data.problems import corner_distance, spacing_of
-from bundle.data.saving import NIFTI_SUFFIXES, PICTURE_SUFFIXES, stored_type
+from bundle.data.saving import stored_type
 
 GREY_MODES = ("1", "L", "F", "I", "I;16", "I;16B", "I;16L")  # of Pillow: one value per pixel
 
@@ -75,13 +79,25 @@ def load_image(path: str | Path, label: bool = False) -> MetaTensor:
         ``(channels, X, Y, Z)``, with a 4x4 affine.
 
     Raises:
-        ValueError: when the file cannot be read; of its own kind for every reader.
+        ValueError: when the file cannot be read, or asks for more memory than files get; in one line that names it.
     """
+    try:
+        check_image(path)
+        return _load(path, label)
+    except Refused as error:
+        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error, RuntimeError ...
+        raise ValueError(f"{path}: cannot be read, damaged or not an image ({brief(error)})") from error
+
+
+def _load(path: str | Path, label: bool) -> MetaTensor:
     name = str(path).lower()
     picture = name.endswith(PICTURE_SUFFIXES)
     load = LoadImage(image_only=True, ensure_channel_first=True)
     converter = one_label_picture if label else one_grey_picture
-    image = load(path, reader=PILReader(converter=converter)) if picture else load(path)
+    # What ITK prints of a damaged file is in its error too; of a series MONAI may warn.
+    with nullcontext() if Path(path).is_dir() else silent_libraries():
+        image = load(path, reader=PILReader(converter=converter)) if picture else load(path)
     affine = torch.eye(3, dtype=torch.float64) if picture else image.affine
     if name.endswith(NIFTI_SUFFIXES):
         # MONAI takes the origin of a 4-D file for a spacing, finds a mismatch, and may put an unset qform in its place.
@@ -92,7 +108,7 @@ def load_image(path: str | Path, label: bool = False) -> MetaTensor:
 
 
 class LoadPaird(MapTransform):
-    """``load_image`` for every file of a pair; an error names the file.
+    """``load_image`` for every file of a pair.
 
     Args:
         keys: of the files, whose paths become images with metadata; an image in memory stays as it is.
@@ -107,10 +123,6 @@ class LoadPaird(MapTransform):
         """
         output = dict(data)
         for key in self.key_iterator(output):
-            if isinstance(output[key], MetaTensor):  # an image that is in memory already
-                continue
-            try:
+            if not isinstance(output[key], MetaTensor):  # or an image that is in memory already
                 output[key] = load_image(output[key], label="image" not in str(key))
-            except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error ...
-                raise ValueError(f"{output[key]}: cannot be read, damaged or not an image ({brief(error)})") from error
         return output

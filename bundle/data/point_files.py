@@ -11,6 +11,7 @@ import numpy as np
 
 from bundle.data.csv_points import read_csv, replace_csv
 from bundle.data.files import written_whole
+from bundle.data.limits import exists, read_whole
 from bundle.data.markups import count_unplaced, read_fiducials, read_markups, replace_fiducials, replace_markups
 from bundle.data.surface_files import XML, read_stl, read_vtk, replace_stl, replace_vtk
 
@@ -119,8 +120,10 @@ def read_points(
         raise ValueError(f"{path}: {found}; supported are {SUPPORTED}")
     if side and suffix != CSV:
         raise ValueError(f"{path}: one file for both images of a pair is a CSV, with the columns of each")
-    content = path.read_bytes()
+    if not exists(path):
+        raise FileNotFoundError(f"points not found: {path}")
     try:
+        content = read_whole(path)
         read, _ = _functions(suffix, affine, side, planar)
         points = read(content)
         unplaced = count_unplaced(content) if suffix == MARKUPS else 0

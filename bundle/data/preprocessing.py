@@ -13,7 +13,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import ImageMetaKey
 from scipy.ndimage import gaussian_filter1d
 
-from bundle.data.problems import image_problems, label_problems
+from bundle.data.problems import extent_problems, image_problems, label_problems
 from bundle.geometry import initial_alignment
 
 SIDES = ("fixed", "moving")
@@ -28,10 +28,13 @@ class CheckPaird(Transform):
 
     Args:
         spatial_dims: 3 for volumes, 2 for planar images, which are volumes of one slice.
+        pixdim: spacing of the network's grid, mm, where it has one; a wrong unit in a header can make that grid of the
+            image larger than any memory.
     """
 
-    def __init__(self, spatial_dims: int = 3) -> None:
+    def __init__(self, spatial_dims: int = 3, pixdim: float | None = None) -> None:
         self.spatial_dims = spatial_dims
+        self.pixdim = pixdim
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Pass a loaded pair through (images and masks ``(1, *shape)``, labels ``(channels, *shape)``).
@@ -45,6 +48,8 @@ class CheckPaird(Transform):
             image = data[f"{side}_image"]
             name = f"{side}_image {image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, '')}".strip()
             problems += image_problems(image.numpy(), np.asarray(image.affine), name, self.spatial_dims)
+            if self.pixdim is not None and not problems:
+                problems += extent_problems(image.shape[1:], np.asarray(image.affine), name, self.pixdim)
             label = data.get(f"{side}_label")
             if label is not None and label.shape[1:] != image.shape[1:]:
                 problems.append(

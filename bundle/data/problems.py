@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+MOST_VALUES = 1024**3
+"""Voxels times channels of an image; 4 GiB in single precision."""
 # A planar image has them too: it is a volume of one slice.
 AXES = 3
 
@@ -130,6 +132,29 @@ def grid_problems(shape: Sequence[int], affine: np.ndarray, name: str, spatial_d
     return problems
 
 
+def extent_problems(shape: Sequence[int], affine: np.ndarray, name: str, pixdim: float) -> list[str]:
+    """What makes an image unfit for the grid of a network: an extent of less than a voxel, or of too many.
+
+    Args:
+        shape: voxels along each axis.
+        affine: voxel -> world, homogeneous.
+        name: how messages call the image.
+        pixdim: spacing of the network's grid.
+
+    Returns:
+        Problems, one line each.
+    """
+    extent = spacing_of(affine) * shape
+    if pixdim > 0 and not (extent >= pixdim).all():
+        fault = "less than one voxel"
+    elif pixdim > 0 and np.prod(extent / pixdim) > MOST_VALUES:
+        fault = f"more than {MOST_VALUES} voxels"
+    else:
+        return []
+    across = " x ".join(f"{length:.3g}" for length in extent)
+    return [f"{name}: {across} mm, {fault} of pixdim {pixdim:g} mm; correct the spacing in the header, or pixdim"]
+
+
 def dimensions(shape: Sequence[int]) -> int:
     """2 for a planar image, which has one axis of one voxel; 3 for anything else."""
     return 2 if len(shape) == AXES and list(shape).count(1) == 1 else 3
@@ -163,6 +188,6 @@ def spacing_of(affine: np.ndarray) -> np.ndarray:
     return spacing
 
 
-def size(shape: Sequence[int]) -> str:
+def size(shape: Sequence[int | str]) -> str:
     """Sizes as they are read: ``47 x 63 x 44``."""
     return " x ".join(map(str, shape))

@@ -11,9 +11,8 @@ from monai.data import ITKWriter
 from PIL import Image
 
 from bundle.data.files import moved_into_place
+from bundle.data.headers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, dicom_series, itk_header
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (".nrrd", ".mha")
 PICTURE_TYPES = {"1": np.bool_, "L": np.uint8, "P": np.uint8, "I": np.int32, "F": np.float32}
 """Types of the pixels by Pillow's mode; those of the other grey modes, I;16 and its byte orders, are 16 bits."""
@@ -36,13 +35,8 @@ def stored_type(path: str | Path) -> np.dtype:
             return np.dtype(PICTURE_TYPES.get(picture.mode, np.uint16 if picture.mode.startswith("I;16") else np.uint8))
     if name.endswith(".npy"):
         return np.load(path, mmap_mode="r").dtype
-    first = min(Path(path).iterdir()) if Path(path).is_dir() else path
-    image = itk.ImageIOFactory.CreateImageIO(str(first), itk.CommonEnums.IOFileMode_ReadMode)
-    if image is None:
-        return np.dtype(np.float32)
-    image.SetFileName(str(first))
-    image.ReadImageInformation()
-    kind = itk.ImageIOBase.GetComponentTypeAsString(image.GetComponentType())
+    first = dicom_series(Path(path))[0][0] if Path(path).is_dir() else path
+    kind = itk.ImageIOBase.GetComponentTypeAsString(itk_header(first).GetComponentType())
     names = {"float": "f4", "double": "f8", "unsigned_char": "u1", "char": "i1", "unsigned_short": "u2", "short": "i2"}
     return np.dtype(names.get(kind, "u4" if kind.startswith("unsigned") else "i4"))
 

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 
 from bundle.data.errors import brief
+from bundle.data.files import silent_exit, silent_libraries
+from bundle.data.headers import check_image, itk_header
+from bundle.data.limits import Refused, check_hdf5, check_matlab, exists, read_whole, regular_file
 from bundle.geometry import RAS_TO_LPS, Displacement, Transform
 
 FIELD_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -37,11 +40,11 @@ def read_transform(path: str | Path) -> Transform:
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is not a transform, or one of another kind.
+        ValueError: when it is not a transform, one of another kind, or larger than is read.
     """
     path = Path(path)
     name = path.name.lower()
-    if not path.is_file():
+    if not exists(path):
         raise FileNotFoundError(f"transform not found: {path}")
     if not name.endswith((*FIELD_SUFFIXES, *ITK_SUFFIXES)):
         raise ValueError(
@@ -49,18 +52,28 @@ def read_transform(path: str | Path) -> Transform:
             f"and ITK transforms ({', '.join(ITK_SUFFIXES)})"
         )
     try:
+        _check_size(regular_file(path))
         if name.endswith(ITK_SUFFIXES):
             return Transform(_read_itk(path))
         read = _read_nifti_field if name.endswith((".nii", ".nii.gz")) else _read_itk_field
         return Transform([read(path)])
-    except NotATransform as error:
+    except Refused as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # every reader fails in its own way: ImageFileError, RuntimeError, EOFError ...
         raise ValueError(f"{path}: not a transform, or damaged ({brief(error)})") from error
 
 
-class NotATransform(ValueError):
-    """A file that can be read but holds no transform that is supported."""
+def _check_size(path: Path) -> None:
+    """Refuse a file that asks for more memory than it can hold."""
+    name = path.name.lower()
+    if name.endswith(FIELD_SUFFIXES):
+        check_image(path)
+    elif name.endswith((".h5", ".hdf5")):
+        check_hdf5(path)
+    elif name.endswith(".mat"):
+        check_matlab(path)
+    else:
+        read_whole(path)
 
 
 def write_transform(transform: Transform, path: str | Path) -> None:
@@ -108,7 +121,12 @@ def _itk_field(displacement: Displacement) -> Any:
 
 
 def _read_itk(path: Path) -> list[np.ndarray | Displacement]:
-    read = itk.transformread(str(path))
+    try:
+        with silent_libraries():  # HDF5 prints pages about a damaged file, and more at the end
+            read = itk.transformread(str(path))
+    except RuntimeError:
+        silent_exit()
+        raise
     # A file of several transforms is a queue as a composite is: what stands last applies first.
     return [part for transform in reversed(read) for part in _parts(itk.down_cast(transform))]
 
@@ -117,7 +135,7 @@ def _parts(transform: Any) -> list[np.ndarray | Displacement]:
     """Parts of an ITK transform in the order in which they apply."""
     kind = transform.GetNameOfClass()
     if (transform.GetInputSpaceDimension(), transform.GetOutputSpaceDimension()) != (3, 3):
-        raise NotATransform(f"a {kind} of a plane, expected one of 3D; a slice is a volume of one slice")
+        raise Refused(f"a {kind} of a plane, expected one of 3D; a slice is a volume of one slice")
     if kind == "CompositeTransform":
         queue = [transform.GetNthTransform(number) for number in range(transform.GetNumberOfTransforms())]
         return [part for member in reversed(queue) for part in _parts(itk.down_cast(member))]
@@ -128,17 +146,13 @@ def _parts(transform: Any) -> list[np.ndarray | Displacement]:
         matrix = np.eye(4)
         matrix[:3] = np.stack([*(end - origin for end in ends), origin], axis=1)
         return [flip(matrix)]
-    raise NotATransform(f"holds a {kind}; supported are affine transforms, displacement fields and composites of them")
+    raise Refused(f"holds a {kind}; supported are affine transforms, displacement fields and composites of them")
 
 
 def _read_itk_field(path: Path) -> Displacement:
-    image = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
-    image.SetFileName(str(path))
-    image.ReadImageInformation()
+    image = itk_header(path)
     if image.GetNumberOfComponents() != 3:
-        raise NotATransform(
-            f"not a transform: {image.GetNumberOfComponents()} value(s) per voxel, expected vectors of 3"
-        )
+        raise Refused(f"not a transform: {image.GetNumberOfComponents()} value(s) per voxel, expected vectors of 3")
     # ITK would read a file of one slice as a planar image unless it is told the dimensions.
     reader = itk.ImageFileReader[itk.Image[itk.Vector[itk.F, 3], 3]].New(FileName=str(path))
     reader.Update()
@@ -158,7 +172,7 @@ def _read_nifti_field(path: Path) -> Displacement:
     intent = int(image.header["intent_code"])
     if image.ndim != 5 or image.shape[3:] != (1, 3) or intent not in (INTENT_DISPLACEMENT, INTENT_VECTOR):
         shape = " x ".join(map(str, image.shape))
-        raise NotATransform(
+        raise Refused(
             f"not a transform: {shape} values with intent {intent}, expected a field of X x Y x Z x 1 x 3 with intent "
             f"{INTENT_VECTOR} (vectors), such as displacement.nii.gz"
         )
@@ -170,5 +184,5 @@ def _read_nifti_field(path: Path) -> Displacement:
 def _from_lps(vectors: np.ndarray, affine: np.ndarray) -> Displacement:
     """Displacement of vectors ``(3, *shape)``, mm, LPS, on a grid whose affine is RAS."""
     if not np.isfinite(vectors).all():
-        raise NotATransform("not a transform: it has NaN or infinite values")
+        raise Refused("not a transform: it has NaN or infinite values")
     return Displacement(torch.as_tensor(np.ascontiguousarray(vectors * LPS_SIGNS)), affine)

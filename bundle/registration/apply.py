@@ -11,8 +11,8 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.data import (
-    brief,
     check_writable,
+    exists,
     grid_problems,
     is_point_file,
     load_image,
@@ -110,7 +110,7 @@ def apply_transform(
 
 def _targets(moving: Sequence[Path], output: Path) -> dict[Path, Path]:
     """Where the result of every file goes, refused before anything is computed."""
-    missing = [str(path) for path in moving if not path.exists()]
+    missing = [str(path) for path in moving if not exists(path)]
     if missing or not moving:
         raise FileNotFoundError(f"not found: {', '.join(missing) or 'no file was given'}")
     if len(moving) == 1 and not output.is_dir():
@@ -140,12 +140,9 @@ def _kept_name(path: Path) -> str:
 
 def _load(path: str | Path, label: bool = False) -> MetaTensor:
     """An image with a usable grid."""
-    if not Path(path).exists():
+    if not exists(path):
         raise FileNotFoundError(f"image not found: {path}")
-    try:
-        image = load_image(str(path), label)
-    except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error ...
-        raise ValueError(f"{path}: cannot be read, damaged or not an image ({brief(error)})") from error
+    image = load_image(str(path), label)
     problems = grid_problems(image.shape[1:], np.asarray(image.affine), str(path), 2 if 1 in image.shape[1:] else 3)
     if problems:
         raise ValueError("; ".join(problems))

@@ -11,7 +11,7 @@ from monai.engines import SupervisedEvaluator
 
 from bundle.data import one_line, root_cause
 
-PAIR_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
+PAIR_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, FloatingPointError)
 """What a pair's data can cause; anything else is a fault of the program and stops the run."""
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
-from bundle.data import brief
+from bundle.data import brief, exists, regular_file
 
 
 class WeightsLoader(CheckpointLoader):
@@ -18,14 +19,31 @@ class WeightsLoader(CheckpointLoader):
 
         Raises:
             FileNotFoundError: when there is no such file.
-            ValueError: when it holds no weights, or those of another network.
+            ValueError: when it holds no weights, those of another network, or anything that is not weights: no code of
+            the file runs.
         """
-        if not Path(self.load_path).is_file():
+        if not exists(self.load_path):
             raise FileNotFoundError(f"weights not found: {self.load_path}; give a file of weights, such as model.pt")
         try:
+            check_archive(regular_file(self.load_path))
             super().__call__(engine)
         except Exception as error:  # the file's content decides: UnpicklingError, AttributeError, OSError ...
             raise ValueError(
                 f"{self.load_path} does not hold weights of this network ({brief(error)}); "
                 "give the options and overlays (channels, network_def) of the run that made it"
             ) from error
+
+
+def check_archive(path: Path) -> None:
+    """Refuse what ``torch.save`` does not write today: formats older than its archives, and archives that unpack.
+
+    Nothing in its archives is compressed, so that weights need no more memory than their file has bytes.
+
+    Raises:
+        ValueError: saying which.
+    """
+    if not zipfile.is_zipfile(path):
+        raise ValueError("not a file of torch.save, or one of before 2020")
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("a compressed archive, which torch.save does not write")
