@@ -27,7 +27,9 @@ class Run:
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=0.5)
         self.schedule = torch.optim.lr_scheduler.LinearLR(self.optimizer, 1.0, 0.1, total_iters=6)
         self.trainer = make_trainer(self.network, BATCHES, self.optimizer, max_epochs=3)
-        self.evaluator = SimpleNamespace(state=SimpleNamespace(best_metric=-1, best_metric_epoch=-1))
+        self.evaluator = SimpleNamespace(
+            state=SimpleNamespace(best_metric=-1, best_metric_epoch=-1), should_terminate=False
+        )
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
         LrScheduleHandler(self.schedule, print_lr=False, epoch_level=False).attach(self.trainer)
         parts = {"network": self.network, "optimizer": self.optimizer, "lr_scheduler": self.schedule}

@@ -71,7 +71,8 @@ class MetricsTable:
                 self.rows.append({"pair_id": output["pair_id"], "status": "failed", "error": output["error"]})
             else:
                 self.rows.append(metrics_row(output["metrics"]))
-                engine.logger.info(f"registered {output['metrics']['pair_id']}: {headline(self.rows[-1])}")
+                what = "finished before:" if output.get("finished") else "registered"
+                engine.logger.info(f"{what} {output['metrics']['pair_id']}: {headline(self.rows[-1])}")
         if self.path is not None:
             write_table([*self.rows, *mean_and_sd([row for row in self.rows if row["status"] == "done"])], self.path)
 
