@@ -123,6 +123,7 @@ def test_checkpoint_of_other_settings_is_refused_by_name(tmp_path):
 def test_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, content):
     path = tmp_path / "checkpoint.pt"
     Run(tmp_path).trainer.run()
+    (tmp_path / "checkpoint_previous.pt").unlink()
     if content == "truncated":
         path.write_bytes(path.read_bytes()[:500])
     elif content == "text":

@@ -76,6 +76,7 @@ CASES = [  # rule, [check, failed], metrics within, beyond the first, beyond the
     ("similarity_gain_percent", [5, -5], both(-0.5, -0.525), both(-0.5, -0.52), both(-0.5, -0.47), "similarity"),
     ("similarity_gain_percent", [5, -5], both(2.0, 1.875), both(2.0, 1.92), both(2.0, 2.125), "similarity"),
     ("loss_rise_percent", [0, 10], [-4.0, -4.0], [-4.0, -3.9], [2.0, 2.5], "loss"),
+    ("lost_steps", [0, 1], {"lost_steps": 0}, {"lost_steps": 1}, {"lost_steps": 2}, "adaptation"),
     ("folded_percent", [0.5, 5], 0.5, 1.8, 5.1, "folded_percent"),
     ("border_displacement_mm", [10, 20], 10.0, 10.1, 20.5, "border_displacement_mm"),
     ("largest_displacement_mm", [10, 20], 10.0, 20.0, 21.0, "largest_displacement_mm"),

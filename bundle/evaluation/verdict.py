@@ -51,9 +51,7 @@ def _loss_rise(metrics: Mapping[str, Any]) -> float | None:
 
 
 def _lost_steps(metrics: Mapping[str, Any]) -> float | None:
-    if "stopped" not in metrics.get("adaptation", {}):
-        return 0.0 if "adaptation" in metrics else None
-    return float(metrics["steps"] - len(metrics["loss"]) + 1)
+    return metrics.get("adaptation", {}).get("lost_steps")
 
 
 def _dsc_drop(metrics: Mapping[str, Any]) -> float | None:

@@ -36,7 +36,7 @@ def save_atomically(content: Any, path: Path, previous: Path | None = None) -> N
 
 
 class ResumableCheckpoint:
-    """Resume a run from ``checkpoint.pt`` if it is there; write it at the end of every epoch and when the run is stopped.
+    """Resume a run from ``checkpoint.pt`` if it is there; write it at the end of every epoch and when it stops.
 
     The checkpoint holds the state of everything in ``save_dict``, of the trainer (epochs, iterations, episodes) and of
     the evaluator (best metric). Randomness needs no state: it follows from the seed, the epoch and the iteration, so a
