@@ -32,6 +32,7 @@ class Session:
         self.lock = None if output_dir is None else FolderLock(output_dir)
         self.signal: int | None = None
         self.before: dict[int, Any] = {}
+        self.engines: list[Engine] = []
 
     def start(self) -> None:
         """Lock the folder and listen to the signals.
@@ -47,6 +48,7 @@ class Session:
 
     def attach(self, engine: Engine) -> None:
         """Register with an engine."""
+        self.engines.append(engine)
         for event in (Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED):
             engine.add_event_handler(event, self._end_if_asked)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
@@ -73,7 +75,8 @@ class Session:
 
     def _end_if_asked(self, engine: Engine) -> None:
         if self.signal is not None:
-            engine.terminate()
+            for each in self.engines:
+                each.terminate()
 
     def _fail(self, engine: Engine, error: BaseException) -> None:
         self._close()
