@@ -113,6 +113,14 @@ def test_a_reason_is_a_sentence_with_the_number_and_the_limit():
     assert found["reasons"] == ["1.80 % of the voxels fold (check above 0.5 %)"]
 
 
+def test_steps_that_led_to_numbers_that_are_not_finite_are_a_reason():
+    found = verdict({"lost_steps": [0, None]}, adaptation={"best_step": 2, "lost_steps": 3, "stopped": "loss"})
+    assert found["verdict"] == "check"
+    assert found["reasons"] == [
+        "3 of the steps led to a loss or gradient that is not finite, the best field before was kept (check above 0)"
+    ]
+
+
 def test_no_gain_at_all_is_no_improvement():
     limits = {"similarity_gain_percent": [1.0, -20.0]}
     assert verdict(limits, similarity=both(-0.25, -0.25))["verdict"] == "check"
