@@ -1,6 +1,6 @@
 """Runs that are killed at random moments, stopped by signals, or started twice: nothing is lost and nothing is mixed.
 
-``BUNDLE_KILLS=20`` kills training twenty times instead of four, and a batch of pairs as often.
+``BUNDLE_KILLS=20`` kills training twenty times instead of three, and a batch of pairs as often.
 """
 
 import json
@@ -13,11 +13,11 @@ import time
 import pytest
 import torch
 from test_workflow import assert_same_weights, displacement, names, table
-from workflow_fixtures import INFERENCE, SMALL, SMALL_TRAINING, TRAIN, options, pair, write_json
+from workflow_fixtures import INFERENCE, SMALL, SMALL_TRAINING, TRAIN, Command, options, pair, write_json
 
 pytest_plugins = ["workflow_fixtures"]
 
-KILLS = int(os.environ.get("BUNDLE_KILLS", "4"))
+KILLS = int(os.environ.get("BUNDLE_KILLS", "3"))
 TRAINING = {"iterations": 16, "iterations_per_epoch": 4}
 PAIRS = ("AB", "BC", "CA", "DE", "FG", "GF")
 
@@ -28,9 +28,8 @@ def start_training(command, output_dir, dataset, **values):
     return command.start("monai.bundle", *arguments)
 
 
-def start_registering(command, output_dir, dataset, datalist, weights, **values):
-    values = {**SMALL, "pictures": False, "inner_lr": 0.001, "dataset_dir": dataset, "datalist": datalist, **values}
-    values |= {"output_dir": output_dir, "weights": weights}
+def start_registering(command, output_dir, **values):
+    values = {**SMALL, "pictures": False, "inner_lr": 0.001, "output_dir": output_dir, **values}
     return command.start("monai.bundle", "run", "--config_file", INFERENCE, *options(values))
 
 
@@ -58,8 +57,6 @@ def kill(process, number=signal.SIGKILL):
 @pytest.fixture(scope="module")
 def whole(tiny_dataset, tmp_path_factory):
     """A training that nothing stopped, and how long it took from its first checkpoint."""
-    from workflow_fixtures import Command
-
     folder = tmp_path_factory.mktemp("whole")
     process = start_training(Command(folder), folder / "run", tiny_dataset)
     wait_for((folder / "run/datalist.json").exists)
@@ -79,19 +76,22 @@ def assert_same_training(found, expected):
 @pytest.mark.parametrize("number", range(KILLS))
 def test_training_killed_at_a_random_moment_ends_with_the_same_weights(number, whole, tiny_dataset, command, tmp_path):
     # From the moment the folder is there: Python's imports write nothing.
-    moment = random.Random(number).uniform(0, whole[1])
-    run = tmp_path / "run"
-    process = start_training(command, run, tiny_dataset)
-    wait_for((run / "datalist.json").exists)
-    time.sleep(moment)
-    killed = kill(process) == -signal.SIGKILL
+    moment, killed, attempt = random.Random(number).uniform(0, whole[1]), False, 0
+    while not killed:
+        run = tmp_path / f"run_{attempt}"
+        process = start_training(command, run, tiny_dataset)
+        wait_for((run / "datalist.json").exists)
+        time.sleep(moment)
+        killed = kill(process) == -signal.SIGKILL
+        # Where other processes use the cores no more, a run may be over before its time.
+        moment, attempt = moment * (1 if killed else 0.6), attempt + 1
     for path in run.glob("[!.]*.pt"):
         torch.load(path, weights_only=True)
     reached = torch.load(run / "checkpoint.pt")["iteration"] if (run / "checkpoint.pt").exists() else 0
     assert finish(start_training(command, run, tiny_dataset)) == 0, command.streams[1].read_text()
     assert_same_training(run, whole[0])
     assert not list(run.glob(".partial*"))
-    print(f"killed {killed} after {moment:.2f} of {whole[1]:.2f} s, went on from iteration {reached}")
+    print(f"killed after {moment:.2f} of {whole[1]:.2f} s, went on from iteration {reached}")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -123,11 +123,12 @@ def test_stopped_training_writes_a_checkpoint_and_says_how_to_go_on(
 
 @pytest.fixture
 def register(tiny_dataset, trained, command, tmp_path):
-    """Register six pairs into a folder."""
-    datalist = write_json(tmp_path / "pairs.json", {"test": [pair(*names_, pair_id=names_) for names_ in PAIRS]})
+    """Register pairs into a folder."""
 
-    def start(name, weights=trained / "model.pt", **values):
-        return start_registering(command, tmp_path / name, tiny_dataset, datalist, weights, **values)
+    def start(name, weights=trained / "model.pt", pairs=PAIRS, **values):
+        datalist = write_json(tmp_path / "pairs.json", {"test": [pair(*both, pair_id=both) for both in pairs]})
+        values = {"dataset_dir": tiny_dataset, "datalist": datalist, "weights": weights, **values}
+        return start_registering(command, tmp_path / name, **values)
 
     return start
 
@@ -187,8 +188,8 @@ def test_stopped_batch_keeps_its_pairs_and_says_how_to_go_on(register, command, 
 
 
 def test_other_settings_weights_or_images_do_a_pair_again(register, dataset, trained, command, tmp_path):
-    folder = tmp_path / "out"
-    data = {"dataset_dir": dataset}
+    folder, both = tmp_path / "out", {"AB", "FG"}
+    data = {"dataset_dir": dataset, "pairs": sorted(both)}
 
     def done_again(**values):
         before = times(folder)
@@ -196,22 +197,21 @@ def test_other_settings_weights_or_images_do_a_pair_again(register, dataset, tra
         after = times(folder)
         return {name for name in after if after[name] != before.get(name)}
 
-    assert done_again() == set(PAIRS)
-    assert done_again() == set()
+    assert done_again() == both
     # The same weights under another name are the same weights.
     copy = tmp_path / "copy.pt"
     copy.write_bytes((trained / "model.pt").read_bytes())
     assert done_again(weights=copy) == set()
-    (folder / "CA/warped_image.nii.gz").unlink()
-    assert done_again() == {"CA"}
+    (folder / "AB/warped_image.nii.gz").unlink()
+    assert done_again() == {"AB"}
     os.utime(dataset / "images/G.nii.gz")
-    assert done_again() == {"FG", "GF"}
+    assert done_again() == {"FG"}
     weights = torch.load(copy, weights_only=True)
     torch.save({name: value * 1.5 for name, value in weights.items()}, copy)
-    assert done_again(weights=copy) == set(PAIRS)
-    assert done_again(steps=1) == set(PAIRS)
+    assert done_again(weights=copy) == both
+    assert done_again(steps=1) == both
     assert json.loads((folder / "AB/metrics.json").read_text())["steps"] == 1
-    assert done_again(steps=1, resume=False) == set(PAIRS)
+    assert done_again(steps=1, resume=False) == both
 
 
 # --- two runs, and folders that cannot be written --------------------------------------------------------------------
