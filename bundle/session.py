@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shlex
 import signal
@@ -10,7 +11,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from ignite.engine import Engine, Events
+from ignite.engine import Events
+from monai.engines import Workflow
 
 from bundle.data import FolderLock
 
@@ -18,11 +20,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Session:
-    """What ``run`` of a configuration does around its engine.
+    """What ``run`` of a configuration does around its engine: ``start``, then ``run``.
 
-    As a handler it ends an engine after the iteration in which a signal came, so that nothing finished is lost; a
-    second signal acts at once, as it does without a session. Engines within the run, such as the validation of a
-    training, take the same session. Without ``start`` it does nothing.
+    A signal ends the engine after the iteration in which it comes, so that nothing finished is lost; a second one acts
+    at once, as it does without a session.
 
     Args:
         output_dir: folder of the run, which no other process may run into; None locks none.
@@ -32,38 +33,54 @@ class Session:
         self.lock = None if output_dir is None else FolderLock(output_dir)
         self.signal: int | None = None
         self.before: dict[int, Any] = {}
-        self.engines: list[Engine] = []
+        self.process = os.getpid()
 
     def start(self) -> None:
-        """Lock the folder and listen to the signals.
+        """Lock the folder, before anything is written into it.
 
         Raises:
             RuntimeError: when another process runs into the folder.
         """
         if self.lock is not None:
             self.lock.acquire()
-        self.process, self.signal = os.getpid(), None
-        if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            atexit.register(self._unlock)
 
-    def attach(self, engine: Engine) -> None:
-        """Register with an engine."""
-        self.engines.append(engine)
-        for event in (Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED):
-            engine.add_event_handler(event, self._end_if_asked)
-        engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
+    def run(self, engine: Workflow, *within: Workflow | None) -> None:
+        """Run an engine, and unlock the folder; of a run that was stopped, print the command that goes on.
 
-    def end(self) -> None:
-        """Unlock the folder; of a run that was stopped, print the command that goes on.
+        Args:
+            engine: the trainer or evaluator.
+            within: engines that run within it, such as that of the validation, which is stopped as well.
 
         Raises:
             SystemExit: with 128 + the signal's number (130 for Ctrl-C, 143 for SIGTERM) when the run was stopped.
         """
-        self._close()
+        engines = [each for each in (engine, *within) if each is not None]
+
+        def end_if_asked(_: Workflow) -> None:
+            if self.signal is not None:
+                for each in engines:
+                    each.terminate()
+
+        for each in engines:
+            each.add_event_handler(Events.ITERATION_COMPLETED, end_if_asked)
+            each.add_event_handler(Events.EPOCH_COMPLETED, end_if_asked)
+        self._listen()
+        try:
+            engine.run()
+        finally:
+            self._listen_no_more()
+            self._unlock()
         if self.signal is not None:
             name = signal.Signals(self.signal).name
             print(f"stopped by {name}; what is done is kept, the same command goes on: {command_line()}")
             sys.exit(128 + self.signal)
+
+    def _listen(self) -> None:
+        self.process, self.signal = os.getpid(), None
+        # Python hands signals to the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
 
     def _note(self, number: int, frame: object) -> None:
         # Ctrl-C reaches the workers of a data loader too; they end with the process they work for.
@@ -73,23 +90,13 @@ class Session:
             # The signal may have come in the middle of a print, which cannot be entered twice.
             os.write(2, b"\nstopping after this iteration; again to stop at once\n")
 
-    def _end_if_asked(self, engine: Engine) -> None:
-        if self.signal is not None:
-            for each in self.engines:
-                each.terminate()
-
-    def _fail(self, engine: Engine, error: BaseException) -> None:
-        self._close()
-        raise error
-
-    def _close(self) -> None:
-        self._listen_no_more()
-        if self.lock is not None:
-            self.lock.release()
-
     def _listen_no_more(self) -> None:
         while self.before:
             signal.signal(*self.before.popitem())
+
+    def _unlock(self) -> None:
+        if self.lock is not None and os.getpid() == self.process:
+            self.lock.release()
 
 
 def command_line() -> str:
