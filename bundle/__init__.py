@@ -1,6 +1,6 @@
 """Meta-learned image registration as a MONAI bundle."""
 
-from bundle import console, data, evaluation, geometry, meta, processes, registration
+from bundle import console, data, evaluation, geometry, meta, processes, registration, session
 from bundle.api import Registration, register
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "processes",
     "register",
     "registration",
+    "session",
 ]

@@ -56,12 +56,12 @@ def report(kind: type[BaseException], error: BaseException, trace: TracebackType
 def _place_in_configuration(error: BaseException) -> str:
     """The component or expression of the configuration that raised, unless the error says enough by itself.
 
-    A ``TypeError`` of a component comes from the options it was given; one out of ``.run()`` is a fault of the program.
+    A ``TypeError`` of a component comes from the options it was given; one out of a run is a fault of the program.
     """
     wrapping = ""
     while error.__cause__ is not None and WRAPPING.match(str(error)):
         wrapping, error = str(error), error.__cause__
-    if isinstance(error, USER_ERRORS) or not wrapping.startswith("Failed to ") or ".run()" in wrapping:
+    if isinstance(error, USER_ERRORS) or not wrapping.startswith("Failed to ") or ".run(" in wrapping:
         return ""
     where = re.sub(r"__local_refs\['(.+?)'\]", r"@\1", " ".join(wrapping.split("\n set '_mode_")[0].split()))
     return f"{where}: {type(error).__name__}: "

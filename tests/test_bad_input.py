@@ -282,7 +282,6 @@ BAD_OPTIONS = {
     "section": ({"section": "tset"}, "no section 'tset'; expected one of training, validation, test"),
     "pairing": ({"pairing": "pared"}, "pairing is 'pared', expected one of paired, fixed, moving"),
     "precision": ({"precision": "float17"}, "'bundle.registration.RegistrationNetwork'"),
-    "learning_rate_too_high": ({"inner_lr": 1e30}, "lower inner_lr"),
     "unknown_component": (overlay("similarity: {_target_: bundle.Nothing}\n"), "bundle.Nothing"),
     "unknown_argument": (overlay("similarity: {_target_: torch.nn.MSELoss, colour: 3}\n"), "'colour'"),
     "unknown_reference": (overlay("table: '@nothing'\n"), "nothing"),

@@ -1,6 +1,10 @@
 """Checkpoints survive interruptions, other settings and full disks; the progress bar closes."""
 
 import errno
+import multiprocessing
+import os
+import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,11 +12,13 @@ import torch
 from ignite.engine import Events
 from meta_toys import OneWeight, make_trainer
 from monai.handlers import LrScheduleHandler
+from torch.utils.data import DataLoader
 
-from bundle.meta import ProgressBar, ResumableCheckpoint
+from bundle.meta import EpisodeSampler, ProgressBar, ResumableCheckpoint
 from bundle.meta.handlers import save_atomically
 
 BATCHES = [[3.0], [-1.0]]
+FORK = multiprocessing.get_context("fork")
 
 
 class Interruption(Exception):
@@ -27,7 +33,9 @@ class Run:
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=0.5)
         self.schedule = torch.optim.lr_scheduler.LinearLR(self.optimizer, 1.0, 0.1, total_iters=6)
         self.trainer = make_trainer(self.network, BATCHES, self.optimizer, max_epochs=3)
-        self.evaluator = SimpleNamespace(state=SimpleNamespace(best_metric=-1, best_metric_epoch=-1))
+        self.evaluator = SimpleNamespace(
+            state=SimpleNamespace(best_metric=-1, best_metric_epoch=-1), should_terminate=False
+        )
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
         LrScheduleHandler(self.schedule, print_lr=False, epoch_level=False).attach(self.trainer)
         parts = {"network": self.network, "optimizer": self.optimizer, "lr_scheduler": self.schedule}
@@ -121,6 +129,7 @@ def test_checkpoint_of_other_settings_is_refused_by_name(tmp_path):
 def test_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, content):
     path = tmp_path / "checkpoint.pt"
     Run(tmp_path).trainer.run()
+    (tmp_path / "checkpoint_previous.pt").unlink()
     if content == "truncated":
         path.write_bytes(path.read_bytes()[:500])
     elif content == "text":
@@ -130,6 +139,151 @@ def test_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, content):
     with pytest.raises(ValueError, match=r"checkpoint.pt cannot be read as a checkpoint .*move it away") as error:
         Run(tmp_path).trainer.run()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(path.read_bytes()[:500]), lambda path: path.unlink()])
+def test_the_checkpoint_before_takes_over_where_the_newest_cannot_be_read(tmp_path, caplog, spoil):
+    whole, interrupted, resumed = Run(tmp_path / "whole"), Run(tmp_path / "parts"), Run(tmp_path / "parts")
+    whole.trainer.run()
+    interrupted.interrupt_at(4)
+    spoil(tmp_path / "parts/checkpoint.pt")
+    there = (tmp_path / "parts/checkpoint.pt").exists()
+    resumed.trainer.run()
+    assert resumed.state() == whole.state()
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == there
+    assert all("checkpoint_previous.pt takes over" in line and "\n" not in line for line in warned)
+    assert (tmp_path / "parts/checkpoint_unreadable.pt").exists() is there
+
+
+class EpisodeRun:
+    """Epochs of four iterations over pairs that an ``EpisodeSampler`` draws, and which of them were used."""
+
+    def __init__(self, folder, sampled=True, validated=True, epochs=3):
+        pairs = [{"target": torch.full((1, 2, 2), float(target), dtype=torch.float64)} for target in range(5)]
+        if sampled:
+            data = Loaded(pairs)
+            sampler = EpisodeSampler(data, episodes=8, seed=3)
+            loader = DataLoader(data, batch_size=2, sampler=sampler, collate_fn=list)
+        else:
+            data, loader = None, [[pairs[n], pairs[n + 1]] for n in range(4)]
+        self.network = OneWeight(1.0)
+        optimizer = torch.optim.SGD(self.network.parameters(), lr=0.5)
+        self.trainer = make_trainer(self.network, [], optimizer, max_epochs=epochs, train_data_loader=loader)
+        self.data, self.validations = data, []
+        self.evaluator = SimpleNamespace(
+            state=SimpleNamespace(best_metric=-1, best_metric_epoch=-1), should_terminate=False
+        )
+        if validated:
+            self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
+        parts = {"network": self.network, "optimizer": optimizer}
+        ResumableCheckpoint(folder, parts, {}, self.evaluator if validated else None).attach(self.trainer)
+
+    def validate(self, engine):
+        self.validations.append((engine.state.epoch, self.network.weight.item()))
+        self.evaluator.state.best_metric_epoch = engine.state.epoch
+
+    def stop_after(self, event):
+        self.trainer.add_event_handler(event, lambda engine: engine.terminate())
+        self.trainer.run()
+        return self
+
+
+class Loaded:
+    """A list of pairs that notes which were loaded."""
+
+    def __init__(self, data):
+        self.data, self.loaded = data, []
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        self.loaded.append(index)
+        return self.data[index]
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize("iteration", range(1, 13))
+def test_run_stopped_after_any_iteration_ends_like_an_uninterrupted_one(tmp_path, iteration, validated, sampled):
+    whole = EpisodeRun(tmp_path / "whole", sampled, validated)
+    whole.trainer.run()
+    stopped = EpisodeRun(tmp_path / "parts", sampled, validated)
+    stopped.stop_after(Events.ITERATION_COMPLETED(once=iteration))
+    assert stopped.trainer.state.iteration == iteration
+    resumed = EpisodeRun(tmp_path / "parts", sampled, validated)
+    resumed.trainer.run()
+    assert resumed.network.weight.item() == whole.network.weight.item()
+    assert resumed.trainer.state.episodes == whole.trainer.state.episodes == {"all": 24, "skipped": 0, "in_a_row": 0}
+    assert stopped.validations + resumed.validations == whole.validations
+    if sampled:
+        # Nothing is loaded twice, and nothing for nothing.
+        assert stopped.data.loaded + resumed.data.loaded == whole.data.loaded
+    for name in ("model.pt", "model_last.pt"):
+        assert torch.equal(*(torch.load(tmp_path / run / name)["weight"] for run in ("whole", "parts")))
+
+
+def test_validation_that_was_stopped_is_done_again(tmp_path):
+    whole, stopped = EpisodeRun(tmp_path / "whole"), EpisodeRun(tmp_path / "parts")
+    whole.trainer.run()
+
+    def stop(engine):
+        stopped.evaluator.should_terminate = True
+        engine.terminate()
+
+    # Between the validation, which is attached first, and the checkpoint.
+    stopped.trainer._event_handlers[Events.EPOCH_COMPLETED].insert(1, (stop, (stopped.trainer,), {}))
+    stopped.trainer.run()
+    assert torch.load(tmp_path / "parts/checkpoint.pt")["epoch"] == 0
+    resumed = EpisodeRun(tmp_path / "parts")
+    resumed.trainer.run()
+    assert resumed.validations == whole.validations
+    assert torch.equal(*(torch.load(tmp_path / run / "model.pt")["weight"] for run in ("whole", "parts")))
+
+
+def test_checkpoint_killed_at_any_system_call_of_its_writing_resumes(tmp_path):
+    whole = EpisodeRun(tmp_path / "whole", epochs=2)
+    whole.trainer.run()
+    calls = 0
+    while True:
+        calls += 1
+        folder = tmp_path / str(calls)
+        process = FORK.Process(target=train_until_call, args=(folder, calls))
+        process.start()
+        process.join()
+        for path in folder.glob("[!.]*.pt"):
+            torch.load(path)
+        resumed = EpisodeRun(folder, epochs=2)
+        resumed.trainer.run()
+        assert resumed.network.weight.item() == whole.network.weight.item(), calls
+        assert torch.equal(*(torch.load(path / "model.pt")["weight"] for path in (folder, tmp_path / "whole")))
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    # Two epochs of two checkpoints and two files of weights, each with several calls.
+    assert calls > 30
+
+
+def train_until_call(folder, number):
+    """Train in a process that dies right before the n-th call that changes a file."""
+    counted = 0
+
+    def deadly(function):
+        def call(*args, **kwargs):
+            nonlocal counted
+            counted += 1
+            if counted == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return call
+
+    os.fsync = deadly(os.fsync)
+    torch.save = deadly(torch.save)
+    for name in ("replace", "open", "unlink"):
+        setattr(Path, name, deadly(getattr(Path, name)))
+    EpisodeRun(folder, epochs=2).trainer.run()
 
 
 def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):

@@ -9,7 +9,15 @@ from monai.losses import BendingEnergyLoss
 from monai.networks.utils import eval_mode
 from torch import nn
 
-from bundle.registration import AdaptationInferer, GlobalThenLocal, LabelLoss, RegistrationLoss, RegistrationNetwork
+from bundle.registration import (
+    AdaptationInferer,
+    BestState,
+    GlobalThenLocal,
+    LabelLoss,
+    RegistrationLoss,
+    RegistrationNetwork,
+    adapt,
+)
 
 SHAPE = (16, 8, 8)
 
@@ -175,7 +183,7 @@ def test_without_steps_there_is_no_time_per_step(network, loss):
 
 
 def test_a_field_without_finite_loss_raises(loss):
-    with pytest.raises(FloatingPointError, match="after 0 adaptation steps"):
+    with pytest.raises(FloatingPointError, match="nan at adaptation step 0"):
         inferer(loss, steps=0)(torch.full((1, 2, *SHAPE), torch.nan), OneWeight())
 
     class Jump(RegistrationLoss):
@@ -186,8 +194,80 @@ def test_a_field_without_finite_loss_raises(loss):
             return {"loss": terms["loss"] if ddf.requires_grad else terms["loss"] * torch.inf}
 
     jump = Jump(nn.MSELoss(), BendingEnergyLoss(), 10.0)
-    with pytest.raises(FloatingPointError, match="after 2 adaptation steps"):
+    with pytest.raises(FloatingPointError, match="inf at adaptation step 2"):
         inferer(jump, steps=2)(pairs(), OneWeight())
+
+
+RAMP = torch.arange(16.0).reshape(1, 1, 16, 1, 1).expand(1, 1, *SHAPE)
+SHIFTED = torch.cat([RAMP, RAMP + 2], dim=1)
+
+
+def test_steps_that_overshoot_keep_the_best_of_all_states(loss):
+    # Adam's first step is its learning rate: from 1 to 11 voxels, where 2 are right; the start is the better one.
+    result = AdaptationInferer(loss, partial(torch.optim.Adam, lr=10), steps=1)(SHIFTED, OneWeight(1.0))
+    assert result["ddf"][0, 0].unique().tolist() == [1.0]
+    assert result["best_step"].tolist() == [0]
+    assert result["stopped"].tolist() == [0]
+    losses = result["losses"][0].tolist()
+    assert losses[0] == pytest.approx((15 * 1.0 + 4) / 16, abs=1e-5)
+    assert losses[1] > losses[0]
+    # The similarity is that of the field that is returned; without regularity in a constant field it is the loss.
+    assert result["similarity"][0, 1].item() == pytest.approx(losses[0], abs=1e-5)
+
+
+def test_best_state_lies_between_the_first_and_the_last(loss):
+    # 0, 0.9, about 1.8, and Adam's momentum carries the weight on past 2.
+    register = AdaptationInferer(loss, partial(torch.optim.Adam, lr=0.9), steps=4)
+    result = register(SHIFTED, OneWeight())
+    losses = result["losses"][0]
+    best = int(losses.argmin())
+    assert best == 2
+    assert result["best_step"].item() == 2
+    assert loss(result["ddf"], SHIFTED)["loss"].item() == losses[best].item()
+
+
+class NotFinite(RegistrationLoss):
+    """Loss and gradient of a shift, one of which is not finite where the shift is beyond a limit."""
+
+    def __init__(self, what, limit):
+        super().__init__(nn.MSELoss(), BendingEnergyLoss(), 0.0)
+        self.what, self.limit = what, limit
+
+    def forward(self, ddf, pair, labels=None):
+        terms = super().forward(ddf, pair, labels)
+        if ddf[0, 0, 0, 0, 0] > self.limit:
+            if self.what == "loss":
+                return terms | {"loss": terms["loss"] * torch.nan}
+            if ddf.requires_grad:
+                ddf.register_hook(lambda gradient: gradient * torch.inf)
+        return terms
+
+
+@pytest.mark.parametrize("optimizer", [partial(torch.optim.Adam, lr=0.5), partial(torch.optim.SGD, lr=0.25)])
+@pytest.mark.parametrize(("what", "code"), [("loss", 1), ("gradient", 2)])
+def test_numbers_that_are_not_finite_end_the_steps_at_the_last_finite_state(what, code, optimizer):
+    whole = AdaptationInferer(NotFinite(what, torch.inf), optimizer, steps=5)(SHIFTED, OneWeight())
+    limit = 0.9
+    result = AdaptationInferer(NotFinite(what, limit), optimizer, steps=5)(SHIFTED, OneWeight())
+    assert result["stopped"].tolist() == [code]
+    finite = int(result["losses"].isfinite().sum())
+    assert 1 < finite < 6
+    assert torch.equal(result["losses"][0, :finite], whole["losses"][0, :finite])
+    assert result["best_step"].item() == finite - 1
+    shift = result["ddf"][0, 0, 0, 0, 0].item()
+    assert (shift > limit) is (what == "gradient")
+    assert result["similarity"].isfinite().all()
+
+
+def test_meta_learning_goes_where_the_steps_lead_even_if_that_is_worse(loss):
+    best = BestState()
+    versions = [(SHIFTED, None)]
+    result = adapt(OneWeight(1.0), loss, partial(torch.optim.Adam, lr=10), versions, best=best)
+    assert result.network.weight.item() == pytest.approx(11.0)
+    best.visit(1, result.network, loss(result.network(SHIFTED), SHIFTED)["loss"])
+    assert best.step == 0
+    best.restore(result.network)
+    assert result.network.weight.item() == 1.0
 
 
 def test_what_is_not_supported_raises(network, loss):

@@ -117,6 +117,21 @@ def test_losses_folding_and_seconds():
     assert not {"dsc", "hd95_mm", "tre_mm", "landmarks", "tre_rms_mm"} & metrics.keys()
 
 
+@pytest.mark.parametrize(
+    ("losses", "stopped", "expected"),
+    [
+        ([3.0, 2.0, 1.0], 0, {"best_step": 1, "lost_steps": 0}),
+        ([3.0, 2.0, math.nan], 1, {"best_step": 1, "lost_steps": 1, "stopped": "loss not finite after 2 steps"}),
+        ([3.0, math.inf, math.nan], 1, {"best_step": 1, "lost_steps": 2, "stopped": "loss not finite after 1 steps"}),
+        ([3.0, 2.0, math.nan], 2, {"best_step": 1, "lost_steps": 1, "stopped": "gradient not finite after 1 steps"}),
+    ],
+)
+def test_what_came_of_the_steps(losses, stopped, expected):
+    pred = {"ddf": torch.zeros(3, *SHAPE), "losses": torch.tensor(losses), "best_step": torch.tensor(1)}
+    pred |= {"seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5), "stopped": torch.tensor(stopped)}
+    assert scored(pred=pred)["adaptation"] == expected
+
+
 def test_ncc_is_of_the_images_that_the_network_saw():
     ddf = torch.zeros(3, *SHAPE)
     ddf[0] = -2.0

@@ -1,6 +1,10 @@
 """Native outputs: the chain from files to a field that ITK applies, headers, all-or-nothing folders."""
 
 import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +18,7 @@ from bundle.data import PreparePair
 from bundle.data.preprocessing import SIDES
 from bundle.geometry import RAS_TO_LPS, centroids, fixed_to_moving, initial_alignment
 from bundle.registration import NativeOutputsd, SavePaird, displacement_image
+from bundle.registration.finished import is_finished
 
 itk = pytest.importorskip("itk")
 
@@ -226,6 +231,50 @@ def test_saving_again_replaces_the_older_result(fixed_grid, tmp_path):
         "metrics.json",
         "warped_image.nii.gz",
     ]
+
+
+def save_until_call(grid, folder, number):
+    """Replace a result in a process that dies right before the n-th call that changes a file."""
+    counted = 0
+
+    def deadly(function):
+        def call(*args, **kwargs):
+            nonlocal counted
+            counted += 1
+            if counted == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return call
+
+    for module, names in ((os, ("fsync", "unlink", "rmdir")), (Path, ("mkdir", "rename", "write_text"))):
+        for name in names:
+            setattr(module, name, deadly(getattr(module, name)))
+    SavePaird(folder)(saveable(grid, fingerprint="new", thumbnail="<svg/>"))
+
+
+def test_a_folder_is_whole_or_not_there_at_whatever_call_its_writer_is_killed(fixed_grid, tmp_path):
+    context, found = multiprocessing.get_context("fork"), set()
+    SavePaird(tmp_path / "whole")(saveable(fixed_grid, fingerprint="new", thumbnail="<svg/>"))
+    (whole,) = (tmp_path / "whole").iterdir()
+    complete = {path.name: path.read_bytes() for path in whole.iterdir() if path.suffix == ".json"}
+    for number in range(1, 100):
+        folder = tmp_path / str(number)
+        SavePaird(folder)(saveable(fixed_grid, fingerprint="old", thumbnail="<svg/>"))
+        process = context.Process(target=save_until_call, args=(fixed_grid, folder, number))
+        process.start()
+        process.join()
+        final = folder / whole.name
+        if final.exists():
+            assert {path.name for path in final.iterdir()} == {path.name for path in whole.iterdir()}
+        found.add("new" if is_finished(final, "new") else "old" if is_finished(final, "old") else "none")
+        SavePaird(folder)(saveable(fixed_grid, fingerprint="new", thumbnail="<svg/>"))
+        assert {path.name: path.read_bytes() for path in final.iterdir() if path.suffix == ".json"} == complete
+        assert [path.name for path in folder.iterdir()] == [whole.name]
+        if process.exitcode == 0:
+            break
+    assert number > 10
+    assert found == {"new", "old", "none"}
 
 
 def test_a_full_disk_leaves_nothing_half_written(fixed_grid, tmp_path, monkeypatch):

@@ -76,6 +76,7 @@ CASES = [  # rule, [check, failed], metrics within, beyond the first, beyond the
     ("similarity_gain_percent", [5, -5], both(-0.5, -0.525), both(-0.5, -0.52), both(-0.5, -0.47), "similarity"),
     ("similarity_gain_percent", [5, -5], both(2.0, 1.875), both(2.0, 1.92), both(2.0, 2.125), "similarity"),
     ("loss_rise_percent", [0, 10], [-4.0, -4.0], [-4.0, -3.9], [2.0, 2.5], "loss"),
+    ("lost_steps", [0, 1], {"lost_steps": 0}, {"lost_steps": 1}, {"lost_steps": 2}, "adaptation"),
     ("folded_percent", [0.5, 5], 0.5, 1.8, 5.1, "folded_percent"),
     ("border_displacement_mm", [10, 20], 10.0, 10.1, 20.5, "border_displacement_mm"),
     ("largest_displacement_mm", [10, 20], 10.0, 20.0, 21.0, "largest_displacement_mm"),
@@ -110,6 +111,14 @@ def test_every_rule_has_a_case():
 def test_a_reason_is_a_sentence_with_the_number_and_the_limit():
     found = verdict({"folded_percent": [0.5, 5.0]}, folded_percent=1.8)
     assert found["reasons"] == ["1.80 % of the voxels fold (check above 0.5 %)"]
+
+
+def test_steps_that_led_to_numbers_that_are_not_finite_are_a_reason():
+    found = verdict({"lost_steps": [0, None]}, adaptation={"best_step": 2, "lost_steps": 3, "stopped": "loss"})
+    assert found["verdict"] == "check"
+    assert found["reasons"] == [
+        "3 of the steps led to a loss or gradient that is not finite, the best field before was kept (check above 0)"
+    ]
 
 
 def test_no_gain_at_all_is_no_improvement():

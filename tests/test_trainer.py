@@ -10,7 +10,7 @@ from monai.utils import CommonKeys
 from torch import nn
 
 from bundle.data import PreparePair, RandomPairAffine
-from bundle.meta import first_order_maml
+from bundle.meta import first_order_maml, reptile
 from bundle.meta.trainer import UNSUPPORTED
 from bundle.registration import LocalNormalizedCrossCorrelationLoss, RegistrationLoss, RegistrationNetwork, adapt
 
@@ -149,6 +149,62 @@ def test_inner_steps_follow_their_own_objective_and_the_rule_the_outer_one():
     assert network.weight.item() == pytest.approx(1.0 - 0.5 * (phi - 3.0), **EXACT)
     assert trainer.state.output[0][CommonKeys.LOSS].item() == pytest.approx(0.5 * (phi - 3.0) ** 2, **EXACT)
     assert trainer.state.output[0]["loss_first_step"].item() == pytest.approx(0.5, **EXACT)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("rule_and_steps", [(reptile, 3), (first_order_maml, 3), (first_order_maml, 0)])
+def test_episode_that_is_not_finite_is_left_out_of_the_mean(rule_and_steps):
+    rule, steps = rule_and_steps
+    network, without = OneWeight(1.0), OneWeight(1.0)
+    trainer = make_trainer(network, [[3.0, NAN, -1.0], [2.0, 2.0, NAN]], rule=rule, inner_steps=steps)
+    trainer.run()
+    make_trainer(without, [[3.0, -1.0], [2.0, 2.0]], rule=rule, inner_steps=steps).run()
+    assert network.weight.item() == without.weight.item()
+    assert trainer.state.episodes == {"all": 6, "skipped": 2, "in_a_row": 0}
+    assert trainer.state.metrics["skipped_episodes"] == 2
+    assert torch.isfinite(trainer.state.output[0][CommonKeys.LOSS])
+
+
+class Steep(Distance):
+    """``L`` with a gradient that is not finite for the target 7, while the loss itself is."""
+
+    def forward(self, output, pair, labels=None):
+        if pair.mean() == 7 and output.requires_grad:
+            output = output * 1.0
+            output.register_hook(lambda gradient: gradient * NAN)
+        return super().forward(output, pair)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_gradient_that_is_not_finite_skips_its_episode_too(steps):
+    network, without = OneWeight(1.0), OneWeight(1.0)
+    trainer = make_trainer(network, [[3.0, 7.0]], loss_function=Steep(), inner_steps=steps)
+    trainer.run()
+    make_trainer(without, [[3.0]], inner_steps=steps).run()
+    assert network.weight.item() == without.weight.item()
+    assert trainer.state.episodes["skipped"] == 1
+
+
+def test_update_without_a_finite_episode_is_none_and_is_reported(caplog):
+    network, without = OneWeight(1.0), OneWeight(1.0)
+    adam = torch.optim.Adam(network.parameters(), lr=0.25)
+    trainer = make_trainer(network, [[3.0], [NAN], [-1.0]], adam)
+    trainer.run()
+    make_trainer(without, [[3.0], [-1.0]], torch.optim.Adam(without.parameters(), lr=0.25)).run()
+    # Adam would have moved on with its momentum, had it stepped.
+    assert network.weight.item() == without.weight.item()
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == "1 of 3 episodes were skipped: their loss or gradient was not finite"
+
+
+def test_epoch_of_nothing_but_bad_episodes_stops_the_run():
+    network = OneWeight(1.0)
+    with pytest.raises(FloatingPointError, match="all episodes of the last 2 meta-updates .*lower inner_lr") as error:
+        make_trainer(network, [[NAN, NAN], [NAN, NAN]], max_epochs=5).run()
+    assert "\n" not in str(error.value)
+    assert network.weight.item() == 1.0
 
 
 def test_meta_training_lowers_the_loss_after_adaptation():

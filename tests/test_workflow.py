@@ -198,7 +198,7 @@ def test_every_pair_has_its_files_on_the_fixed_grid(registered, tiny_dataset):
     assert names(registered) == {"datalist.json", "first", "metrics.csv", "quality.html", "second"}
     pages = {"overview.png", "quality.html"}
     for pair_id, fixed in (("first", "G"), ("second", "B")):
-        files = {"displacement.nii.gz", "metrics.json", "warped_image.nii.gz", "warped_label.nii.gz"}
+        files = {"displacement.nii.gz", "metrics.json", "resume.json", "warped_image.nii.gz", "warped_label.nii.gz"}
         assert names(registered / pair_id) == files | pages
         native = nib.load(tiny_dataset / f"images/{fixed}.nii.gz")
         for name in ("warped_image", "warped_label"):
@@ -258,11 +258,29 @@ def test_no_steps_are_the_plain_network(registered, trained, tiny_dataset, comma
     assert not np.array_equal(displacement(tmp_path / "0", "first"), displacement(tmp_path / "5", "first"))
 
 
+def test_steps_that_lead_nowhere_keep_the_start_and_are_flagged(trained, tiny_dataset, command, tmp_path):
+    datalist = write_json(tmp_path / "pairs.json", {"test": [pair("F", "G", pair_id="first")]})
+    settings = {"dataset_dir": tiny_dataset, "datalist": datalist, "weights": trained / "model.pt"}
+    for name, more in (("start", {"steps": 0}), ("far", {"steps": 3, "inner_lr": 1e30})):
+        finished = command.register(tmp_path / name, **settings | more)
+        assert finished.code == 0, finished.error
+    assert np.array_equal(displacement(tmp_path / "far", "first"), displacement(tmp_path / "start", "first"))
+    metrics = json.loads((tmp_path / "far/first/metrics.json").read_text())
+    assert metrics["adaptation"] == {"best_step": 0, "lost_steps": 3, "stopped": "loss not finite after 1 steps"}
+    reason = (
+        "3 of the steps led to a loss or gradient that is not finite, the best field before was kept (check above 0)"
+    )
+    assert reason in metrics["verdict"]["reasons"]
+    assert reason in finished.out
+    row = table(tmp_path / "far")["first"]
+    assert row["loss_after"] == row["loss_before"]
+
+
 def test_without_weights_registration_starts_from_the_identity(tiny_dataset, command, tmp_path):
     datalist = write_json(tmp_path / "pairs.json", {"test": [pair("F", "G", pair_id="first")]})
     settings = {"dataset_dir": tiny_dataset, "datalist": datalist, "weights": "$None", "initial_alignment": "world"}
     for steps in (0, 3):
-        assert command.register(tmp_path / str(steps), **settings | {"steps": steps, "inner_lr": 0.001}).code == 0
+        assert command.register(tmp_path / str(steps), **settings | {"steps": steps, "inner_lr": 1e-5}).code == 0
     assert np.abs(displacement(tmp_path / "0", "first")).max() < 1e-4
     assert np.abs(displacement(tmp_path / "3", "first")).max() > 1e-3
 

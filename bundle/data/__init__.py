@@ -5,11 +5,13 @@ from bundle.data.check import check_data, image_problems
 from bundle.data.datalist import read_datalist, require, select_pairs, write_datalist
 from bundle.data.errors import WRAPPING, DataWarning, brief, one_line, root_cause
 from bundle.data.field_of_view import FieldOfViewMaskd, field_of_view
-from bundle.data.files import moved_into_place, written_whole
+from bundle.data.files import flush, moved_into_place, written_whole
+from bundle.data.fingerprint import fingerprint
 from bundle.data.headers import PICTURE_SUFFIXES
 from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
 from bundle.data.limits import exists, regular_file
 from bundle.data.loading import LoadPaird, load_image
+from bundle.data.lock import FolderLock
 from bundle.data.pairs import PreparePair, collate_episodes, images_of, join_pair, side_tensor, split_pair
 from bundle.data.point_files import POINT_FORMATS, PointFile, is_point_file, read_points
 from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
@@ -22,6 +24,7 @@ __all__ = [
     "CheckPaird",
     "DataWarning",
     "FieldOfViewMaskd",
+    "FolderLock",
     "InitialAlignmentd",
     "LabelChannelsd",
     "LoadPaird",
@@ -42,6 +45,8 @@ __all__ = [
     "collate_episodes",
     "exists",
     "field_of_view",
+    "fingerprint",
+    "flush",
     "grid_problems",
     "image_problems",
     "images_of",

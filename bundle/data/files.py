@@ -5,20 +5,30 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 
+def flush(path: Path) -> None:
+    """Have the content of a file, or the names in a folder, on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
-def moved_into_place(path: Path) -> Iterator[Path]:
+def moved_into_place(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """A temporary name beside a file's place, for writers that want a name; moved there at the end, flushed to disk.
 
     When the body or the disk fails, an older file stays as it was and nothing is left under the temporary name.
 
     Args:
         path: final name; missing folders are created.
+        previous: name that an older file gets; None replaces it.
 
     Yields:
         The name to write to, with the suffix of the final one.
@@ -27,27 +37,32 @@ def moved_into_place(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".partial.{path.name}")
     try:
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        flush(partial)
+        if previous is not None and path.exists():
+            path.replace(previous)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+    # A file system that cannot flush names has them in order nevertheless.
+    with suppress(OSError):
+        flush(path.parent)
 
 
 @contextmanager
-def written_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def written_whole(path: Path, mode: str = "w", previous: Path | None = None) -> Iterator[IO[Any]]:
     """Open a file under a temporary name, and move it into its place at the end: ``moved_into_place``.
 
     Args:
         path: final name; missing folders are created.
         mode: ``"w"`` for text in UTF-8 (lines end as written; bytes of a file's name that are not are escaped),
             ``"wb"`` for bytes.
+        previous: name that an older file gets; None replaces it.
 
     Yields:
         The open file.
     """
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    with moved_into_place(path) as partial, partial.open(mode, **text) as file:
+    with moved_into_place(path, previous) as partial, partial.open(mode, **text) as file:
         yield file
 
 

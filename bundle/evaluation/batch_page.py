@@ -106,7 +106,7 @@ def _done(pair: Mapping[str, Any], row: Mapping[str, Any], shown: Any) -> list[s
     unit = next((rule["unit"] for rule in verdict["rules"] if rule["rule"] == "largest_displacement_mm"), "mm")
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict["reasons"])
     return [
-        pair["thumbnail"],
+        Markup(pair["thumbnail"]),
         Markup(f'<a href="{quote(name)}/quality.html">{escape(name)}</a>'),
         badge(verdict["verdict"]),
         Markup(f"<ul>{reasons}</ul>") if reasons else "",

@@ -14,6 +14,7 @@ from monai.transforms import Transform
 from bundle.data import Timed, side_tensor
 from bundle.evaluation.landmarks import has_landmarks, landmark_metrics, target_registration_error
 from bundle.geometry import centroids, folded_voxels, lift_ddf, log_jacobian_sd, sample, voxel_grid
+from bundle.registration import STOPPED
 
 WHEN = ("before", "after")
 
@@ -133,6 +134,8 @@ class PairMetricsd(Transform):
             },
             "seconds_per_step": float(data["pred"]["step_seconds"]),
         }
+        if "best_step" in data["pred"]:
+            metrics["adaptation"] = adaptation_metrics(data["pred"], len(losses), self.steps)
         if "inverse_residual_mm" in data:
             metrics["inverse_residual_mm"] = data["inverse_residual_mm"]
         if "similarity" in data["pred"]:
@@ -192,6 +195,27 @@ class PairMetricsd(Transform):
                 for value, error in zip(landmarks, errors.tolist(), strict=True):
                     metrics["tre_mm"][str(value)][when] = error
         return metrics
+
+
+def adaptation_metrics(pred: Mapping[str, Any], losses: int, steps: int) -> dict[str, Any]:
+    """What came of the steps of a pair.
+
+    Args:
+        pred: outputs of ``bundle.registration.AdaptationInferer`` for a pair.
+        losses: how many of its losses are finite.
+        steps: gradient steps that were asked for.
+
+    Returns:
+        ``best_step``, the state whose field is the result; ``lost_steps``, how many led to a loss that is not finite or
+        were not taken after it or a gradient that is not; where there are any, ``stopped`` says which and when.
+    """
+    result: dict[str, Any] = {"best_step": int(pred["best_step"]), "lost_steps": 0}
+    stopped = STOPPED[int(pred["stopped"])]
+    if stopped:
+        # A loss that is not finite is of the state behind the last finite one; a gradient belongs to that one itself.
+        when = losses - (stopped == "gradient")
+        result |= {"lost_steps": steps - losses + 1, "stopped": f"{stopped} not finite after {when} steps"}
+    return result
 
 
 def without_nan(value: Any) -> Any:

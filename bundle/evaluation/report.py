@@ -76,7 +76,8 @@ class MetricsTable:
                 self.rows.append({"pair_id": output["pair_id"], "status": "failed", "error": output["error"]})
             else:
                 self.rows.append(metrics_row(output["metrics"]))
-                engine.logger.info(f"registered {output['metrics']['pair_id']}: {headline(self.rows[-1])}")
+                what = "finished before:" if output.get("finished") else "registered"
+                engine.logger.info(f"{what} {output['metrics']['pair_id']}: {headline(self.rows[-1])}")
         self._write()
 
     def _gather(self, engine: Engine) -> None:

@@ -50,6 +50,10 @@ def _loss_rise(metrics: Mapping[str, Any]) -> float | None:
     return _percent_of_start(losses[-1] - losses[0], losses[0]) if len(losses) > 1 else None
 
 
+def _lost_steps(metrics: Mapping[str, Any]) -> float | None:
+    return metrics.get("adaptation", {}).get("lost_steps")
+
+
 def _dsc_drop(metrics: Mapping[str, Any]) -> float | None:
     entries = [entry for entry in metrics.get("dsc", {}).values() if None not in entry.values()]
     return float(np.mean([entry["before"] - entry["after"] for entry in entries])) if entries else None
@@ -76,9 +80,16 @@ RULES = {
     "loss_rise_percent": Rule(
         "rise of the loss over the steps",
         _loss_rise,
-        "the loss rose by {value} % over the steps",
+        "the loss rose by {value} % over the steps, the best of their fields was kept",
         "lower inner_lr, or look at fewer steps",
         "%",
+    ),
+    "lost_steps": Rule(
+        "steps lost to numbers that are not finite",
+        _lost_steps,
+        "{value} of the steps led to a loss or gradient that is not finite, the best field before was kept",
+        "lower inner_lr, or check the images",
+        digits=0,
     ),
     "folded_percent": Rule(
         "folded voxels",

@@ -15,32 +15,36 @@ from tqdm import tqdm
 
 from bundle import processes
 from bundle.data import brief, written_whole
+from bundle.meta.sampling import RestOfEpoch
 
 
-def save_atomically(content: Any, path: Path) -> None:
+def save_atomically(content: Any, path: Path, previous: Path | None = None) -> None:
     """``torch.save`` to a temporary name, flushed to disk, then moved into place: the file is whole or the old one.
 
     Args:
         content: what to save.
         path: final name; missing folders are created.
+        previous: name that an older file gets; None replaces it.
 
     Raises:
         OSError: when the file cannot be written; nothing is left under a temporary name.
     """
     try:
-        with written_whole(path, "wb") as file:
+        with written_whole(path, "wb", previous) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         raise OSError(f"cannot write {path}: {error}") from error
 
 
 class ResumableCheckpoint:
-    """Resume a run from ``checkpoint.pt`` if it is there, and write it at the end of every epoch.
+    """Resume a run from ``checkpoint.pt`` if it is there; write it at the end of every epoch and when it stops.
 
-    The checkpoint holds the state of everything in ``save_dict``, of the trainer (epoch, iteration) and of the
-    evaluator (best metric). Randomness needs no state: it follows from the seed, the epoch and the iteration.
-    ``model.pt`` holds the flat weights of the best validation so far, ``model_last.pt`` those of the last epoch.
-    Of several processes the first reads and writes, so that only its machine needs the folder.
+    The checkpoint holds the state of everything in ``save_dict``, of the trainer (epochs, iterations, episodes) and of
+    the evaluator (best metric). Randomness needs no state: it follows from the seed, the epoch and the iteration, so a
+    run that was stopped anywhere, within an epoch or its validation, ends with the weights of one that was not.
+    ``checkpoint_previous.pt`` is the one before, which takes over where the newest cannot be read. ``model.pt`` holds
+    the flat weights of the best validation so far, ``model_last.pt`` those of the last epoch. Of several processes the
+    first reads and writes, so that only its machine needs the folder.
 
     Args:
         output_dir: folder of the run.
@@ -62,6 +66,7 @@ class ResumableCheckpoint:
     ) -> None:
         self.folder = Path(output_dir)
         self.path = self.folder / "checkpoint.pt"
+        self.previous = self.folder / "checkpoint_previous.pt"
         self.save_dict = save_dict
         self.settings = {key: str(value) for key, value in settings.items()}
         self.evaluator = evaluator
@@ -73,20 +78,63 @@ class ResumableCheckpoint:
         engine.add_event_handler(Events.STARTED, self.resume)
         if not processes.is_first():
             return
+        if self.evaluator is not None:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.save_unvalidated)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
-        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
-        engine.add_event_handler(Events.COMPLETED, self.save)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        engine.add_event_handler(Events.TERMINATE, self.save_stopped)
 
     def resume(self, engine: Trainer) -> None:
-        """Load ``checkpoint.pt`` if there is one.
+        """Load the checkpoint if there is one.
 
         Raises:
-            ValueError: when it was made with other settings or is not a checkpoint of this bundle.
+            ValueError: when it was made with other settings, or neither it nor the one before can be read.
         """
-        checkpoint = processes.from_first(self._read)
+        checkpoint = processes.from_first(lambda: self._read(engine))
         if checkpoint is None:
             return
-        stored = checkpoint["settings"]
+        self._check_settings(checkpoint["settings"])
+        for name, item in self.save_dict.items():
+            item.load_state_dict(checkpoint[name])
+        engine.state.episodes = checkpoint.get("episodes", engine.state.episodes)
+        engine.state.iteration = checkpoint["iteration"]
+        engine.state.epoch, begun = divmod(engine.state.iteration, engine.state.epoch_length)
+        if self.evaluator is not None:
+            self.evaluator.state.best_metric = checkpoint["best_metric"]
+            self.evaluator.state.best_metric_epoch = checkpoint["best_metric_epoch"]
+        engine.logger.info(f"resumed {self.path} after {engine.state.iteration} iterations")
+        if begun:
+            engine.state.dataloader = RestOfEpoch(engine.state.dataloader, begun)
+        elif checkpoint["epoch"] < engine.state.epoch:
+            # Stopped between the last iteration of an epoch and the end of its validation.
+            engine.fire_event(Events.EPOCH_COMPLETED)
+
+    def _read(self, engine: Trainer) -> dict[str, Any] | None:
+        """The newest checkpoint that can be read."""
+        problem: Exception | None = None
+        for path in (self.path, self.previous):
+            if not path.exists():
+                continue
+            try:
+                # What it is loaded into knows its device, which is another one in every process.
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+                if not {"settings", "iteration"} <= checkpoint.keys():
+                    raise ValueError("not a checkpoint of this bundle")
+            except Exception as error:
+                problem = problem or error
+                continue
+            if problem is not None:
+                # Out of the way, so that the next checkpoint does not push this one out.
+                self.path.replace(self.folder / "checkpoint_unreadable.pt")
+                engine.logger.warning(f"{self.path} cannot be read ({brief(problem)}); {path} takes over")
+            return {**checkpoint, "settings": dict(checkpoint["settings"])}
+        if problem is not None:
+            raise ValueError(
+                f"{self.path} cannot be read as a checkpoint ({brief(problem)}); move it away to start anew"
+            ) from problem
+        return None
+
+    def _check_settings(self, stored: Mapping[str, str]) -> None:
         changed = [
             f"{key} was {stored.get(key)}, is {value}"
             for key, value in self.settings.items()
@@ -97,26 +145,6 @@ class ResumableCheckpoint:
                 f"{self.folder} holds a run with other settings ({'; '.join(changed)}); "
                 "give another --output_dir, or the same settings to continue that run"
             )
-        for name, item in self.save_dict.items():
-            item.load_state_dict(checkpoint[name])
-        engine.state.epoch = checkpoint["epoch"]
-        engine.state.iteration = checkpoint["iteration"]
-        if self.evaluator is not None:
-            self.evaluator.state.best_metric = checkpoint["best_metric"]
-            self.evaluator.state.best_metric_epoch = checkpoint["best_metric_epoch"]
-        engine.logger.info(f"resumed {self.path} after {engine.state.iteration} iterations")
-
-    def _read(self) -> dict[str, Any] | None:
-        if not self.path.exists():
-            return None
-        try:
-            # What it is loaded into knows its device, which is another one in every process.
-            checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
-            return {**checkpoint, "settings": dict(checkpoint["settings"])}
-        except Exception as error:
-            raise ValueError(
-                f"{self.path} cannot be read as a checkpoint ({brief(error)}); move it away to start anew"
-            ) from error
 
     def keep(self, engine: Trainer) -> None:
         """Write the flat weights of an epoch that is to be kept."""
@@ -124,24 +152,42 @@ class ResumableCheckpoint:
             weights = self.save_dict["network"].state_dict()
             save_atomically(weights, self.folder / f"model_epoch_{engine.state.epoch}.pt")
 
+    def save_unvalidated(self, engine: Trainer) -> None:
+        """Write the checkpoint at the last iteration of an epoch, before its validation, which may take long."""
+        if engine.state.iteration % engine.state.epoch_length == 0 and self._due(engine):
+            self._write(engine, epochs=engine.state.epoch - 1)
+
     def save(self, engine: Trainer) -> None:
-        """Write the checkpoint, and the flat weights when this epoch is the best so far."""
-        best = self.evaluator.state if self.evaluator is not None else None
-        save_atomically(
-            {
-                **{name: item.state_dict() for name, item in self.save_dict.items()},
-                "settings": self.settings,
-                "epoch": engine.state.epoch,
-                "iteration": engine.state.iteration,
-                "best_metric": best.best_metric if best else -1,
-                "best_metric_epoch": best.best_metric_epoch if best else -1,
-            },
-            self.path,
-        )
+        """Write the flat weights of the epoch, as the best ones too when they are, and the checkpoint."""
+        # A validation that was stopped has judged nothing; the checkpoint before it is there.
+        if not self._due(engine) or (self.evaluator is not None and self.evaluator.should_terminate):
+            return
         weights = self.save_dict["network"].state_dict()
-        if best is None or best.best_metric_epoch == engine.state.epoch:
+        if self.evaluator is None or self.evaluator.state.best_metric_epoch == engine.state.epoch:
             save_atomically(weights, self.folder / "model.pt")
         save_atomically(weights, self.folder / "model_last.pt")
+        self._write(engine, epochs=engine.state.epoch)
+
+    def save_stopped(self, engine: Trainer) -> None:
+        """Write the checkpoint of a run that is stopped; should its epoch be over, the end of it is done again."""
+        self._write(engine, epochs=engine.state.epoch - 1)
+
+    def _due(self, engine: Trainer) -> bool:
+        return engine.state.epoch % self.interval == 0 or engine.state.epoch == engine.state.max_epochs
+
+    def _write(self, engine: Trainer, epochs: int) -> None:
+        """Write the checkpoint, with so many epochs that are over, their validation included."""
+        best = self.evaluator.state if self.evaluator is not None else None
+        content = {
+            **{name: item.state_dict() for name, item in self.save_dict.items()},
+            "settings": self.settings,
+            "epoch": epochs,
+            "iteration": engine.state.iteration,
+            "episodes": engine.state.episodes,
+            "best_metric": best.best_metric if best else -1,
+            "best_metric_epoch": best.best_metric_epoch if best else -1,
+        }
+        save_atomically(content, self.path, self.previous)
 
 
 class ProgressBar:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from monai.data import Dataset
@@ -67,9 +69,15 @@ class EpisodeSampler(DistributedSampler):
         self.tasks = list(members.values())
         self.together = together
         self.pairs_per_episode = pairs_per_episode
+        self.left_out = 0
+
+    def leave_out(self, pairs: int) -> None:
+        """Leave out the first so many pairs of this process when they are drawn next, and then no more."""
+        self.left_out = pairs
 
     def __iter__(self) -> Iterator[int]:
         """Indices into the dataset, as many as the epoch needs."""
+        left_out, self.left_out = self.left_out, 0
         random = np.random.default_rng([self.seed, self.epoch])
         count = len(self.tasks)
         kept = count // self.together * self.together or count
@@ -82,4 +90,26 @@ class EpisodeSampler(DistributedSampler):
                 left[task] = left[task] or random.permutation(self.tasks[task]).tolist()
                 episode.append(left[task].pop())
             drawn.append(episode)
-        return iter([pair for episode in self.own for pair in drawn[episode]])
+        return iter([pair for episode in self.own for pair in drawn[episode]][left_out:])
+
+
+class RestOfEpoch:
+    """A data loader that begins in the middle of an epoch: its first pass leaves out batches, the next ones are whole.
+
+    Args:
+        loader: the data loader; with an ``EpisodeSampler`` nothing is loaded for what is left out.
+        batches: how many to leave out.
+    """
+
+    def __init__(self, loader: Iterable[Any], batches: int) -> None:
+        self.loader = loader
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of a pass."""
+        batches, self.batches = self.batches, 0
+        sampler = getattr(self.loader, "sampler", None)
+        if not isinstance(sampler, EpisodeSampler):
+            return islice(iter(self.loader), batches, None)
+        sampler.leave_out(batches * self.loader.batch_size)  # type: ignore[attr-defined]
+        return iter(self.loader)

@@ -37,6 +37,10 @@ class ReptileTrainer(SupervisedTrainer):
     episodes of all, and all take the same step. ``DistributedDataParallel`` would have nothing to do here: it averages
     what ``backward`` leaves in the network, and here ``backward`` runs in copies that are thrown away.
 
+    An episode with a loss, a gradient or weights that are not finite is left out of the mean and counted; without any
+    episode left there is no update. ``state.episodes`` holds how many there were, how many were ``skipped``, and how
+    many updates ``in_a_row``; ``state.metrics`` shows the second as ``skipped_episodes``.
+
     Args:
         inner_optimizer: named parameters -> optimiser of the inner steps; its state is fresh in every episode.
         inner_steps: ``k``; 10 in the paper. 0 leaves the start as it is, so that ``first_order_maml`` follows the
@@ -82,20 +86,45 @@ class ReptileTrainer(SupervisedTrainer):
         self.augmentation = augmentation
         self.rule = rule
         self.seed = seed
+        self.state.episodes = {"all": 0, "skipped": 0, "in_a_row": 0}
         self.add_event_handler(Events.STARTED, lambda engine: processes.start_alike(engine.network))
+
+    def run(self) -> None:
+        """Train, and report the episodes that were skipped.
+
+        Raises:
+            FloatingPointError: when no episode of as many updates as an epoch has was finite.
+        """
+        super().run()
+        count = self.state.episodes
+        if count["skipped"]:
+            self.logger.warning(
+                f"{count['skipped']} of {count['all']} episodes were skipped: their loss or gradient was not finite"
+            )
 
     def _iteration(self, engine: ReptileTrainer, batchdata: list[dict[str, Any]]) -> list[dict[str, torch.Tensor]]:
         engine.network.train()
         episodes = []
-        for turn, start in enumerate(range(0, len(batchdata), self.pairs_per_episode)):
+        starts = range(0, len(batchdata), self.pairs_per_episode)
+        for turn, start in enumerate(starts):
             items = batchdata[start : start + self.pairs_per_episode]
             pairs = [engine.prepare_batch(item, engine.state.device, engine.non_blocking) for item in items]
             # The number among those of all processes: what is drawn for an episode must not depend on who has it.
-            history, gradient = self._episode(processes.number() + turn * processes.count(), pairs)
+            episode = processes.number() + turn * processes.count()
+            try:
+                history, gradient = self._episode(episode, pairs)
+            except FloatingPointError as error:
+                engine.logger.info(f"iteration {engine.state.iteration}: episode {episode} is skipped, {error}")
+                continue
             # The last loss is the one the start is trained for; the first tells how good the start itself is.
             episodes.append([history[[0, -1]], *gradient])
         parameters = list(engine.network.parameters())
         (first, last), *means = mean_over_episodes(episodes, like=[parameters[0].new_zeros(2), *parameters])
+        counts = processes.total(torch.tensor([len(starts), len(episodes)], device=engine.state.device)).tolist()
+        self._count(*counts)
+        if not counts[1]:
+            engine.state.output = [{CommonKeys.LOSS: last, "loss_first_step": first}]
+            return engine.state.output
         for parameter, mean in zip(parameters, means, strict=True):
             parameter.grad = mean
         engine.optimizer.step()
@@ -103,10 +132,26 @@ class ReptileTrainer(SupervisedTrainer):
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
 
+    def _count(self, episodes: int, finite: int) -> None:
+        """Note how many episodes of an update were skipped; an epoch of nothing else is no training."""
+        count = self.state.episodes
+        count["all"] += episodes
+        count["skipped"] += episodes - finite
+        count["in_a_row"] = 0 if finite else count["in_a_row"] + 1
+        self.state.metrics["skipped_episodes"] = count["skipped"]
+        if self.state.epoch_length and count["in_a_row"] >= self.state.epoch_length:
+            raise FloatingPointError(
+                f"all episodes of the last {count['in_a_row']} meta-updates had a loss or gradient that is not finite; "
+                "lower inner_lr or meta_lr, or check the images with `python -m bundle check_data`"
+            )
+
     def _episode(self, episode: int, pairs: Sequence[Version]) -> tuple[torch.Tensor, MetaGradient]:
         """Adapt to one pair, or to several in turn: losses and meta-gradient.
 
         The losses are those before each step, and at the end if the rule asks.
+
+        Raises:
+            FloatingPointError: when one of them, or the meta-gradient, is not finite.
         """
         outer_losses: list[torch.Tensor] = []
 
@@ -131,4 +176,8 @@ class ReptileTrainer(SupervisedTrainer):
         inner_loss = self.inner_loss or self.loss_function
         adaptation = adapt(self.network, inner_loss, self.inner_optimizer, versions(), on_step=on_step)
         gradient = self.rule(self.network, adaptation.network, outer_loss)
-        return torch.stack([*adaptation.losses.to(self.state.device), *outer_losses]), gradient
+        history = torch.stack([*adaptation.losses.to(self.state.device), *outer_losses])
+        # A gradient of an inner step that is not finite shows in the weights after it.
+        if not torch.stack([part.isfinite().all() for part in (history, *gradient)]).all():
+            raise FloatingPointError("the meta-gradient is not finite")
+        return history, gradient

@@ -1,10 +1,11 @@
 """From a pair to a displacement."""
 
-from bundle.registration.adaptation import Adaptation, OptimizerFactory, Version, adapt
+from bundle.registration.adaptation import STOPPED, Adaptation, BestState, OptimizerFactory, Version, adapt
 from bundle.registration.apply import apply_transform
 from bundle.registration.both_ways import TransformsBothWaysd
 from bundle.registration.classical import DisplacementField
 from bundle.registration.evaluator import PairDataset, RegistrationEvaluator
+from bundle.registration.finished import FinishedPairs
 from bundle.registration.inferers import AdaptationInferer, ClassicalInferer
 from bundle.registration.losses import LabelLoss, RegistrationLoss
 from bundle.registration.networks import (
@@ -27,8 +28,10 @@ __all__ = [
     "Adaptation",
     "AdaptationInferer",
     "BendingEnergyLoss",
+    "BestState",
     "ClassicalInferer",
     "DisplacementField",
+    "FinishedPairs",
     "FixedSizeNetwork",
     "GlobalMutualInformationLoss",
     "GlobalThenLocal",
@@ -42,6 +45,7 @@ __all__ = [
     "RegistrationEvaluator",
     "RegistrationLoss",
     "RegistrationNetwork",
+    "STOPPED",
     "SavePaird",
     "TransformsBothWaysd",
     "Version",

@@ -11,13 +11,16 @@ import torch
 from monai.inferers import Inferer
 from torch import nn
 
-from bundle.registration.adaptation import OptimizerFactory, adapt
+from bundle.registration.adaptation import STOPPED, BestState, OptimizerFactory, adapt, not_finite
 from bundle.registration.classical import DisplacementField, per_sum
 from bundle.registration.networks import RegistrationNetwork
 
 
 class AdaptationInferer(Inferer):
     """Adapt a copy of the network to every pair, then predict its DDF (Baum et al. 2022, section 3.1).
+
+    The DDF is that of the lowest finite loss among the start and the states after each step, so that steps that make
+    the loss worse, or numbers that are no longer finite, cost nothing but their time.
 
     Each pair of a batch is adapted on its own and from the same start, so no result depends on another.
 
@@ -60,13 +63,14 @@ class AdaptationInferer(Inferer):
         Returns:
             ``ddf`` ``(batch, dims, *shape)`` in voxels; of a velocity field ``inverse_ddf`` as well; ``losses``
             ``(batch, steps + 1)``, the loss before each step and after the last one, NaN for steps not taken;
-            ``seconds`` ``(batch,)`` spent per pair; ``step_seconds`` ``(batch,)``, the adaptation's share of them per
-            gradient step taken, NaN without a step; ``similarity`` ``(batch, 2)``, the loss's similarity term without
-            any displacement and with that of ``ddf``.
+            ``best_step`` ``(batch,)``, which of these losses is that of ``ddf``; ``stopped`` ``(batch,)``, an index
+            of ``STOPPED``; ``seconds`` ``(batch,)`` spent per pair; ``step_seconds`` ``(batch,)``, the adaptation's
+            share of them per gradient step taken, NaN without a step; ``similarity`` ``(batch, 2)``, the loss's
+            similarity term without any displacement and with that of ``ddf``.
 
         Raises:
             ValueError: when given more than a pair and a network.
-            FloatingPointError: when a loss is not finite.
+            FloatingPointError: when the loss of the start is not finite.
         """
         if args or kwargs:
             raise ValueError("AdaptationInferer takes a joined pair, a network and labels, nothing else")
@@ -80,32 +84,35 @@ class AdaptationInferer(Inferer):
             # A tensor made in inference mode cannot take part in a gradient; its copy can.
             pair = pair.clone()
             labels = labels if labels is None else labels.clone()
-        adaptation = adapt(
-            network, self.loss, self.optimizer, repeat((pair, labels), self.steps), tolerance=self.tolerance
-        )
+        best, versions = BestState(), repeat((pair, labels), self.steps)
+        adaptation = adapt(network, self.loss, self.optimizer, versions, tolerance=self.tolerance, best=best)
         # Reading a value waits for the device, so that the clock measures work done rather than work queued.
         taken = len(adaptation.losses.tolist())
         adapted = time.perf_counter()
-        with torch.no_grad():
-            outputs = {"ddf": adaptation.network(pair)}
-            if isinstance(adaptation.network, RegistrationNetwork) and adaptation.network.integration_steps:
-                outputs["inverse_ddf"] = adaptation.network.inverse(pair)
-            terms = self.loss(outputs["ddf"], pair, labels)
-            final = terms["loss"].item()
-        if not math.isfinite(final):
-            raise FloatingPointError(
-                f"the loss is {final} after {taken} adaptation steps; "
-                "lower inner_lr, or check the images with `python -m bundle check_data`"
-            )
         losses = pair.new_full((1, self.steps + 1), torch.nan)
         losses[0, :taken] = adaptation.losses
-        losses[0, taken] = final
+        with torch.no_grad():
+            ddf = adaptation.network(pair)
+            terms = self.loss(ddf, pair, labels)
+            best.visit(taken, adaptation.network, terms["loss"])
+            losses[0, taken] = terms["loss"]
+            if best.step < taken:
+                best.restore(adaptation.network)
+                ddf = adaptation.network(pair)
+                terms = self.loss(ddf, pair, labels)
+            outputs = {"ddf": ddf}
+            if isinstance(adaptation.network, RegistrationNetwork) and adaptation.network.integration_steps:
+                outputs["inverse_ddf"] = adaptation.network.inverse(pair)
+        if not math.isfinite(terms["loss"].item()):
+            raise not_finite(terms["loss"].item(), taken)
         seconds = time.perf_counter() - start
         with torch.no_grad():
             before = self.loss(torch.zeros_like(outputs["ddf"]), pair, labels)["similarity"]
         return {
             **outputs,
             "losses": losses,
+            "best_step": torch.tensor([best.step]),
+            "stopped": torch.tensor([STOPPED.index(best.stopped)]),
             "seconds": torch.tensor([seconds]),
             "step_seconds": torch.tensor([(adapted - start) / taken if taken else math.nan]),
             "similarity": torch.stack([before, terms["similarity"]])[None],

@@ -16,8 +16,9 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils import ImageMetaKey, convert_to_tensor
 
-from bundle.data import PICTURE_SUFFIXES, nifti, save_image, write_transform
+from bundle.data import PICTURE_SUFFIXES, flush, nifti, save_image, write_transform
 from bundle.geometry import RAS_TO_LPS, ddf_to_displacement, lift_ddf, warp_native
+from bundle.registration.finished import temporary_folders, write_record
 
 NIFTI_INTENT_VECTOR = 1007
 ORIGIN = (ImageMetaKey.FILENAME_OR_OBJ, "stored_type")
@@ -95,13 +96,19 @@ class SavePaird(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write one pair (``NativeOutputsd``, ``bundle.evaluation.PairMetricsd``); an older result is replaced."""
         final = self.output_dir / data["pair_id"]
-        partial = self.output_dir / f".{data['pair_id']}.partial"
+        partial, old = temporary_folders(self.output_dir, data["pair_id"])
         try:
-            shutil.rmtree(partial, ignore_errors=True)
+            for folder in (partial, old):
+                shutil.rmtree(folder, ignore_errors=True)
             partial.mkdir(parents=True)
             self._write(data, partial)
-            shutil.rmtree(final, ignore_errors=True)
+            for path in (*partial.iterdir(), partial):
+                flush(path)
+            # Deleted under its own name, a folder would for a moment be there in part.
+            if final.exists():
+                final.rename(old)
             partial.rename(final)
+            shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise OSError(f"cannot write the results of pair {data['pair_id']} to {final}: {error}") from error
@@ -132,6 +139,8 @@ class SavePaird(Transform):
         for key, name in PAGES.items():
             if key in data:
                 (folder / name).write_bytes(data[key])
+        if "fingerprint" in data:
+            write_record(folder, data["fingerprint"], **{key: data[key] for key in ("thumbnail",) if key in data})
 
 
 def label_type(channels: np.ndarray, stored: np.dtype) -> np.dtype:

@@ -1,0 +1,101 @@
+"""A fingerprint changes with whatever changes a result, and with nothing else."""
+
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose
+from torch import nn
+
+from bundle.data import InitialAlignmentd, fingerprint
+from bundle.registration import AdaptationInferer, RegistrationLoss
+
+
+def inferer(lr=0.1, steps=5, weight=1.0):
+    loss = RegistrationLoss(nn.MSELoss(), nn.L1Loss(), weight)
+    return AdaptationInferer(loss, partial(torch.optim.Adam, lr=lr), steps=steps)
+
+
+def scaled(by):
+    return lambda value: value * by
+
+
+def tensor(dtype=torch.float32, first=0.0):
+    return torch.tensor([first, 1.0], dtype=dtype)
+
+
+DIFFERENT = [
+    (1, 2),
+    (1, 1.0),
+    (1, True),
+    (1, "1"),
+    (None, False),
+    ([1, 2], [2, 1]),
+    ([[1], 2], [[1, 2]]),
+    ({"a": 1}, {"b": 1}),
+    (tensor(), tensor(first=0.5)),
+    (tensor(), tensor(torch.float64)),
+    (tensor(), tensor()[None]),
+    (tensor(torch.bfloat16), tensor(torch.bfloat16, first=0.5)),
+    (torch.tensor(1), torch.tensor(2)),
+    (np.arange(3), np.arange(1, 4)),
+    (inferer(), inferer(lr=0.2)),
+    (inferer(), inferer(steps=4)),
+    (inferer(), inferer(weight=2.0)),
+    (Compose([InitialAlignmentd("center")]), Compose([InitialAlignmentd("world")])),
+    (Compose([InitialAlignmentd("center")]), Compose([])),
+    (lambda value: value + 1, lambda value: value + 2),
+    (scaled(2), scaled(3)),
+    (torch.optim.Adam, torch.optim.SGD),
+    (inferer().loss, inferer(weight=2.0).loss),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), DIFFERENT)
+def test_what_differs_differs(first, second):
+    assert fingerprint(first) != fingerprint(second)
+
+
+def equals():
+    torch.manual_seed(0)
+    yield nn.Linear(2, 3)
+    yield inferer()
+    yield Compose([InitialAlignmentd("center"), scaled(2)])
+    yield {"a": 1, "b": [None, 2.5]}
+    yield {3, 1, 2}
+
+
+def test_what_is_equal_is_equal_whatever_the_object():
+    for first, second in zip(equals(), equals(), strict=True):
+        assert first is not second
+        assert fingerprint(first) == fingerprint(second)
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint(np.random.RandomState(1)) == fingerprint(np.random.RandomState(2))
+
+
+def test_weights_count_by_content():
+    torch.manual_seed(0)
+    network = nn.Linear(2, 3)
+    before = fingerprint(network)
+    with torch.no_grad():
+        network.bias[1] += 1e-6
+    assert fingerprint(network) != before
+
+
+def test_objects_that_hold_each_other_have_an_end():
+    first, second = {}, {}
+    first["other"], second["other"] = second, first
+    assert len(fingerprint(first)) == 16
+
+
+def test_another_process_finds_the_same():
+    script = (
+        "import torch, functools; from bundle.data import *; from monai.transforms import Compose\n"
+        "value = Compose([InitialAlignmentd('center'), lambda x: x + 1]), {'b', 'a'}, torch.ones(2)\n"
+        "print(fingerprint(value))"
+    )
+    found = {subprocess.check_output([sys.executable, "-W", "ignore", "-c", script], text=True) for _ in range(2)}
+    assert len(found) == 1
