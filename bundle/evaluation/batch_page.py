@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Mapping
 from html import escape
@@ -40,6 +41,7 @@ class QualityIndex:
     def __init__(self, output_dir: str | os.PathLike[str]) -> None:
         self.path = Path(output_dir) / "quality.html"
         self.pairs: list[Mapping[str, Any]] = []
+        self.due = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -48,12 +50,16 @@ class QualityIndex:
         engine.add_event_handler(Events.COMPLETED, self._gather)
 
     def _start(self, engine: Engine) -> None:
-        self.pairs = []
+        self.pairs, self.due = [], 0.0
 
     def _add(self, engine: Engine) -> None:
         keys = ("pair_id", "error", "metrics", "thumbnail")
         self.pairs += [{key: output[key] for key in keys if key in output} for output in engine.state.output]
-        self._write()
+        # The page grows with every pair: of a long list, at most a tenth of the time goes into writing it.
+        start = time.monotonic()
+        if start >= self.due:
+            self._write()
+            self.due = time.monotonic() + 9 * (time.monotonic() - start)
 
     def _gather(self, engine: Engine) -> None:
         self.pairs = processes.gather(self.pairs)
