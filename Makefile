@@ -44,7 +44,7 @@ experiment: .venv/ready $(DATASET)
 	$(BIN)/python -m bundle experiment --dataset_dir $(DATASET) --output_dir $(EXPERIMENT) $(OPTIONS)
 
 test: .venv/ready
-	$(BIN)/python -m pytest --cov=bundle --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=bundle --cov-report=term
 
 lint: .venv/ready
 	$(BIN)/ruff check .
