@@ -107,7 +107,7 @@ def test_turning_the_world_turns_the_result(result, voxels):
 
 def test_files_arrays_and_images_of_nibabel_are_the_same(result, voxels, tmp_path, save_nifti):
     files = {side: save_nifti(tmp_path / f"{side}.nii.gz", voxels[side], AFFINES[side]) for side in AFFINES}
-    by_path = register(tmp_path / "fixed.nii.gz", files["moving"], **TINY)
+    by_path = register(tmp_path / "fixed.nii.gz", files["moving"], device="cpu", **TINY)
     by_image = register(nib.load(files["fixed"]), nib.load(files["moving"]), **TINY)
     tensor = MetaTensor(torch.as_tensor(voxels["fixed"])[None], affine=torch.as_tensor(AFFINES["fixed"]))
     by_tensor = register(tensor, files["moving"], **TINY)
