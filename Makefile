@@ -33,7 +33,7 @@ run: .venv/ready
 	@echo
 	@echo "data:          $(RUNS)/data"
 	@echo "weights:       $(RUNS)/training/model.pt"
-	@echo "registrations: $(RUNS)/adapted/<pair>/ (warped_image, warped_label, displacement, metrics, overview.png)"
+	@echo "registrations: $(RUNS)/adapted/<pair>/ (warped_image, warped_label, displacement, metrics, quality.html)"
 	@echo "all pairs:     $(RUNS)/adapted/metrics.csv"
 
 $(EXPERIMENT)/data: | .venv/ready
