@@ -13,6 +13,7 @@ from ignite.engine import Events
 from meta_toys import OneWeight, make_trainer
 from monai.handlers import LrScheduleHandler
 from torch.utils.data import DataLoader
+from toys import killer
 
 from bundle.meta import EpisodeSampler, ProgressBar, ResumableCheckpoint
 from bundle.meta.handlers import save_atomically
@@ -267,18 +268,7 @@ def test_checkpoint_killed_at_any_system_call_of_its_writing_resumes(tmp_path):
 
 def train_until_call(folder, number):
     """Train in a process that dies right before the n-th call that changes a file."""
-    counted = 0
-
-    def deadly(function):
-        def call(*args, **kwargs):
-            nonlocal counted
-            counted += 1
-            if counted == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
-
-        return call
-
+    deadly = killer(number)
     os.fsync = deadly(os.fsync)
     torch.save = deadly(torch.save)
     for name in ("replace", "open", "unlink"):

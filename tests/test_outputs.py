@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import signal
 from pathlib import Path
 
 import nibabel as nib
@@ -12,12 +11,12 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from torch import nn
-from toys import affine_ddf, apply, ball, rigid, texture
+from toys import affine_ddf, apply, ball, killer, rigid, texture
 
-from bundle.data import PreparePair
+from bundle.data import PreparePair, displacement_image
 from bundle.data.preprocessing import SIDES
 from bundle.geometry import RAS_TO_LPS, centroids, fixed_to_moving, initial_alignment
-from bundle.registration import NativeOutputsd, SavePaird, displacement_image
+from bundle.registration import NativeOutputsd, SavePaird
 from bundle.registration.finished import is_finished
 
 itk = pytest.importorskip("itk")
@@ -235,18 +234,7 @@ def test_saving_again_replaces_the_older_result(fixed_grid, tmp_path):
 
 def save_until_call(grid, folder, number):
     """Replace a result in a process that dies right before the n-th call that changes a file."""
-    counted = 0
-
-    def deadly(function):
-        def call(*args, **kwargs):
-            nonlocal counted
-            counted += 1
-            if counted == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
-
-        return call
-
+    deadly = killer(number)
     for module, names in ((os, ("fsync", "unlink", "rmdir")), (Path, ("mkdir", "rename", "write_text"))):
         for name in names:
             setattr(module, name, deadly(getattr(module, name)))

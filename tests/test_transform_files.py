@@ -8,9 +8,8 @@ import torch
 from test_transforms import inner_points, waves
 from toys import Grid, rigid
 
-from bundle.data import read_transform, write_transform
+from bundle.data import displacement_image, read_transform, write_transform
 from bundle.geometry import Displacement, Transform
-from bundle.registration import displacement_image
 
 
 def itk_points(path, points):

@@ -1,5 +1,8 @@
 """Toy grids, images and fields with known answers."""
 
+import os
+import signal
+
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
@@ -69,3 +72,20 @@ def apply(transform, points):
     """Homogeneous ``(4, 4)`` transform of points ``(3, ...)``."""
     offset = transform[:3, 3].reshape(3, *[1] * (points.ndim - 1))
     return np.tensordot(transform[:3, :3], points, axes=1) + offset
+
+
+def killer(number):
+    """Wrapper of functions: the process dies right before the n-th call of all that are wrapped."""
+    counted = 0
+
+    def deadly(function):
+        def call(*args, **kwargs):
+            nonlocal counted
+            counted += 1
+            if counted == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return call
+
+    return deadly

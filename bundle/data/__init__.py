@@ -18,7 +18,7 @@ from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChanne
 from bundle.data.problems import grid_problems
 from bundle.data.saving import as_stored, check_writable, nifti, save_image
 from bundle.data.simulation import simulate_dataset
-from bundle.data.transform_files import read_transform, write_transform
+from bundle.data.transform_files import displacement_image, read_transform, write_transform
 
 __all__ = [
     "CheckPaird",
@@ -43,6 +43,7 @@ __all__ = [
     "check_data",
     "check_writable",
     "collate_episodes",
+    "displacement_image",
     "exists",
     "field_of_view",
     "fingerprint",

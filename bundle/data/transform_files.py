@@ -14,6 +14,7 @@ from bundle.data.errors import brief
 from bundle.data.files import silent_exit, silent_libraries
 from bundle.data.headers import check_image, itk_header
 from bundle.data.limits import Refused, check_hdf5, check_matlab, exists, read_whole, regular_file
+from bundle.data.saving import nifti
 from bundle.geometry import RAS_TO_LPS, Displacement, Transform
 
 FIELD_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -98,6 +99,19 @@ def write_transform(transform: Transform, path: str | Path) -> None:
         for part in reversed(transform.parts):
             written.AddTransform(_itk_field(part) if isinstance(part, Displacement) else _itk_affine(part))
     itk.transformwrite([written], str(path), compression=True)
+
+
+def displacement_image(displacement: torch.Tensor, fixed_affine: np.ndarray) -> nib.Nifti1Image:
+    """Displacement field as ITK, 3D Slicer and ANTs read it: ``(X, Y, Z, 1, 3)`` float32, intent vector, LPS mm.
+
+    Args:
+        displacement: ``(3, *fixed_shape)``, mm, RAS.
+        fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
+    """
+    lps = LPS_SIGNS * displacement.cpu().numpy()
+    image = nifti(np.moveaxis(lps, 0, -1)[..., None, :].astype(np.float32), fixed_affine)
+    image.header.set_intent(INTENT_VECTOR)
+    return image
 
 
 def _itk_affine(matrix: np.ndarray) -> Any:

@@ -14,7 +14,7 @@ from bundle.registration.networks import (
     RegistrationNetwork,
     use_instance_statistics,
 )
-from bundle.registration.outputs import NativeOutputsd, SavePaird, displacement_image
+from bundle.registration.outputs import NativeOutputsd, SavePaird
 from bundle.registration.regularisations import BendingEnergyLoss
 from bundle.registration.similarities import (
     GlobalMutualInformationLoss,
@@ -52,6 +52,5 @@ __all__ = [
     "WeightsLoader",
     "adapt",
     "apply_transform",
-    "displacement_image",
     "use_instance_statistics",
 ]

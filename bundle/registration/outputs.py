@@ -16,11 +16,10 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils import ImageMetaKey, convert_to_tensor
 
-from bundle.data import PICTURE_SUFFIXES, flush, nifti, save_image, write_transform
-from bundle.geometry import RAS_TO_LPS, ddf_to_displacement, lift_ddf, warp_native
+from bundle.data import PICTURE_SUFFIXES, displacement_image, flush, save_image, write_transform
+from bundle.geometry import ddf_to_displacement, lift_ddf, warp_native
 from bundle.registration.finished import temporary_folders, write_record
 
-NIFTI_INTENT_VECTOR = 1007
 ORIGIN = (ImageMetaKey.FILENAME_OR_OBJ, "stored_type")
 """What a warped image keeps of the file of the moving one: its name, and the type of its voxels."""
 PAGES = {"picture": "overview.png", "page": "quality.html"}
@@ -66,19 +65,6 @@ class NativeOutputsd(Transform):
                 if len(data["native_moving_label"]) > 1:
                     output[f"{name}_label_weights"] = warped("native_moving_label", field, "bilinear")
         return output
-
-
-def displacement_image(displacement: torch.Tensor, fixed_affine: np.ndarray) -> nib.Nifti1Image:
-    """Displacement field as ITK, 3D Slicer and ANTs read it: ``(X, Y, Z, 1, 3)`` float32, intent vector, LPS mm.
-
-    Args:
-        displacement: ``(3, *fixed_shape)``, mm, RAS.
-        fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
-    """
-    lps = np.diag(RAS_TO_LPS)[:3].reshape(3, 1, 1, 1) * displacement.cpu().numpy()
-    image = nifti(np.moveaxis(lps, 0, -1)[..., None, :].astype(np.float32), fixed_affine)
-    image.header.set_intent(NIFTI_INTENT_VECTOR)
-    return image
 
 
 class SavePaird(Transform):
