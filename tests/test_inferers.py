@@ -264,7 +264,7 @@ def test_meta_learning_goes_where_the_steps_lead_even_if_that_is_worse(loss):
     versions = [(SHIFTED, None)]
     result = adapt(OneWeight(1.0), loss, partial(torch.optim.Adam, lr=10), versions, best=best)
     assert result.network.weight.item() == pytest.approx(11.0)
-    best.visit(1, result.network, loss(result.network(SHIFTED), SHIFTED)["loss"])
+    best.visit(result.network, loss(result.network(SHIFTED), SHIFTED)["loss"])
     assert best.step == 0
     best.restore(result.network)
     assert result.network.weight.item() == 1.0

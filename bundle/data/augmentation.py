@@ -112,5 +112,7 @@ class RandomPairAffine:
         axes = [*reversed(range(len(size) - 2)), -1]
         grid = F.affine_grid(normalised[:, axes[:-1]][:, :, axes], size, align_corners=True)
         # MONAI's AffineTransform would copy the image for every slab.
-        warped = F.grid_sample(image.expand(len(each), *image.shape[1:]), grid, padding_mode="border", align_corners=True)
+        warped = F.grid_sample(
+            image.expand(len(each), *image.shape[1:]), grid, padding_mode="border", align_corners=True
+        )
         return warped.unflatten(0, (-1, slabs)).movedim(1, 2).flatten(2, 3)

@@ -89,17 +89,18 @@ class AdaptationInferer(Inferer):
         # Reading a value waits for the device, so that the clock measures work done rather than work queued.
         taken = len(adaptation.losses.tolist())
         adapted = time.perf_counter()
-        losses = pair.new_full((1, self.steps + 1), torch.nan)
-        losses[0, :taken] = adaptation.losses
         with torch.no_grad():
-            ddf = adaptation.network(pair)
-            terms = self.loss(ddf, pair, labels)
-            best.visit(taken, adaptation.network, terms["loss"])
-            losses[0, taken] = terms["loss"]
-            if best.step < taken:
+            if not best.stopped:
+                ddf = adaptation.network(pair)
+                terms = self.loss(ddf, pair, labels)
+                if taken == best.visited:  # else the steps ended early, at a state that was looked at
+                    best.visit(adaptation.network, terms["loss"])
+            if best.stopped or best.step < taken:
                 best.restore(adaptation.network)
                 ddf = adaptation.network(pair)
                 terms = self.loss(ddf, pair, labels)
+            losses = pair.new_full((1, self.steps + 1), torch.nan)
+            losses[0, : len(best.losses)] = best.losses
             outputs = {"ddf": ddf}
             if isinstance(adaptation.network, RegistrationNetwork) and adaptation.network.integration_steps:
                 outputs["inverse_ddf"] = adaptation.network.inverse(pair)
