@@ -290,3 +290,8 @@ def test_labels_of_the_pair_lead_the_steps_only_where_the_loss_asks_for_them(net
     assert not torch.equal(unaware["ddf"], together["ddf"])
     with pytest.raises(ValueError, match="label term but the pair has no labels"):
         guided(pairs(2), network)
+
+
+def test_no_thread_at_once_is_refused(loss):
+    with pytest.raises(ValueError, match="at_once is 0; expected 1 thread or more"):
+        inferer(loss, at_once=0)
