@@ -227,4 +227,4 @@ def test_only_deterministic_operations_when_asked(monkeypatch):
 def test_workflows_ask_for_it_by_a_key(config):
     content = ConfigParser.load_config_file(Path(__file__).parents[1] / "configs" / f"{config}.yaml")
     assert content["deterministic"] is False
-    assert "$bundle.processes.only_deterministic(@deterministic)" in content["run"]
+    assert "$bundle.processes.only_deterministic(@deterministic)" in content.get("training", content["run"])
