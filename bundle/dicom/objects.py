@@ -70,7 +70,7 @@ def new_object(source: Dataset, sop_class: UID, kind: str, description: str, ser
     made.SOPInstanceUID = generate_uid(prefix=None)
     made.SeriesInstanceUID = series or generate_uid(prefix=None)
     made.SeriesNumber = SERIES_NUMBERS[kind]
-    made.SeriesDescription, made.Laterality = description[:64], ""
+    made.SeriesDescription = description[:64]
     made.InstanceNumber = 1
     made.Manufacturer, made.ManufacturerModelName = MAKER, MODEL
     made.DeviceSerialNumber, made.SoftwareVersions = SERIAL, version()

@@ -47,7 +47,7 @@ def registration_object(transform: Transform, fixed: Series, moving: Series) -> 
     """
     kind = SpatialRegistrationStorage if transform.is_affine else DeformableSpatialRegistrationStorage
     made = new_object(first_header(fixed), kind, "registration", "registration")
-    made.Modality = "REG"
+    made.Modality, made.Laterality = "REG", ""
     made.FrameOfReferenceUID, made.PositionReferenceIndicator = fixed.frame, ""
     made.ContentLabel, made.ContentDescription, made.ContentCreatorName = "REGISTRATION", "moving to fixed", ""
     images = [(fixed, image_references(fixed)), (moving, image_references(moving))]

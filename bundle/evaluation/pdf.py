@@ -17,8 +17,10 @@ from bundle.evaluation.report import PairPictured, pyplot
 A4 = (8.27, 11.69)
 """Inches."""
 COLOURS = {"good": "#1a7f37", "check": "#a85400", "failed": "#c62828"}
-WIDTH = 100
-"""Letters on a line."""
+PLACES = ((0.07, 0.78, 0.86, 0.17), (0.05, 0.42, 0.9, 0.34), (0.07, 0.03, 0.86, 0.37))
+"""Of the verdict, the picture and the numbers: left, bottom, width, height, of the page."""
+WIDTH, LINES = 115, 34
+"""Letters on a line of the verdict, lines of a table."""
 
 
 class QualityPdfd(Transform):
@@ -32,14 +34,14 @@ class QualityPdfd(Transform):
         shown = data if "picture" in data else PairPictured()(data)
         with matplotlib.rc_context({"font.size": 8}):
             figure = pyplot.figure(figsize=A4)
-            parts = figure.subplots(3, 1, gridspec_kw={"height_ratios": (1.5, 4, 6), "hspace": 0.05})
-            for part in parts:
-                part.set_axis_off()
-            _verdict(parts[0], data["metrics"])
-            parts[1].imshow(pyplot.imread(io.BytesIO(shown["picture"])), aspect="equal")
-            _tables(parts[2], data["metrics"], length_unit(data["native_fixed_image"]))
+            verdict, picture, tables = (figure.add_axes(place) for place in PLACES)
+            _verdict(verdict, data["metrics"])
+            picture.imshow(pyplot.imread(io.BytesIO(shown["picture"])), interpolation="lanczos")
+            _tables(tables, data["metrics"], length_unit(data["native_fixed_image"]))
+            for axis in figure.axes:
+                axis.set_axis_off()
             buffer = io.BytesIO()
-            figure.savefig(buffer, format="pdf")
+            figure.savefig(buffer, format="pdf", dpi=200)
             pyplot.close(figure)
         return {**data, "pdf": buffer.getvalue()}
 
@@ -47,15 +49,16 @@ class QualityPdfd(Transform):
 def _verdict(axis: Any, metrics: Mapping[str, Any]) -> None:
     verdict = metrics["verdict"]
     axis.text(0, 1, "Quality of the registration", fontsize=15, va="top")
-    axis.text(0, 0.72, verdict["verdict"], fontsize=13, va="top", color=COLOURS[verdict["verdict"]], weight="bold")
+    axis.text(0, 0.8, verdict["verdict"], fontsize=13, va="top", color=COLOURS[verdict["verdict"]], weight="bold")
     reasons = verdict["reasons"] or ["Within the limits of all rules that apply."]
     lines = [line for reason in reasons for line in textwrap.wrap(reason, WIDTH, subsequent_indent="  ")]
-    axis.text(0, 0.5, "\n".join(lines), va="top")
+    axis.text(0, 0.65, "\n".join(lines), va="top")
 
 
 def _tables(axis: Any, metrics: Mapping[str, Any], unit: str) -> None:
     both, single = numbers(metrics, unit)
-    columns = (([0.0, 0.3, 0.4], [["", "before", "after"], *both]), ([0.55, 0.9], single))
-    for places, rows in columns:
-        for place, cells in zip(places, zip(*rows, strict=True), strict=True):
-            axis.text(place, 0.97, "\n".join(cells), va="top", linespacing=1.5)
+    for places, rows in (((0.0, 0.31, 0.4), [["", "before", "after"], *both]), ((0.55, 0.92), single)):
+        left_out = len(rows) - LINES
+        shown = rows if left_out <= 0 else [*rows[:LINES], [f"... {left_out} more", *[""] * (len(places) - 1)]]
+        for place, cells in zip(places, zip(*shown, strict=True), strict=True):
+            axis.text(place, 1, "\n".join(cells), va="top", linespacing=1.5)
