@@ -32,7 +32,7 @@ KEPT = {
 EMPTY = {
     MRImageStorage: ("ScanOptions", "RepetitionTime", "EchoTime", "EchoTrainLength", "PatientPosition"),
     CTImageStorage: ("KVP", "AcquisitionNumber", "PatientPosition"),
-    SecondaryCaptureImageStorage: ("PatientPosition",),
+    SecondaryCaptureImageStorage: ("PatientOrientation",),
 }
 """Attributes of type 2, empty where the moving image lacks them."""
 UNKNOWN = {MRImageStorage: {"ScanningSequence": "RM", "SequenceVariant": "NONE", "MRAcquisitionType": "3D"}}
@@ -121,7 +121,7 @@ def _source(reference: Dataset) -> Dataset:
 def _describe(made: Dataset, header: Dataset, modality: str) -> None:
     """What kind of image it is, and what of its acquisition still holds."""
     sop_class = made.SOPClassUID
-    made.Modality, made.Laterality = modality, header.get("Laterality") or header.get("ImageLaterality")
+    made.Modality = modality
     made.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if sop_class == CTImageStorage else "OTHER"]
     if sop_class == SecondaryCaptureImageStorage:
         made.ConversionType = "WSD"
@@ -132,6 +132,10 @@ def _describe(made: Dataset, header: Dataset, modality: str) -> None:
     for name in ("LossyImageCompressionRatio", "LossyImageCompressionMethod", *OF_THE_SUBJECT, *KEPT[sop_class]):
         if name in header:
             made[name] = header[name]
+    laterality = header.get("Laterality") or header.get("ImageLaterality")
+    # Empty says unknown, which it is as long as the part of the body is; of one that has no sides it is absent.
+    if laterality or not made.get("BodyPartExamined"):
+        made.Laterality = laterality
     for name in EMPTY[sop_class]:
         if name not in made:
             setattr(made, name, None)
