@@ -8,6 +8,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from dicom_checks import FIXED, FIXED_SHAPE, MOVING, check_conformance, check_modules, itk_series, written
 from dicom_toys import RAS_TO_LPS, write_series
 from pydicom.pixels import apply_modality_lut
@@ -44,8 +45,6 @@ def test_sitk_reads_the_warped_series_on_the_fixed_grid(pair, warped_voxels, who
         np.testing.assert_allclose(read.TransformIndexToPhysicalPoint(voxel), expected, atol=1e-4)
     slope = float(slices[0].get("RescaleSlope", 1))
     assert slope == 1 if whole else slope < 0.02
-    import SimpleITK as sitk
-
     np.testing.assert_allclose(
         sitk.GetArrayFromImage(read).transpose(2, 1, 0), warped_voxels, atol=slope / 2 * (1 + 1e-6)
     )
@@ -173,9 +172,9 @@ def test_segments_lie_where_the_label_does(pair, label, structures, tmp_path):
         np.testing.assert_array_equal(pixels[..., number - 1].transpose(2, 1, 0) > 0, structures[name])
     assert read.FrameOfReferenceUID == pair.fixed.frame
     assert (read.StudyInstanceUID, read.PatientID) == (pair.fixed.study, "P1")
-    assert {image.ReferencedSOPInstanceUID for image in read.ReferencedSeriesSequence[0].ReferencedInstanceSequence} <= {
-        *uids
-    }
+    assert {
+        image.ReferencedSOPInstanceUID for image in read.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    } <= {*uids}
     assert read.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmName.startswith("meta-")
     check_conformance(path)
 

@@ -1,5 +1,7 @@
 """Registration objects: what the standard's equations say, read without the bundle; and back through it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pydicom
 import pytest
@@ -214,17 +216,13 @@ def test_all_images_are_referenced_and_the_object_conforms(pair, transform, affi
 
 
 def test_one_study_and_one_frame_of_two_series(pair, transform, tmp_path):
-    from dataclasses import replace
-
     moving = replace(pair.moving, study=pair.fixed.study, frame=pair.fixed.frame)
     for parts in (transform, Transform([TURN])):
         read = written(registration_object(parts, pair.fixed, moving), tmp_path / "r.dcm")
         assert len(read.ReferencedSeriesSequence) == 2
         assert "StudiesContainingOtherReferencedInstancesSequence" not in read
         points = points_inside()
-        np.testing.assert_allclose(
-            moved(read_transform(tmp_path / "r.dcm"), points), moved(parts, points), atol=1e-3
-        )
+        np.testing.assert_allclose(moved(read_transform(tmp_path / "r.dcm"), points), moved(parts, points), atol=1e-3)
 
 
 def test_apply_takes_the_object(pair, transform, tmp_path):
