@@ -1,5 +1,7 @@
 """DICOM results of the workflow and from Python: one way, which files, what is refused, nothing half-written."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -179,3 +181,15 @@ def test_a_folder_with_something_in_it_stays_as_it_is(result, tmp_path):
     (tmp_path / "empty").mkdir()
     result.save_dicom(tmp_path / "empty")
     assert names(tmp_path / "empty") == EXPECTED
+
+
+def test_dicom_validator_finds_nothing(saved):
+    pytest.importorskip("dicom_validator")
+    from dicom_validator.spec_reader.edition_reader import EditionReader
+    from dicom_validator.validate_iods import main
+
+    standard = Path.home() / "dicom-validator"
+    if not standard.exists() or not EditionReader(standard).get_edition("local"):
+        pytest.skip("the DICOM standard is not there: run validate_iods once with a network, which downloads it")
+    files = [str(saved / name) for name in ("registration.dcm", "segmentation.dcm", "report.dcm", "warped/07.dcm")]
+    assert main(["--edition", "local", *files]) == 0

@@ -98,7 +98,7 @@ def _of_two_series(data: Mapping[Hashable, Any], fixed: Series, moving: Series) 
     warped = data["warped_image"]
     whole = np.dtype(warped.meta.get("stored_type", np.float32)).kind in "iub"
     slices = warped_series(warped[0].numpy(), whole, fixed, moving)
-    digits = len(str(len(fixed.files)))
+    digits = len(str(warped.shape[-1]))
     return {
         "registration.dcm": registration_object(pair_transform(data), fixed, moving),
         **{f"warped/{number:0{digits}}.dcm": made for number, made in enumerate(slices, start=1)},
