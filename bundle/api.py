@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
@@ -15,6 +16,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
+from bundle import processes
 from bundle.console import HARMLESS, unknown_option
 from bundle.data import exists, stem
 from bundle.evaluation import PairPictured, QualityPaged, QualityPdfd
@@ -23,6 +25,8 @@ from bundle.registration import DicomOutputsd, SavePaird, TransformsBothWaysd, s
 
 IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False, "dicom": False}
 """What the workflow writes is made when the result is saved."""
+BUILDING = threading.Lock()
+"""Held while a configuration becomes objects."""
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 Image: TypeAlias = str | Path | MetaTensor | SpatialImage | tuple[np.ndarray, np.ndarray]
 """A file, a folder of DICOM, a nibabel image, or an array ``(X, Y, Z)`` and its affine ``(4, 4)`` to RAS mm."""
@@ -146,6 +150,8 @@ def register(
 ) -> Registration:
     """Register one pair as ``configs/inference.yaml`` does; nothing is written.
 
+    Threads may call it at the same time: they share the weights, and take turns on a device (``at_once``).
+
     Args:
         fixed: image whose grid the results have.
         moving: image that is warped.
@@ -181,14 +187,17 @@ def register(
         stem(value) if isinstance(value, str | Path) else "array" for value in (moving, fixed)
     )
     parser = read_configuration(config_file, settings)
-    for key, value in {**IN_MEMORY, "dataset::data": [pair]}.items():
+    for key, value in {**IN_MEMORY, "dataset::data": [pair], "dataloader::generator": torch.Generator()}.items():
         parser[key] = value
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    # The filters of warnings belong to all threads: to put them back would put back those of another thread.
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message=message)
+    processes.only_deterministic(parser["deterministic"])
+    # So does torch's random state, from which networks without a file of weights begin.
+    with BUILDING, torch.random.fork_rng():
         torch.manual_seed(parser["seed"])
-        for message in HARMLESS:
-            warnings.filterwarnings("ignore", message=message)
         evaluator = parser.get_parsed_content("evaluator")
-        evaluator.run()
+    evaluator.run()
     (found,) = evaluator.state.output
     if "error" in found:
         raise ValueError(found["error"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import cycle, islice, zip_longest
@@ -53,6 +54,18 @@ def device() -> torch.device:
             f"expected --nproc_per_node={gpus} or less"
         )
     return torch.device("cuda", local) if gpus else torch.device("cpu")
+
+
+def only_deterministic(wanted: bool) -> None:
+    """Have torch take only operations that repeat bit by bit, in the whole process; nothing is undone for false.
+
+    It would not take the gradient of ``grid_sample`` on a GPU, whose order of sums varies for the image only: images
+    have no gradient here, fields do. So it warns instead, and the warning is left out.
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads when it is first used
+        warnings.filterwarnings("ignore", message="grid_sampler_[23]d_backward_cuda does not have a deterministic")
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def join(device: torch.device, minutes: float, quiet: bool = False) -> None:

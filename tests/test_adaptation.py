@@ -9,8 +9,10 @@ import pytest
 import torch
 from monai.losses import BendingEnergyLoss
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from bundle.registration import RegistrationLoss, RegistrationNetwork, adapt
+from bundle.api import read_configuration
+from bundle.registration import BestState, RegistrationLoss, RegistrationNetwork, adapt
 
 SHAPE = (16, 8, 8)
 SGD = partial(torch.optim.SGD, lr=0.5)
@@ -188,3 +190,17 @@ def test_labels_reach_the_loss():
     labels = torch.full((1, 1, 1, 1, 1), 7.0)
     result = adapt(OneWeight(3.0), Labelled(), SGD, [(torch.ones(1, 2, 1, 1, 1), labels)])
     np.testing.assert_array_equal(result.network.weight.item(), 5.0)
+
+
+@pytest.mark.parametrize(("tolerance", "visited"), [(None, 3), (0.01, 2)])
+def test_steps_of_registration_wait_for_the_device_only_to_stop_early(tolerance, visited):
+    """Tensors without values: to read one, which on a GPU is to wait, raises; what is read at the end, too."""
+    parser = read_configuration("inference.yaml", {"precision": "float32"})
+    network, loss, optimizer = (
+        parser.get_parsed_content(name) for name in ("registration_network", "adaptation_loss", "inner_optimizer")
+    )
+    best = BestState()
+    with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(DataDependentOutputException):
+        pair = torch.rand(1, 2, 48, 48, 48)
+        adapt(network, loss, optimizer, repeat((pair, None), 3), tolerance=tolerance, best=best)
+    assert best.visited == visited

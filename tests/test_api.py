@@ -1,6 +1,8 @@
 """Registration from Python: what goes in, what comes out, the same as the workflow's, however the voxels are stored."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +14,8 @@ from workflow_fixtures import SHAPE, volume
 
 import bundle
 from bundle import register
-from bundle.data import read_transform
+from bundle.api import read_configuration
+from bundle.data import load_image, read_transform
 
 pytest_plugins = ["workflow_fixtures"]
 
@@ -151,6 +154,37 @@ def test_nothing_is_written_and_nothing_changed_for_others(voxels, tmp_path, mon
     register((voxels["fixed"], AFFINES["fixed"]), (voxels["moving"], AFFINES["moving"]), **TINY)
     assert list(tmp_path.iterdir()) == []
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_threads_get_what_they_get_alone_from_shared_weights(voxels, tmp_path):
+    network = read_configuration("inference.yaml", TINY).get_parsed_content("network_def")
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    before = (tmp_path / "model.pt").read_bytes()
+    images = [(voxels[side], AFFINES[side]) for side in ("fixed", "moving")]
+    cases = [(images, {"steps": 4}), (images[::-1], {"steps": 4}), (images, {"steps": 2}), (images[::-1], {"steps": 1})]
+    settings = {**TINY, "weights": str(tmp_path / "model.pt"), "at_once": 2}
+
+    def work(case):
+        pair, changed = case
+        return register(*pair, **{**settings, **changed})
+
+    alone = [work(case) for case in cases]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(work, cases * 3))
+    for one, other in zip(alone * 3, together, strict=True):
+        assert np.array_equal(one.displacement, other.displacement)
+        assert one.metrics["loss"] == other.metrics["loss"]
+    assert len({result.displacement.tobytes() for result in together}) == len(cases)
+    assert (tmp_path / "model.pt").read_bytes() == before
+
+
+def test_what_is_written_to_the_error_stream_survives_threads(voxels, tmp_path, save_nifti, capfd):
+    """Reading a file drops what libraries print, of this thread's files only."""
+    path = save_nifti(tmp_path / "fixed.nii.gz", voxels["fixed"], AFFINES["fixed"])
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(load_image, [path] * 40))
+    os.write(2, b"still here")
+    assert "still here" in capfd.readouterr().err
 
 
 def test_a_notebook_shows_the_pair(result):

@@ -264,7 +264,7 @@ def test_meta_learning_goes_where_the_steps_lead_even_if_that_is_worse(loss):
     versions = [(SHIFTED, None)]
     result = adapt(OneWeight(1.0), loss, partial(torch.optim.Adam, lr=10), versions, best=best)
     assert result.network.weight.item() == pytest.approx(11.0)
-    best.visit(1, result.network, loss(result.network(SHIFTED), SHIFTED)["loss"])
+    best.visit(result.network, loss(result.network(SHIFTED), SHIFTED)["loss"])
     assert best.step == 0
     best.restore(result.network)
     assert result.network.weight.item() == 1.0
@@ -290,3 +290,8 @@ def test_labels_of_the_pair_lead_the_steps_only_where_the_loss_asks_for_them(net
     assert not torch.equal(unaware["ddf"], together["ddf"])
     with pytest.raises(ValueError, match="label term but the pair has no labels"):
         guided(pairs(2), network)
+
+
+def test_no_thread_at_once_is_refused(loss):
+    with pytest.raises(ValueError, match="at_once is 0; expected 1 thread or more"):
+        inferer(loss, at_once=0)

@@ -2,14 +2,17 @@
 
 import os
 import random
+import warnings
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from threading import Barrier, Thread, local
 
 import pytest
 import torch
 import torch.distributed as dist
 from meta_toys import OneWeight, adapted, make_trainer
+from monai.bundle import ConfigParser
 
 from bundle import processes
 from bundle.meta.averaging import mean_over_episodes
@@ -204,3 +207,24 @@ def test_processes_that_share_the_episodes_take_the_step_of_one(monkeypatch, cou
     assert results == [(pytest.approx(weight, abs=1e-14), pytest.approx(loss, abs=1e-14))] * count
     steps = [(iteration, episode, step) for iteration in (1, 2) for episode in range(3) for step in range(3)]
     assert sorted(drawn) == [((0, *place), batch[place[1]]) for place in steps]
+
+
+def test_only_deterministic_operations_when_asked(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(warnings, "filters", list(warnings.filters))
+    processes.only_deterministic(False)
+    assert not torch.are_deterministic_algorithms_enabled()
+    try:
+        processes.only_deterministic(True)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("config", ["train", "inference", "inference_2d"])
+def test_workflows_ask_for_it_by_a_key(config):
+    content = ConfigParser.load_config_file(Path(__file__).parents[1] / "configs" / f"{config}.yaml")
+    assert content["deterministic"] is False
+    assert "$bundle.processes.only_deterministic(@deterministic)" in content.get("training", content["run"])

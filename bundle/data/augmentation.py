@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from monai.networks.layers import AffineTransform
+from monai.networks.utils import to_norm_affine
 from monai.transforms import RandAffineGrid
+from torch.nn import functional as F
 
 from bundle.data.pairs import join_pair, split_pair
+
+SLABS = 8
+"""Parts of a volume that are interpolated side by side: torch uses one core per volume."""
 
 
 class RandomPairAffine:
@@ -44,7 +49,6 @@ class RandomPairAffine:
             "scale_range": scale_range,
             "shear_range": shear_range,
         }
-        self.warp = AffineTransform(normalized=False, padding_mode="border", align_corners=True)
 
     def matrices(self, shape: Sequence[int], random: np.random.RandomState) -> torch.Tensor:
         """Draw one affine per version, ``(versions, dims + 1, dims + 1)``: output voxel to input voxel of a grid.
@@ -88,11 +92,27 @@ class RandomPairAffine:
         channels = sides[0].shape[1]
         if labels is not None:
             sides = [torch.cat(parts, dim=1) for parts in zip(sides, split_pair(labels), strict=True)]
-        warped = [
-            self.warp(
-                side.expand(self.versions, *side.shape[1:]), self.matrices(side.shape[2:], random).to(side.device)
-            )
-            for side in sides
-        ]
+        warped = [self._warp(side, self.matrices(side.shape[2:], random).to(side.device)) for side in sides]
         images = join_pair(*[side[:, :channels] for side in warped])
         return images, None if labels is None else join_pair(*[side[:, channels:] for side in warped])
+
+    def _warp(self, image: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+        """An image ``(1, channels, *shape)`` under ``(versions, ...)`` affines: ``(versions, channels, *shape)``.
+
+        Slab ``s`` of the first axis is the image under the affine that begins at its first voxel, ``A T(s)``.
+        """
+        length, *others = image.shape[2:]
+        slabs = math.gcd(length, SLABS)
+        starts = torch.eye(len(image.shape) - 1).repeat(slabs, 1, 1).to(matrices)
+        starts[:, 0, -1] = torch.arange(slabs).to(matrices) * (length // slabs)
+        each = (matrices[:, None] @ starts).flatten(0, 1)
+        size = [len(each), image.shape[1], length // slabs, *others]
+        normalised = to_norm_affine(each, image.shape[2:], size[2:], align_corners=True)
+        # torch counts the last axis first.
+        axes = [*reversed(range(len(size) - 2)), -1]
+        grid = F.affine_grid(normalised[:, axes[:-1]][:, :, axes], size, align_corners=True)
+        # MONAI's AffineTransform would copy the image for every slab.
+        warped = F.grid_sample(
+            image.expand(len(each), *image.shape[1:]), grid, padding_mode="border", align_corners=True
+        )
+        return warped.unflatten(0, (-1, slabs)).movedim(1, 2).flatten(2, 3)

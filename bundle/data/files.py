@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -74,7 +75,13 @@ def silent_exit() -> None:
 
 @contextmanager
 def silent_libraries() -> Iterator[None]:
-    """Drop what libraries in C print to the standard error."""
+    """Drop what libraries in C print to the standard error.
+
+    That is one for all threads of a process, so it is left alone in those that a server starts.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     kept = os.dup(2)
     try:
         with Path(os.devnull).open("wb") as nowhere:

@@ -23,7 +23,7 @@ from bundle.registration.similarities import (
     LocalNormalizedCrossCorrelationLoss,
     MSELoss,
 )
-from bundle.registration.weights import WeightsLoader
+from bundle.registration.weights import SharedWeightsLoader, WeightsLoader
 
 __all__ = [
     "Adaptation",
@@ -49,6 +49,7 @@ __all__ = [
     "RegistrationNetwork",
     "STOPPED",
     "SavePaird",
+    "SharedWeightsLoader",
     "TransformsBothWaysd",
     "Version",
     "WeightsLoader",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -37,41 +36,67 @@ class Adaptation:
 class BestState:
     """Weights of the lowest finite loss among the states of an adaptation, the start included.
 
-    Every better state costs a copy of the weights; of two as good, the later is kept.
-
-    Attributes:
-        step: steps taken to the best state.
-        stopped: what was not finite and ended the steps, of ``STOPPED``.
+    Of two as good, the later is kept. Nothing here waits for the device until ``step``, ``stopped`` or ``losses`` is
+    read, so that the steps queue without a break.
     """
 
     def __init__(self) -> None:
-        self.step = -1
-        self.stopped = ""
-        self._loss = math.inf
+        self._losses: list[torch.Tensor] = []
+        self._gradients: list[torch.Tensor] = []
+        self._best = (torch.empty(0), torch.empty(0))
         self._weights: list[torch.Tensor] = []
 
-    def visit(self, step: int, network: nn.Module, loss: torch.Tensor) -> bool:
-        """Look at the state after so many steps; false when its loss is not finite.
+    def visit(self, network: nn.Module, loss: torch.Tensor) -> None:
+        """Look at the next state and its loss."""
+        loss = loss.detach()
+        step = torch.full_like(loss, len(self._losses))
+        self._losses.append(loss)
+        state = [tensor.detach() for tensor in _state(network)]
+        if not self._weights:
+            self._best, self._weights = (loss, step), [tensor.clone() for tensor in state]
+            return
+        better = loss <= self._best[0]  # never of a loss that is not a number
+        self._best = (torch.where(better, loss, self._best[0]), torch.where(better, step, self._best[1]))
+        self._weights = [torch.where(better, now, best) for now, best in zip(state, self._weights, strict=True)]
 
-        Raises:
-            FloatingPointError: when that state is the start.
-        """
-        value = loss.item()
-        if not math.isfinite(value):
-            if step == 0:
-                raise not_finite(value, 0)
-            self.stopped = "loss"
-        elif value <= self._loss:
-            self.step, self._loss = step, value
-            self._weights = [tensor.detach().clone() for tensor in _state(network)]
-        return not self.stopped
-
-    def can_step(self, network: nn.Module) -> bool:
-        """Whether the gradients of a network are finite."""
+    def look_at_gradients(self, network: nn.Module) -> None:
+        """Note whether the gradients at the state visited last are finite."""
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-        if gradients and not torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
-            self.stopped = "gradient"
-        return not self.stopped
+        self._gradients.append(torch.stack([gradient.isfinite().all() for gradient in gradients]).all())
+
+    @property
+    def visited(self) -> int:
+        """How many states were visited."""
+        return len(self._losses)
+
+    @property
+    def losses(self) -> torch.Tensor:
+        """Loss of each state up to the first with a loss or gradient that is not finite, that one included."""
+        return torch.stack(self._losses[: self.taken + 1])
+
+    @property
+    def taken(self) -> int:
+        """Steps before the state visited last, or before the first with a loss or gradient that is not finite."""
+        return self._end[0]
+
+    @property
+    def step(self) -> int:
+        """Steps taken to the best state."""
+        return int(self._best[1])
+
+    @property
+    def stopped(self) -> str:
+        """What was not finite and ended the steps, of ``STOPPED``."""
+        return self._end[1]
+
+    @property
+    def _end(self) -> tuple[int, str]:
+        for step, loss in enumerate(self._losses):
+            if not loss.isfinite():
+                return step, "loss"
+            if step < len(self._gradients) and not self._gradients[step]:
+                return step, "gradient"
+        return max(len(self._losses) - 1, 0), ""
 
     def restore(self, network: nn.Module) -> None:
         """Give a network the best weights."""
@@ -113,10 +138,10 @@ def adapt(
         loss: ``(ddf, pair, labels) -> terms`` with the total under ``"loss"``.
         optimizer: named parameters -> optimiser; called once, so its state is fresh for every pair.
         versions: one mini-batch per step; empty for no adaptation.
-        tolerance: stop before a step once the loss fell by less than this fraction of its value in the step before;
-            None takes every step.
-        best: notes the best of the states before each step, and ends the steps at a loss or a gradient that is not
-            finite. The last state is returned all the same: meta-learning goes where the steps lead.
+        tolerance: stop before a step once the loss fell by less than this fraction of its value in the step before,
+            for which every step waits for the device; None takes every step.
+        best: notes the best of the states before each step; steps after a loss or a gradient that is not finite are
+            not counted. The last state is returned all the same: meta-learning goes where the steps lead.
         on_step: called with the step's index and its terms, before the weights change.
 
     Returns:
@@ -131,20 +156,22 @@ def adapt(
         losses: list[torch.Tensor] = []
         for step, (pair, labels) in enumerate(versions):
             terms = loss(adapted(pair), pair, labels)
-            if best is not None and not best.visit(step, adapted, terms["loss"]):
-                break
+            if best is not None:
+                best.visit(adapted, terms["loss"])
             if tolerance is not None and losses and losses[-1] - terms["loss"] < tolerance * losses[-1].abs():
                 break
             if on_step is not None:
                 on_step(step, terms)
             stepper.zero_grad()
             terms["loss"].backward()
-            if best is not None and not best.can_step(adapted):
-                break
+            if best is not None:
+                best.look_at_gradients(adapted)
             losses.append(terms["loss"].detach())
             stepper.step()
         stepper.zero_grad()
     history = torch.stack(losses) if losses else torch.empty(0)
+    if best is not None and best.stopped and history[0].isfinite():
+        history = history[: best.taken]
     if not torch.isfinite(history).all():
         step = int((~torch.isfinite(history)).nonzero()[0])
         raise not_finite(history[step].item(), step)

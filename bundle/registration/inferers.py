@@ -13,7 +13,9 @@ from torch import nn
 
 from bundle.registration.adaptation import STOPPED, BestState, OptimizerFactory, adapt, not_finite
 from bundle.registration.classical import DisplacementField, per_sum
+from bundle.registration.memory import check_memory
 from bundle.registration.networks import RegistrationNetwork
+from bundle.registration.turns import turn
 
 
 class AdaptationInferer(Inferer):
@@ -29,18 +31,30 @@ class AdaptationInferer(Inferer):
         optimizer: parameters -> optimiser, with the settings of meta-training's inner loop.
         steps: gradient steps per pair; 0 is the plain network.
         tolerance: stop early once a step lowers the loss by less than this fraction; None never stops early.
+        memory_gib: memory that a pair may take; None for what the device has free.
+        at_once: how many threads of this process may adapt on one device at a time; the others wait.
     """
 
     def __init__(
-        self, loss: nn.Module, optimizer: OptimizerFactory, steps: int = 5, tolerance: float | None = None
+        self,
+        loss: nn.Module,
+        optimizer: OptimizerFactory,
+        steps: int = 5,
+        tolerance: float | None = None,
+        memory_gib: float | None = None,
+        at_once: int = 1,
     ) -> None:
         super().__init__()
         if steps < 0:
             raise ValueError(f"steps is {steps}; expected 0 (no adaptation) or more")
+        if at_once < 1:
+            raise ValueError(f"at_once is {at_once}; expected 1 thread or more")
         self.loss = loss
         self.optimizer = optimizer
         self.steps = steps
         self.tolerance = tolerance
+        self.memory_gib = memory_gib
+        self.at_once = at_once
 
     def __call__(
         self,
@@ -69,13 +83,14 @@ class AdaptationInferer(Inferer):
             similarity term without any displacement and with that of ``ddf``.
 
         Raises:
-            ValueError: when given more than a pair and a network.
+            ValueError: when given more than a pair and a network, or a pair that does not fit into the memory.
             FloatingPointError: when the loss of the start is not finite.
         """
         if args or kwargs:
             raise ValueError("AdaptationInferer takes a joined pair, a network and labels, nothing else")
         each = [None] * len(inputs) if labels is None else [label[None] for label in labels]
-        results = [self._register(pair[None], label, network) for pair, label in zip(inputs, each, strict=True)]
+        with turn(inputs.device, self.at_once):
+            results = [self._register(pair[None], label, network) for pair, label in zip(inputs, each, strict=True)]
         return {key: torch.cat([result[key] for result in results]) for key in results[0]}
 
     def _register(self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module) -> dict[str, torch.Tensor]:
@@ -84,22 +99,24 @@ class AdaptationInferer(Inferer):
             # A tensor made in inference mode cannot take part in a gradient; its copy can.
             pair = pair.clone()
             labels = labels if labels is None else labels.clone()
+        check_memory(lambda pair: self._one_step(pair, labels, network), pair, self.memory_gib)
         best, versions = BestState(), repeat((pair, labels), self.steps)
         adaptation = adapt(network, self.loss, self.optimizer, versions, tolerance=self.tolerance, best=best)
         # Reading a value waits for the device, so that the clock measures work done rather than work queued.
         taken = len(adaptation.losses.tolist())
         adapted = time.perf_counter()
-        losses = pair.new_full((1, self.steps + 1), torch.nan)
-        losses[0, :taken] = adaptation.losses
         with torch.no_grad():
-            ddf = adaptation.network(pair)
-            terms = self.loss(ddf, pair, labels)
-            best.visit(taken, adaptation.network, terms["loss"])
-            losses[0, taken] = terms["loss"]
-            if best.step < taken:
+            if not best.stopped:
+                ddf = adaptation.network(pair)
+                terms = self.loss(ddf, pair, labels)
+                if taken == best.visited:  # else the steps ended early, at a state that was looked at
+                    best.visit(adaptation.network, terms["loss"])
+            if best.stopped or best.step < taken:
                 best.restore(adaptation.network)
                 ddf = adaptation.network(pair)
                 terms = self.loss(ddf, pair, labels)
+            losses = pair.new_full((1, self.steps + 1), torch.nan)
+            losses[0, : len(best.losses)] = best.losses
             outputs = {"ddf": ddf}
             if isinstance(adaptation.network, RegistrationNetwork) and adaptation.network.integration_steps:
                 outputs["inverse_ddf"] = adaptation.network.inverse(pair)
@@ -118,6 +135,13 @@ class AdaptationInferer(Inferer):
             "similarity": torch.stack([before, terms["similarity"]])[None],
         }
 
+    def _one_step(self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module) -> None:
+        """What takes the most memory."""
+        versions = repeat((pair, labels), min(self.steps, 1))
+        adapted = adapt(network, self.loss, self.optimizer, versions).network
+        with torch.no_grad():
+            self.loss(adapted(pair), pair, labels)
+
 
 class ClassicalInferer(AdaptationInferer):
     """Optimise a DDF on every pair from zero, ``u <- u - lr * dL(u)/du`` (Baum et al. 2022, section 3.3).
@@ -129,5 +153,6 @@ class ClassicalInferer(AdaptationInferer):
 
     def _register(self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module) -> dict[str, torch.Tensor]:
         shape = pair.shape[2:]
-        inferer = AdaptationInferer(self.loss, per_sum(self.optimizer, shape.numel()), self.steps, self.tolerance)
+        optimizer = per_sum(self.optimizer, shape.numel())
+        inferer = AdaptationInferer(self.loss, optimizer, self.steps, self.tolerance, self.memory_gib)
         return inferer._register(pair, labels, DisplacementField(shape).to(pair.device))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import zipfile
 from pathlib import Path
 
+import torch
 from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
 from bundle.data import brief, exists, regular_file
+
+SHARED_FILES = 2
+"""Weights that are kept for the next network; older ones live as long as the networks that hold them."""
+
+_loading = threading.Lock()
+_shared: dict[tuple[str, int, int, str], dict[str, torch.Tensor]] = {}
 
 
 class WeightsLoader(CheckpointLoader):
@@ -25,13 +33,36 @@ class WeightsLoader(CheckpointLoader):
         if not exists(self.load_path):
             raise FileNotFoundError(f"weights not found: {self.load_path}; give a file of weights, such as model.pt")
         try:
-            check_archive(regular_file(self.load_path))
-            super().__call__(engine)
+            self._load(engine)
         except Exception as error:  # the file's content decides: UnpicklingError, AttributeError, OSError ...
             raise ValueError(
                 f"{self.load_path} does not hold weights of this network ({brief(error)}); "
                 "give the options and overlays (channels, network_def) of the run that made it"
             ) from error
+
+    def _load(self, engine: Engine) -> None:
+        check_archive(regular_file(self.load_path))
+        super().__call__(engine)
+
+
+class SharedWeightsLoader(WeightsLoader):
+    """``WeightsLoader`` for networks that nothing changes: those of one file on one device hold the same tensors.
+
+    So threads that register pairs at the same time need the memory of one network; ``adapt`` works on copies.
+    """
+
+    def _load(self, engine: Engine) -> None:
+        (network,) = self.load_dict.values()
+        state = Path(self.load_path).stat()
+        file = (str(Path(self.load_path).resolve()), state.st_mtime_ns, state.st_size, str(self.map_location))
+        with _loading:
+            if file in _shared:
+                network.load_state_dict(_shared[file], assign=True)
+                return
+            super()._load(engine)
+            while len(_shared) >= SHARED_FILES:
+                _shared.pop(next(iter(_shared)))
+            _shared[file] = network.state_dict()
 
 
 def check_archive(path: Path) -> None:

@@ -1,0 +1,68 @@
+"""The memory that a registration takes is known before it is taken."""
+
+import pytest
+import torch
+
+from bundle.api import read_configuration
+from bundle.registration.memory import GIB, KERNEL_BYTES_PER_VOXEL, check_memory, free_bytes, peak_bytes
+
+PAIR = torch.rand(1, 2, 16, 24, 32)
+VOXELS = 16 * 24 * 32
+
+
+def double_thrice(pair):
+    """Three tensors of one channel live together, and three only: the first is let go."""
+    first = pair[:, :1] * 2
+    second = first * 2
+    third = second * 2
+    del first
+    fourth = third * 2
+    return second, fourth
+
+
+def test_tensors_that_live_together_are_counted():
+    tensors = 2 * 4 * VOXELS + 3 * 4 * VOXELS  # the pair, and three of one channel
+    assert peak_bytes(double_thrice, PAIR) == int(1.2 * tensors + KERNEL_BYTES_PER_VOXEL * VOXELS)
+
+
+def test_no_memory_is_taken_by_the_estimate():
+    vast = torch.empty(1, 2, 1, 1, 1).expand(1, 2, 4096, 4096, 4096)
+    assert peak_bytes(double_thrice, vast) > 1000 * GIB
+
+
+def test_what_is_seen_ends_where_a_value_is_read():
+    assert peak_bytes(lambda pair: pair.sum().item(), PAIR) > 2 * 4 * VOXELS
+
+
+def test_a_pair_that_does_not_fit_is_refused_with_the_estimate():
+    with pytest.raises(ValueError, match=r"registering 16 x 24 x 32 voxels takes about 0\.0 GiB, of which 0\.0 are"):
+        check_memory(double_thrice, PAIR, limit_gib=0.001)
+    check_memory(double_thrice, PAIR, limit_gib=0.004)
+
+
+def test_the_spacing_that_is_proposed_fits():
+    needed = peak_bytes(double_thrice, PAIR)
+    with pytest.raises(ValueError, match="take a pixdim 2 times as large"):
+        check_memory(double_thrice, PAIR, limit_gib=needed / 8 / GIB)
+
+
+def test_free_memory_of_this_machine_is_plausible():
+    assert 2**26 < free_bytes(torch.device("cpu")) < 2**50
+
+
+def test_a_registration_that_does_not_fit_takes_no_step():
+    parser = read_configuration("inference.yaml", {"memory_gib": 0.06, "weights": None, "quality_pages": False})
+    network, inferer = (parser.get_parsed_content(name) for name in ("registration_network", "inferer"))
+    with pytest.raises(ValueError, match=r"registering 96 x 96 x 48 voxels takes about 0\.\d GiB, of which 0\.1 are"):
+        inferer(torch.rand(1, 2, 96, 96, 48), network)
+    smaller = torch.rand(1, 2, 48, 48, 48)
+    assert inferer(smaller, network)["losses"].isfinite().all()
+
+
+def test_the_estimate_does_not_touch_the_network():
+    parser = read_configuration("inference.yaml", {"weights": None})
+    network, inferer = (parser.get_parsed_content(name) for name in ("registration_network", "inferer"))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert peak_bytes(lambda pair: inferer._one_step(pair, None, network), torch.rand(1, 2, 48, 48, 48)) > 2**24
+    assert all(type(tensor) is torch.Tensor for tensor in network.state_dict().values())
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
