@@ -180,6 +180,19 @@ def test_segments_lie_where_the_label_does(pair, label, structures, tmp_path):
     check_conformance(path)
 
 
+def test_headers_of_archives_do_not_stop_a_segmentation(pair, tmp_path):
+    header = {"PatientBirthDate": "1950", "PatientSex": "X", "StudyDate": "", "PatientName": "A=B=C^D"}
+    files = write_series(tmp_path / "odd", pair.voxels["fixed"], FIXED, **header)
+    for file in files:
+        slice_ = pydicom.dcmread(file)
+        del slice_.AccessionNumber
+        slice_.save_as(file)
+    read = written(segmentation(boxes(), read_series(tmp_path / "odd")), tmp_path / "segmentation.dcm")
+    assert {name: str(read[name].value) for name in header} == header
+    assert read.AccessionNumber == ""
+    assert read.pixel_array.sum() == (boxes() > 0).sum()
+
+
 def test_a_report_holds_its_pdf(pair, tmp_path):
     for pdf in (b"%PDF-1.4 even\n%%EOF\n", b"%PDF-1.4 odd\n%%EOF\n"):
         read = written(encapsulated_pdf(pdf, "Quality of the registration", pair.fixed), tmp_path / "report.dcm")
