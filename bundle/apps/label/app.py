@@ -35,6 +35,12 @@ from bundle.apps.label.strategy import LargestLoss
 from bundle.apps.label.train import MetaTraining
 
 REGISTRATION, CARRY_LABEL = "registration", "carry_label"
+TALKATIVE = (
+    "monailabel",  # ids and parameters of every request
+    "ignite.engine.engine.RegistrationEvaluator",  # pairs
+    "monai.data.nvimgcodec_pydicom_plugin",  # a decoder that is not there, with every image
+)
+"""Loggers that stay silent: an id of an image may be the name of a patient."""
 SESSION = re.compile(r"[0-9a-f-]{36}")
 
 
@@ -58,8 +64,9 @@ class RegistrationApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str] | None) -> None:
-        # MONAI Label logs ids and parameters of every request, and an id may be the name of a patient.
-        logging.getLogger("monailabel").setLevel(logging.ERROR)
+        for name in TALKATIVE:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("bundle.apps.label").setLevel(logging.INFO)
         self.settings = ServerSettings.read(conf or {})
         self.folder = Path(app_dir) / "model" / REGISTRATION
         served = ServedWeights(self.folder, self.settings.start)
@@ -126,11 +133,13 @@ class RegistrationApp(MONAILabelApp):
     def _save(self, request: Mapping[str, Any], file: str, answer: Mapping[str, Any]) -> str:
         if answer["output"] != LABEL:
             raise ClientError(f"save_label goes with the output {LABEL!r}, not with {answer['output']!r}")
+        if self._uploaded(request) is not None:
+            raise ClientError("save_label goes with an image of the datastore; add the uploaded one to it first")
         names = [{"name": name, "idx": value} for name, value in answer["label_names"].items()]
         tag = request.get("label_tag", "original")
         if tag not in ("original", "final"):
             raise ClientError(f"label_tag is {tag!r}; expected original or final")
-        return str(self.images.store.save_label(request["image"], file, tag, {"label_info": names}))
+        return str(self.datastore().save_label(request["image"], file, tag, {"label_info": names}))
 
     def _uploaded(self, request: Mapping[str, Any]) -> Path | None:
         """File of the session that a viewer opened for an image of its own; a path alone is never taken."""

@@ -33,7 +33,7 @@ def write_result(found: Registration, output: str, path: Path) -> list[int]:
         nib.save(displacement_image(torch.as_tensor(found.displacement), found.affine), path)
     elif output == WARPED:
         save_image(found.warped[None], found.affine, np.dtype(np.float32), path)
-    else:
+    elif found.warped_label is not None:
         structures = one_map(found.warped_label)
         save_image(structures[None], found.affine, structures.dtype, path)
         return [int(value) for value in np.unique(structures) if value]

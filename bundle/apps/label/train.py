@@ -10,7 +10,7 @@ from typing import Any
 from monailabel.interfaces.tasks.train import TrainTask
 
 from bundle.apps.label.datastore import Images
-from bundle.apps.label.errors import one_answer
+from bundle.apps.label.errors import ClientError, one_answer
 from bundle.apps.label.progress import read_progress
 from bundle.apps.label.served import ServedWeights
 from bundle.apps.label.settings import ServerSettings
@@ -59,22 +59,27 @@ class MetaTraining(TrainTask):
             Scores of the new and the old weights on the validation pairs, and whether the new ones are served.
 
         Raises:
-            ClientError: for a request that cannot be done.
-            SystemExit: when the training was stopped by a signal.
+            SystemExit: with the message for a training that cannot be done, or when it was stopped by a signal.
         """
-        with one_answer():
-            wish = Wish.read(request)
-            parser = prepare(self.runs, self.served.path, self.settings, self.images, wish)
-            folder = Path(parser["output_dir"])
-            self._note(folder, {})
-            pairs = parser.get_parsed_content("pairs")["validation"]
-            parser.get_parsed_content("run")
-            new, old = (scores(pairs, folder / name, self.settings) for name in ("model.pt", "start.pt"))
-            end = {"scores": {"new": new, "old": old}, "published": better(new, old)}
-            if end["published"]:
-                self.served.publish(folder / "model.pt")
-            self._note(folder, end)
-            return end
+        try:
+            with one_answer():
+                return self._train(Wish.read(request))
+        except ClientError as error:
+            # The last line of the process is what the client sees.
+            raise SystemExit(f"error: {error}") from error
+
+    def _train(self, wish: Wish) -> dict[str, Any]:
+        parser = prepare(self.runs, self.served.path, self.settings, self.images, wish)
+        folder = Path(parser["output_dir"])
+        self._note(folder, {})
+        pairs = parser.get_parsed_content("pairs")["validation"]
+        parser.get_parsed_content("run")
+        new, old = (scores(pairs, folder / name, self.settings) for name in ("model.pt", "start.pt"))
+        end = {"scores": {"new": new, "old": old}, "published": better(new, old)}
+        if end["published"]:
+            self.served.publish(folder / "model.pt")
+        self._note(folder, end)
+        return end
 
     def _note(self, folder: Path, end: Mapping[str, Any]) -> None:
         with written_whole(self.last) as file:
