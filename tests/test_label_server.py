@@ -255,7 +255,8 @@ def test_steps_of_a_request_are_taken(server):
     ("model", "image", "params", "status", "message"),
     [
         ("registration", SECOND[0], {"moving": "/etc/passwd"}, 404, "moving is '/etc/passwd', no id of an image"),
-        ("registration", "/etc/passwd", {"moving": FIRST[0]}, 404, "image is '/etc/passwd', no id of an image"),
+        ("registration", "/etc/passwd", {"moving": FIRST[0]}, 400, "image is '/etc/passwd'; expected an id"),
+        ("registration", "passwd", {"moving": FIRST[0]}, 404, "image is 'passwd', no id of an image"),
         ("registration", SECOND[0], {"moving": f"../studies/{FIRST[0]}"}, 404, "no id of an image"),
         ("registration", SECOND[0], {"image": "/etc/passwd", "moving": FIRST[0]}, 404, "no id of an image"),
         ("registration", FIRST[0], {}, 400, "give its id as the parameter 'moving'"),
@@ -291,6 +292,33 @@ def test_parameters_that_are_no_json_and_an_unknown_strategy(server):
     response = requests.post(f"{server.url}/activelearning/random", json={}, timeout=60)
     assert response.status_code == 404
     assert "expected largest_loss" in response.json()["detail"]
+
+
+def test_no_id_leads_out_of_the_datastore_and_no_request_to_the_weights(server, tmp_path):
+    start = server.home.parent / "start.pt"
+    before = digest(start)
+    outside = server.home.parent / "outside.nii.gz"
+    for method, path in (
+        ("put", "datastore/?image=../outside"),
+        ("put", f"datastore/label?image={FIRST[0]}&tag=../.."),
+        ("put", "datastore/label?image=nothing"),
+        ("delete", "datastore/?id=../start"),
+        ("get", "datastore/image?image=../start"),
+        ("put", "model/registration"),
+        ("get", "model/registration"),
+        ("delete", "model/registration"),
+    ):
+        files = {name: ("x.nii.gz", b"x") for name in ("file", "label")} if method == "put" else None
+        response = requests.request(method, f"{server.url}/{path}", files=files, timeout=60)
+        assert response.status_code >= 400, path
+        assert "\n" not in response.json()["detail"], path
+    assert not outside.exists()
+    assert digest(start) == before
+
+
+def test_pages_of_other_sites_cannot_read(server):
+    response = requests.get(f"{server.url}/info/", headers={"Origin": "http://example.org"}, timeout=60)
+    assert "access-control-allow-origin" not in response.headers
 
 
 def test_a_damaged_image_is_named_by_its_id(server, tmp_path):

@@ -37,7 +37,7 @@ from bundle.apps.label.train import MetaTraining
 REGISTRATION, CARRY_LABEL = "registration", "carry_label"
 TALKATIVE = (
     "monailabel",  # ids and parameters of every request
-    "ignite.engine.engine.RegistrationEvaluator",  # pairs
+    "ignite.engine.engine.RegistrationEvaluator",  # pairs, and what is wrong with their files
     "monai.data.nvimgcodec_pydicom_plugin",  # a decoder that is not there, with every image
 )
 """Loggers that stay silent: an id of an image may be the name of a patient."""
@@ -65,7 +65,7 @@ class RegistrationApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str] | None) -> None:
         for name in TALKATIVE:
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         logging.getLogger("bundle.apps.label").setLevel(logging.INFO)
         self.settings = ServerSettings.read(conf or {})
         self.folder = Path(app_dir) / "model" / REGISTRATION

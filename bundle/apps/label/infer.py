@@ -54,9 +54,8 @@ class RegistrationTask(InferTask):
         """The task is there as long as the server is."""
         return True
 
-    def get_path(self, validate: bool = True) -> str:
-        """File of the weights that are served."""
-        return str(self.registrar.served.path)
+    def get_path(self, validate: bool = True) -> None:
+        """No file that MONAI Label would hand out, and let clients replace and delete."""
 
     def info(self) -> dict[str, Any]:
         """What viewers show: the names of structures by value, and the parameters with their choices."""
