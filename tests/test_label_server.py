@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -411,6 +412,20 @@ def test_training_is_stopped_goes_on_and_is_served_only_if_better(server):
         server.settings["weights"] = str(published)
     answer = server.registered(SECOND[0], FIRST[0])
     assert answer["losses"] == server.expected(SECOND[0], FIRST[0]).metrics["loss"]
+
+
+def test_documented_requests_are_answered(server, tmp_path):
+    page = (ROOT / "docs/monai_label.md").read_text()
+    commands = [line for text in re.findall(r"```curl\n(.*?)```", page, re.DOTALL) for line in text.splitlines()]
+    assert len(commands) == 6
+    for command in commands:
+        for old, new in (("http://127.0.0.1:8000", server.url), ("P00_1", SECOND[0]), ("P00_0", FIRST[0])):
+            command = command.replace(old, new)
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+        if "/train/registration" in command:
+            server.wait_for(lambda task, stats: task["status"] == "RUNNING")
+    assert read(tmp_path / "warped.nrrd")[0].dtype == np.float32
+    assert read(tmp_path / "label.nii.gz")[0].dtype == np.uint8
 
 
 def test_what_training_cannot_do_is_in_its_status(server):
