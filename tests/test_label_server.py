@@ -94,7 +94,7 @@ class Server:
     def train(self, **params):
         return requests.post(f"{self.url}/train/registration", json=params, timeout=60)
 
-    def wait_for(self, done, seconds=60):
+    def wait_for(self, done, seconds=180):
         """Wait until a condition on the state of the training holds."""
         for _ in range(seconds * 5):
             stats = self.info()["train_stats"]["registration"]
@@ -129,25 +129,17 @@ def write_weights(path, small):
     torch.save({name: value + 0.05 * torch.randn_like(value) for name, value in network.state_dict().items()}, path)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    write_studies(folder / "studies")
-    (folder / "small.yaml").write_text(json.dumps(SMALL))
-    write_weights(folder / "start.pt", folder / "small.yaml")
+def start_server(folder, studies, **environment):
+    """Run a server while the generator waits: ``yield from`` it in a fixture."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "bundle.apps.label", "--studies", folder / "studies", "--home", folder / "home"]
+    command = [sys.executable, "-m", "bundle.apps.label", "--studies", studies, "--home", folder / "home"]
     command += ["--port", port, "--config", f"inference.yaml,{folder}/small.yaml", "--weights", folder / "start.pt"]
     command += ["--device", "cpu", "--labels", "gland,urethra"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(folder)}
-    running = Server(
-        f"http://127.0.0.1:{port}",
-        folder / "studies",
-        folder / "home",
-        {"weights": str(folder / "start.pt"), "device": "cpu"},
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(folder), **environment}
+    settings = {"weights": str(folder / "start.pt"), "device": "cpu"}
+    running = Server(f"http://127.0.0.1:{port}", Path(studies), folder / "home", settings)
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(
             list(map(str, command)), cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
@@ -158,6 +150,15 @@ def server(tmp_path_factory):
         finally:
             process.kill()
             process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    write_studies(folder / "studies")
+    (folder / "small.yaml").write_text(json.dumps(SMALL))
+    write_weights(folder / "start.pt", folder / "small.yaml")
+    yield from start_server(folder, folder / "studies")
 
 
 def wait_until_up(server, process, log):
@@ -357,6 +358,7 @@ def test_an_image_that_slicer_uploads_is_the_fixed_one(server, tmp_path):
     np.testing.assert_array_equal(read(file)[0], server.expected(SECOND[0], FIRST[1]).warped)
     assert answer["pair"]["moving"] == FIRST[1]
     assert (server.home / "sessions" / session).is_dir()
+    assert "local" not in (server.home / "model/registration/losses.json").read_text()
 
 
 def test_a_label_that_a_person_saves_is_carried_with_its_names(server, tmp_path):

@@ -18,6 +18,7 @@ from bundle import console
 from bundle.apps.label.settings import ServerSettings
 from bundle.data import simulate_dataset
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAIN = Path(__file__).with_name("main.py")
 
 
@@ -102,6 +103,8 @@ def serve(
         f"  programs:  POST {address}/infer/registration?image=ID, see docs/monai_label.md",
         flush=True,
     )
+    if host not in LOOPBACK:
+        print(f"warning: whoever reaches {host}:{port} may read, change and delete all images; see docs/monai_label.md")
     # MONAI Label reads its settings from the environment when it is imported.
     from monailabel.main import Main
 

@@ -52,7 +52,10 @@ class Images:
         """
         # A viewer over DICOMweb asks for any series that it shows, listed or not.
         known = SERIES.fullmatch(image) if self.folder is None else image in self.store.list_images()
-        uri = self.store.get_image_uri(image) if known else ""
+        try:
+            uri = self.store.get_image_uri(image) if known else ""
+        except LookupError:  # MONAI Label takes the first series that is found, of none too
+            uri = ""
         if not uri or not Path(uri).exists():
             raise ClientError(
                 f"{name} is {image!r}, no id of an image in the datastore; GET /datastore/?output=all lists them",

@@ -102,6 +102,7 @@ class RegistrationTask(InferTask):
             wanted.steps,
             None if upload or label is None else self.images.label(wanted.fixed, wanted.label),
             label,
+            noted=upload is None,
         )
         with tempfile.NamedTemporaryFile(dir=self.results, suffix=wanted.suffix, delete=False) as file:
             values = write_result(found, wanted.output, Path(file.name))

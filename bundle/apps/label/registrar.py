@@ -40,6 +40,7 @@ class Registrar:
         steps: int | None = None,
         fixed_label: Path | None = None,
         moving_label: Path | None = None,
+        noted: bool = True,
     ) -> Registration:
         """Register a pair.
 
@@ -50,6 +51,7 @@ class Registrar:
             steps: gradient steps; None takes the server's number.
             fixed_label: scored.
             moving_label: scored and carried over.
+            noted: whether the loss is noted; not of an upload, whose name is no id and may be that of a patient.
 
         Raises:
             ClientError: when the pair cannot be registered.
@@ -74,6 +76,6 @@ class Registrar:
             for file, name in names.items():
                 message = message.replace(str(file), name)
             raise ClientError(message, error.status) from error
-        if steps == self.settings.steps:
+        if noted and steps == self.settings.steps:
             self.record.add(origin, pair, min(found.metrics["loss"]))
         return found
