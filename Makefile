@@ -1,5 +1,6 @@
 # make run:   simulate patients, meta-train on some, register the others, compare.
 # make experiment DATASET=folder:   every method of the paper compared on a folder of images with labels.
+# make label STUDIES=folder:   a MONAI Label server for 3D Slicer and OHIF on a folder of images.
 # make test:  the whole test suite.   make lint: style and types.   make install: the environment alone.
 PYTHON ?= python3
 BIN ?= .venv/bin
@@ -7,6 +8,8 @@ RUNS ?= runs/demo
 # Data and results of make experiment; without DATASET patients are simulated.
 DATASET ?= $(EXPERIMENT)/data
 EXPERIMENT ?= runs/experiment
+# Images of make label, a folder or the address of a DICOMweb server; without STUDIES patients are simulated.
+STUDIES ?=
 # Further options of every run, such as OPTIONS="--iterations 50".
 OPTIONS ?=
 DATA := --dataset_dir $(RUNS)/data --datalist $(RUNS)/data/datalist.json
@@ -14,7 +17,7 @@ BUNDLE := $(BIN)/python -m monai.bundle run
 REGISTER := $(BUNDLE) --config_file "['configs/inference.yaml','configs/quick.yaml']" $(DATA) --section test \
 	--weights $(RUNS)/training/model.pt
 
-.PHONY: install run experiment test lint
+.PHONY: install run experiment label test lint
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
@@ -42,6 +45,16 @@ $(EXPERIMENT)/data: | .venv/ready
 
 experiment: .venv/ready $(DATASET)
 	$(BIN)/python -m bundle experiment --dataset_dir $(DATASET) --output_dir $(EXPERIMENT) $(OPTIONS)
+
+.venv-label/ready: bundle/apps/label/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-label
+	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+label: .venv-label/ready
+	.venv-label/bin/python -m bundle.apps.label $(if $(STUDIES),--studies $(STUDIES)) $(OPTIONS)
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=bundle --cov-report=term

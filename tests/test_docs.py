@@ -83,6 +83,8 @@ def tiny(command):
         return f"{command} -o .venv/ready BIN={binaries} RUNS=runs/demo OPTIONS='{TINY_TRAINING}'"
     if command.startswith("make experiment"):
         return f"{command} --dry-run"  # test_experiment.py runs it
+    if command.startswith("make label"):
+        return f"{command} --dry-run"  # test_label_server.py runs it
     if "bundle experiment" in command:
         return command.replace("experiment_2d_cpu.yaml'", "experiment_2d_cpu.yaml','small.json'")
     if "2d.yaml" in command:

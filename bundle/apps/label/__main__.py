@@ -1,0 +1,120 @@
+"""``python -m bundle.apps.label``: start the server, for this machine alone unless told otherwise."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import fire
+import nibabel as nib
+
+from bundle import console
+from bundle.apps.label.settings import ServerSettings
+from bundle.data import simulate_dataset
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MAIN = Path(__file__).with_name("main.py")
+
+
+def simulated_studies(folder: Path) -> Path:
+    """Write simulated ultrasound of six patients as a datastore: images, labels of the gland, ``patients.csv``.
+
+    Args:
+        folder: where to; one that is there already is left as it is.
+    """
+    if folder.exists():
+        return folder
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        source, made = simulate_dataset(Path(temporary) / "source", patients=6), Path(temporary) / "made"
+        (made / "labels" / "final").mkdir(parents=True)
+        for image in sorted((source / "images").iterdir()):
+            shutil.move(image, made / image.name)
+            # The second scan of every patient waits for the label of the first.
+            if "_0" in image.name:
+                label = nib.load(source / "labels" / image.name)
+                nib.save(label.slicer[..., 0], made / "labels" / "final" / image.name)
+        shutil.move(source / "patients.csv", made)
+        made.rename(folder)
+    return folder
+
+
+def serve(
+    studies: str | None = None,
+    home: str = "runs/label",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    config: str | Sequence[str] = "",
+    train_config: str | Sequence[str] = "",
+    weights: str = "",
+    device: str = "",
+    labels: str | Sequence[str] = "",
+) -> None:
+    """Start MONAI Label with the registration app.
+
+    Args:
+        studies: folder of images, or address of a DICOMweb server; without it patients are simulated.
+        home: folder for weights, trainings, logs and uploads.
+        host: address to listen at; 127.0.0.1 answers this machine alone.
+        port: number of the port.
+        config: configuration of registration and its overlays, separated by commas; inference.yaml without it.
+        train_config: that of training; train.yaml and the overlays of config without it.
+        weights: file to start from; the bundle's own without it.
+        device: cuda:0 or cpu; the GPU where there is one without it.
+        labels: names of the values 1, 2, ... of labels, separated by commas.
+
+    Raises:
+        FileNotFoundError: when there is no such folder of images, configuration or weights.
+        ImportError: when MONAI Label is not installed.
+        ValueError: for an option that there is not.
+    """
+    if find_spec("monailabel") is None:
+        raise ImportError("MONAI Label is not installed; start it with make label, or see docs/monai_label.md")
+    given = {"config": config, "train_config": train_config, "weights": weights, "device": device, "labels": labels}
+    conf = {key: value if isinstance(value, str) else ",".join(value) for key, value in given.items() if value}
+    ServerSettings.read(conf)
+    if studies and "://" not in studies and not Path(studies).is_dir():
+        raise FileNotFoundError(f"studies not found: {studies}; give a folder of images or the address of a server")
+    folder = Path(home).absolute()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.copyfile(MAIN, folder / "main.py")
+    place = studies or str(simulated_studies(folder / "studies"))
+    address = f"http://{host}:{port}"
+    environment = {
+        "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
+        "MONAI_LABEL_DATASTORE_CACHE_PATH": str(folder / "dicom"),
+        "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "dicom"),
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    }
+    for name, default in environment.items():
+        os.environ.setdefault(name, default)
+    # MONAI Label calls the tools of its environment by name.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    print(
+        f"registration server: {address} (stop with Ctrl-C)\n"
+        f"  images:    {place}\n"
+        f"  3D Slicer: module MONAI Label, server {address}, Next Sample, model carry_label, Run\n"
+        f"  OHIF:      {address}/ohif/ where the images come from a DICOMweb server\n"
+        f"  programs:  POST {address}/infer/registration?image=ID, see docs/monai_label.md",
+        flush=True,
+    )
+    if host not in LOOPBACK:
+        print(f"warning: whoever reaches {host}:{port} may read, change and delete all images; see docs/monai_label.md")
+    # MONAI Label reads its settings from the environment when it is imported.
+    from monailabel.main import Main
+
+    sys.argv = ["monailabel", "start_server", "--app", str(folder), "--studies", place, "--host", host]
+    sys.argv += ["--port", str(port), "--verbose", "WARNING", "--uvicorn_app", "bundle.apps.label.server:app"]
+    for key, text in conf.items():
+        sys.argv += ["--conf", key, text]
+    Main(loglevel=logging.WARNING).run()
+
+
+if __name__ == "__main__":
+    console.setup()
+    fire.Fire(serve, name="python -m bundle.apps.label")

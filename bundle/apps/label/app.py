@@ -1,0 +1,157 @@
+"""The application that MONAI Label serves."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+
+from bundle.apps.label.datastore import Images
+from bundle.apps.label.errors import ClientError, one_answer
+from bundle.apps.label.infer import RegistrationTask
+from bundle.apps.label.record import LossRecord
+from bundle.apps.label.registrar import Registrar
+from bundle.apps.label.request import LABEL, OUTPUTS
+from bundle.apps.label.served import ServedWeights
+from bundle.apps.label.settings import ServerSettings
+from bundle.apps.label.strategy import LargestLoss
+from bundle.apps.label.train import MetaTraining
+
+REGISTRATION, CARRY_LABEL = "registration", "carry_label"
+TALKATIVE = (
+    "monailabel",  # ids and parameters of every request
+    "ignite.engine.engine.RegistrationEvaluator",  # pairs, and what is wrong with their files
+    "monai.data.nvimgcodec_pydicom_plugin",  # a decoder that is not there, with every image
+)
+"""Loggers that stay silent: an id of an image may be the name of a patient."""
+SESSION = re.compile(r"[0-9a-f-]{36}")
+
+
+@contextmanager
+def http() -> Iterator[None]:
+    """Turn every error of the body into an answer of HTTP with one line."""
+    try:
+        with one_answer():
+            yield
+    except ClientError as error:
+        raise HTTPException(error.status, str(error)) from error
+
+
+class RegistrationApp(MONAILabelApp):
+    """Registration, training and the choice of the next pair, on the images of a datastore.
+
+    Args:
+        app_dir: folder of the server; weights and records are kept in its ``model/registration``.
+        studies: folder of images, or address of a DICOMweb server.
+        conf: see ``ServerSettings.read``.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str] | None) -> None:
+        for name in TALKATIVE:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger("bundle.apps.label").setLevel(logging.INFO)
+        self.settings = ServerSettings.read(conf or {})
+        self.folder = Path(app_dir) / "model" / REGISTRATION
+        served = ServedWeights(self.folder, self.settings.start)
+        self.registrar = Registrar(self.settings, served, LossRecord(self.folder / "losses.json"))
+        self.results = Path(tempfile.mkdtemp(prefix="registration-"))
+        atexit.register(shutil.rmtree, self.results, ignore_errors=True)
+        super().__init__(
+            app_dir, studies, dict(conf or {}), "Registration", "Meta-learned registration of pairs of images"
+        )
+
+    def init_datastore(self) -> Datastore:
+        """The datastore, by ids alone."""
+        store = super().init_datastore()
+        folder = None if isinstance(store, DICOMWebDatastore) else Path(self.studies)
+        # Over DICOMweb the label of an image would be looked for as a series with the image's own UID.
+        self.images = Images(store, folder, partial(LocalDatastore.get_label_uri, store))
+        return store
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """Every output for programs; the label for viewers, which list segmentations."""
+        shared = (self.registrar, self.images, self.results, self._uploaded)
+        every = RegistrationTask(
+            *shared, OUTPUTS, InferType.OTHERS, "Warp the image 'moving' onto this one: image, label or displacement"
+        )
+        label = RegistrationTask(
+            *shared, (LABEL,), InferType.SEGMENTATION, "Carry the label of the image 'moving' over to this one"
+        )
+        return {REGISTRATION: every, CARRY_LABEL: label}
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """Meta-training from the served weights."""
+        return {REGISTRATION: MetaTraining(self.settings, self.registrar.served, self.images, self.folder)}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """The choice of the next pair to check."""
+        return {LargestLoss.NAME: LargestLoss(self.registrar, self.images)}
+
+    def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Answer a request for a registration; errors reach the client as one line.
+
+        Args:
+            request: ``model``, ``image`` and parameters; with ``save_label`` a carried label is saved too.
+            datastore: not used: ids are those of the app's own.
+        """
+        with http():
+            task = self._infers.get(request.get("model"))
+            if task is None:
+                raise ClientError(
+                    f"no model {request.get('model')!r}; expected {', '.join(self._infers)}", HTTPStatus.NOT_FOUND
+                )
+            file, answer = task(request)
+            saved = self._save(request, file, answer) if request.get("save_label") else None
+            tag = request.get("label_tag", "original")
+            return {"label": saved or file, "tag": tag, "file": file, "params": answer}
+
+    def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Propose a pair; errors reach the client as one line."""
+        with http():
+            if request.get("strategy") not in self._strategies:
+                expected = ", ".join(self._strategies)
+                raise ClientError(f"no strategy {request.get('strategy')!r}; expected {expected}", HTTPStatus.NOT_FOUND)
+            return super().next_sample(request)
+
+    def _save(self, request: Mapping[str, Any], file: str, answer: Mapping[str, Any]) -> str:
+        if answer["output"] != LABEL:
+            raise ClientError(f"save_label goes with the output {LABEL!r}, not with {answer['output']!r}")
+        if self._uploaded(request) is not None:
+            raise ClientError("save_label goes with an image of the datastore; add the uploaded one to it first")
+        names = [{"name": name, "idx": value} for name, value in answer["label_names"].items()]
+        tag = request.get("label_tag", "original")
+        if tag not in ("original", "final"):
+            raise ClientError(f"label_tag is {tag!r}; expected original or final")
+        return str(self.datastore().save_label(request["image"], file, tag, {"label_info": names}))
+
+    def _uploaded(self, request: Mapping[str, Any]) -> Path | None:
+        """File of the session that a viewer opened for an image of its own; a path alone is never taken."""
+        session = request.get("session")
+        if not session:
+            return None
+        name = str(session.get("name"))
+        # A session is a folder; a name that is a path would lead elsewhere.
+        known = self.sessions().get_session(name) if self.sessions() is not None and SESSION.fullmatch(name) else None
+        if known is None or known.image != request.get("image"):
+            raise ClientError("the session is over; upload the image again", HTTPStatus.NOT_FOUND)
+        return Path(known.image)
+
+    def _download_dcmqi_tools(self) -> None:
+        """Nothing is downloaded: the tool that writes DICOM SEG comes with the requirements."""

@@ -1,0 +1,99 @@
+"""Images and labels of a datastore of MONAI Label, by id and by nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Protocol
+
+from bundle.apps.label.errors import ClientError
+from bundle.data.layouts import read_patients
+
+SERIES = re.compile(r"\d+(\.\d+)+")
+"""A SeriesInstanceUID, the id of an image in a datastore over DICOMweb."""
+
+
+class Store(Protocol):
+    """What is used of ``monailabel.interfaces.datastore.Datastore``."""
+
+    def list_images(self) -> list[str]: ...  # noqa: D102
+    def get_unlabeled_images(self) -> list[str]: ...  # noqa: D102
+    def get_image_uri(self, image_id: str) -> str: ...  # noqa: D102
+    def get_image_info(self, image_id: str) -> dict[str, Any]: ...  # noqa: D102
+    def get_labels_by_image_id(self, image_id: str) -> dict[str, str]: ...  # noqa: D102
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]: ...  # noqa: D102
+
+
+class Images:
+    """Images of a datastore.
+
+    Args:
+        store: the datastore.
+        folder: of a datastore of files, where a ``patients.csv`` may lie; None for one over DICOMweb.
+        label_uri: id and tag of a label -> its file.
+    """
+
+    def __init__(self, store: Store, folder: Path | None, label_uri: Callable[[str, str], str]) -> None:
+        self.store = store
+        self.folder = folder
+        self.label_uri = label_uri
+
+    def file(self, image: str, name: str) -> Path:
+        """File of an image, or folder of its DICOM series.
+
+        Args:
+            image: its id.
+            name: of the parameter that the id came by.
+
+        Raises:
+            ClientError: when there is no such image.
+        """
+        # A viewer over DICOMweb asks for any series that it shows, listed or not.
+        known = SERIES.fullmatch(image) if self.folder is None else image in self.store.list_images()
+        try:
+            uri = self.store.get_image_uri(image) if known else ""
+        except LookupError:  # MONAI Label takes the first series that is found, of none too
+            uri = ""
+        if not uri or not Path(uri).exists():
+            raise ClientError(
+                f"{name} is {image!r}, no id of an image in the datastore; GET /datastore/?output=all lists them",
+                HTTPStatus.NOT_FOUND,
+            )
+        return Path(uri)
+
+    def label(self, image: str, tag: str) -> Path | None:
+        """File of an image's label; None when there is none with this tag."""
+        label = self.store.get_labels_by_image_id(image).get(tag)
+        uri = self.label_uri(label, tag) if label else None
+        return Path(uri) if uri and Path(uri).is_file() else None
+
+    def require_label(self, image: str, tag: str) -> Path:
+        """File of an image's label.
+
+        Raises:
+            ClientError: when there is none with this tag, naming those that there are.
+        """
+        file = self.label(image, tag)
+        if file is None:
+            tags = ", ".join(sorted(self.store.get_labels_by_image_id(image))) or "none"
+            raise ClientError(
+                f"the moving image {image!r} has no label {tag!r} (it has: {tags}); save one, or give another 'label'",
+                HTTPStatus.NOT_FOUND,
+            )
+        return file
+
+    def label_names(self, image: str, tag: str) -> dict[int, str]:
+        """Value -> name of the structures of a label, as far as whoever saved it said."""
+        info = self.store.get_label_info(image, tag).get("label_info") or []
+        entries = [entry for entry in info if isinstance(entry, Mapping) and entry.get("name")]
+        return {int(entry.get("idx", number)): str(entry["name"]) for number, entry in enumerate(entries, start=1)}
+
+    def patients(self) -> dict[str, str]:
+        """Patient of each image: of its DICOM header, of ``patients.csv`` beside the images, else the image itself."""
+        listed = read_patients(self.folder, []) if self.folder is not None else {}
+        return {
+            image: str(self.store.get_image_info(image).get("PatientID") or listed.get(image, image))
+            for image in self.store.list_images()
+        }

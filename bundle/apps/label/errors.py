@@ -1,0 +1,54 @@
+"""Errors that reach the client as one line with a status of HTTP."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+
+from torch import OutOfMemoryError
+
+from bundle.data import one_line, root_cause
+
+logger = logging.getLogger(__name__)
+
+
+class ClientError(Exception):
+    """What the client asks for cannot be had.
+
+    Args:
+        message: one line: what was wrong, what was expected, what to do.
+        status: of the answer.
+    """
+
+    def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@contextmanager
+def one_answer() -> Iterator[None]:
+    """Turn every error of the body into a ``ClientError``.
+
+    What an image or a configuration is to blame for becomes 422, memory 507 and a fault of the program 500. The log
+    gets a fault's place in the source and no message, since a message may hold names of patients.
+
+    Raises:
+        ClientError: for any error.
+    """
+    try:
+        yield
+    except ClientError:
+        raise
+    except (MemoryError, OutOfMemoryError) as error:
+        message = f"not enough memory: {one_line(error)}; give smaller images, or ask again when the server is idle"
+        raise ClientError(message, HTTPStatus.INSUFFICIENT_STORAGE) from error
+    except (ValueError, OSError, FloatingPointError) as error:
+        raise ClientError(one_line(root_cause(error)), HTTPStatus.UNPROCESSABLE_ENTITY) from error
+    except Exception as error:
+        kind = type(error).__name__
+        logger.error("%s at\n%s", kind, "".join(traceback.format_tb(error.__traceback__)))
+        message = f"the server failed with a {kind}; its log says where"
+        raise ClientError(message, HTTPStatus.INTERNAL_SERVER_ERROR) from error

@@ -1,0 +1,92 @@
+"""A registration as files and JSON that viewers of MONAI Label understand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from bundle import Registration
+from bundle.apps.label.request import DISPLACEMENT, WARPED
+from bundle.data import displacement_image, save_image
+
+
+def write_result(found: Registration, output: str, path: Path) -> list[int]:
+    """Write one output of a registration, in the geometry of the fixed image.
+
+    Args:
+        found: the registration.
+        output: ``warped`` (float32), ``label`` (whole numbers), ``displacement`` (float32, mm, LPS, as ITK reads it).
+        path: where to; the suffix decides the format.
+
+    Returns:
+        Values of the structures that are in sight, of a label; else none.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    if output == DISPLACEMENT:
+        nib.save(displacement_image(torch.as_tensor(found.displacement), found.affine), path)
+    elif output == WARPED:
+        save_image(found.warped[None], found.affine, np.dtype(np.float32), path)
+    elif found.warped_label is not None:
+        structures = one_map(found.warped_label)
+        save_image(structures[None], found.affine, structures.dtype, path)
+        return [int(value) for value in np.unique(structures) if value]
+    return []
+
+
+def one_map(label: np.ndarray) -> np.ndarray:
+    """A label as a map of structures, ``(channels, X, Y, Z) -> (X, Y, Z)``, of the smallest type that holds it.
+
+    OHIF takes the voxels for ``uint8`` whatever the file says. Of channels, the k-th becomes the value k; where they
+    overlap the last one counts, which is a landmark within an organ.
+
+    Args:
+        label: an integer map of one channel, or a channel per structure.
+    """
+    if len(label) == 1:
+        structures = np.rint(label[0]).astype(np.int64)
+    else:
+        numbers = np.arange(1, len(label) + 1).reshape(-1, 1, 1, 1)
+        structures = ((label > 0) * numbers).max(axis=0)
+    ends = (np.min_scalar_type(int(end)) for end in (structures.min(), structures.max()))
+    return structures.astype(np.promote_types(*ends))
+
+
+def named(values: Iterable[int], names: Mapping[int, str]) -> dict[str, int]:
+    """Name -> value of the structures of a label, in the order of the values: viewers go by order and by value.
+
+    Args:
+        values: of the structures.
+        names: value -> name, where it has one.
+    """
+    return {names.get(value, f"structure {value}"): value for value in sorted(values)}
+
+
+def summary(found: Registration, fixed: str, moving: str, output: str) -> dict[str, Any]:
+    """JSON part of an answer.
+
+    Args:
+        found: the registration.
+        fixed: id of the image.
+        moving: id of the image.
+        output: what the file is.
+    """
+    metrics = dict(found.metrics)
+    del metrics["pair_id"]  # made of names of files
+    return {
+        "pair": {"fixed": fixed, "moving": moving},
+        "output": output,
+        "verdict": metrics["verdict"]["verdict"],
+        "reasons": metrics["verdict"]["reasons"],
+        "losses": metrics["loss"],
+        "dsc": metrics.get("dsc", {}),
+        "tre_mm": metrics.get("tre_mm", {}),
+        "seconds": sum(metrics["seconds"].values()),
+        "metrics": metrics,
+    }

@@ -1,0 +1,86 @@
+"""What whoever starts the server decides, and no client can change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bundle.api import CONFIGS, read_configuration
+
+KEYS = ("config", "train_config", "weights", "device", "labels")
+OF_MONAI_LABEL = ("server_mode",)
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """The server's settings.
+
+    Attributes:
+        config: configuration and overlays of registration, files or names in ``configs/``.
+        train_config: those of training.
+        start: weights to serve until training has published better ones.
+        device: that registration and training run on; ``cuda:0`` or ``cpu``.
+        labels: names of the values 1, 2, ... of labels; empty where the datastore names them.
+        steps: gradient steps of a request that does not say how many.
+    """
+
+    config: tuple[str, ...]
+    train_config: tuple[str, ...]
+    start: Path
+    device: str
+    labels: tuple[str, ...]
+    steps: int
+
+    @classmethod
+    def read(cls, conf: Mapping[str, str]) -> ServerSettings:
+        """Settings of ``--conf key value``: ``config``, ``train_config``, ``weights``, ``device``, ``labels``.
+
+        Args:
+            conf: the values as texts; lists are separated by commas.
+
+        Raises:
+            FileNotFoundError: for a configuration or weights that are not there.
+            ValueError: for a key or device that there is not.
+        """
+        unknown = sorted(set(conf) - {*KEYS, *OF_MONAI_LABEL})
+        if unknown:
+            raise ValueError(f"--conf has {', '.join(unknown)}; expected {', '.join(KEYS)}")
+        config = _list(conf.get("config", "inference.yaml"))
+        parser = read_configuration(config, {})
+        start = Path(conf.get("weights") or parser.get_parsed_content("weights")).absolute()
+        if not start.is_file():
+            raise FileNotFoundError(f"weights not found: {start}; give --conf weights FILE, such as models/model.pt")
+        # The overlays of registration, such as a preset, are those of the training that its weights come from.
+        train_config = _list(conf["train_config"]) if "train_config" in conf else ("train.yaml", *config[1:])
+        read_configuration(train_config, {})
+        return cls(
+            tuple(map(_file, config)),
+            tuple(map(_file, train_config)),
+            start,
+            _device(conf.get("device") or str(parser.get_parsed_content("device"))),
+            _list(conf.get("labels", "")),
+            int(parser["steps"]),
+        )
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _file(name: str) -> str:
+    # Training runs in a process of its own, maybe in another folder.
+    return str(Path(name).absolute() if Path(name).is_file() else CONFIGS / name)
+
+
+def _device(name: str) -> str:
+    try:
+        device: Any = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device is {name!r}; expected cpu, cuda:0 or the like") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {name}, but PyTorch finds no GPU here; give --conf device cpu")
+    return str(device)

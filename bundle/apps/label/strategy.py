@@ -1,0 +1,69 @@
+"""Which pair to check next."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from bundle.apps.label.candidates import Candidate, candidates
+from bundle.apps.label.datastore import Images
+from bundle.apps.label.errors import ClientError
+from bundle.apps.label.registrar import Registrar
+
+logger = logging.getLogger(__name__)
+
+
+class LargestLoss(Strategy):
+    """Propose the pair that registration fits worst: the largest loss after adaptation.
+
+    Fixed images that no person has labelled come first, and those that were not proposed yet before those that were.
+    Losses are those of past requests; a few that are missing are computed with every proposal, so that the server
+    never registers all pairs at once.
+
+    Args:
+        registrar: of the server.
+        images: of the datastore.
+        at_once: most pairs that one proposal registers.
+    """
+
+    NAME = "largest_loss"
+
+    def __init__(self, registrar: Registrar, images: Images, at_once: int = 4) -> None:
+        super().__init__("The pair with the largest loss after adaptation, worst first")
+        self.registrar = registrar
+        self.images = images
+        self.at_once = at_once
+
+    def __call__(self, request: Mapping[str, Any], datastore: object) -> dict[str, Any] | None:
+        """Propose a pair.
+
+        Args:
+            request: not used.
+            datastore: the one of the images.
+
+        Returns:
+            ``id`` of the fixed image, ``moving`` (id), ``loss``; None when no two images can be registered.
+        """
+        found = candidates(self.images, self.NAME)
+        origin = self.registrar.origin
+        missing = [each for each in found if each.pair not in self.registrar.record.losses(origin)]
+        for candidate in missing[: self.at_once]:
+            self._register(candidate)
+        losses = self.registrar.record.losses(origin)
+        known = [each for each in found if each.pair in losses]
+        if not known:
+            return None
+        worst = min(known, key=lambda each: (each.proposed, -losses[each.pair], each.pair))
+        self.registrar.record.propose(worst.pair)
+        fixed, moving = worst.pair
+        return {"id": fixed, "moving": moving, "loss": losses[worst.pair]}
+
+    def _register(self, candidate: Candidate) -> None:
+        fixed, moving = candidate.pair
+        try:
+            self.registrar(candidate.pair, self.images.file(fixed, "fixed"), self.images.file(moving, "moving"))
+        except ClientError as error:
+            logger.warning("a pair cannot be registered (%d); it is not proposed", error.status)

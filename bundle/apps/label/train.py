@@ -1,0 +1,92 @@
+"""The training task of the server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.tasks.train import TrainTask
+
+from bundle.apps.label.datastore import Images
+from bundle.apps.label.errors import ClientError, one_answer
+from bundle.apps.label.progress import read_progress
+from bundle.apps.label.served import ServedWeights
+from bundle.apps.label.settings import ServerSettings
+from bundle.apps.label.training import PAIRINGS, Wish, better, prepare, scores
+from bundle.data import written_whole
+
+
+class MetaTraining(TrainTask):
+    """Meta-train on the images of the datastore, from the weights that are served.
+
+    MONAI Label calls it in a process of its own, which it kills to stop it. The same request goes on from the last
+    epoch. The new weights are served once the training is over, if they register the validation pairs better.
+
+    Args:
+        settings: of the server.
+        served: its weights.
+        images: of its datastore.
+        folder: for trainings and what is known of the last one.
+    """
+
+    def __init__(self, settings: ServerSettings, served: ServedWeights, images: Images, folder: Path) -> None:
+        super().__init__("Meta-train on the datastore's images, from the served weights")
+        self.settings = settings
+        self.served = served
+        self.images = images
+        self.runs = folder / "trainings"
+        self.last = folder / "last_training.json"
+
+    def config(self) -> dict[str, Any]:
+        """Parameters of a request and their defaults, which viewers let their users edit."""
+        return {"iterations": Wish.iterations, "pairing": list(PAIRINGS), "labels": Wish.labels}
+
+    def stats(self) -> dict[str, Any]:
+        """State of the last training: epochs, validation, and whether its weights are served."""
+        last = self._last()
+        return {**read_progress(Path(last["folder"]) / "progress.json"), **last["end"]} if last else {}
+
+    def __call__(self, request: Mapping[str, Any], datastore: object) -> dict[str, Any]:
+        """Train, and publish the weights when they are better.
+
+        Args:
+            request: ``iterations``, ``pairing``, ``labels``.
+            datastore: the one of the images.
+
+        Returns:
+            Scores of the new and the old weights on the validation pairs, and whether the new ones are served.
+
+        Raises:
+            SystemExit: with the message for a training that cannot be done, or when it was stopped by a signal.
+        """
+        try:
+            with one_answer():
+                return self._train(Wish.read(request))
+        except ClientError as error:
+            # The last line of the process is what the client sees.
+            raise SystemExit(f"error: {error}") from error
+
+    def _train(self, wish: Wish) -> dict[str, Any]:
+        parser = prepare(self.runs, self.served.path, self.settings, self.images, wish)
+        folder = Path(parser["output_dir"])
+        self._note(folder, {})
+        pairs = parser.get_parsed_content("pairs")["validation"]
+        parser.get_parsed_content("run")
+        new, old = (scores(pairs, folder / name, self.settings) for name in ("model.pt", "start.pt"))
+        end = {"scores": {"new": new, "old": old}, "published": better(new, old)}
+        if end["published"]:
+            self.served.publish(folder / "model.pt")
+        self._note(folder, end)
+        return end
+
+    def _note(self, folder: Path, end: Mapping[str, Any]) -> None:
+        with written_whole(self.last) as file:
+            json.dump({"folder": str(folder), "end": end}, file)
+
+    def _last(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.last.read_text()))
+        except (OSError, ValueError):
+            return {}

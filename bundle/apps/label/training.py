@@ -1,0 +1,158 @@
+"""Training on the images of a datastore: which images, from which weights, and whether its weights are better."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.bundle import ConfigParser
+
+from bundle import register
+from bundle.apps.label.datastore import Images
+from bundle.apps.label.errors import ClientError
+from bundle.apps.label.request import FINAL
+from bundle.apps.label.settings import ServerSettings
+from bundle.data import fingerprint, moved_into_place, written_whole
+from bundle.data.splits import split_patients
+
+OVERLAY = str(Path(__file__).with_name("train.yaml"))
+PAIRINGS = {"between patients": "fixed", "within patients": "repeat"}
+"""Which images form pairs, in the words of the viewer and of ``bundle.data.read_datalist``."""
+SHARES = (0.8, 0.2, 0.0)
+MAX_ITERATIONS = 100_000
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A training that a client asks for.
+
+    Attributes:
+        iterations: meta-updates.
+        pairing: a key of ``PAIRINGS``.
+        labels: whether the loss sees the labels; otherwise they only score the validation.
+    """
+
+    iterations: int = 200
+    pairing: str = "between patients"
+    labels: bool = False
+
+    @classmethod
+    def read(cls, request: Mapping[str, Any]) -> Wish:
+        """What the parameters of a request say.
+
+        No text of the client becomes part of the configuration, where it could be an expression of Python.
+
+        Raises:
+            ClientError: saying which parameter is wrong.
+        """
+        iterations = request.get("iterations", cls.iterations)
+        pairing = request.get("pairing", cls.pairing)
+        pairing = pairing[0] if isinstance(pairing, list) and pairing else pairing
+        labels = request.get("labels", cls.labels)
+        if isinstance(iterations, bool) or not isinstance(iterations, int) or not 0 < iterations <= MAX_ITERATIONS:
+            raise ClientError(f"iterations is {iterations!r}; expected a whole number from 1 to {MAX_ITERATIONS}")
+        if pairing not in PAIRINGS:
+            raise ClientError(f"pairing is {pairing!r}; expected one of {', '.join(PAIRINGS)}")
+        if not isinstance(labels, bool):
+            raise ClientError(f"labels is {labels!r}; expected true or false")
+        return cls(iterations, pairing, labels)
+
+
+def split_images(images: Images, wish: Wish) -> dict[str, list[dict[str, str]]]:
+    """Images of a datastore, split by patient into training and validation.
+
+    Patients get numbers: their names are not written into the folder of the training.
+
+    Args:
+        images: of the datastore.
+        wish: says whether the training sees labels.
+
+    Raises:
+        ClientError: when there are fewer than four patients, two for each part.
+    """
+    # Over DICOMweb an image's patient is known once the image is here.
+    files = {image: images.file(image, "image") for image in sorted(images.store.list_images())}
+    patients = images.patients()
+    numbers = {patient: f"patient_{number}" for number, patient in enumerate(sorted({patients[i] for i in files}))}
+    if len(numbers) < 4:
+        raise ClientError(
+            f"the datastore has images of {len(numbers)} patients; training needs 4, 2 to train on and 2 to validate "
+            "with: add images"
+        )
+    section_of = split_patients(numbers.values(), SHARES, least=2, seed=0)
+    sections: dict[str, list[dict[str, str]]] = {"training": [], "validation": []}
+    for image, file in files.items():
+        number = numbers[patients[image]]
+        label = images.label(image, FINAL) if wish.labels or section_of[number] == "validation" else None
+        entry = {"image": str(file), "patient": number}
+        sections[section_of[number]].append(entry | ({"label": str(label)} if label else {}))
+    return sections
+
+
+def prepare(runs: Path, start: Path, settings: ServerSettings, images: Images, wish: Wish) -> ConfigParser:
+    """Configuration of a training; the same wish on the same images from the same weights goes on where it stopped.
+
+    Args:
+        runs: folder of all trainings.
+        start: weights to start from.
+        settings: of the server.
+        images: of the datastore.
+        wish: of the client.
+
+    Raises:
+        ClientError: when the datastore holds too little to train on.
+    """
+    files = [*settings.train_config, *(["labels.yaml"] if wish.labels else []), OVERLAY]
+    files = [name if Path(name).is_file() else str(Path(settings.train_config[0]).parent / name) for name in files]
+    sections = split_images(images, wish)
+    contents = [Path(file).read_text() for file in files]
+    run = runs / fingerprint(start.read_bytes(), contents, sections, wish.iterations, wish.pairing)
+    # Published weights may change while it runs.
+    with moved_into_place(run / "start.pt") as partial:
+        shutil.copyfile(start, partial)
+    with written_whole(run / "images.json") as file:
+        json.dump(sections, file, indent=1)
+    chosen = {
+        "dataset_dir": str(run),
+        "datalist": str(run / "images.json"),
+        "output_dir": str(run),
+        "start_weights": str(run / "start.pt"),
+        "device": f"$torch.device('{settings.device}')",
+        "iterations": wish.iterations,
+        "pairing": PAIRINGS[wish.pairing],
+    }
+    return ConfigParser({**ConfigParser.load_config_files(files), **chosen})
+
+
+def scores(pairs: Sequence[Mapping[str, Any]], weights: Path, settings: ServerSettings) -> dict[str, float]:
+    """How well weights register pairs: mean loss after adaptation, and mean DSC where there are labels.
+
+    Args:
+        pairs: of the validation.
+        weights: a file of them.
+        settings: of the server.
+    """
+    losses, dsc = [], []
+    for pair in pairs:
+        sides = {key: pair[key] for key in ("fixed_label", "moving_label") if key in pair}
+        found = register(
+            pair["fixed_image"],
+            pair["moving_image"],
+            config_file=settings.config,
+            weights=str(weights),
+            device=settings.device,
+            **sides,
+        )
+        losses.append(min(found.metrics["loss"]))
+        dsc += [entry["after"] for entry in found.metrics.get("dsc", {}).values() if entry["after"] is not None]
+    return {"loss": float(np.mean(losses)), **({"dsc": float(np.mean(dsc))} if dsc else {})}
+
+
+def better(new: Mapping[str, float], old: Mapping[str, float]) -> bool:
+    """Whether weights are better than others: a lower loss, and no lower DSC where there are labels."""
+    return new["loss"] < old["loss"] and new.get("dsc", 0.0) >= old.get("dsc", 0.0)

@@ -1,0 +1,355 @@
+"""The parts of the MONAI Label app that need no MONAI Label: what may be asked for, what comes back, what is kept."""
+
+import json
+from types import SimpleNamespace
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from toys import oblique_affine
+from workflow_fixtures import volume
+
+from bundle import register
+from bundle.apps.label.__main__ import serve, simulated_studies
+from bundle.apps.label.candidates import candidates
+from bundle.apps.label.datastore import Images
+from bundle.apps.label.errors import ClientError, one_answer
+from bundle.apps.label.progress import read_progress
+from bundle.apps.label.record import LossRecord
+from bundle.apps.label.request import OUTPUTS, Wanted
+from bundle.apps.label.results import named, one_map, summary, write_result
+from bundle.apps.label.served import ServedWeights
+from bundle.apps.label.settings import ServerSettings
+from bundle.apps.label.training import Wish, better, split_images
+
+pytest_plugins = ["workflow_fixtures"]
+
+TINY = {"pixdim": 5.0, "downsampling": 1, "channels": 2, "steps": 2, "inner_lr": 0.01, "weights": None}
+DEFAULTS = {"moving": ["", "a", "b"], "steps": 5, "output": list(OUTPUTS), "label": "final"}
+FIXED = oblique_affine((5.0, 5.5, 6.0), (8, -5, 12), (-40.0, 20.0, 10.0))
+MOVING = oblique_affine((5.5, 5.0, 6.5), (-6, 10, -4), (-30.0, 5.0, 30.0), mirrored=(1,))
+
+
+class Store:
+    """A datastore of MONAI Label, in memory."""
+
+    def __init__(self, folder, labels, info=None):
+        self.folder = folder
+        self.labels = labels
+        self.info = info or {}
+
+    def list_images(self):
+        return list(self.labels)
+
+    def get_unlabeled_images(self):
+        return [image for image, tags in self.labels.items() if "final" not in tags]
+
+    def get_image_uri(self, image):
+        return str(self.folder / f"{image}.nii.gz")
+
+    def get_image_info(self, image):
+        return self.info.get(image, {})
+
+    def get_labels_by_image_id(self, image):
+        return dict.fromkeys(self.labels.get(image, ()), image)
+
+    def get_label_info(self, label, tag):
+        return {"label_info": [{"name": "gland", "idx": 1}, {"name": "apex", "idx": 3}, {"color": [1, 2, 3]}]}
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Images b, c of one patient and a, d, e of one each; a and c are labelled."""
+    store = Store(tmp_path, {"a": ["final"], "b": [], "c": ["final", "original"], "d": [], "e": []})
+    for image in store.labels:
+        (tmp_path / f"{image}.nii.gz").touch()
+    (tmp_path / "patients.csv").write_text("image,patient\nb,Doe\nc,Doe\n")
+    return Images(store, tmp_path, lambda label, tag: str(tmp_path / f"{label}.nii.gz"))
+
+
+@pytest.fixture(scope="module")
+def found():
+    fixed, moving = volume(1)[0], volume(2)
+    label = np.where(moving[0] > 70, 3, np.where(moving[0] > 55, 1, 0)).astype(np.int16)
+    return register((fixed, FIXED), (moving[0], MOVING), moving_label=(label, MOVING), **TINY)
+
+
+# --- what may be asked for --------------------------------------------------------------------------------------------
+
+
+def test_a_viewer_gets_defaults_and_first_choices():
+    wanted = Wanted.read({"image": "a", "moving": ["b", ""], "client_id": "user", "result_dtype": "uint8"}, DEFAULTS)
+    assert wanted == Wanted("a", "b", 5, "warped", "final", ".nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("output", "asked", "suffix"),
+    [
+        ("warped", ".nrrd", ".nrrd"),
+        ("warped", ".seg.nrrd", ".nrrd"),
+        ("label", ".seg.nrrd", ".seg.nrrd"),
+        ("label", ".nrrd", ".nrrd"),
+        ("displacement", ".nrrd", ".nii.gz"),
+        ("displacement", ".seg.nrrd", ".nii.gz"),
+    ],
+)
+def test_a_forced_extension_does_not_destroy_the_result(output, asked, suffix):
+    assert Wanted.read({"image": "a", "output": output, "result_extension": asked}, DEFAULTS).suffix == suffix
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "message"),
+    [
+        ("steps", "$open('x')", "steps is .*expected a whole number from 0 to 500"),
+        ("steps", 501, "expected a whole number"),
+        ("steps", True, "expected a whole number"),
+        ("steps", 2.5, "expected a whole number"),
+        ("output", "affine", "output is 'affine'; expected one of warped, label, displacement"),
+        ("moving", 3, "moving is a int; expected a text"),
+        ("label", {"tag": "final"}, "label is a dict"),
+        ("result_extension", ".png", "result_extension is '.png'; expected one of"),
+    ],
+)
+def test_a_wrong_parameter_is_named(parameter, value, message):
+    with pytest.raises(ClientError, match=message):
+        Wanted.read({"image": "a", parameter: value}, DEFAULTS)
+
+
+@pytest.mark.parametrize("image", ["/etc/passwd", "../a", "a.nii.gz", "", "x", "./a"])
+def test_only_ids_lead_to_images(images, image):
+    with pytest.raises(ClientError, match="no id of an image in the datastore") as raised:
+        images.file(image, "moving")
+    assert raised.value.status == 404
+    assert images.file("a", "moving").name == "a.nii.gz"
+
+
+@pytest.mark.parametrize("series", ["..", "1..2", "1.2/3", "1.2.840\n", "a"])
+def test_only_series_uids_lead_to_images_of_a_dicomweb_server(tmp_path, series):
+    (tmp_path / "1.2.840.nii.gz").touch()
+    remote = Images(Store(tmp_path, {}), None, str)
+    assert remote.file("1.2.840", "image").name == "1.2.840.nii.gz"
+    with pytest.raises(ClientError):
+        remote.file(series, "image")
+
+
+def test_a_missing_label_names_those_there_are(images):
+    assert images.require_label("a", "final").name == "a.nii.gz"
+    with pytest.raises(ClientError, match=r"'b' has no label 'final' \(it has: none\)"):
+        images.require_label("b", "final")
+    with pytest.raises(ClientError, match=r"has no label '../x' \(it has: final, original\)"):
+        images.require_label("c", "../x")
+    assert images.label_names("a", "final") == {1: "gland", 3: "apex"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("bad\nimage"), 422),
+        (FileNotFoundError("x"), 422),
+        (MemoryError("4 GiB"), 507),
+        (torch.OutOfMemoryError("4 GiB"), 507),
+        (KeyError("Doe"), 500),
+        (ClientError("no", 404), 404),
+    ],
+)
+def test_every_error_is_one_line_with_a_status(error, status, caplog):
+    with pytest.raises(ClientError) as raised, one_answer():
+        raise error
+    assert raised.value.status == status
+    assert "\n" not in str(raised.value)
+    assert "Doe" not in str(raised.value) + caplog.text
+    assert ("test_label_app.py" in caplog.text) == (status == 500)
+
+
+# --- what comes back --------------------------------------------------------------------------------------------------
+
+
+def read(path):
+    """Voxels ``(X, Y, Z)`` and affine (RAS) as ITK sees a file."""
+    image = itk.imread(str(path))
+    affine = np.eye(4)
+    affine[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing())
+    affine[:3, 3] = np.array(image.GetOrigin())
+    return itk.array_from_image(image).T, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".nii.gz", ".nii", ".mha"])
+def test_a_warped_image_keeps_its_numbers_on_the_fixed_grid(found, suffix, tmp_path):
+    write_result(found, "warped", tmp_path / f"r{suffix}")
+    voxels, affine = read(tmp_path / f"r{suffix}")
+    assert voxels.dtype == np.float32
+    np.testing.assert_array_equal(voxels, found.warped)
+    np.testing.assert_allclose(affine, FIXED, atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".seg.nrrd", ".nii.gz"])
+def test_a_label_is_bytes_on_the_fixed_grid(found, suffix, tmp_path):
+    assert write_result(found, "label", tmp_path / f"r{suffix}") == [1, 3]
+    voxels, affine = read(tmp_path / f"r{suffix}")
+    assert voxels.dtype == np.uint8
+    np.testing.assert_array_equal(voxels, found.warped_label[0])
+    assert (voxels == 3).any()
+    np.testing.assert_allclose(affine, FIXED, atol=1e-4)
+
+
+def test_a_displacement_is_what_itk_applies(found, tmp_path):
+    assert write_result(found, "displacement", tmp_path / "r.nii.gz") == []
+    written = nib.load(tmp_path / "r.nii.gz")
+    assert written.shape == (*found.warped.shape, 1, 3)
+    expected = np.array([-1, -1, 1]) * np.moveaxis(found.displacement, 0, -1)
+    np.testing.assert_allclose(np.asarray(written.dataobj)[..., 0, :], expected, atol=1e-5)
+    np.testing.assert_allclose(written.affine, FIXED, atol=1e-5)
+
+
+def test_channels_become_one_map_of_the_smallest_type():
+    channels = np.zeros((3, 2, 2, 1))
+    channels[0] = 1
+    channels[2, 0, 0] = 1
+    merged = one_map(channels)
+    assert merged.dtype == np.uint8
+    assert merged[..., 0].tolist() == [[3, 1], [1, 1]]
+    assert one_map(np.full((1, 2, 2, 2), 300.0)).dtype == np.uint16
+    assert one_map(np.full((1, 2, 2, 2), -1.0)).dtype == np.int8
+
+
+def test_names_of_structures_go_by_their_values():
+    assert list(named([3, 1, 7], {1: "gland", 3: "apex", 9: "x"}).items()) == [
+        ("gland", 1),
+        ("apex", 3),
+        ("structure 7", 7),
+    ]
+
+
+def test_the_json_names_the_pair_by_ids_and_can_be_sent(found):
+    answer = summary(found, "a", "b", "warped")
+    json.dumps(answer, allow_nan=False)
+    assert answer["pair"] == {"fixed": "a", "moving": "b"}
+    assert answer["verdict"] in ("good", "check", "failed")
+    assert len(answer["losses"]) == TINY["steps"] + 1
+    assert "pair_id" not in answer["metrics"]
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+def test_published_weights_are_served_and_those_before_are_kept(tmp_path):
+    for name in ("start", "first", "second"):
+        (tmp_path / f"{name}.pt").write_text(name)
+    served = ServedWeights(tmp_path / "served", tmp_path / "start.pt")
+    assert served.path.read_text() == "start"
+    before = served.digest()
+    for name in ("first", "second"):
+        served.publish(tmp_path / f"{name}.pt")
+    assert (served.path.read_text(), served.previous.read_text()) == ("second", "first")
+    assert served.digest() != before
+    with pytest.raises(OSError):
+        served.publish(tmp_path / "missing.pt")
+    assert served.path.read_text() == "second"
+
+
+def test_losses_are_kept_until_the_weights_change(tmp_path):
+    record = LossRecord(tmp_path / "losses.json")
+    record.add("w1", ("a", "b"), -0.5)
+    record.propose(("a", "b"))
+    again = LossRecord(tmp_path / "losses.json")
+    assert again.losses("w1") == {("a", "b"): -0.5}
+    assert again.losses("w2") == {}
+    assert (again.proposed("a"), again.proposed("b")) == ("b", "")
+    again.add("w2", ("c", "d"), 1.0)
+    assert again.losses("w2") == {("c", "d"): 1.0}
+    (tmp_path / "losses.json").write_text("{")
+    assert LossRecord(tmp_path / "losses.json").losses("w2") == {}
+
+
+def test_candidates_wait_for_a_person_and_begin_with_the_same_patient(images):
+    images.store.info = {"d": {"strategy": {"largest_loss": {"ts": 7}}}}
+    pairs = [each.pair for each in candidates(images, "largest_loss")]
+    # a and c are labelled; d was proposed already; of the others a labelled partner comes first.
+    assert pairs[:4] == [("b", "c"), ("e", "a"), ("b", "a"), ("e", "c")]
+    assert {fixed for fixed, _ in pairs} == {"b", "d", "e"}
+    assert len(pairs) == 12
+    assert [pair for pair in pairs[-4:] if pair[0] == "d"] == pairs[-4:]
+
+
+# --- training and settings --------------------------------------------------------------------------------------------
+
+
+def test_images_are_split_by_patient_under_numbers(images, tmp_path):
+    sections = split_images(images, Wish())
+    patients = {section: {entry["patient"] for entry in entries} for section, entries in sections.items()}
+    assert not patients["training"] & patients["validation"]
+    assert {len(names) for names in patients.values()} == {2}
+    assert sum(map(len, sections.values())) == 5
+    assert "Doe" not in json.dumps(sections)
+    assert not any("label" in entry for entry in sections["training"])
+    labelled = [entry for entries in split_images(images, Wish(labels=True)).values() for entry in entries]
+    assert sum("label" in entry for entry in labelled) == 2
+    few = Images(Store(tmp_path, {"a": [], "b": [], "c": []}), tmp_path, str)
+    with pytest.raises(ClientError, match="images of 2 patients; training needs 4"):
+        split_images(few, Wish())
+
+
+def test_a_wish_for_training_is_numbers_and_choices():
+    assert Wish.read({"iterations": 7, "pairing": ["within patients", "between patients"]}) == Wish(
+        7, "within patients"
+    )
+    for request in (
+        {"iterations": "$1"},
+        {"iterations": 0},
+        {"pairing": "$x"},
+        {"labels": "yes"},
+        {"iterations": True},
+    ):
+        with pytest.raises(ClientError, match="expected"):
+            Wish.read(request)
+
+
+def test_better_weights_lower_the_loss_and_no_dsc():
+    assert better({"loss": 1.0}, {"loss": 2.0})
+    assert not better({"loss": 2.0}, {"loss": 2.0})
+    assert better({"loss": 1.0, "dsc": 0.9}, {"loss": 2.0, "dsc": 0.8})
+    assert not better({"loss": 1.0, "dsc": 0.7}, {"loss": 2.0, "dsc": 0.8})
+
+
+def test_progress_without_a_file_is_nothing(tmp_path):
+    assert read_progress(tmp_path / "progress.json") == {}
+    (tmp_path / "progress.json").write_text(json.dumps({"epoch": 2, "validation": {"val_loss": -1.0}}))
+    assert read_progress(tmp_path / "progress.json")["best_metric"] == 0.0
+
+
+def test_settings_of_the_server_are_checked_at_once(tmp_path):
+    settings = ServerSettings.read({"labels": "gland, apex", "device": "cpu", "config": "inference.yaml,cpu.yaml"})
+    assert (settings.labels, settings.device, settings.steps) == (("gland", "apex"), "cpu", 5)
+    assert settings.start.name == "model.pt"
+    assert [file.rsplit("/", 1)[1] for file in settings.train_config] == ["train.yaml", "cpu.yaml"]
+    for conf, message in (
+        ({"stepps": "5"}, "--conf has stepps; expected config"),
+        ({"weights": "none.pt"}, "weights not found"),
+        ({"device": "gpu"}, "device is 'gpu'"),
+        ({"config": "none.yaml"}, "configuration not found"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            ServerSettings.read(conf)
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("bundle.apps.label.__main__.find_spec", lambda name: SimpleNamespace())
+    with pytest.raises(FileNotFoundError, match="studies not found"):
+        serve(str(tmp_path / "studdies"), home=str(tmp_path / "home"))
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr("bundle.apps.label.__main__.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="make label"):
+        serve(str(tmp_path))
+
+
+def test_without_studies_patients_are_simulated(tmp_path):
+    folder = simulated_studies(tmp_path / "studies")
+    assert len(list(folder.glob("*.nii.gz"))) == 12
+    labels = sorted((folder / "labels/final").iterdir())
+    assert [label.name for label in labels] == [f"P0{patient}_0.nii.gz" for patient in range(6)]
+    label = nib.load(labels[0])
+    assert label.shape == nib.load(folder / labels[0].name).shape
+    assert np.unique(label.dataobj).tolist() == [0, 1]
+    assert list(tmp_path.iterdir()) == [folder]
