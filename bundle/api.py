@@ -19,11 +19,11 @@ from nibabel.spatialimages import SpatialImage
 from bundle import processes
 from bundle.console import HARMLESS, unknown_option
 from bundle.data import exists, stem
-from bundle.evaluation import PairPictured, QualityPaged
+from bundle.evaluation import PairPictured, QualityPaged, QualityPdfd
 from bundle.geometry import Transform
-from bundle.registration import SavePaird, TransformsBothWaysd
+from bundle.registration import DicomOutputsd, SavePaird, TransformsBothWaysd, save_objects
 
-IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False}
+IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False, "dicom": False}
 """What the workflow writes is made when the result is saved."""
 BUILDING = threading.Lock()
 """Held while a configuration becomes objects."""
@@ -99,6 +99,26 @@ class Registration:
         """
         folder = Path(folder).absolute()
         SavePaird(folder.parent)({**QualityPaged()(self._pictured), **self._both_ways, "pair_id": folder.name})
+        return folder
+
+    def save_dicom(self, folder: str | Path) -> Path:
+        """Write the DICOM objects that the workflow writes with ``dicom``; the folder is complete or not there.
+
+        Args:
+            folder: new, or empty: ``registration.dcm``, ``warped/``, ``segmentation.dcm``, ``report.dcm``.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: when the images are not DICOM series of one patient.
+            OSError: when it cannot be written, or has something in it.
+        """
+        folder = Path(folder).absolute()
+        objects = DicomOutputsd()(QualityPdfd()(self._pictured))["dicom"]
+        if not objects:
+            raise ValueError("nothing to write as DICOM: the fixed image is not a DICOM series; save() writes NIfTI")
+        save_objects(objects, folder)
         return folder
 
     @cached_property

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from dicom_toys import oblique_affine, write_series
 from test_experiment_2d import small_plan, write_pairs, write_slices
+from workflow_fixtures import volume
 
 from bundle.data import simulate_dataset
 from bundle.evaluation.experiment_results import slug
@@ -50,6 +53,9 @@ def user(tmp_path_factory):
     write_slices(folder / "my_domains/brain")
     write_pairs(folder / "my_target/finetune", "cd")
     write_pairs(folder / "my_target/test", "efg", landmarks=True)
+    for number, side in enumerate(("fixed", "moving")):
+        voxels = np.rint(10 * volume(number)[0]).astype(np.uint16)
+        write_series(folder / "my_dicom" / side / "pelvis", voxels, oblique_affine((4.0, 4.5, 5.0)))
     small_plan(folder / "small.json")
     (folder / "targets.csv").write_text("x,y,z,name\n1.5,2.5,3.5,left\n")
     control = [{"id": "1", "label": "tip", "position": [1.0, 2.0, 3.0]}]

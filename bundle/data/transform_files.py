@@ -15,10 +15,12 @@ from bundle.data.files import silent_exit, silent_libraries
 from bundle.data.headers import check_image, itk_header
 from bundle.data.limits import Refused, check_hdf5, check_matlab, exists, read_whole, regular_file
 from bundle.data.saving import nifti
+from bundle.dicom.spatial_registration import read_registration
 from bundle.geometry import RAS_TO_LPS, Displacement, Transform
 
 FIELD_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 ITK_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
+DICOM_SUFFIX = ".dcm"
 INTENT_DISPLACEMENT, INTENT_VECTOR = 1006, 1007
 """NIfTI intents of a field. ITK takes the vectors of the first for RAS, those of the second for LPS."""
 
@@ -34,7 +36,8 @@ def read_transform(path: str | Path) -> Transform:
     """Read a transform: a displacement field, or what ITK writes, affine, displacement field or several of them.
 
     Args:
-        path: a field (NIfTI, NRRD, MetaImage) or an ITK transform (``.h5``, ``.tfm``, ``.txt``, ``.mat``).
+        path: a field (NIfTI, NRRD, MetaImage), an ITK transform (``.h5``, ``.tfm``, ``.txt``, ``.mat``) or a DICOM
+            registration (``.dcm``).
 
     Returns:
         From a fixed point to the moving point it comes from, mm, RAS.
@@ -47,12 +50,14 @@ def read_transform(path: str | Path) -> Transform:
     name = path.name.lower()
     if not exists(path):
         raise FileNotFoundError(f"transform not found: {path}")
-    if not name.endswith((*FIELD_SUFFIXES, *ITK_SUFFIXES)):
+    if not name.endswith((*FIELD_SUFFIXES, *ITK_SUFFIXES, DICOM_SUFFIX)):
         raise ValueError(
-            f"{path}: not a format of a transform; supported are displacement fields ({', '.join(FIELD_SUFFIXES)}) "
-            f"and ITK transforms ({', '.join(ITK_SUFFIXES)})"
+            f"{path}: not a format of a transform; supported are displacement fields ({', '.join(FIELD_SUFFIXES)}), "
+            f"ITK transforms ({', '.join(ITK_SUFFIXES)}) and DICOM registrations ({DICOM_SUFFIX})"
         )
     try:
+        if name.endswith(DICOM_SUFFIX):
+            return _read_dicom(regular_file(path))
         _check_size(regular_file(path))
         if name.endswith(ITK_SUFFIXES):
             return Transform(_read_itk(path))
@@ -62,6 +67,13 @@ def read_transform(path: str | Path) -> Transform:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # every reader fails in its own way: ImageFileError, RuntimeError, EOFError ...
         raise ValueError(f"{path}: not a transform, or damaged ({brief(error)})") from error
+
+
+def _read_dicom(path: Path) -> Transform:
+    try:
+        return read_registration(path)
+    except ValueError as error:
+        raise Refused(str(error)) from error
 
 
 def _check_size(path: Path) -> None:

@@ -6,6 +6,7 @@ from bundle.evaluation.experiment_report import Evaluation, write_report
 from bundle.evaluation.landmarks import read_landmarks, target_registration_error
 from bundle.evaluation.metrics import PairMetricsd, root_mean_square
 from bundle.evaluation.page import QualityPaged
+from bundle.evaluation.pdf import QualityPdfd
 from bundle.evaluation.quality import QualityVerdictd
 from bundle.evaluation.report import ColumnMean, MetricsTable, PairPictured
 from bundle.evaluation.statistics import compare_paired, summarise
@@ -20,6 +21,7 @@ __all__ = [
     "PairPictured",
     "QualityIndex",
     "QualityPaged",
+    "QualityPdfd",
     "QualityVerdictd",
     "compare",
     "compare_paired",

@@ -182,9 +182,16 @@ def _panels(
     return f'<div class="wide"><div class="panels" style="{style}">{"".join(cells)}</div></div>'
 
 
-def _numbers_part(metrics: Mapping[str, Any], unit: str) -> str:
-    losses = metrics["loss"]
-    curve = loss_curve(losses) if len(losses) > 1 else f"<p>No step was taken; the loss is {losses[0]:.4g}.</p>"
+def numbers(metrics: Mapping[str, Any], unit: str) -> tuple[list[list[str]], list[list[str]]]:
+    """What was measured, as text.
+
+    Args:
+        metrics: of a pair after ``QualityVerdictd``.
+        unit: of lengths.
+
+    Returns:
+        Rows of what there is before and after registration, and rows of single values.
+    """
     entries = {title.format(unit=unit): metrics.get(key) for key, title in BEFORE_AND_AFTER.items()}
     for title, key in (("DSC of {}", "dsc"), (f"HD95 of {{}} ({unit})", "hd95_mm")):
         entries |= {title.format(structure): entry for structure, entry in metrics.get(key, {}).items()}
@@ -203,6 +210,13 @@ def _numbers_part(metrics: Mapping[str, Any], unit: str) -> str:
         *([f"error of the inverse, {name} (mm)", _number(value)] for name, value in inverse.items()),
         *([f"seconds of {stage}", _number(value)] for stage, value in metrics["seconds"].items()),
     ]
+    return both, single
+
+
+def _numbers_part(metrics: Mapping[str, Any], unit: str) -> str:
+    losses = metrics["loss"]
+    curve = loss_curve(losses) if len(losses) > 1 else f"<p>No step was taken; the loss is {losses[0]:.4g}.</p>"
+    both, single = numbers(metrics, unit)
     return (
         f'<h2>Numbers</h2><div class="side"><div>{table(["", "before", "after"], both)}</div>'
         f"<div>{table(['', 'value'], single)}</div><div><h3>Loss</h3>{curve}</div></div>"

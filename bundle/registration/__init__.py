@@ -4,6 +4,7 @@ from bundle.registration.adaptation import STOPPED, Adaptation, BestState, Optim
 from bundle.registration.apply import apply_transform
 from bundle.registration.both_ways import TransformsBothWaysd
 from bundle.registration.classical import DisplacementField
+from bundle.registration.dicom_outputs import DicomOutputsd, save_objects
 from bundle.registration.evaluator import PairDataset, RegistrationEvaluator
 from bundle.registration.finished import FinishedPairs
 from bundle.registration.inferers import AdaptationInferer, ClassicalInferer
@@ -30,6 +31,7 @@ __all__ = [
     "BendingEnergyLoss",
     "BestState",
     "ClassicalInferer",
+    "DicomOutputsd",
     "DisplacementField",
     "FinishedPairs",
     "FixedSizeNetwork",
@@ -53,5 +55,6 @@ __all__ = [
     "WeightsLoader",
     "adapt",
     "apply_transform",
+    "save_objects",
     "use_instance_statistics",
 ]

@@ -17,6 +17,7 @@ from monai.transforms import Transform
 from monai.utils import ImageMetaKey, convert_to_tensor
 
 from bundle.data import PICTURE_SUFFIXES, displacement_image, flush, save_image, write_transform
+from bundle.dicom.objects import write_objects
 from bundle.geometry import ddf_to_displacement, lift_ddf, warp_native
 from bundle.registration.finished import temporary_folders, write_record
 
@@ -88,7 +89,7 @@ class SavePaird(Transform):
                 shutil.rmtree(folder, ignore_errors=True)
             partial.mkdir(parents=True)
             self._write(data, partial)
-            for path in (*partial.iterdir(), partial):
+            for path in (*partial.rglob("*"), partial):
                 flush(path)
             # Deleted under its own name, a folder would for a moment be there in part.
             if final.exists():
@@ -125,6 +126,7 @@ class SavePaird(Transform):
         for key, name in PAGES.items():
             if key in data:
                 (folder / name).write_bytes(data[key])
+        write_objects(data.get("dicom", {}), folder / "dicom")
         if "fingerprint" in data:
             write_record(folder, data["fingerprint"], **{key: data[key] for key in ("thumbnail",) if key in data})
 

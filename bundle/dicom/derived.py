@@ -1,0 +1,171 @@
+"""The warped volume as a series of single images derived from the moving one, on the fixed image's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import CTImageStorage, MRImageStorage, SecondaryCaptureImageStorage, generate_uid
+from pydicom.valuerep import DSfloat
+
+from bundle.dicom.objects import code, first_header, image_references, new_object, refer_to
+from bundle.dicom.series import Series
+from bundle.dicom.spatial_registration import decimals
+from bundle.geometry import RAS_TO_LPS
+
+OF_THE_SUBJECT = ("BodyPartExamined", "PatientPosition")
+KEPT = {
+    MRImageStorage: (
+        *("ScanningSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime"),
+        *("EchoTrainLength", "InversionTime", "FlipAngle", "MagneticFieldStrength", "SequenceName", "ProtocolName"),
+        *("ContrastBolusAgent", "ContrastBolusRoute"),
+    ),
+    CTImageStorage: (
+        *("KVP", "ConvolutionKernel", "ProtocolName", "ContrastBolusAgent", "ContrastBolusRoute", "RescaleType"),
+    ),
+    SecondaryCaptureImageStorage: (),
+}
+"""What of the acquisition a resampled image still shows, by SOP class: contrast. Its geometry and timing are gone."""
+EMPTY = {
+    MRImageStorage: ("ScanOptions", "RepetitionTime", "EchoTime", "EchoTrainLength", "PatientPosition"),
+    CTImageStorage: ("KVP", "AcquisitionNumber", "PatientPosition"),
+    SecondaryCaptureImageStorage: ("PatientOrientation",),
+}
+"""Attributes of type 2, empty where the moving image lacks them."""
+UNKNOWN = {MRImageStorage: {"ScanningSequence": "RM", "SequenceVariant": "NONE", "MRAcquisitionType": "3D"}}
+"""Attributes of type 1 by SOP class, and what stands in for them: RM is a research mode."""
+STORED = 2**16 - 1
+"""Largest number of 16 bits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Voxels as 16-bit numbers, ``value = slope * number + intercept``.
+
+    Attributes:
+        numbers: int16 or uint16.
+        slope: of the Modality LUT.
+        intercept: of the Modality LUT.
+    """
+
+    numbers: np.ndarray
+    slope: float
+    intercept: float
+
+
+def stored_voxels(voxels: np.ndarray, whole: bool) -> Stored:
+    """Voxels as the 16-bit numbers that come nearest, half a slope away at most.
+
+    Args:
+        voxels: any shape.
+        whole: whether the image they come from has whole numbers: they are rounded, as in ``warped_image.nii.gz``, if
+            their range fits into 16 bits. Anything else is spread over all 16 bits.
+    """
+    voxels = voxels.astype(np.float64)
+    low, high = float(voxels.min()), float(voxels.max())
+    if whole:
+        rounded = np.rint(voxels)
+        for kind in (np.int16, np.uint16):
+            if np.iinfo(kind).min <= rounded.min() and rounded.max() <= np.iinfo(kind).max:
+                return Stored(rounded.astype(kind), 1.0, 0.0)
+    # What is written are 16 characters of each: the numbers belong to those.
+    slope = float(DSfloat((high - low) / STORED or 1.0, auto_format=True))
+    intercept = float(DSfloat(low, auto_format=True))
+    return Stored(np.clip(np.rint((voxels - intercept) / slope), 0, STORED).astype(np.uint16), slope, intercept)
+
+
+def warped_series(voxels: np.ndarray, whole: bool, fixed: Series, moving: Series) -> Iterator[Dataset]:
+    """The warped image as a new series of the moving image's study, in the fixed image's frame of reference.
+
+    MR and CT keep their SOP class, whose modules a resampled slice can fill. A slice of anything else is a Secondary
+    Capture with the attributes of its plane beside (a Standard Extended SOP Class, PS3.2): classes such as ultrasound
+    have no place for a slice in space, and those of PET need an acquisition that a resampled slice no longer has.
+
+    Args:
+        voxels: ``(X, Y, Z)`` on the fixed grid.
+        whole: whether the moving image has whole numbers.
+        fixed: series whose grid and frame they are on.
+        moving: series they come from.
+
+    Yields:
+        The slices in the order of the fixed image's.
+    """
+    header, stored = first_header(moving), stored_voxels(voxels, whole)
+    sop_class = header.SOPClassUID if header.SOPClassUID in KEPT else SecondaryCaptureImageStorage
+    references, uid = image_references(moving), generate_uid(prefix=None)
+    sources = [_source(reference) for reference in references]
+    lps = RAS_TO_LPS @ fixed.affine
+    for number in range(voxels.shape[2]):
+        made = new_object(header, sop_class, "warped", f"warped: {moving.description}".strip(": "), uid)
+        _describe(made, header, moving.modality)
+        made.InstanceNumber = number + 1
+        made.FrameOfReferenceUID, made.PositionReferenceIndicator = fixed.frame, ""
+        made.SourceImageSequence = sources
+        refer_to(made, [(moving, references)])
+        _place(made, lps, number)
+        _fill(made, stored, number)
+        yield made
+
+
+def _source(reference: Dataset) -> Dataset:
+    item = Dataset()
+    item.update(reference)
+    item.PurposeOfReferenceCodeSequence = [code(codes.DCM.SourceImageForImageProcessingOperation)]
+    item.SpatialLocationsPreserved = "NO"
+    return item
+
+
+def _describe(made: Dataset, header: Dataset, modality: str) -> None:
+    """What kind of image it is, and what of its acquisition still holds."""
+    sop_class = made.SOPClassUID
+    made.Modality = modality
+    made.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if sop_class == CTImageStorage else "OTHER"]
+    if sop_class == SecondaryCaptureImageStorage:
+        made.ConversionType = "WSD"
+    made.DerivationDescription = "Deformed onto the grid of the fixed image by registration, interpolated linearly"
+    made.DerivationCodeSequence = [code(codes.DCM.DeformedForRegistration)]
+    made.BurnedInAnnotation = str(header.get("BurnedInAnnotation", "NO"))
+    made.LossyImageCompression = str(header.get("LossyImageCompression", "00"))
+    for name in ("LossyImageCompressionRatio", "LossyImageCompressionMethod", *OF_THE_SUBJECT, *KEPT[sop_class]):
+        if name in header:
+            made[name] = header[name]
+    laterality = header.get("Laterality") or header.get("ImageLaterality")
+    # Empty says unknown, which it is as long as the part of the body is; of one that has no sides it is absent.
+    if laterality or not made.get("BodyPartExamined"):
+        made.Laterality = laterality
+    for name in EMPTY[sop_class]:
+        if name not in made:
+            setattr(made, name, None)
+    for name, value in UNKNOWN.get(sop_class, {}).items():
+        if not made.get(name):
+            setattr(made, name, value)
+    for name in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
+        if header.get("WindowCenter") is not None and name in header:
+            made[name] = header[name]
+
+
+def _place(made: Dataset, lps: np.ndarray, number: int) -> None:
+    """Position of a slice in space (PS3.3 C.7.6.2); ``lps`` is the voxel-to-world affine of the volume."""
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    made.ImagePositionPatient = decimals((lps @ [0, 0, number, 1])[:3])
+    made.ImageOrientationPatient = decimals((lps[:3, :2] / spacing[:2]).T.ravel())
+    made.PixelSpacing = decimals(spacing[[1, 0]])
+    made.SliceThickness, made.SpacingBetweenSlices = decimals(spacing[[2, 2]])
+
+
+def _fill(made: Dataset, stored: Stored, number: int) -> None:
+    """Pixels of a slice (PS3.3 C.7.6.3), rows along the second axis of the volume."""
+    pixels = stored.numbers[:, :, number].T
+    made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
+    made.Rows, made.Columns = pixels.shape
+    made.BitsAllocated, made.BitsStored, made.HighBit = 16, 16, 15
+    made.PixelRepresentation = int(pixels.dtype == np.int16)
+    # The MR module has no place for a scale, so that many readers overlook it: it is there only where it is needed.
+    if made.SOPClassUID == CTImageStorage or (stored.slope, stored.intercept) != (1, 0):
+        made.RescaleIntercept, made.RescaleSlope = decimals(np.array([stored.intercept, stored.slope]))
+        if "RescaleType" not in made:
+            made.RescaleType = "HU" if made.SOPClassUID == CTImageStorage else "US"
+    made.PixelData = np.ascontiguousarray(pixels).tobytes()

@@ -1,0 +1,140 @@
+"""What every DICOM object of ours has: patient, study, equipment, references, dates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sr.coding import Code
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+
+from bundle.dicom.series import Series
+
+PATIENT_AND_STUDY = (
+    *("SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
+    *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"),
+    *("StudyDescription", "PatientAge", "PatientSize", "PatientWeight"),
+    *("ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID"),
+    *("ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID"),
+)
+"""Attributes of a patient and a study that a result shares with its images (PS3.3 C.7.1, C.7.2)."""
+EMPTY_IF_UNKNOWN = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
+    *("ReferringPhysicianName", "StudyID", "AccessionNumber"),
+)
+"""Those of type 2, which are there even without a value."""
+SERIES_NUMBERS = {"registration": 9001, "warped": 9002, "segmentation": 9003, "report": 9004}
+"""Beyond those of scanners; which series is which is in its description too."""
+MAKER, MODEL, SERIAL = "Meta-registration bundle", "meta-registration-bundle", "none"
+"""Manufacturer, model and serial number of the equipment that our objects name; a program has no serial number."""
+
+
+@cache
+def version() -> str:
+    """Version of the bundle."""
+    metadata = Path(__file__).resolve().parents[2] / "configs/metadata.json"
+    return str(json.loads(metadata.read_text())["version"])
+
+
+def first_header(series: Series) -> Dataset:
+    """Header of the first slice of a series."""
+    return pydicom.dcmread(series.files[0], stop_before_pixels=True)
+
+
+def new_object(source: Dataset, sop_class: UID, kind: str, description: str, series: UID | None = None) -> Dataset:
+    """An object with the patient and the study of another one, made by this bundle now.
+
+    Args:
+        source: header of an image of the patient and the study.
+        sop_class: SOP class of the object.
+        kind: one of ``SERIES_NUMBERS``.
+        description: SeriesDescription; what is over 64 characters is cut off.
+        series: SeriesInstanceUID; None makes one.
+
+    Returns:
+        The object with fresh UIDs; its own modules are still missing.
+    """
+    made = Dataset()
+    for name in PATIENT_AND_STUDY:
+        if name in source:
+            made[name] = source[name]
+        elif name in EMPTY_IF_UNKNOWN:
+            setattr(made, name, "")
+    made.SOPClassUID = sop_class
+    made.SOPInstanceUID = generate_uid(prefix=None)
+    made.SeriesInstanceUID = series or generate_uid(prefix=None)
+    made.SeriesNumber = SERIES_NUMBERS[kind]
+    made.SeriesDescription = description[:64]
+    made.InstanceNumber = 1
+    made.Manufacturer, made.ManufacturerModelName = MAKER, MODEL
+    made.DeviceSerialNumber, made.SoftwareVersions = SERIAL, version()
+    now = datetime.now()
+    for name in ("InstanceCreation", "Series", "Content"):
+        setattr(made, f"{name}Date", now.strftime("%Y%m%d"))
+        setattr(made, f"{name}Time", now.strftime("%H%M%S"))
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return made
+
+
+def code(concept: Code) -> Dataset:
+    """A coded concept as an item of a sequence (PS3.3 table 8.8-1)."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator = concept.value, concept.scheme_designator
+    item.CodeMeaning = concept.meaning
+    return item
+
+
+def image_references(series: Series) -> list[Dataset]:
+    """A reference to every image of a series (PS3.3 table 10-3)."""
+    return [_reference(file) for file in series.files]
+
+
+def _reference(file: Path) -> Dataset:
+    image = pydicom.dcmread(file, specific_tags=["SOPClassUID", "SOPInstanceUID"], stop_before_pixels=True)
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    return item
+
+
+def write_objects(objects: Mapping[str, Dataset], folder: Path) -> None:
+    """Write objects as files.
+
+    Args:
+        objects: by path below the folder.
+        folder: where to; missing folders are created.
+    """
+    for name, made in objects.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made.save_as(path, enforce_file_format=True)
+
+
+def refer_to(made: Dataset, references: Sequence[tuple[Series, list[Dataset]]]) -> None:
+    """Fill the Common Instance Reference module (PS3.3 C.12.2): all images by series, those of other studies apart.
+
+    Args:
+        made: object that refers to the images; its study is set.
+        references: series and ``image_references`` of them; a series that stands twice is listed once.
+    """
+    studies: dict[str, dict[str, Dataset]] = {}
+    for series, images in references:
+        item = Dataset()
+        item.SeriesInstanceUID, item.ReferencedInstanceSequence = series.uid, images
+        studies.setdefault(series.study, {})[series.uid] = item
+    same = studies.pop(str(made.StudyInstanceUID), {})
+    if same:
+        made.ReferencedSeriesSequence = list(same.values())
+    others = []
+    for study, found in studies.items():
+        item = Dataset()
+        item.StudyInstanceUID, item.ReferencedSeriesSequence = study, list(found.values())
+        others.append(item)
+    if others:
+        made.StudiesContainingOtherReferencedInstancesSequence = others

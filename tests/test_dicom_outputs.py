@@ -1,0 +1,195 @@
+"""DICOM results of the workflow and from Python: one way, which files, what is refused, nothing half-written."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+import torch
+from dicom_checks import check_conformance, itk_series
+from dicom_toys import oblique_affine, write_series
+from workflow_fixtures import SHAPE, volume, write_json
+
+from bundle import Registration, register
+from bundle.data import DataWarning, read_transform
+from bundle.geometry import apply_affine
+from bundle.registration import save_objects
+
+pytest_plugins = ["workflow_fixtures"]
+
+AFFINES = {
+    "fixed": oblique_affine((5.0, 5.5, 6.0), (-40.0, 25.0, 60.0), (12.0, -20.0, 33.0)),
+    "moving": oblique_affine((5.5, 5.0, 6.5), (10.0, -14.0, -25.0), (5.0, -30.0, 10.0)),
+}
+OPTIONS = {
+    "regularisation_weight": 1.0,
+    "pixdim": 5.0,
+    "downsampling": 1,
+    "channels": 2,
+    "steps": 3,
+    "inner_lr": 0.01,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two series of one patient, one of another, and a label of the moving one as NIfTI."""
+    root = tmp_path_factory.mktemp("series")
+    for seed, side in ((1, "fixed"), (2, "moving")):
+        image, label = volume(seed)
+        write_series(root / side, np.rint(10 * image).astype(np.uint16), AFFINES[side])
+        nib.save(nib.Nifti1Image(image, AFFINES[side]), root / f"{side}.nii.gz")
+        nib.save(nib.Nifti1Image(label, AFFINES[side]), root / f"{side}_label.nii.gz")
+    write_series(root / "other", np.rint(10 * volume(2)[0]).astype(np.uint16), AFFINES["moving"], PatientID="SECRET")
+    return root
+
+
+@pytest.fixture(scope="module")
+def result(folder):
+    torch.manual_seed(0)
+    return register(
+        folder / "fixed", folder / "moving", moving_label=folder / "moving_label.nii.gz", weights=None, **OPTIONS
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(result, tmp_path_factory):
+    return result.save_dicom(tmp_path_factory.mktemp("saved") / "dicom")
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.dcm"))
+
+
+EXPECTED = sorted(
+    ["registration.dcm", "report.dcm", "segmentation.dcm", *(f"warped/{number:02d}.dcm" for number in range(1, 17))]
+)
+
+
+def test_everything_of_two_series_is_written_and_conforms(result, saved):
+    assert names(saved) == EXPECTED
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["dicom"]
+    for name in ("registration.dcm", "segmentation.dcm", "report.dcm", "warped/07.dcm"):
+        check_conformance(saved / name)
+
+
+def test_the_objects_hold_the_result(result, saved):
+    points = apply_affine(result.affine, torch.rand(3, 100, dtype=torch.float64) * (torch.tensor(SHAPE)[:, None] - 1))
+    moved = result.transform(points)
+    assert (moved - points).norm(dim=0).min() > 50  # the centre alignment
+    np.testing.assert_allclose(read_transform(saved / "registration.dcm")(points), moved, atol=1e-3)
+    warped = itk_series(saved / "warped")
+    np.testing.assert_allclose(sitk.GetArrayFromImage(warped).transpose(2, 1, 0), result.warped, atol=0.5001)
+    segments = pydicom.dcmread(saved / "segmentation.dcm")
+    assert segments.pixel_array.sum() == result.warped_label.sum() > 100
+    report = pydicom.dcmread(saved / "report.dcm")
+    assert report.EncapsulatedDocument.startswith(b"%PDF-")
+    for name in ("fixed", "moving", "Phantom", "P1"):
+        assert name.encode() not in report.EncapsulatedDocument.split(b"stream")[0]
+
+
+def test_the_workflow_writes_the_same(folder, result, saved, command, tmp_path):
+    pair = {
+        "fixed_image": "fixed",
+        "moving_image": "moving",
+        "moving_label": "moving_label.nii.gz",
+        "pair_id": "one",
+        "patient": "A",
+    }
+    datalist = write_json(tmp_path / "pairs.json", {"test": [pair]})
+    settings = {**OPTIONS, "dicom": True, "weights": "$None"}
+    finished = command.register(tmp_path / "out", dataset_dir=folder, datalist=datalist, **settings)
+    assert finished.code == 0, finished.error
+    assert "Phantom" not in finished.out + finished.err
+    written = tmp_path / "out/one/dicom"
+    assert names(written) == EXPECTED
+    assert (tmp_path / "out/one/displacement.nii.gz").exists()
+    for name in ("warped/07.dcm", "segmentation.dcm"):
+        ours, theirs = (pydicom.dcmread(root / name) for root in (saved, written))
+        np.testing.assert_array_equal(ours.pixel_array, theirs.pixel_array)
+    again = command.register(tmp_path / "out", dataset_dir=folder, datalist=datalist, **settings)
+    assert "finished before: one" in again.out + again.err
+    applied = command(
+        "bundle",
+        "apply",
+        *("--transform", written / "registration.dcm"),
+        *("--moving", folder / "moving"),
+        *("--reference", folder / "fixed"),
+        *("--output", tmp_path / "warped.nii.gz"),
+    )
+    assert applied.code == 0, applied.error
+    difference = nib.load(tmp_path / "warped.nii.gz").get_fdata() - result.warped
+    assert np.quantile(np.abs(difference), 0.99) <= 0.51  # whole numbers
+
+
+def with_image(result, side, image):
+    """The result as if one of its images had been read from another file."""
+    kept = result.data[f"native_{side}_image"].clone()
+    kept.meta["filename_or_obj"] = str(image)
+    return Registration({**result.data, f"native_{side}_image": kept})
+
+
+def test_only_the_fixed_image_is_dicom(result, folder, tmp_path):
+    mixed = with_image(result, "moving", folder / "moving.nii.gz")
+    message = "no DICOM registration and warped series: the moving image is not a DICOM series"
+    with pytest.warns(DataWarning, match=message):
+        mixed.save_dicom(tmp_path / "dicom")
+    assert names(tmp_path / "dicom") == ["report.dcm", "segmentation.dcm"]
+
+
+def test_only_the_moving_image_is_dicom(result, folder, tmp_path):
+    mixed = with_image(result, "fixed", folder / "fixed.nii.gz")
+    with (
+        pytest.warns(DataWarning, match="no DICOM segmentation: the fixed image is not a DICOM series"),
+        pytest.raises(ValueError, match="nothing to write as DICOM: the fixed image is not a DICOM series"),
+    ):
+        mixed.save_dicom(tmp_path / "dicom")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_label_that_leaves_the_fixed_image_is_said(result, tmp_path):
+    empty = Registration({**result.data, "warped_label": 0 * result.data["warped_label"]})
+    with pytest.warns(DataWarning, match="no DICOM segmentation: the carried label has no voxel in the fixed image"):
+        empty.save_dicom(tmp_path / "dicom")
+    assert "segmentation.dcm" not in names(tmp_path / "dicom")
+
+
+def test_two_patients_are_refused_without_their_names(result, folder, tmp_path):
+    mixed = with_image(result, "moving", folder / "other")
+    with pytest.raises(ValueError, match="different PatientIDs, expected one patient") as raised:
+        mixed.save_dicom(tmp_path / "dicom")
+    assert "SECRET" not in str(raised.value)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_is_complete_or_not_there(saved, tmp_path):
+    objects = {name: pydicom.dcmread(saved / name) for name in ("report.dcm", "registration.dcm")}
+    del objects["registration.dcm"].SOPInstanceUID
+    del objects["registration.dcm"].file_meta.MediaStorageSOPInstanceUID
+    with pytest.raises(AttributeError):
+        save_objects(objects, tmp_path / "dicom")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_with_something_in_it_stays_as_it_is(result, tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(FileExistsError, match="is not empty; give the DICOM files a folder of their own"):
+        result.save_dicom(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    (tmp_path / "empty").mkdir()
+    result.save_dicom(tmp_path / "empty")
+    assert names(tmp_path / "empty") == EXPECTED
+
+
+def test_dicom_validator_finds_nothing(saved):
+    pytest.importorskip("dicom_validator")
+    from dicom_validator.spec_reader.edition_reader import EditionReader
+    from dicom_validator.validate_iods import main
+
+    standard = Path.home() / "dicom-validator"
+    if not standard.exists() or not EditionReader(standard).get_edition("local"):
+        pytest.skip("the DICOM standard is not there: run validate_iods once with a network, which downloads it")
+    files = [str(saved / name) for name in ("registration.dcm", "segmentation.dcm", "report.dcm", "warped/07.dcm")]
+    assert main(["--edition", "local", *files]) == 0
