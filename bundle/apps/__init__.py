@@ -1,0 +1,1 @@
+"""The bundle in other people's programs; each application has its own pinned requirements."""
