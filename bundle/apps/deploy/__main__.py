@@ -18,6 +18,7 @@ from bundle.apps.deploy.inputs import has_nifti
 from bundle.apps.deploy.results import check_output
 from bundle.apps.deploy.settings import read_settings
 
+
 def main() -> None:
     """Run the application once.
 

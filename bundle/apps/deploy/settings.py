@@ -86,7 +86,9 @@ def _settings(content: Any) -> Settings:
         raise ValueError(f"registration has {_names(registration)}, expected {_names(KEYS)}")
     for key, kinds in KEYS.items():
         if not isinstance(registration[key], kinds) or isinstance(registration[key], bool):
-            raise ValueError(f"registration: {key} is {registration[key]!r}, expected {' or '.join(k.__name__ for k in kinds)}")
+            raise ValueError(
+                f"registration: {key} is {registration[key]!r}, expected {' or '.join(k.__name__ for k in kinds)}"
+            )
     if series.keys() != set(SIDES):
         raise ValueError(f"series has {_names(series)}, expected {_names(SIDES)}")
     for side in SIDES:
@@ -124,4 +126,6 @@ def _check_conditions(side: str, conditions: Mapping[str, Any]) -> None:
             try:
                 re.compile(value)
             except re.error as error:
-                raise ValueError(f"series, {side}: {attribute} is {value!r}, no regular expression ({error})") from error
+                raise ValueError(
+                    f"series, {side}: {attribute} is {value!r}, no regular expression ({error})"
+                ) from error
