@@ -40,7 +40,7 @@ def save(path, voxels, affine):
 
 
 def write_study(folder, **changes):
-    """Ultrasound and MR of one patient, the files of both in one folder and named after the patient; where they lie apart."""
+    """Ultrasound and MR of one patient, in one folder and named after the patient; returned, where they lie apart."""
     apart = folder.with_name(f"{folder.name}_apart")
     patient = {"PatientName": NAME, "PatientID": ID, "study": "1.2.826.0.1.3680043.8.498.1"}
     shapes, affines, modalities = ((20, 18, 15), (17, 20, 16)), (FIXED, MOVING), ("US", "MR")
@@ -258,6 +258,7 @@ class Run:
 
     def __init__(self, folder):
         self.folder = folder
+        self.program = ["-m", "bundle.apps.deploy"]
         self.config = configuration(folder / "app.yaml")
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
@@ -265,7 +266,7 @@ class Run:
     def __call__(self, *arguments, **environment):
         known = {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary), "HOLOSCAN_CONFIG_PATH": str(self.config)}
         return subprocess.run(
-            [sys.executable, "-m", "bundle.apps.deploy", *map(str, arguments)],
+            [sys.executable, *self.program, *map(str, arguments)],
             cwd=self.folder,
             env={**os.environ, **known, **environment},
             capture_output=True,
@@ -344,6 +345,27 @@ def test_nifti_pair_by_the_environment(run, tmp_path):
     np.testing.assert_array_equal(voxels(out / "warped_label.nii.gz"), expected.warped_label[0])
     np.testing.assert_allclose(nib.load(out / "warped_image.nii.gz").affine, FIXED, atol=1e-4)
     assert not (out / "dicom").exists()
+
+
+@needs_sdk
+def test_packaged_folder_runs_as_a_container_runs_it(run, tmp_path):
+    """With its models in a folder each, in the folder's own code, and refusing what it refuses elsewhere."""
+    for name in ("bundle", "configs", "Makefile"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    subprocess.run(["make", "--silent", "package"], cwd=tmp_path, check=True)
+    app = (tmp_path / "runs" / "deploy").rename(tmp_path / "app")
+    assert not [path for path in app.rglob("*") if path.is_symlink()]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "models" / "models").mkdir(parents=True)
+    (tmp_path / "models" / "models" / "mr_trus.pt").symlink_to(ROOT / "models" / "mr_trus.pt")
+    save(tmp_path / "in" / "fixed.nii.gz", volume(0, (20, 18, 15))[0], FIXED)
+    save(tmp_path / "in" / "moving.nii.gz", volume(1, (17, 20, 16))[0], MOVING)
+    for name in ("bundle", "configs"):
+        (tmp_path / name).unlink()
+    run.program = [str(app)]
+    finished = run("-i", "in", "-o", "out", "-m", "models", PYTHONPATH="")
+    assert finished.returncode == 0, finished.stderr
+    assert nib.load(tmp_path / "out" / "registration" / "displacement.nii.gz").shape[:3] == (20, 18, 15)
 
 
 @needs_sdk

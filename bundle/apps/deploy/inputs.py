@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def nifti_pair(folder: Path) -> Pair:
     return _pair(folder, folder / f"fixed{SUFFIX}", folder / f"moving{SUFFIX}")
 
 
-def series_pair(folder: Path, chosen: dict[str, Collection[str]], private: Path) -> Pair:
+def series_pair(folder: Path, chosen: Mapping[str, Collection[str]], private: Path) -> Pair:
     """The two DICOM series that the selectors chose, each in a folder of its own, and labels in NIfTI beside them.
 
     Args:
