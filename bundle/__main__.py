@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser
 from bundle import console
 from bundle.data import check_data as check
 from bundle.data import simulate_dataset, written_whole
+from bundle.dicom import find_series, listing, sort_out
 from bundle.evaluation import Experiment
 from bundle.evaluation import compare as compare_runs
 from bundle.registration import apply_transform
@@ -91,6 +92,22 @@ def apply(
         print(line)
 
 
+def dicom_series(folder: str, output_dir: str | None = None) -> None:
+    """Print the DICOM series of a folder, and which of them can be registered.
+
+    Args:
+        folder: of DICOM files, mixed in any way; sub-folders are searched.
+        output_dir: new folder that gets a folder with the files of each series that can be registered.
+    """
+    found, damaged = find_series(folder)
+    for line in listing(found, damaged):
+        print(line)
+    if output_dir is not None:
+        for path in sort_out(found, Path(output_dir)):
+            print("sorted out:", path)
+    sys.exit(not any(series.is_volume and not series.problem for series in found))
+
+
 def experiment(
     dataset_dir: str,
     output_dir: str = "runs/experiment",
@@ -118,6 +135,7 @@ def main() -> None:
             "apply": apply,
             "check_data": check_data,
             "compare": compare,
+            "dicom_series": dicom_series,
             "experiment": experiment,
             "simulate": simulate,
             "write_json": write_json,

@@ -26,6 +26,8 @@ HARMLESS = (
     ".*always_return_as_numpy.*",  # MONAI's Hausdorff distance calls its own deprecated option
     ".*Using PyTorch native grid_sample.*",  # MONAI without its compiled extension
     ".*decompression bomb.*",  # pictures are refused at twice the size that Pillow warns of
+    ".* for VR .*",  # pydicom, about a value of a header, with the value: it may name a patient
+    ".*nvImageCodec decoder plugin did not register.*",  # a reader of MONAI that is not used
     ".*non-tuple sequence for multidimensional indexing.*",  # MONAI's deformation losses
 )
 """Warnings of the libraries that a user can do nothing about."""

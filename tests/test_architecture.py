@@ -8,8 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BELOW = {
     "geometry": set(),
-    "data": {"geometry"},
-    "registration": {"geometry", "data"},
+    "dicom": {"geometry"},
+    "data": {"geometry", "dicom"},
+    "registration": {"geometry", "dicom", "data"},
     "meta": {"geometry", "data", "registration"},
     "evaluation": {"geometry", "data", "registration"},
 }

@@ -14,6 +14,7 @@ from workflow_fixtures import SHAPE, volume, write_json
 
 from bundle import Registration, register
 from bundle.data import DataWarning, read_transform
+from bundle.evaluation import QualityPdfd
 from bundle.geometry import apply_affine
 from bundle.registration import save_objects
 
@@ -193,3 +194,10 @@ def test_dicom_validator_finds_nothing(saved):
         pytest.skip("the DICOM standard is not there: run validate_iods once with a network, which downloads it")
     files = [str(saved / name) for name in ("registration.dcm", "segmentation.dcm", "report.dcm", "warped/07.dcm")]
     assert main(["--edition", "local", *files]) == 0
+
+
+def test_a_report_with_many_structures_is_one_page(result):
+    many = {f"structure {number}": {"before": 0.5, "after": 0.75} for number in range(60)}
+    pdf = QualityPdfd()({**result.data, "metrics": result.metrics | {"dsc": many}})["pdf"]
+    assert pdf.startswith(b"%PDF-")
+    assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") == 1

@@ -308,3 +308,20 @@ def test_other_files_are_not_transforms(pair, tmp_path):
     deflated.save_as(tmp_path / "deflated.dcm")
     with pytest.raises(ValueError, match="a deflated DICOM file"):
         read_transform(tmp_path / "deflated.dcm")
+
+
+def test_random_damage_is_one_line(pair, transform, tmp_path):
+    path, random = tmp_path / "registration.dcm", np.random.default_rng(0)
+    for parts in (transform, Transform([TURN])):
+        written(registration_object(parts, pair.fixed, pair.moving), path)
+        whole = path.read_bytes()
+        for _ in range(40):
+            content = bytearray(whole[: random.integers(len(whole))] if random.random() < 0.3 else whole)
+            for place in random.integers(len(content), size=20):
+                content[place] = random.integers(256)
+            path.write_bytes(content)
+            try:
+                read_transform(path)
+            except ValueError as error:
+                assert str(error).startswith(str(path))
+                assert "\n" not in str(error)

@@ -61,6 +61,7 @@ def user(tmp_path_factory):
     control = [{"id": "1", "label": "tip", "position": [1.0, 2.0, 3.0]}]
     markups = {"markups": [{"type": "Line", "coordinateSystem": "LPS", "controlPoints": control}]}
     (folder / "needle.mrk.json").write_text(json.dumps(markups))
+    write_series(folder / "from_archive", np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4), oblique_affine())
     train = "python -m monai.bundle run training --config_file configs/train.yaml --dataset_dir my_data"
     shell(f"{train} --output_dir runs/tiny {TINY_TRAINING}", folder)
     return folder

@@ -13,9 +13,9 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from bundle.data.files import silent_libraries
 from bundle.data.limits import Refused, check_declared, regular_file
 from bundle.data.problems import size
+from bundle.dicom import Series, check_file, read_series
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -51,6 +51,8 @@ def check_image(path: str | Path) -> None:
         raise Refused("an archive of arrays, expected one array (.npy)")
     else:
         header = itk_header(path)
+        if header.GetNameOfClass() == "GDCMImageIO":
+            check_file(path)
         shape = (*itk_shape(header), header.GetNumberOfComponents())
         check_declared(shape, header.GetComponentSize(), None if name.endswith(DETACHED_SUFFIXES) else path)
 
@@ -75,34 +77,22 @@ def itk_shape(header: Any) -> tuple[int, ...]:
     return tuple(header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions()))
 
 
-def dicom_series(folder: Path) -> list[list[str]]:
-    """Files of each DICOM series of a folder, as MONAI's reader finds them.
+def dicom_series(folder: str | Path) -> Series:
+    """The DICOM series of a folder.
 
     Raises:
-        Refused: when there is none.
+        Refused: when there is none, more than one, or one that is no even, straight volume.
     """
-    names = itk.GDCMSeriesFileNames.New()
-    names.SetUseSeriesDetails(True)
-    names.AddSeriesRestriction("0008|0021")
-    with silent_libraries():
-        names.SetDirectory(str(folder))
-    series = [list(names.GetFileNames(identifier)) for identifier in names.GetSeriesUIDs()]
-    if not series:
-        raise Refused("cannot be read, a folder without a DICOM series")
-    return series
+    try:
+        return read_series(folder)
+    except ValueError as error:
+        raise Refused(str(error)) from error
 
 
 def _check_series(folder: Path) -> None:
-    """The slices of a series together; a slice that cannot be read would silently be left out."""
     series = dicom_series(folder)
-    read = {Path(name).name for files in series for name in files}
-    unread = sorted(path.name for path in folder.glob("*.dcm") if path.name not in read)
-    if unread:
-        raise Refused(f"{len(unread)} of its .dcm files cannot be read, the first is {unread[0]}; the volume has gaps")
-    first = Path(series[0][0])
-    plane = itk_shape(itk_header(first))[:2]
-    check_declared(plane, 1, first)
-    check_declared((*plane, len(series[0])), 1, None)
+    check_declared(series.shape[:2], 1, series.files[0])
+    check_declared(series.shape, 1, None)
 
 
 def _check_nifti(path: Path) -> None:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Hashable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import itk
 import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor, PILReader
 from monai.data.utils import to_affine_nd
 from monai.transforms import LoadImage, MapTransform
+from monai.utils import ImageMetaKey
 from PIL import Image
 
 from bundle.data.errors import DataWarning, brief
 from bundle.data.files import silent_libraries
-from bundle.data.headers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, check_image
+from bundle.data.headers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, check_image, dicom_series
 from bundle.data.limits import Refused
 from bundle.data.problems import corner_distance, spacing_of
 from bundle.data.saving import stored_type
+
+# MONAI's loader makes all of its readers, one of which says each time that it would like a GPU.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 GREY_MODES = ("1", "L", "F", "I", "I;16", "I;16B", "I;16L")  # of Pillow: one value per pixel
 
@@ -91,12 +96,13 @@ def load_image(path: str | Path, label: bool = False) -> MetaTensor:
 
 
 def _load(path: str | Path, label: bool) -> MetaTensor:
+    if Path(path).is_dir():
+        return _load_series(path)
     name = str(path).lower()
     picture = name.endswith(PICTURE_SUFFIXES)
     load = LoadImage(image_only=True, ensure_channel_first=True)
     converter = one_label_picture if label else one_grey_picture
-    # What ITK prints of a damaged file is in its error too; of a series MONAI may warn.
-    with nullcontext() if Path(path).is_dir() else silent_libraries():
+    with silent_libraries():  # what ITK prints of a damaged file is in its error too
         image = load(path, reader=PILReader(converter=converter)) if picture else load(path)
     affine = torch.eye(3, dtype=torch.float64) if picture else image.affine
     if name.endswith(NIFTI_SUFFIXES):
@@ -105,6 +111,19 @@ def _load(path: str | Path, label: bool) -> MetaTensor:
     voxels = image.as_tensor() if image.ndim != 3 else image.as_tensor()[..., None]
     meta = {key: value for key, value in image.meta.items() if key != "affine"}
     return MetaTensor(voxels, affine=to_affine_nd(3, affine), meta={**meta, "stored_type": str(stored_type(path))})
+
+
+def _load_series(folder: str | Path) -> MetaTensor:
+    """The DICOM series of a folder; ITK scales the voxels of each slice by its own header."""
+    series = dicom_series(folder)
+    if series.remark:
+        warnings.warn(f"{folder}: {series.remark}", DataWarning, stacklevel=2)
+    reader = itk.ImageSeriesReader[itk.Image[itk.F, 3]].New(FileNames=list(map(str, series.files)))
+    reader.SetImageIO(itk.GDCMImageIO.New())
+    reader.Update()
+    voxels = np.ascontiguousarray(itk.array_from_image(reader.GetOutput()).transpose(2, 1, 0))
+    meta = {ImageMetaKey.FILENAME_OR_OBJ: str(folder), "stored_type": str(stored_type(folder))}
+    return MetaTensor(torch.as_tensor(voxels)[None], affine=torch.as_tensor(series.affine), meta=meta)
 
 
 class LoadPaird(MapTransform):

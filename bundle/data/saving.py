@@ -35,7 +35,7 @@ def stored_type(path: str | Path) -> np.dtype:
             return np.dtype(PICTURE_TYPES.get(picture.mode, np.uint16 if picture.mode.startswith("I;16") else np.uint8))
     if name.endswith(".npy"):
         return np.load(path, mmap_mode="r").dtype
-    first = dicom_series(Path(path))[0][0] if Path(path).is_dir() else path
+    first = dicom_series(path).files[0] if Path(path).is_dir() else path
     kind = itk.ImageIOBase.GetComponentTypeAsString(itk_header(first).GetComponentType())
     names = {"float": "f4", "double": "f8", "unsigned_char": "u1", "char": "i1", "unsigned_short": "u2", "short": "i2"}
     return np.dtype(names.get(kind, "u4" if kind.startswith("unsigned") else "i4"))

@@ -61,11 +61,7 @@ def new_object(source: Dataset, sop_class: UID, kind: str, description: str, ser
         The object with fresh UIDs; its own modules are still missing.
     """
     made = Dataset()
-    for name in PATIENT_AND_STUDY:
-        if name in source:
-            made[name] = source[name]
-        elif name in EMPTY_IF_UNKNOWN:
-            setattr(made, name, "")
+    share_patient_and_study(made, source)
     made.SOPClassUID = sop_class
     made.SOPInstanceUID = generate_uid(prefix=None)
     made.SeriesInstanceUID = series or generate_uid(prefix=None)
@@ -81,6 +77,15 @@ def new_object(source: Dataset, sop_class: UID, kind: str, description: str, ser
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return made
+
+
+def share_patient_and_study(made: Dataset, source: Dataset) -> None:
+    """Give an object the patient and the study of another one, as they stand there."""
+    for name in PATIENT_AND_STUDY:
+        if name in source:
+            made[name] = source[name]
+        elif name in EMPTY_IF_UNKNOWN:
+            setattr(made, name, "")
 
 
 def code(concept: Code) -> Dataset:

@@ -9,7 +9,16 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from bundle.dicom.objects import MAKER, MODEL, SERIAL, SERIES_NUMBERS, version
+from bundle.dicom.objects import (
+    EMPTY_IF_UNKNOWN,
+    MAKER,
+    MODEL,
+    SERIAL,
+    SERIES_NUMBERS,
+    first_header,
+    share_patient_and_study,
+    version,
+)
 from bundle.dicom.series import Series
 
 DESCRIPTION = "segmentation carried by registration"
@@ -32,7 +41,11 @@ def segmentation(label: np.ndarray, fixed: Series) -> Dataset:
     if not pixels.any():
         raise ValueError("the carried label has no voxel within the fixed image, there is nothing to segment")
     images = [pydicom.dcmread(file, stop_before_pixels=True) for file in fixed.files]
-    return highdicom.seg.Segmentation(
+    # highdicom refuses headers with half a date or without a patient's sex, and says what stands there.
+    for image in images:
+        for name in EMPTY_IF_UNKNOWN:
+            setattr(image, name, None)
+    made = highdicom.seg.Segmentation(
         source_images=images,
         pixel_array=pixels,
         segmentation_type="BINARY",
@@ -50,6 +63,8 @@ def segmentation(label: np.ndarray, fixed: Series) -> Dataset:
         series_description=DESCRIPTION,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
+    share_patient_and_study(made, first_header(fixed))
+    return made
 
 
 def _segments(label: np.ndarray) -> tuple[list[str], np.ndarray]:
