@@ -59,7 +59,7 @@ deploy: .venv-deploy/ready package
 package:
 	rm -rf runs/deploy
 	mkdir -p runs/deploy
-	cp -r bundle configs bundle/apps/deploy/__main__.py bundle/apps/deploy/app.yaml bundle/apps/deploy/requirements.txt \
+	cp -rL bundle configs bundle/apps/deploy/__main__.py bundle/apps/deploy/app.yaml bundle/apps/deploy/requirements.txt \
 		runs/deploy
 	find runs/deploy -name __pycache__ -prune -exec rm -r {} +
 
