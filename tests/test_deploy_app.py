@@ -1,10 +1,12 @@
 """The MONAI Deploy application; a whole run needs the SDK: bundle/apps/deploy/requirements.txt."""
 
+import json
 import logging
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from bundle.apps.deploy.settings import DEFAULT, SIDES, read_settings
 from bundle.dicom import read_series
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "monai_deploy.md"
 NAME, ID = "Secretname^Jane", "SECRET4711"
 TINY = {"pixdim": 6.0, "downsampling": 1}
 FIXED = oblique_affine((4.0, 4.6, 5.0))
@@ -57,17 +60,6 @@ def write_study(folder, **changes):
 def uids(folder):
     """SeriesInstanceUID by modality."""
     return {one.modality: one.uid for one in series_in(folder)}
-
-
-def configuration(path, **registration):
-    """A copy of the application's configuration with images of few voxels."""
-    content = yaml.safe_load(DEFAULT.read_text())
-    overlay = path.with_name("tiny.yaml")
-    overlay.write_text(yaml.safe_dump(TINY))
-    content["registration"]["config_file"].append(str(overlay))
-    content["registration"].update(registration)
-    path.write_text(yaml.safe_dump(content))
-    return path
 
 
 def test_own_settings_select_mr_to_ultrasound_with_its_weights():
@@ -111,6 +103,28 @@ def test_configurations_that_are_not_as_expected(section, value, message, tmp_pa
         read_settings()
     assert str(file) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def documented(language):
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("text", documented("yaml"))
+def test_documented_configurations_are_read(text, tmp_path):
+    (tmp_path / "app.yaml").write_text(yaml.safe_dump({**yaml.safe_load(DEFAULT.read_text()), **yaml.safe_load(text)}))
+    settings = read_settings(tmp_path / "app.yaml")
+    assert settings.weights_in(ROOT / "models").is_file()
+    assert all((ROOT / "configs" / name).is_file() for name in settings.config_file)
+
+
+def test_documented_commands_of_make():
+    """What they would do; to install is left to those who follow them."""
+    made = subprocess.run(["make", "--dry-run", "deploy"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    by_hand = [line for line in "".join(documented("")).splitlines() if ".venv-deploy/bin/pip" in line]
+    installed = re.findall(r"install --quiet --disable-pip-version-check (.*)", made)
+    assert [line.split("install ")[1] for line in by_hand] == [line.replace("--editable", "-e") for line in installed]
+    (packed,) = re.findall(r"monai-deploy package .* models", made)
+    assert packed in PAGE.read_text()
 
 
 def test_configuration_that_cannot_be_read(tmp_path):
@@ -259,12 +273,18 @@ class Run:
     def __init__(self, folder):
         self.folder = folder
         self.program = ["-m", "bundle.apps.deploy"]
-        self.config = configuration(folder / "app.yaml")
+        self.registration = {"config_file": ["inference.yaml", "mr_trus.yaml"], "weights": "mr_trus.pt", "steps": 5}
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
 
     def __call__(self, *arguments, **environment):
-        known = {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary), "HOLOSCAN_CONFIG_PATH": str(self.config)}
+        overlay = self.folder / "tiny.yaml"
+        overlay.write_text(yaml.safe_dump(TINY))
+        self.registration["config_file"].append(str(overlay))
+        config = self.folder / "app.yaml"
+        content = {**yaml.safe_load(DEFAULT.read_text()), "registration": self.registration}
+        config.write_text(yaml.safe_dump(content))
+        known = {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary), "HOLOSCAN_CONFIG_PATH": str(config)}
         return subprocess.run(
             [sys.executable, *self.program, *map(str, arguments)],
             cwd=self.folder,
@@ -278,9 +298,9 @@ class Run:
             fixed,
             moving,
             moving_label=label,
-            config_file=["inference.yaml", "mr_trus.yaml", self.folder / "tiny.yaml"],
-            weights=str(ROOT / "models" / "mr_trus.pt"),
-            steps=5,
+            config_file=self.registration["config_file"],
+            weights=str(ROOT / "models" / self.registration["weights"]),
+            steps=self.registration["steps"],
         )
 
 
@@ -295,14 +315,16 @@ def voxels(path):
 
 @needs_sdk
 def test_dicom_series_in_and_out(run, tmp_path):
-    apart = write_study(tmp_path / "in")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "in").iterdir()}
-    finished = run("-i", "in", "-o", "out", "-m", ROOT / "models")
+    apart = write_study(tmp_path / "my_study")
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "my_study").iterdir()}
+    (line,) = re.findall(r"^\.venv-deploy/bin/python -m bundle\.apps\.deploy (.*)$", PAGE.read_text(), re.M)
+    finished = run(*line.split())
     assert finished.returncode == 0, finished.stderr
-    out = tmp_path / "out" / "registration"
+    out = tmp_path / "my_results" / "registration"
     assert finished.stdout == f"results: {out}\n"
 
-    expected = run.direct(apart / "fixed", apart / "moving", tmp_path / "in" / "moving_label.nii.gz")
+    expected = run.direct(apart / "fixed", apart / "moving", tmp_path / "my_study" / "moving_label.nii.gz")
     assert np.abs(expected.displacement).max() > 1
     ras = voxels(out / "displacement.nii.gz").squeeze() * [-1, -1, 1]
     np.testing.assert_allclose(np.moveaxis(ras, -1, 0), expected.displacement, atol=1e-3)
@@ -322,21 +344,22 @@ def test_dicom_series_in_and_out(run, tmp_path):
     assert pydicom.dcmread(out / "dicom" / "report.dcm").EncapsulatedDocument.startswith(b"%PDF")
     assert (out / "quality.html").is_file()
 
-    said = finished.stdout + finished.stderr + " ".join(str(path) for path in (tmp_path / "out").rglob("*"))
+    said = finished.stdout + finished.stderr + " ".join(str(path) for path in (tmp_path / "my_results").rglob("*"))
     assert "secret" not in said.lower()
     assert not list(run.temporary.rglob("*.dcm"))
-    assert before == {path.name: path.read_bytes() for path in (tmp_path / "in").iterdir()}
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "my_study").iterdir()}
 
 
 @needs_sdk
 def test_nifti_pair_by_the_environment(run, tmp_path):
+    run.registration = yaml.safe_load(next(text for text in documented("yaml") if "weights" in text))["registration"]
     (tmp_path / "in").mkdir()
     image, label = volume(1, (17, 20, 16))
     save(tmp_path / "in" / "fixed.nii.gz", volume(0, (20, 18, 15))[0], FIXED)
     save(tmp_path / "in" / "moving.nii.gz", image, MOVING)
     save(tmp_path / "in" / "moving_label.nii.gz", label, MOVING)
     (tmp_path / "out").mkdir()
-    folders = {"INPUT": tmp_path / "in", "OUTPUT": tmp_path / "out", "MODEL": ROOT / "models" / "mr_trus.pt"}
+    folders = {"INPUT": tmp_path / "in", "OUTPUT": tmp_path / "out", "MODEL": ROOT / "models" / "model.pt"}
     finished = run(**{f"HOLOSCAN_{name}_PATH": str(path) for name, path in folders.items()})
     assert finished.returncode == 0, finished.stderr
     out = tmp_path / "out" / "registration"
@@ -345,6 +368,43 @@ def test_nifti_pair_by_the_environment(run, tmp_path):
     np.testing.assert_array_equal(voxels(out / "warped_label.nii.gz"), expected.warped_label[0])
     np.testing.assert_allclose(nib.load(out / "warped_image.nii.gz").affine, FIXED, atol=1e-4)
     assert not (out / "dicom").exists()
+
+
+@needs_sdk
+@pytest.mark.parametrize(
+    ("conditions", "fitting"),
+    [
+        ({"SeriesDescription": "trus.*AFTER"}, [3]),
+        ({"SeriesDescription": "TRUS"}, [3, 4]),
+        ({"Modality": "^US$", "SeriesDescription": "before"}, [4]),
+        ({"SeriesNumber": 3}, [3]),
+        ({"SeriesNumber": [2, 4]}, [3, 4]),
+        ({"SeriesNumber": [3, ">"]}, [4, 5]),
+        ({"ImageType": ["PRIMARY", "!LOCALIZER"]}, [3, 4]),
+    ],
+)
+def test_rules_choose_what_the_page_says(conditions, fitting, tmp_path):
+    from monai.deploy.core import Fragment
+    from monai.deploy.operators.dicom_data_loader_operator import DICOMDataLoaderOperator
+    from monai.deploy.operators.dicom_series_selector_operator import DICOMSeriesSelectorOperator
+
+    descriptions = ("TRUS 3D after biopsy", "TRUS 3D before biopsy", "scout")
+    for number, text in enumerate(descriptions, start=3):
+        kind = ["ORIGINAL", "PRIMARY", "LOCALIZER" if text == "scout" else "OTHER"]
+        tags = {
+            "SeriesNumber": number,
+            "SeriesDescription": text,
+            "Modality": "US",
+            "ImageType": kind,
+            "study": "1.2.3",
+        }
+        write_series(tmp_path / str(number), np.zeros((4, 5, 2), np.uint16), FIXED, **tags)
+    studies = DICOMDataLoaderOperator(Fragment(), name="loader").load_data_to_studies(tmp_path)
+    rules = replace(read_settings(), series={"fixed": conditions}).rules("fixed")
+    chosen = DICOMSeriesSelectorOperator(Fragment(), rules=rules, name="selector").filter(
+        json.loads(rules), studies, True
+    )
+    assert sorted(one.series.SeriesNumber for study in chosen for one in study.selected_series) == fitting
 
 
 @needs_sdk

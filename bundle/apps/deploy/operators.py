@@ -44,7 +44,7 @@ class NiftiPairOperator(Operator):
 class SeriesPairOperator(Operator):
     """Puts the selected DICOM series into private folders of links.
 
-    The files come from the input folder, not from MONAI Deploy's studies: of two slices at one place, which may be of two
+    The files come from the input folder, not from MONAI Deploy's studies: of two slices at one place, maybe of two
     echoes, its loader drops one in silence, while the bundle sorts them out or refuses them.
 
     Inputs:
