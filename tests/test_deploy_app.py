@@ -162,7 +162,7 @@ def test_series_get_folders_of_their_own(tmp_path):
     assert not [path for path in (tmp_path / "private").rglob("*") if "secret" in path.name.lower()]
 
 
-def test_both_echoes_of_a_series_are_handed_on(tmp_path):
+def test_two_echoes_in_a_series_are_refused(tmp_path):
     """MONAI Deploy's loader drops one slice of each place; the bundle is to see both, and refuse."""
     apart = write_study(tmp_path / "in")
     (tmp_path / "private").mkdir()
@@ -173,10 +173,9 @@ def test_both_echoes_of_a_series_are_handed_on(tmp_path):
         header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = generate_uid()
         header.save_as(tmp_path / "in" / f"second_echo_{file.name}")
     found = uids(tmp_path / "in")
-    pair = series_pair(tmp_path / "in", {"fixed": [found["US"]], "moving": [found["MR"]]}, tmp_path / "private")
-    assert len(list(pair.fixed.iterdir())) == 2 * len(slices)
-    with pytest.raises(ValueError, match="2 DICOM images in one folder"):
-        read_series(pair.fixed)
+    with pytest.raises(ValueError, match=r"^fixed, series 3 US .*: 2 DICOM images in one folder"):
+        series_pair(tmp_path / "in", {"fixed": [found["US"]], "moving": [found["MR"]]}, tmp_path / "private")
+    assert len(list((tmp_path / "private" / "fixed").iterdir())) == 2 * len(slices)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def prepare() -> None:
     os.environ.setdefault("HOLOSCAN_LOG_LEVEL", "OFF")
     handler = logging.StreamHandler()
     handler.addFilter(names_no_patient)
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # why a pair failed is raised too
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler])
 
 

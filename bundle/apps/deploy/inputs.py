@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.apps.deploy.settings import SIDES
-from bundle.dicom import Series, find_series
+from bundle.dicom import Series, find_series, read_series
 
 SUFFIX = ".nii.gz"
 
@@ -75,11 +75,12 @@ def series_pair(folder: Path, chosen: Mapping[str, Collection[str]], private: Pa
     Args:
         folder: of the input.
         chosen: for each side the SeriesInstanceUIDs that fit its conditions.
-        private: new folders of links to the files go there. Their names say nothing of the files' own, which may be those
-            of patients.
+        private: new folders of links to the files go there, under numbers: the files' own names may be those of
+            patients.
 
     Raises:
-        ValueError: when not exactly one series fits a side, or the same fits both; with the series that there are.
+        ValueError: when not exactly one series fits a side, or the same fits both, with the series that there are; when
+            one cannot be registered.
     """
     found = series_in(folder)
     for side in SIDES:
@@ -87,10 +88,10 @@ def series_pair(folder: Path, chosen: Mapping[str, Collection[str]], private: Pa
             raise ValueError(_not_one(side, [one for one in found if one.uid in set(chosen[side])], found))
     if set(chosen["fixed"]) == set(chosen["moving"]):
         raise ValueError(
-            f"the same series fits fixed and moving: {_listed(found, chosen['fixed'])}; make the conditions under series "
-            "narrower, for instance by SeriesDescription"
+            f"the same series fits fixed and moving: {_listed(found, chosen['fixed'])}; make the conditions under "
+            "series narrower, for instance by SeriesDescription"
         )
-    fixed, moving = (_linked(found, chosen[side], private / side) for side in SIDES)
+    fixed, moving = (_linked(found, side, chosen[side], private / side) for side in SIDES)
     return _pair(folder, fixed, moving)
 
 
@@ -103,8 +104,8 @@ def _not_one(side: str, fitting: Sequence[Series], found: Sequence[Series]) -> s
     """One line: what fits and what there is. A series names its number, modality, description and size, no patient."""
     if fitting:
         return (
-            f"{len({one.uid for one in fitting})} series fit {side}: {_named(fitting)}; expected one: make the conditions "
-            f"under series, {side} narrower, for instance by SeriesDescription"
+            f"{len({one.uid for one in fitting})} series fit {side}: {_named(fitting)}; expected one: make the "
+            f"conditions under series, {side} narrower, for instance by SeriesDescription"
         )
     return f"no series fits {side}; found: {_named(found)}; change the conditions under series, {side}"
 
@@ -117,10 +118,14 @@ def _named(series: Sequence[Series]) -> str:
     return ", ".join(map(str, series)) or "none"
 
 
-def _linked(found: Sequence[Series], uids: Collection[str], folder: Path) -> Path:
-    """A folder with all images of a series: also those at places that it shows twice, which only a reader may refuse."""
+def _linked(found: Sequence[Series], side: str, uids: Collection[str], folder: Path) -> Path:
+    """A folder with all images of a series: also those at places that it shows twice, for the reader to refuse."""
     folder.mkdir()
     files = [file for one in found if one.uid in uids for file in one.files]
     for number, file in enumerate(files, start=1):
         (folder / f"{number:05}.dcm").symlink_to(file.resolve())
+    try:
+        read_series(folder)
+    except ValueError as error:
+        raise ValueError(f"{side}, series {_listed(found, uids)}: {error}") from error
     return folder
