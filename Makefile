@@ -1,6 +1,7 @@
 # make run:   simulate patients, meta-train on some, register the others, compare.
 # make experiment DATASET=folder:   every method of the paper compared on a folder of images with labels.
 # make label STUDIES=folder:   a MONAI Label server for 3D Slicer and OHIF on a folder of images.
+# make deploy:   the MONAI Deploy application with its environment, and the folder for its packager.
 # make test:  the whole test suite.   make lint: style and types.   make install: the environment alone.
 PYTHON ?= python3
 BIN ?= .venv/bin
@@ -17,7 +18,7 @@ BUNDLE := $(BIN)/python -m monai.bundle run
 REGISTER := $(BUNDLE) --config_file "['configs/inference.yaml','configs/quick.yaml']" $(DATA) --section test \
 	--weights $(RUNS)/training/model.pt
 
-.PHONY: install run experiment label test lint
+.PHONY: install run experiment label deploy package test lint
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
@@ -46,15 +47,28 @@ $(EXPERIMENT)/data: | .venv/ready
 experiment: .venv/ready $(DATASET)
 	$(BIN)/python -m bundle experiment --dataset_dir $(DATASET) --output_dir $(EXPERIMENT) $(OPTIONS)
 
-.venv-label/ready: bundle/apps/label/requirements.txt pyproject.toml
-	$(PYTHON) -m venv .venv-label
-	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
-	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+# The applications need other versions than the bundle: each has an environment of its own.
+.venv-%/ready: bundle/apps/%/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
 label: .venv-label/ready
 	.venv-label/bin/python -m bundle.apps.label $(if $(STUDIES),--studies $(STUDIES)) $(OPTIONS)
+
+deploy: .venv-deploy/ready package
+	@echo "register: .venv-deploy/bin/python -m bundle.apps.deploy -i INPUT -o OUTPUT -m models"
+	@echo "package:  monai-deploy package runs/deploy -c runs/deploy/app.yaml -t registration:1.0 --platform x86_64 -m models"
+
+# The packager takes one folder with all code: the application, and the bundle and its configuration beside it.
+package:
+	rm -rf runs/deploy
+	mkdir -p runs/deploy
+	cp -rL bundle configs bundle/apps/deploy/__main__.py bundle/apps/deploy/app.yaml bundle/apps/deploy/requirements.txt \
+		runs/deploy
+	find runs/deploy -name __pycache__ -prune -exec rm -r {} +
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=bundle --cov-report=term

@@ -1,0 +1,131 @@
+"""The input folder -> the two images and their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.apps.deploy.settings import SIDES
+from bundle.dicom import Series, find_series, read_series
+
+SUFFIX = ".nii.gz"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is registered.
+
+    Attributes:
+        fixed: file, or folder of a DICOM series.
+        moving: the same.
+        fixed_label: file on the fixed grid, if there is one.
+        moving_label: file on the moving grid, if there is one.
+    """
+
+    fixed: Path
+    moving: Path
+    fixed_label: Path | None
+    moving_label: Path | None
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether both images are DICOM series."""
+        return self.fixed.is_dir() and self.moving.is_dir()
+
+
+def has_nifti(folder: Path) -> bool:
+    """Whether a folder has a pair of NIfTI files: ``fixed.nii.gz`` and ``moving.nii.gz``.
+
+    Raises:
+        ValueError: when it has one of them alone, or neither them nor a DICOM image.
+    """
+    there = [side for side in SIDES if (folder / f"{side}{SUFFIX}").is_file()]
+    if len(there) == 1:
+        (missing,) = set(SIDES) - set(there)
+        raise ValueError(f"{there[0]}{SUFFIX} is in {folder}, and {missing}{SUFFIX} is not; put both images there")
+    if not there and not series_in(folder):
+        raise ValueError(
+            f"no image in {folder}: expected DICOM series, or fixed{SUFFIX} and moving{SUFFIX}; "
+            "see whether -i names the right folder"
+        )
+    return bool(there)
+
+
+def series_in(folder: Path) -> list[Series]:
+    """The DICOM series of the input.
+
+    Raises:
+        ValueError: when a file is damaged, since nobody knows to which series it belongs; its name may be a patient's.
+    """
+    found, damaged = find_series(folder)
+    if damaged:
+        raise ValueError(f"{len(damaged)} of the .dcm files in {folder} cannot be read; export the series again")
+    return found
+
+
+def nifti_pair(folder: Path) -> Pair:
+    """The pair of NIfTI files of a folder and their labels."""
+    return _pair(folder, folder / f"fixed{SUFFIX}", folder / f"moving{SUFFIX}")
+
+
+def series_pair(folder: Path, chosen: Mapping[str, Collection[str]], private: Path) -> Pair:
+    """The two DICOM series that the selectors chose, each in a folder of its own, and labels in NIfTI beside them.
+
+    Args:
+        folder: of the input.
+        chosen: for each side the SeriesInstanceUIDs that fit its conditions.
+        private: new folders of links to the files go there, under numbers: the files' own names may be those of
+            patients.
+
+    Raises:
+        ValueError: when not exactly one series fits a side, or the same fits both, with the series that there are; when
+            one cannot be registered.
+    """
+    found = series_in(folder)
+    for side in SIDES:
+        if len(set(chosen[side])) != 1:
+            raise ValueError(_not_one(side, [one for one in found if one.uid in set(chosen[side])], found))
+    if set(chosen["fixed"]) == set(chosen["moving"]):
+        raise ValueError(
+            f"the same series fits fixed and moving: {_listed(found, chosen['fixed'])}; make the conditions under "
+            "series narrower, for instance by SeriesDescription"
+        )
+    fixed, moving = (_linked(found, side, chosen[side], private / side) for side in SIDES)
+    return _pair(folder, fixed, moving)
+
+
+def _pair(folder: Path, fixed: Path, moving: Path) -> Pair:
+    labels = [folder / f"{side}_label{SUFFIX}" for side in SIDES]
+    return Pair(fixed, moving, *(label if label.is_file() else None for label in labels))
+
+
+def _not_one(side: str, fitting: Sequence[Series], found: Sequence[Series]) -> str:
+    """One line: what fits and what there is. A series names its number, modality, description and size, no patient."""
+    if fitting:
+        return (
+            f"{len({one.uid for one in fitting})} series fit {side}: {_named(fitting)}; expected one: make the "
+            f"conditions under series, {side} narrower, for instance by SeriesDescription"
+        )
+    return f"no series fits {side}; found: {_named(found)}; change the conditions under series, {side}"
+
+
+def _listed(found: Sequence[Series], uids: Collection[str]) -> str:
+    return _named([one for one in found if one.uid in uids])
+
+
+def _named(series: Sequence[Series]) -> str:
+    return ", ".join(map(str, series)) or "none"
+
+
+def _linked(found: Sequence[Series], side: str, uids: Collection[str], folder: Path) -> Path:
+    """A folder with all images of a series: also those at places that it shows twice, for the reader to refuse."""
+    folder.mkdir()
+    files = [file for one in found if one.uid in uids for file in one.files]
+    for number, file in enumerate(files, start=1):
+        (folder / f"{number:05}.dcm").symlink_to(file.resolve())
+    try:
+        read_series(folder)
+    except ValueError as error:
+        raise ValueError(f"{side}, series {_listed(found, uids)}: {error}") from error
+    return folder

@@ -1,0 +1,47 @@
+"""Results in the output folder, all of them or none."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from bundle.api import Registration
+
+NAME = "registration"
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a folder with the results of another run.
+
+    Raises:
+        FileExistsError: when there are some.
+    """
+    if (folder / NAME).exists():
+        raise FileExistsError(f"{folder} has the results of another run; give an empty folder with -o")
+
+
+def write_results(registration: Registration, folder: Path, dicom: bool) -> Path:
+    """Write a registered pair to ``registration`` in a folder, which is complete or not there.
+
+    Args:
+        registration: of the pair.
+        folder: of the output; a container's stays where it is mounted, so that a folder in it is moved into place.
+        dicom: whether DICOM objects are written, into ``dicom`` of the results.
+
+    Returns:
+        The folder of the results.
+
+    Raises:
+        OSError: when it cannot be written.
+        ValueError: when the two series are not of one patient.
+    """
+    check_output(folder)
+    partial = folder / f".{NAME}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        made = registration.save(partial / NAME)
+        if dicom:
+            registration.save_dicom(made / "dicom")
+        return made.rename(folder / NAME)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
