@@ -89,6 +89,13 @@ def test_weights_are_found_where_packagers_put_them(tmp_path):
         ("series", {"fixed": {"Modality": "US"}}, "series has fixed, expected fixed, moving"),
         ("series", {"fixed": {"Modality": "("}, "moving": {"Modality": "MR"}}, "no regular expression"),
         ("series", {"fixed": {"Modality": ""}, "moving": {"Modality": "MR"}}, "Modality is '', expected a text"),
+        (
+            "series",
+            {"fixed": {"SeriesNumber": 0}, "moving": {"Modality": "MR"}},
+            "SeriesNumber is 0, expected a text",
+        ),
+        ("registration", {"config_file": "a", "weights": "/b", "steps": 5}, "weights is '/b', expected a file's name"),
+        ("registration", {"config_file": "a", "weights": "", "steps": 5}, "weights is '', expected a file's name"),
         ("series", {"fixed": {}, "moving": {"Modality": "MR"}}, "no section fixed"),
         ("registration", {"steps": 5}, "registration has steps, expected config_file, weights, steps"),
         ("registration", {"config_file": "a", "weights": "b", "steps": True}, "steps is True, expected int"),
@@ -195,6 +202,19 @@ def test_no_series_or_several(fixed, moving, message, tmp_path):
         series_pair(tmp_path / "in", chosen, tmp_path / "private")
     assert "secret" not in str(raised.value).lower()
     assert not list((tmp_path / "private").iterdir())
+
+
+def test_localizers_and_raw_data_that_fit_do_not_count(tmp_path):
+    write_study(tmp_path / "in")
+    (tmp_path / "private").mkdir()
+    found = uids(tmp_path / "in")
+    kind = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    write_series(
+        tmp_path / "in/scout", np.zeros((4, 5, 3), np.uint16), FIXED, ImageType=kind, SeriesInstanceUID="1.2.3"
+    )
+    chosen = {"fixed": [found["US"]], "moving": [found["MR"], "1.2.3", "1.2.4"]}
+    pair = series_pair(tmp_path / "in", chosen, tmp_path / "private")
+    assert len(list(pair.moving.iterdir())) == 16
 
 
 def test_damaged_files_are_refused_without_their_names(tmp_path):
@@ -404,6 +424,23 @@ def test_rules_choose_what_the_page_says(conditions, fitting, tmp_path):
         json.loads(rules), studies, True
     )
     assert sorted(one.series.SeriesNumber for study in chosen for one in study.selected_series) == fitting
+
+
+@needs_sdk
+@pytest.mark.parametrize("condition", [{"SeriesDescription": ["!scout"]}, {"StudyID": 5}, {"PatientName": "x"}])
+def test_conditions_that_do_not_suit_the_files_are_one_line(condition, tmp_path):
+    from monai.deploy.core import Fragment
+    from monai.deploy.operators.dicom_data_loader_operator import DICOMDataLoaderOperator
+
+    from bundle.apps.deploy.operators import SideSelectorOperator
+
+    write_series(tmp_path / "s", np.zeros((4, 5, 2), np.uint16), FIXED, StudyID="5")
+    studies = DICOMDataLoaderOperator(Fragment(), name="loader").load_data_to_studies(tmp_path)
+    settings = replace(read_settings(), series={"fixed": condition})
+    selector = SideSelectorOperator(Fragment(), side="fixed", settings=settings, name="selector")
+    with pytest.raises(ValueError, match=r"^series, fixed: a condition does not suit what the files have") as raised:
+        selector.filter(json.loads(settings.rules("fixed")), studies, True)
+    assert "Phantom" not in str(raised.value)
 
 
 @needs_sdk

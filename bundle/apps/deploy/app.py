@@ -8,10 +8,15 @@ from pathlib import Path
 from monai.deploy.conditions import CountCondition
 from monai.deploy.core import Application
 from monai.deploy.operators.dicom_data_loader_operator import DICOMDataLoaderOperator
-from monai.deploy.operators.dicom_series_selector_operator import DICOMSeriesSelectorOperator
 
 from bundle.apps.deploy.inputs import has_nifti
-from bundle.apps.deploy.operators import NiftiPairOperator, RegistrationOperator, ResultsOperator, SeriesPairOperator
+from bundle.apps.deploy.operators import (
+    NiftiPairOperator,
+    RegistrationOperator,
+    ResultsOperator,
+    SeriesPairOperator,
+    SideSelectorOperator,
+)
 from bundle.apps.deploy.settings import SIDES, Settings
 
 
@@ -50,9 +55,7 @@ class RegistrationApp(Application):
         loader = DICOMDataLoaderOperator(self, once, input_folder=self.source, name="dicom_loader_operator")
         pair = SeriesPairOperator(self, folder=self.source, private=self.private, name="series_pair_operator")
         for side in SIDES:
-            selector = DICOMSeriesSelectorOperator(
-                self, rules=self.settings.rules(side), all_matched=True, name=f"{side}_selector_operator"
-            )
+            selector = SideSelectorOperator(self, side=side, settings=self.settings, name=f"{side}_selector_operator")
             self.add_flow(loader, selector, {("dicom_study_list", "dicom_study_list")})
             self.add_flow(selector, pair, {("study_selected_series_list", side)})
         return pair

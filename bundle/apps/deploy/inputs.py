@@ -83,10 +83,13 @@ def series_pair(folder: Path, chosen: Mapping[str, Collection[str]], private: Pa
             one cannot be registered.
     """
     found = series_in(folder)
+    # Raw data and localizers may fit too, and are not what anybody wants registered.
+    images = {one.uid for one in found if one.is_volume} or {one.uid for one in found}
+    chosen = {side: images & set(chosen[side]) for side in SIDES}
     for side in SIDES:
-        if len(set(chosen[side])) != 1:
-            raise ValueError(_not_one(side, [one for one in found if one.uid in set(chosen[side])], found))
-    if set(chosen["fixed"]) == set(chosen["moving"]):
+        if len(chosen[side]) != 1:
+            raise ValueError(_not_one(side, [one for one in found if one.uid in chosen[side]], found))
+    if chosen["fixed"] == chosen["moving"]:
         raise ValueError(
             f"the same series fits fixed and moving: {_listed(found, chosen['fixed'])}; make the conditions under "
             "series narrower, for instance by SeriesDescription"

@@ -14,6 +14,7 @@ from monai.deploy.core import (
     OperatorSpec,
     OutputContext,
 )
+from monai.deploy.operators.dicom_series_selector_operator import DICOMSeriesSelectorOperator
 
 from bundle.api import register
 from bundle.apps.deploy.inputs import nifti_pair, series_pair
@@ -39,6 +40,36 @@ class NiftiPairOperator(Operator):
     def compute(self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext) -> None:
         """Find the files."""
         op_output.emit(nifti_pair(self.folder), "pair")
+
+
+class SideSelectorOperator(DICOMSeriesSelectorOperator):
+    """MONAI Deploy's selector, all series that fit a side, which names the conditions that it cannot compare.
+
+    Args:
+        fragment: the application.
+        side: fixed or moving.
+        settings: with the conditions.
+    """
+
+    def __init__(self, fragment: Fragment, *args: Any, side: str, settings: Settings, **kwargs: Any) -> None:
+        self.side = side
+        self.settings = settings
+        super().__init__(fragment, *args, rules=settings.rules(side), all_matched=True, **kwargs)
+
+    def filter(self, *args: Any, **kwargs: Any) -> Any:
+        """Select.
+
+        Raises:
+            ValueError: for a condition of another kind than what it is held against.
+        """
+        try:
+            return super().filter(*args, **kwargs)
+        except (AttributeError, TypeError, NotImplementedError) as error:
+            conditions = ", ".join(f"{name} {value!r}" for name, value in self.settings.series[self.side].items())
+            raise ValueError(
+                f"series, {self.side}: a condition does not suit what the files have ({conditions}); a text takes a "
+                "regular expression, a number a number or a range, several words a list of words"
+            ) from error
 
 
 class SeriesPairOperator(Operator):

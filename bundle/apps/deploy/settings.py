@@ -89,6 +89,10 @@ def _settings(content: Any) -> Settings:
             raise ValueError(
                 f"registration: {key} is {registration[key]!r}, expected {' or '.join(k.__name__ for k in kinds)}"
             )
+    if Path(registration["weights"]).name != registration["weights"] or not registration["weights"]:
+        raise ValueError(
+            f"registration: weights is {registration['weights']!r}, expected a file's name without folders"
+        )
     if series.keys() != set(SIDES):
         raise ValueError(f"series has {_names(series)}, expected {_names(SIDES)}")
     for side in SIDES:
@@ -120,8 +124,10 @@ def _check_conditions(side: str, conditions: Mapping[str, Any]) -> None:
         ValueError: naming the attribute.
     """
     for attribute, value in conditions.items():
-        if not isinstance(value, str | int | float | list) or isinstance(value, bool) or value in ("", []):
-            raise ValueError(f"series, {side}: {attribute} is {value!r}, expected a text, a number or a list")
+        if not isinstance(value, str | int | float | list) or isinstance(value, bool) or value in ("", [], 0):
+            raise ValueError(
+                f"series, {side}: {attribute} is {value!r}, expected a text, a number other than 0, or a list"
+            )
         if isinstance(value, str):
             try:
                 re.compile(value)
