@@ -217,6 +217,15 @@ def test_localizers_and_raw_data_that_fit_do_not_count(tmp_path):
     assert len(list(pair.moving.iterdir())) == 16
 
 
+def test_two_patients_are_refused_before_anything_is_registered(tmp_path):
+    write_study(tmp_path / "in", moving={"PatientID": "another"})
+    (tmp_path / "private").mkdir()
+    found = uids(tmp_path / "in")
+    with pytest.raises(ValueError, match="different PatientIDs, expected one patient") as raised:
+        series_pair(tmp_path / "in", {"fixed": [found["US"]], "moving": [found["MR"]]}, tmp_path / "private")
+    assert "another" not in str(raised.value)
+
+
 def test_damaged_files_are_refused_without_their_names(tmp_path):
     write_study(tmp_path / "in")
     (tmp_path / "in" / "Secretname_Jane.dcm").write_bytes(b"no dicom")

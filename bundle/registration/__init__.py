@@ -4,7 +4,7 @@ from bundle.registration.adaptation import STOPPED, Adaptation, BestState, Optim
 from bundle.registration.apply import apply_transform
 from bundle.registration.both_ways import TransformsBothWaysd
 from bundle.registration.classical import DisplacementField
-from bundle.registration.dicom_outputs import DicomOutputsd, save_objects
+from bundle.registration.dicom_outputs import DicomOutputsd, check_one_patient, save_objects
 from bundle.registration.evaluator import PairDataset, RegistrationEvaluator
 from bundle.registration.finished import FinishedPairs
 from bundle.registration.inferers import AdaptationInferer, ClassicalInferer
@@ -55,6 +55,7 @@ __all__ = [
     "WeightsLoader",
     "adapt",
     "apply_transform",
+    "check_one_patient",
     "save_objects",
     "use_instance_statistics",
 ]

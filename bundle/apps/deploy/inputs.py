@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bundle.apps.deploy.settings import SIDES
 from bundle.dicom import Series, find_series, read_series
+from bundle.registration import check_one_patient
 
 SUFFIX = ".nii.gz"
 
@@ -80,7 +81,7 @@ def series_pair(folder: Path, chosen: Mapping[str, Collection[str]], private: Pa
 
     Raises:
         ValueError: when not exactly one series fits a side, or the same fits both, with the series that there are; when
-            one cannot be registered.
+            one cannot be registered; when they are of two patients.
     """
     found = series_in(folder)
     # Raw data and localizers may fit too, and are not what anybody wants registered.
@@ -95,6 +96,7 @@ def series_pair(folder: Path, chosen: Mapping[str, Collection[str]], private: Pa
             "series narrower, for instance by SeriesDescription"
         )
     fixed, moving = (_linked(found, side, chosen[side], private / side) for side in SIDES)
+    check_one_patient(read_series(fixed), read_series(moving))
     return _pair(folder, fixed, moving)
 
 
