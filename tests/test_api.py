@@ -171,6 +171,12 @@ def test_threads_get_what_they_get_alone_from_shared_weights(voxels, tmp_path):
     alone = [work(case) for case in cases]
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(work, cases * 3))
+        folders = list(threads.map(lambda number: together[number].save(tmp_path / f"{number}"), range(len(cases))))
+    for one, folder in zip(alone, folders, strict=True):
+        kept = one.save(tmp_path / "alone")
+        assert {path.name for path in folder.iterdir()} == {path.name for path in kept.iterdir()}
+        for name in ("overview.png", "warped_image.nii.gz"):
+            assert (folder / name).read_bytes() == (kept / name).read_bytes()
     for one, other in zip(alone * 3, together, strict=True):
         assert np.array_equal(one.displacement, other.displacement)
         assert one.metrics["loss"] == other.metrics["loss"]

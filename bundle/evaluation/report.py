@@ -9,17 +9,14 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric
+from matplotlib.figure import Figure
 from monai.transforms import Transform
 
 from bundle import processes
 from bundle.evaluation.table import headline, mean_and_sd, metrics_row, write_table
-
-matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  the backend has to be chosen first: a server has no display
 
 
 class ColumnMean(Metric):
@@ -133,9 +130,9 @@ class PairPictured(Transform):
         planes = [plane for plane in range(3) if min(shape[:plane] + shape[plane + 1 :]) > 1]
         # The rows of a picture go down, the second axis of a volume goes up.
         origin: Any = "upper" if "mode" in data["native_fixed_image"].meta else "lower"
-        figure, axes = pyplot.subplots(
-            len(planes), 5, figsize=(12, 2.5 * len(planes)), layout="constrained", squeeze=False
-        )
+        # Figures of pyplot are numbered in one list, which threads would share.
+        figure = Figure(figsize=(12, 2.5 * len(planes)), layout="constrained")
+        axes = figure.subplots(len(planes), 5, squeeze=False)
         for line, plane in enumerate(planes):
             index = slice_of_interest(labels.get("fixed"), shape, plane)
             rows = [axis for axis in range(3) if axis != plane]
@@ -160,7 +157,6 @@ class PairPictured(Transform):
             axis.set_axis_off()
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=90)
-        pyplot.close(figure)
         return {**data, "picture": buffer.getvalue()}
 
 
