@@ -1,0 +1,5 @@
+"""DICOM in: which series a folder holds, and whether each is a volume that can be registered."""
+
+from bundle.dicom.series import Series, find_series, one_volume, read_folder, read_series
+
+__all__ = ["Series", "find_series", "one_volume", "read_folder", "read_series"]
