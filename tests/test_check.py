@@ -5,7 +5,9 @@ import itk
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_toys import write_series
 from PIL import Image
+from workflow_fixtures import write_dicom_series
 
 from bundle.data.check import check_data, image_problems
 from bundle.data.problems import grid_problems, label_problems
@@ -76,23 +78,17 @@ def test_formats(tmp_path):
     """One volume, written as NRRD, MetaImage and a DICOM series, is read with the same size, spacing and axes."""
     image = itk.image_from_array(np.arange(1, 211, dtype=np.int16).reshape(7, 6, 5))
     image.SetSpacing([0.5, 1.5, 2.0])
-    (tmp_path / "images/series").mkdir(parents=True)
+    (tmp_path / "images").mkdir()
     itk.imwrite(image, str(tmp_path / "images/a.nrrd"))
     itk.imwrite(image, str(tmp_path / "images/b.mha"))
-    # Positions of the slices, which a series of secondary captures would lack.
-    slices = itk.image_from_array(np.arange(1, 211, dtype=np.int16).reshape(7, 6, 5))
-    slices.SetSpacing([0.5, 1.5, 1.0])
-    writer = itk.ImageSeriesWriter[itk.Image[itk.SS, 3], itk.Image[itk.SS, 2]].New(Input=slices)
-    writer.SetFileNames([str(tmp_path / f"images/series/{number}.dcm") for number in range(7)])
-    writer.SetImageIO(itk.GDCMImageIO.New())
-    writer.Update()
+    write_dicom_series(tmp_path / "images/series", image)
     report = check_data(tmp_path, fractions=(1, 0, 0))
     assert report.problems == []
     facts = {Path(path).name: fact for path, fact in report.facts.items()}
     assert {name: (fact.shape, fact.spacing, fact.orientation, fact.values) for name, fact in facts.items()} == {
         "a.nrrd": (SHAPE, (0.5, 1.5, 2.0), "LPS", (1, 210)),
         "b.mha": (SHAPE, (0.5, 1.5, 2.0), "LPS", (1, 210)),
-        "series": (SHAPE, (0.5, 1.5, 1.0), "LPS", (1, 210)),
+        "series": (SHAPE, (0.5, 1.5, 2.0), "LPS", (1, 210)),
     }
 
 
@@ -267,18 +263,13 @@ def test_repeat_scans(tmp_path):
 
 
 def test_more_than_one_dicom_series(tmp_path):
-    for number in range(2):
-        folder = tmp_path / f"images/s{number}"
-        folder.mkdir(parents=True)
-        for series in range(2):
-            slices = itk.image_from_array(volume(series, (3, 6, 5)).astype(np.int16))
-            writer = itk.ImageSeriesWriter[itk.Image[itk.SS, 3], itk.Image[itk.SS, 2]].New(Input=slices)
-            writer.SetFileNames([str(folder / f"{series}{number}.dcm") for number in range(3)])
-            writer.SetImageIO(itk.GDCMImageIO.New())
-            writer.Update()
+    for folder in ("s0", "s1"):
+        for number, name in enumerate("ab"):
+            voxels = volume(number).astype(np.int16)
+            write_series(tmp_path / "images" / folder / name, voxels, LPS, SeriesNumber=number)
     problems = check_data(tmp_path).problems
     assert sorted(problem.split(";")[0] for problem in problems) == [
-        f"images/s{number}: more than one DICOM series" for number in range(2)
+        f"images/s{number}: 2 volumes, expected one: 0 MR a (5 x 6 x 7)" for number in range(2)
     ]
 
 

@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from dicom_toys import RAS_TO_LPS, write_series
 from scipy.ndimage import gaussian_filter
 
 from bundle.data import simulate_dataset
@@ -127,14 +128,13 @@ def write_volume(path, array, spacing=(5.0, 5.5, 6.0)):
 
 
 def write_dicom_series(folder, image):
-    """Write an ITK image as the slices of a DICOM series."""
-    folder.mkdir(parents=True)
-    writer = itk.ImageSeriesWriter[itk.Image[itk.SS, 3], itk.Image[itk.SS, 2]].New(Input=image)
-    writer.SetFileNames(
-        [str(folder / f"{number:03d}.dcm") for number in range(image.GetLargestPossibleRegion().GetSize()[2])]
-    )
-    writer.SetImageIO(itk.GDCMImageIO.New())
-    writer.Update()
+    """Write an ITK image as the slices of a DICOM series, with names in the order of the slices."""
+    lps = np.eye(4)
+    lps[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing())
+    lps[:3, 3] = image.GetOrigin()
+    voxels = itk.array_from_image(image).transpose(2, 1, 0)
+    for number, path in enumerate(write_series(folder, voxels, RAS_TO_LPS @ lps)):
+        path.rename(folder / f"{number:03d}.dcm")
 
 
 def write_json(path, content):

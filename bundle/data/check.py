@@ -204,8 +204,6 @@ def _load(path: str, report: Report, label: bool = False) -> tuple[np.ndarray, n
         except ValueError as error:
             report.problems.append(_name(path, report) + str(error).removeprefix(path))
             return None
-    if any("more than one DICOM series" in str(warning.message) for warning in caught):
-        report.problems.append(f"{_name(path, report)}: more than one DICOM series; keep each in a folder of its own")
     report.problems += [str(warning.message) for warning in caught if issubclass(warning.category, DataWarning)]
     return np.asarray(image), np.asarray(image.affine, dtype=float)
 

@@ -13,7 +13,6 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from bundle.data.files import silent_libraries
 from bundle.data.limits import Refused, check_declared, regular_file
 from bundle.data.problems import size
 
@@ -30,16 +29,13 @@ def check_image(path: str | Path) -> None:
     """Refuse an image that asks for more than it can hold, or than is read; only its header is read.
 
     Args:
-        path: of the file, or of the folder of a DICOM series.
+        path: of the file.
 
     Raises:
         Refused: naming the size that it declares and the limit; for voxels that are no numbers.
         Exception: when the header cannot be read; of its own kind for every reader.
     """
     path, name = Path(path), str(path).lower()
-    if path.is_dir():
-        _check_series(path)
-        return
     regular_file(path)
     if name.endswith(NIFTI_SUFFIXES):
         _check_nifti(path)
@@ -73,36 +69,6 @@ def itk_header(path: str | Path) -> Any:
 def itk_shape(header: Any) -> tuple[int, ...]:
     """Voxels along each axis that such a header declares."""
     return tuple(header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions()))
-
-
-def dicom_series(folder: Path) -> list[list[str]]:
-    """Files of each DICOM series of a folder, as MONAI's reader finds them.
-
-    Raises:
-        Refused: when there is none.
-    """
-    names = itk.GDCMSeriesFileNames.New()
-    names.SetUseSeriesDetails(True)
-    names.AddSeriesRestriction("0008|0021")
-    with silent_libraries():
-        names.SetDirectory(str(folder))
-    series = [list(names.GetFileNames(identifier)) for identifier in names.GetSeriesUIDs()]
-    if not series:
-        raise Refused("cannot be read, a folder without a DICOM series")
-    return series
-
-
-def _check_series(folder: Path) -> None:
-    """The slices of a series together; a slice that cannot be read would silently be left out."""
-    series = dicom_series(folder)
-    read = {Path(name).name for files in series for name in files}
-    unread = sorted(path.name for path in folder.glob("*.dcm") if path.name not in read)
-    if unread:
-        raise Refused(f"{len(unread)} of its .dcm files cannot be read, the first is {unread[0]}; the volume has gaps")
-    first = Path(series[0][0])
-    plane = itk_shape(itk_header(first))[:2]
-    check_declared(plane, 1, first)
-    check_declared((*plane, len(series[0])), 1, None)
 
 
 def _check_nifti(path: Path) -> None:

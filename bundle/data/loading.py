@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor, PILReader
+from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, NumpyReader, PILReader
 from monai.data.utils import to_affine_nd
-from monai.transforms import LoadImage, MapTransform
+from monai.transforms import EnsureChannelFirst, MapTransform
+from monai.transforms.io.array import switch_endianness
+from monai.utils import ImageMetaKey
 from PIL import Image
 
 from bundle.data.errors import DataWarning, brief
@@ -22,6 +23,7 @@ from bundle.data.headers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, check_image
 from bundle.data.limits import Refused
 from bundle.data.problems import corner_distance, spacing_of
 from bundle.data.saving import stored_type
+from bundle.data.series import load_series
 
 GREY_MODES = ("1", "L", "F", "I", "I;16", "I;16B", "I;16L")  # of Pillow: one value per pixel
 
@@ -82,6 +84,8 @@ def load_image(path: str | Path, label: bool = False) -> MetaTensor:
         ValueError: when the file cannot be read, or asks for more memory than files get; in one line that names it.
     """
     try:
+        if Path(path).is_dir():
+            return load_series(Path(path))
         check_image(path)
         return _load(path, label)
     except Refused as error:
@@ -93,11 +97,9 @@ def load_image(path: str | Path, label: bool = False) -> MetaTensor:
 def _load(path: str | Path, label: bool) -> MetaTensor:
     name = str(path).lower()
     picture = name.endswith(PICTURE_SUFFIXES)
-    load = LoadImage(image_only=True, ensure_channel_first=True)
-    converter = one_label_picture if label else one_grey_picture
-    # What ITK prints of a damaged file is in its error too; of a series MONAI may warn.
-    with nullcontext() if Path(path).is_dir() else silent_libraries():
-        image = load(path, reader=PILReader(converter=converter)) if picture else load(path)
+    # What ITK prints of a damaged file is in its error too.
+    with silent_libraries():
+        image = _read(path, _reader(name, label))
     affine = torch.eye(3, dtype=torch.float64) if picture else image.affine
     if name.endswith(NIFTI_SUFFIXES):
         # MONAI takes the origin of a 4-D file for a spacing, finds a mismatch, and may put an unset qform in its place.
@@ -105,6 +107,23 @@ def _load(path: str | Path, label: bool) -> MetaTensor:
     voxels = image.as_tensor() if image.ndim != 3 else image.as_tensor()[..., None]
     meta = {key: value for key, value in image.meta.items() if key != "affine"}
     return MetaTensor(voxels, affine=to_affine_nd(3, affine), meta={**meta, "stored_type": str(stored_type(path))})
+
+
+def _reader(name: str, label: bool) -> ImageReader:
+    """The reader that MONAI's LoadImage would take, which makes every reader it has, to warn of what they lack."""
+    if name.endswith(PICTURE_SUFFIXES):
+        return PILReader(converter=one_label_picture if label else one_grey_picture)
+    if name.endswith(NIFTI_SUFFIXES):
+        return NibabelReader()
+    return NumpyReader() if name.endswith(".npy") else ITKReader()
+
+
+def _read(path: str | Path, reader: ImageReader) -> MetaTensor:
+    """What a reader finds in a file, channel first."""
+    array, meta = reader.get_data(reader.read(str(path)))
+    meta = {**switch_endianness(meta, "<"), ImageMetaKey.FILENAME_OR_OBJ: str(path)}
+    image = MetaTensor.ensure_torch_and_prune_meta(array.astype(np.float32), meta)
+    return EnsureChannelFirst()(image)
 
 
 class LoadPaird(MapTransform):

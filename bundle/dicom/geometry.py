@@ -88,8 +88,8 @@ def _no_geometry(stack: Sequence[Frame]) -> str:
     if len(stack) < slices and stack[0].plane and stack[0].position:
         return f"one file of {slices} frames without a position of each; {CONVERT}"
     return (
-        f"its {slices} slices have no geometry (ImagePositionPatient, ImageOrientationPatient, PixelSpacing), like those "
-        "of a cine; export a volume with positions"
+        f"its {slices} slices have no geometry (ImagePositionPatient, ImageOrientationPatient, PixelSpacing), like a "
+        "cine; export a volume with positions"
     )
 
 
@@ -121,8 +121,8 @@ def _sheared(stack: Sequence[Frame]) -> str:
     if angle <= SHEAR_DEGREES or aside <= SHEAR_PIXELS * plane[6:].min():
         return ""
     return (
-        f"its slices are sheared by {angle:.1f} degrees (gantry tilt), each {aside / (len(stack) - 1):.2g} mm aside of the "
-        "one before; resample it to a grid without tilt"
+        f"its slices are sheared by {angle:.1f} degrees (gantry tilt), each {aside / (len(stack) - 1):.2g} mm aside of "
+        "the one before; resample it to a grid without tilt"
     )
 
 
