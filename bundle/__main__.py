@@ -14,6 +14,8 @@ from monai.bundle import ConfigParser
 from bundle import console
 from bundle.data import check_data as check
 from bundle.data import simulate_dataset, written_whole
+from bundle.data.errors import printable
+from bundle.dicom import list_series
 from bundle.evaluation import Experiment
 from bundle.evaluation import compare as compare_runs
 from bundle.registration import apply_transform
@@ -44,6 +46,19 @@ def check_data(dataset_dir: str, datalist: str | None = None, pairing: str = "pa
     report = check(dataset_dir, datalist, pairing=pairing)
     print(report)
     sys.exit(bool(report.problems))
+
+
+def dicom_series(folder: str, output_dir: str | None = None) -> None:
+    """Print every image series below a folder of DICOM: size, spacing, and whether and why not it can be registered.
+
+    Args:
+        folder: with files of any names, several series mixed.
+        output_dir: every volume that can be registered is copied to a folder of its own in it, for pairs to name.
+    """
+    lines, good = list_series(folder, output_dir)
+    for line in lines:
+        print(printable(line))
+    sys.exit(not good)
 
 
 def write_json() -> None:
@@ -118,6 +133,7 @@ def main() -> None:
             "apply": apply,
             "check_data": check_data,
             "compare": compare,
+            "dicom_series": dicom_series,
             "experiment": experiment,
             "simulate": simulate,
             "write_json": write_json,

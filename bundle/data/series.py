@@ -11,7 +11,7 @@ import torch
 from monai.data import MetaTensor
 from monai.utils import ImageMetaKey
 
-from bundle.data.errors import DataWarning
+from bundle.data.errors import DataWarning, brief
 from bundle.data.limits import Refused, check_declared
 from bundle.data.saving import stored_type
 from bundle.dicom import Series, one_volume
@@ -20,8 +20,8 @@ from bundle.dicom import Series, one_volume
 def load_series(folder: Path) -> MetaTensor:
     """Read the one volume of a folder of DICOM, its values after the slope and intercept of each slice.
 
-    Slices are read in the order of their positions and lie where these say. What MONOCHROME1 shows dark stays a high
-    value, as in other readers.
+    Slices are read in the order of their positions and lie where these say. The stored numbers of MONOCHROME1, which
+    shows high ones dark, are turned round, as by every reader that stands on ITK.
 
     Args:
         folder: as in :func:`bundle.dicom.read_series`.
@@ -44,7 +44,11 @@ def load_series(folder: Path) -> MetaTensor:
     check_declared(series.shape, 1, None)
     for note in series.notes:
         warnings.warn(f"{folder}: {note}", DataWarning, stacklevel=2)
-    voxels = _voxels(series)
+    try:
+        voxels = _voxels(series)
+    except RuntimeError as error:
+        what = "its pixels cannot be read, damaged or compressed in a way that ITK does not know"
+        raise Refused(f"{what} ({brief(error)}); decompress it") from error
     meta = {ImageMetaKey.FILENAME_OR_OBJ: str(folder), "stored_type": str(_type_of(series, voxels))}
     return MetaTensor(torch.as_tensor(voxels)[None], affine=torch.as_tensor(series.affine), meta=meta)
 

@@ -60,6 +60,7 @@ class Frame:
         path: its file.
         index: its number in the file, from 0.
         count: frames of the file.
+        syntax: transfer syntax: how its pixels are compressed.
         whole: whether the file holds all the pixels that it should.
         floats: whether they are floating-point numbers.
         values: attributes of the header by keyword; those of its functional groups where the file has several frames.
@@ -68,6 +69,7 @@ class Frame:
     path: Path
     index: int
     count: int
+    syntax: str
     whole: bool
     floats: bool
     values: Mapping[str, Any]
@@ -161,7 +163,7 @@ def _frames(path: Path, file: IO[bytes], forced: bool) -> Iterator[Frame]:
         raise ValueError("as many functional groups as frames expected")
     for index in range(max(1, len(own))):
         functional = {**shared, **_grouped(own[index : index + 1])}
-        yield Frame(path, index, count, whole, tag != PIXEL_DATA, {**values, **functional})
+        yield Frame(path, index, count, str(syntax), whole, tag != PIXEL_DATA, {**values, **functional})
 
 
 def _plain(header: Dataset) -> dict[str, Any]:

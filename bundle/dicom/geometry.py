@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import itk
 import numpy as np
+from pydicom.uid import UID
 
 from bundle.dicom.frames import Frame
 from bundle.dicom.stacks import PARALLEL, heights, most_at_one_place, normal
@@ -17,6 +20,8 @@ SHEAR_DEGREES, SHEAR_PIXELS = 0.1, 0.1
 UNEVEN = 0.1
 """Part of the distance of slices by which one may be off its place."""
 CONVERT = "convert it to single frames"
+UNREAD_SYNTAX = re.compile(r"^1\.2\.840\.10008\.1\.2\.4\.[12]\d\d")
+"""Video, JPEG XL and High-Throughput JPEG 2000."""
 
 
 def sorted_along_normal(stack: Sequence[Frame]) -> list[Frame]:
@@ -56,13 +61,17 @@ def affine_of(stack: Sequence[Frame]) -> np.ndarray:
 
 
 def _planar_affine(frame: Frame) -> np.ndarray:
-    header = itk.GDCMImageIO.New(FileName=str(frame.path))
-    header.ReadImageInformation()
-    affine = np.eye(4)
+    header, affine = _itk_header(frame), np.eye(4)
     for axis in range(3):
         affine[:3, axis] = np.array(header.GetDirection(axis)) * header.GetSpacing(axis)
         affine[axis, 3] = header.GetOrigin(axis)
     return RAS_LPS @ affine
+
+
+def _itk_header(frame: Frame) -> Any:
+    header = itk.GDCMImageIO.New(FileName=str(frame.path))
+    header.ReadImageInformation()
+    return header
 
 
 def fault_of(stack: Sequence[Frame]) -> str:
@@ -74,6 +83,8 @@ def fault_of(stack: Sequence[Frame]) -> str:
     samples = stack[0].whole_number("SamplesPerPixel") or 1
     if samples > 1:
         return f"{samples} values per pixel (colours), expected one; convert it to grey"
+    if UNREAD_SYNTAX.search(stack[0].syntax):
+        return f"its pixels are compressed as {UID(stack[0].syntax).name}, which is not read; decompress it"
     if stack[0].floats:
         return "its pixels are floating-point numbers, expected whole ones; convert it to NIfTI"
     if len(stack) == 1 and stack[0].count == 1:
@@ -134,7 +145,7 @@ def _uneven(stack: Sequence[Frame]) -> str:
     if np.linalg.norm(places - even, axis=1).max() <= UNEVEN * step:
         return ""
     gaps = np.linalg.norm(np.diff(places, axis=0), axis=1)
-    usual = float(np.median(gaps))
+    usual = float(np.median(gaps[gaps < 1.5 * gaps.min()]))
     wide = np.flatnonzero(gaps > 1.5 * usual)
     if not len(wide) or np.abs(gaps / usual - np.rint(gaps / usual)).max() > 2 * UNEVEN:
         return f"the distances of its slices are {gaps.min():.3g} to {gaps.max():.3g} mm, expected even; resample it"
@@ -144,15 +155,23 @@ def _uneven(stack: Sequence[Frame]) -> str:
     numbers = [frame.text("InstanceNumber") for frame in (before, after)]
     called = f"instance numbers {numbers[0]} and {numbers[1]}, " if all(numbers) and before.count == 1 else ""
     return (
-        f"{missing} {'slice is' if missing == 1 else 'slices are'} missing, {'' if len(wide) == 1 else 'the first '}"
+        f"{missing} {'slice is' if missing == 1 else 'slices are'} missing{'' if len(wide) == 1 else ', the first'} "
         f"between {called}{low:.4g} and {high:.4g} mm along the normal; send the series again"
     )
 
 
 def _scaled(stack: Sequence[Frame]) -> str:
-    """Of the frames of one file, for all of which readers take the scale of the first."""
-    differ = stack[0].count > 1 and len({frame.rescale for frame in stack}) > 1
-    return f"the values of the frames of its file are scaled differently; {CONVERT}" if differ else ""
+    """Where a reader would not apply slope and intercept: it takes those of the first frame for a whole file."""
+    scales = {frame.rescale for frame in stack}
+    if stack[0].count > 1 and len(scales) > 1:
+        return f"the values of the frames of its file are scaled differently; {CONVERT}"
+    scaled = next((frame for frame in stack if frame.rescale != (1, 0)), None)
+    if scaled is None:
+        return ""
+    header = _itk_header(scaled)
+    if np.allclose((header.GetRescaleSlope(), header.GetRescaleIntercept()), scaled.rescale):
+        return ""
+    return "its kind of image has no slope and intercept, and its files have; convert it to NIfTI"
 
 
 def notes_of(stack: Sequence[Frame]) -> tuple[str, ...]:
