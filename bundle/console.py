@@ -26,6 +26,7 @@ HARMLESS = (
     ".*always_return_as_numpy.*",  # MONAI's Hausdorff distance calls its own deprecated option
     ".*Using PyTorch native grid_sample.*",  # MONAI without its compiled extension
     ".*decompression bomb.*",  # pictures are refused at twice the size that Pillow warns of
+    ".*(Invalid value for VR|plicit VR, but found|exceeds the maximum length of).*",  # DICOM that can be read
     ".*non-tuple sequence for multidimensional indexing.*",  # MONAI's deformation losses
 )
 """Warnings of the libraries that a user can do nothing about."""
@@ -151,6 +152,7 @@ def setup() -> None:
     warnings.formatwarning = format_warning
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("nibabel.global").setLevel(logging.ERROR)
+    for library in ("nibabel.global", "pydicom"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     if Path(sys.argv[0]).parent.name == "bundle" and Path(sys.argv[0]).parent.parent.name == "monai":
         check_overrides(sys.argv[2:])

@@ -9,6 +9,7 @@ from pydicom.uid import (
     BasicTextSRStorage,
     EnhancedMRImageStorage,
     ExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
     MRImageStorage,
     generate_uid,
 )
@@ -172,3 +173,13 @@ def write_report(path):
     report.SOPInstanceUID = report.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     report.SeriesInstanceUID, report.Modality = generate_uid(), "SR"
     report.save_as(path, enforce_file_format=True)
+
+
+def write_directory(path):
+    """Write a DICOMDIR, whose class stands in the header of the file alone."""
+    directory = FileDataset(None, {}, file_meta=FileMetaDataset(), preamble=b"\0" * 128)
+    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    directory.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    directory.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    directory.FileSetID, directory.DirectoryRecordSequence = "", []
+    directory.save_as(path, enforce_file_format=True)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_toys import RAS_TO_LPS, oblique_affine, write_multiframe, write_report, write_series
+from dicom_toys import RAS_TO_LPS, oblique_affine, write_directory, write_multiframe, write_report, write_series
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -195,8 +195,7 @@ def mixed(tmp_path):
     for number, path in enumerate(sorted(tmp_path.glob("*/*.dcm"))):
         path.rename(folder / ("more" if number % 3 else ".") / f"IM{number:04d}")
     write_report(folder / "SR0001.dcm")
-    (folder / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 20)
-    write_report(folder / "DICOMDIR")
+    write_directory(folder / "DICOMDIR")
     (folder / "notes.txt").write_text("no DICOM")
     (folder / "._hidden.dcm").write_bytes(b"of macOS")
     return folder, volume

@@ -150,7 +150,9 @@ def _frames(path: Path, file: IO[bytes], forced: bool) -> Iterator[Frame]:
     if not syntax.is_little_endian:
         tag = tag[1::-1] + tag[:1:-1]
     if tag not in (PIXEL_DATA, *FLOAT_PIXEL_DATA):
-        if "Image Storage" in values["SOPClassUID"].name:
+        # A DICOMDIR has its class in the file's own header alone.
+        kind = values.get("SOPClassUID") or header.file_meta.MediaStorageSOPClassUID
+        if "Image Storage" in kind.name:
             raise ValueError("an image without pixels")
         return
     if values.get("Modality") in NO_IMAGES:
@@ -191,8 +193,8 @@ def _bytes_of(values: Mapping[str, Any]) -> int:
 
 def _whole(file: IO[bytes], needed: int, explicit: bool, little: bool) -> bool:
     """Whether the pixels that follow, whose tag has been read, are all there; none of them is read."""
-    if explicit:
-        file.seek(4, os.SEEK_CUR)
+    if explicit:  # unless the header says so and is not
+        file.seek(2 if file.read(2).isalpha() else -2, os.SEEK_CUR)
     length = int.from_bytes(file.read(4), "little" if little else "big")
     end = os.fstat(file.fileno()).st_size
     if length != UNDEFINED:
