@@ -421,6 +421,12 @@ def test_a_file_cut_short(tmp_path, part, name):
     )
 
 
+def test_a_single_file_cut_short(tmp_path):
+    (path,) = write_series(tmp_path / "s", voxels(shape=(40, 40, 1)), AFFINE)
+    path.write_bytes(path.read_bytes()[:-500])
+    assert refusal(tmp_path / "s").startswith(f"1 of its files cannot be read, the first is {path.name}")
+
+
 def test_an_attribute_that_does_not_matter_may_be_wrong(tmp_path):
     for path in write_series(tmp_path / "s", voxels(), AFFINE, EchoTime=1234.5):
         path.write_bytes(path.read_bytes().replace(b"1234.5", b"12a4.5"))

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from dicom_toys import oblique_affine, write_series
 from test_experiment_2d import small_plan, write_pairs, write_slices
 
 from bundle.data import simulate_dataset
@@ -51,6 +53,7 @@ def user(tmp_path_factory):
     write_pairs(folder / "my_target/finetune", "cd")
     write_pairs(folder / "my_target/test", "efg", landmarks=True)
     small_plan(folder / "small.json")
+    write_series(folder / "my_study", np.arange(60, dtype=np.uint16).reshape(5, 4, 3), oblique_affine())
     (folder / "targets.csv").write_text("x,y,z,name\n1.5,2.5,3.5,left\n")
     control = [{"id": "1", "label": "tip", "position": [1.0, 2.0, 3.0]}]
     markups = {"markups": [{"type": "Line", "coordinateSystem": "LPS", "controlPoints": control}]}

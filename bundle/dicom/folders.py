@@ -30,8 +30,6 @@ def list_series(folder: str | Path, output_dir: str | Path | None = None) -> tup
         FileNotFoundError: when there is no such folder.
         ValueError: when it holds no series, or a folder of the output is there already.
     """
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"folder not found: {folder}")
     series, damaged = read_folder(folder)
     if not series and not damaged:
         raise ValueError(f"{folder}: no DICOM series in it or below")
@@ -39,7 +37,7 @@ def list_series(folder: str | Path, output_dir: str | Path | None = None) -> tup
     targets = _targets(volumes, Path(folder), Path(output_dir)) if output_dir else {}
     lines = []
     for one in series:
-        target = targets.get(id(one))
+        target = targets.get(one)
         if target:
             _copy(one.files, target)
         lines.append(f"{_described(one)}: {_verdict(one)}{f' -> {target}' if target else ''}")
@@ -68,7 +66,7 @@ def _verdict(series: Series) -> str:
     return "; ".join(("can be registered", *series.notes))
 
 
-def _targets(series: Sequence[Series], folder: Path, output: Path) -> dict[int, Path]:
+def _targets(series: Sequence[Series], folder: Path, output: Path) -> dict[Series, Path]:
     """Where each series goes; all are refused before one is copied."""
     if output.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{output} is in {folder}, whose series would be there twice; give an output_dir elsewhere")
@@ -80,7 +78,7 @@ def _targets(series: Sequence[Series], folder: Path, output: Path) -> dict[int, 
     there = [output / name for name in names if (output / name).exists()]
     if there:
         raise ValueError(f"{there[0]} is there already; give a new output_dir")
-    return {id(one): output / name for one, name in zip(series, names, strict=True)}
+    return {one: output / name for one, name in zip(series, names, strict=True)}
 
 
 def _name(series: Series) -> str:

@@ -20,6 +20,7 @@ SHEAR_DEGREES, SHEAR_PIXELS = 0.1, 0.1
 UNEVEN = 0.1
 """Part of the distance of slices by which one may be off its place."""
 CONVERT = "convert it to single frames"
+UNREAD = "its headers cannot be read by ITK; copy it again, or convert it to NIfTI"
 UNREAD_SYNTAX = re.compile(r"^1\.2\.840\.10008\.1\.2\.4\.[12]\d\d")
 """Video, JPEG XL and High-Throughput JPEG 2000."""
 
@@ -62,15 +63,20 @@ def affine_of(stack: Sequence[Frame]) -> np.ndarray:
 
 def _planar_affine(frame: Frame) -> np.ndarray:
     header, affine = _itk_header(frame), np.eye(4)
-    for axis in range(3):
-        affine[:3, axis] = np.array(header.GetDirection(axis)) * header.GetSpacing(axis)
-        affine[axis, 3] = header.GetOrigin(axis)
+    if header is not None:
+        for axis in range(3):
+            affine[:3, axis] = np.array(header.GetDirection(axis)) * header.GetSpacing(axis)
+            affine[axis, 3] = header.GetOrigin(axis)
     return RAS_LPS @ affine
 
 
 def _itk_header(frame: Frame) -> Any:
+    """What ITK finds in the header of a file; None when it cannot read it."""
     header = itk.GDCMImageIO.New(FileName=str(frame.path))
-    header.ReadImageInformation()
+    try:
+        header.ReadImageInformation()
+    except RuntimeError:
+        return None
     return header
 
 
@@ -88,7 +94,7 @@ def fault_of(stack: Sequence[Frame]) -> str:
     if stack[0].floats:
         return "its pixels are floating-point numbers, expected whole ones; convert it to NIfTI"
     if len(stack) == 1 and stack[0].count == 1:
-        return ""
+        return "" if _itk_header(stack[0]) is not None else UNREAD
     if not has_geometry(stack):
         return _no_geometry(stack)
     return _several_planes(stack) or _same_place(stack) or _sheared(stack) or _uneven(stack) or _scaled(stack)
@@ -169,6 +175,8 @@ def _scaled(stack: Sequence[Frame]) -> str:
     if scaled is None:
         return ""
     header = _itk_header(scaled)
+    if header is None:
+        return UNREAD
     if np.allclose((header.GetRescaleSlope(), header.GetRescaleIntercept()), scaled.rescale):
         return ""
     return "its kind of image has no slope and intercept, and its files have; convert it to NIfTI"

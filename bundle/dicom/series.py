@@ -19,7 +19,7 @@ LISTED = 6
 """Series that a message names."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
     """The slices of one volume, or a planar image; several may be of one series of a scanner.
 
@@ -69,7 +69,12 @@ def read_folder(folder: str | Path) -> tuple[list[Series], list[Path]]:
     Args:
         folder: with files of any names, in sub-folders too; hidden ones, what is no DICOM and what holds no image
             (reports, registrations, segmentations, DICOMDIR) are left out. Headers are read, no pixels.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
     """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"folder not found: {folder}")
     frames: list[Frame] = []
     damaged: list[Path] = []
     for path in _files(Path(folder)):
