@@ -26,6 +26,8 @@ from pydicom.uid import (
 from bundle.__main__ import dicom_series
 from bundle.data import DataWarning, LoadPaird, check_data, load_image
 from bundle.dicom import find_series, read_series
+from bundle.dicom.frames import Damaged, read_frames
+from bundle.registration.finished import sources
 
 AFFINE = oblique_affine()
 SHAPE = (8, 6, 7)
@@ -313,6 +315,14 @@ def place(number):
     return (lps @ [0, 0, number, 1])[:3] @ lps[:3, 2] / 2.5
 
 
+def test_a_result_depends_on_the_files_of_sub_folders_too(tmp_path):
+    files = write_series(tmp_path / "study/series", voxels(), AFFINE)
+    pair = {"fixed_image": str(tmp_path / "study")}
+    before = sources(pair)
+    edit(files[3], EchoTime=20)
+    assert sources(pair) != before
+
+
 # --- refused ----------------------------------------------------------------------------------------------------------
 
 
@@ -419,6 +429,17 @@ def test_a_file_cut_short(tmp_path, part, name):
     assert refusal(tmp_path / "s").startswith(
         f"1 of its files cannot be read, the first is {name}; the volume has gaps"
     )
+
+
+def test_wherever_a_file_is_cut_it_is_not_taken_for_none(tmp_path):
+    (path,) = write_series(tmp_path / "s", voxels(shape=(6, 6, 1)), AFFINE)
+    content, cut = path.read_bytes(), tmp_path / "IM1"
+    for length in range(132, len(content), 5):
+        cut.write_bytes(content[:length])
+        try:
+            assert [frame.whole for frame in read_frames(cut)] == [False], length
+        except Damaged:
+            continue
 
 
 def test_a_single_file_cut_short(tmp_path):

@@ -150,9 +150,11 @@ def _frames(path: Path, file: IO[bytes], forced: bool) -> Iterator[Frame]:
     if not syntax.is_little_endian:
         tag = tag[1::-1] + tag[:1:-1]
     if tag not in (PIXEL_DATA, *FLOAT_PIXEL_DATA):
-        # A DICOMDIR has its class in the file's own header alone.
-        kind = values.get("SOPClassUID") or header.file_meta.MediaStorageSOPClassUID
-        if "Image Storage" in kind.name:
+        # A file that is cut short has no pixels either. Where the transfer syntax is there, the class before it is whole.
+        if (
+            "TransferSyntaxUID" not in header.file_meta
+            or "Image Storage" in header.file_meta.MediaStorageSOPClassUID.name
+        ):
             raise ValueError("an image without pixels")
         return
     if values.get("Modality") in NO_IMAGES:
