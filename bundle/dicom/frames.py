@@ -150,11 +150,9 @@ def _frames(path: Path, file: IO[bytes], forced: bool) -> Iterator[Frame]:
     if not syntax.is_little_endian:
         tag = tag[1::-1] + tag[:1:-1]
     if tag not in (PIXEL_DATA, *FLOAT_PIXEL_DATA):
-        # A file that is cut short has no pixels either. Where the transfer syntax is there, the class before it is whole.
-        if (
-            "TransferSyntaxUID" not in header.file_meta
-            or "Image Storage" in header.file_meta.MediaStorageSOPClassUID.name
-        ):
+        # A file that is cut short has no pixels either. Where there is a transfer syntax, the class before it is whole.
+        meta = header.file_meta
+        if "TransferSyntaxUID" not in meta or "Image Storage" in meta.MediaStorageSOPClassUID.name:
             raise ValueError("an image without pixels")
         return
     if values.get("Modality") in NO_IMAGES:
