@@ -1,12 +1,13 @@
 """Meta-learned image registration as a MONAI bundle."""
 
-from bundle import console, data, evaluation, geometry, meta, processes, registration, session
+from bundle import console, data, dicom, evaluation, geometry, meta, processes, registration, session
 from bundle.api import Registration, register
 
 __all__ = [
     "Registration",
     "console",
     "data",
+    "dicom",
     "evaluation",
     "geometry",
     "meta",

@@ -14,7 +14,8 @@ from monai.bundle import ConfigParser
 from bundle import console
 from bundle.data import check_data as check
 from bundle.data import simulate_dataset, written_whole
-from bundle.dicom import find_series, listing, sort_out
+from bundle.data.errors import printable
+from bundle.dicom import list_series
 from bundle.evaluation import Experiment
 from bundle.evaluation import compare as compare_runs
 from bundle.registration import apply_transform
@@ -45,6 +46,19 @@ def check_data(dataset_dir: str, datalist: str | None = None, pairing: str = "pa
     report = check(dataset_dir, datalist, pairing=pairing)
     print(report)
     sys.exit(bool(report.problems))
+
+
+def dicom_series(folder: str, output_dir: str | None = None) -> None:
+    """Print every image series below a folder of DICOM: size, spacing, and whether and why not it can be registered.
+
+    Args:
+        folder: with files of any names, several series mixed.
+        output_dir: every volume that can be registered is copied to a folder of its own in it, for pairs to name.
+    """
+    lines, good = list_series(folder, output_dir)
+    for line in lines:
+        print(printable(line))
+    sys.exit(not good)
 
 
 def write_json() -> None:
@@ -90,22 +104,6 @@ def apply(
     mode = "nearest" if label is True else label or None
     for line in apply_transform(transform, files, output, reference, inverse, mode, moving_grid):
         print(line)
-
-
-def dicom_series(folder: str, output_dir: str | None = None) -> None:
-    """Print the DICOM series of a folder, and which of them can be registered.
-
-    Args:
-        folder: of DICOM files, mixed in any way; sub-folders are searched.
-        output_dir: new folder that gets a folder with the files of each series that can be registered.
-    """
-    found, damaged = find_series(folder)
-    for line in listing(found, damaged):
-        print(line)
-    if output_dir is not None:
-        for path in sort_out(found, Path(output_dir)):
-            print("sorted out:", path)
-    sys.exit(not any(series.is_volume and not series.problem for series in found))
 
 
 def experiment(

@@ -153,6 +153,7 @@ def setup() -> None:
     warnings.formatwarning = format_warning
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("nibabel.global").setLevel(logging.ERROR)
+    for library in ("nibabel.global", "pydicom"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     if Path(sys.argv[0]).parent.name == "bundle" and Path(sys.argv[0]).parent.parent.name == "monai":
         check_overrides(sys.argv[2:])

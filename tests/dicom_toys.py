@@ -1,8 +1,18 @@
 """Simulated DICOM series, as scanners and archives leave them."""
 
+import shutil
+
 import numpy as np
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import (
+    BasicTextSRStorage,
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    MRImageStorage,
+    generate_uid,
+)
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -31,7 +41,7 @@ def write_series(folder, voxels, affine, study=None, frame=None, **tags):
 
     Args:
         folder: where to; created.
-        voxels: ``(X, Y, Z)``, whole numbers of 16 bits; slices lie along the last axis.
+        voxels: ``(X, Y, Z)``, whole numbers of 8 or 16 bits; slices lie along the last axis.
         affine: ``(4, 4)`` voxel-to-world, mm, RAS; a shear between slices goes into the slices' positions.
         study: StudyInstanceUID; None makes one.
         frame: FrameOfReferenceUID; None makes one.
@@ -76,9 +86,9 @@ def write_series(folder, voxels, affine, study=None, frame=None, **tags):
         "PhotometricInterpretation": "MONOCHROME2",
         "Rows": voxels.shape[1],
         "Columns": voxels.shape[0],
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
+        "BitsAllocated": 8 * voxels.itemsize,
+        "BitsStored": 8 * voxels.itemsize,
+        "HighBit": 8 * voxels.itemsize - 1,
         "PixelRepresentation": int(voxels.dtype.kind == "i"),
         "PixelSpacing": [spacing[1], spacing[0]],
         "SliceThickness": spacing[2],
@@ -92,16 +102,84 @@ def write_series(folder, voxels, affine, study=None, frame=None, **tags):
         meta.MediaStorageSOPInstanceUID = generate_uid()
         data = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
         position = (lps @ [0, 0, number, 1])[:3]
-        for keyword, value in {**shared, **tags}.items():
+        own = {
+            "InstanceNumber": number + 1,
+            "ImagePositionPatient": [round(value, 8) for value in position],
+            "PixelData": np.ascontiguousarray(voxels[:, :, number].T).tobytes(),
+        }
+        for keyword, value in {**shared, **own, **tags}.items():
             setattr(data, keyword, value(number) if callable(value) else value)
         data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-        data.InstanceNumber = number + 1
-        data.ImagePositionPatient = [round(value, 8) for value in position]
-        data.PixelData = (
-            np.ascontiguousarray(voxels[:, :, number].T).astype("<i2" if voxels.dtype.kind == "i" else "<u2").tobytes()
-        )
+        if len(data.PixelData) % 2:
+            data.PixelData += b"\0"
         # Files of an archive have names that say nothing of their order.
         path = folder / f"{data.SOPInstanceUID.rsplit('.', 1)[-1]}.dcm"
         data.save_as(path, enforce_file_format=True)
         files.append(path)
     return files
+
+
+def write_multiframe(path, voxels, affine, order, kind=EnhancedMRImageStorage, rescale=None, **tags):
+    """Write a volume as one multi-frame image with functional groups.
+
+    Args:
+        path: of the file; its folder is created.
+        voxels: as in ``write_series``.
+        affine: the same.
+        order: number of the slice in each frame.
+        kind: its SOP class.
+        rescale: function from a slice's number to its slope and intercept.
+        tags: as in ``write_series``.
+    """
+    slices = [dcmread(file) for file in write_series(path.parent / "slices", voxels, affine, **tags)]
+    shutil.rmtree(path.parent / "slices")
+    image = slices[0].copy()
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = kind
+    measures = {keyword: slices[0][keyword].value for keyword in ("PixelSpacing", "SliceThickness")}
+    shared = {"PixelMeasuresSequence": measures}
+    shared["PlaneOrientationSequence"] = {"ImageOrientationPatient": slices[0].ImageOrientationPatient}
+    image.SharedFunctionalGroupsSequence = [_groups(shared)]
+    own = []
+    for number in order:
+        groups = {"PlanePositionSequence": {"ImagePositionPatient": slices[number].ImagePositionPatient}}
+        if rescale:
+            slope, intercept = rescale(number)
+            groups["PixelValueTransformationSequence"] = {"RescaleSlope": slope, "RescaleIntercept": intercept}
+        own.append(_groups(groups))
+    image.PerFrameFunctionalGroupsSequence = own
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(image, keyword)
+    image.NumberOfFrames = len(own)
+    image.PixelData = b"".join(slices[number].PixelData for number in order)
+    image.save_as(path, enforce_file_format=True)
+
+
+def _groups(content):
+    """Functional groups: ``{sequence: {keyword: value}}``, every sequence of one item."""
+    groups = Dataset()
+    for sequence, values in content.items():
+        item = Dataset()
+        for keyword, value in values.items():
+            setattr(item, keyword, value)
+        setattr(groups, sequence, [item])
+    return groups
+
+
+def write_report(path):
+    """Write a structured report, which holds no image."""
+    report = FileDataset(None, {}, file_meta=FileMetaDataset(), preamble=b"\0" * 128)
+    report.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = BasicTextSRStorage
+    report.SOPInstanceUID = report.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    report.SeriesInstanceUID, report.Modality = generate_uid(), "SR"
+    report.save_as(path, enforce_file_format=True)
+
+
+def write_directory(path):
+    """Write a DICOMDIR, whose class stands in the header of the file alone."""
+    directory = FileDataset(None, {}, file_meta=FileMetaDataset(), preamble=b"\0" * 128)
+    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    directory.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    directory.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    directory.FileSetID, directory.DirectoryRecordSequence = "", []
+    directory.save_as(path, enforce_file_format=True)

@@ -1,6 +1,8 @@
 """The house stands: rooms import downwards only, and only YAML names trainers, inferers and handlers."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,8 @@ BELOW = {
     "dicom": {"geometry"},
     "data": {"geometry", "dicom"},
     "registration": {"geometry", "dicom", "data"},
-    "meta": {"geometry", "data", "registration"},
-    "evaluation": {"geometry", "data", "registration"},
+    "meta": {"geometry", "dicom", "data", "registration"},
+    "evaluation": {"geometry", "dicom", "data", "registration"},
 }
 EVERYWHERE = {"processes"}  # a file beside the rooms, that stands on none
 ONLY_YAML_NAMES = ("meta/trainer.py", "meta/handlers.py", "registration/inferers.py", "registration/evaluator.py")
@@ -82,11 +84,16 @@ def test_files_of_a_room_name_their_siblings_by_module():
 
 
 def test_geometry_and_data_know_no_training():
-    for room in ("geometry", "data"):
+    for room in ("geometry", "dicom", "data"):
         for path in (ROOT / "bundle" / room).glob("*.py"):
             assert not [module for module, _ in imports(path) if module.startswith(("torch.optim", "ignite"))], name(
                 path
             )
+
+
+def test_reading_dicom_needs_no_library_that_writes_it():
+    program = "import sys, bundle.dicom; sys.exit('highdicom' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 
 def test_rooms_hand_on_what_they_promise():

@@ -263,13 +263,13 @@ def test_repeat_scans(tmp_path):
 
 
 def test_more_than_one_dicom_series(tmp_path):
-    for number in range(2):
-        for series in range(2):
-            write_series(tmp_path / f"images/s{number}", volume(series, (6, 5, 3)).astype(np.int16), np.eye(4))
+    for folder in ("s0", "s1"):
+        for number, name in enumerate("ab"):
+            voxels = volume(number).astype(np.int16)
+            write_series(tmp_path / "images" / folder / name, voxels, LPS, SeriesNumber=number)
     problems = check_data(tmp_path).problems
     assert sorted(problem.split(";")[0] for problem in problems) == [
-        f"images/s{number}: 2 DICOM images in one folder: 1 MR 's{number}' (6 x 5 x 3), 1 MR 's{number}' (6 x 5 x 3)"
-        for number in range(2)
+        f"images/s{number}: 2 volumes, expected one: 0 MR a (5 x 6 x 7)" for number in range(2)
     ]
 
 

@@ -180,7 +180,7 @@ def test_two_echoes_in_a_series_are_refused(tmp_path):
         header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = generate_uid()
         header.save_as(tmp_path / "in" / f"second_echo_{file.name}")
     found = uids(tmp_path / "in")
-    with pytest.raises(ValueError, match=r"^fixed, series 3 US .*: 2 DICOM images in one folder"):
+    with pytest.raises(ValueError, match=r"^fixed, series 3 US .*: 2 volumes, expected one"):
         series_pair(tmp_path / "in", {"fixed": [found["US"]], "moving": [found["MR"]]}, tmp_path / "private")
     assert len(list((tmp_path / "private" / "fixed").iterdir())) == 2 * len(slices)
 
@@ -188,9 +188,9 @@ def test_two_echoes_in_a_series_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("fixed", "moving", "message"),
     [
-        ("", "MR", r"no series fits fixed; found: 3 US 'fixed' (20 x 18 x 15), 4 MR 'moving' (17 x 20 x 16); change"),
-        ("US MR", "MR", "2 series fit fixed: 3 US 'fixed' (20 x 18 x 15), 4 MR 'moving' (17 x 20 x 16); expected one"),
-        ("US", "US", "the same series fits fixed and moving: 3 US 'fixed' (20 x 18 x 15); make the conditions"),
+        ("", "MR", r"no series fits fixed; found: 3 US fixed (20 x 18 x 15), 4 MR moving (17 x 20 x 16); change"),
+        ("US MR", "MR", "2 series fit fixed: 3 US fixed (20 x 18 x 15), 4 MR moving (17 x 20 x 16); expected one"),
+        ("US", "US", "the same series fits fixed and moving: 3 US fixed (20 x 18 x 15); make the conditions"),
     ],
 )
 def test_no_series_or_several(fixed, moving, message, tmp_path):
@@ -479,7 +479,7 @@ def test_error_is_one_line_and_nothing_is_written(run, tmp_path):
     finished = run("-i", "in", "-o", "out", "-m", ROOT / "models", "-l", "DEBUG")
     assert finished.returncode == 1
     assert finished.stdout == ""
-    message = "no series fits moving; found: 3 US 'fixed' (20 x 18 x 15), 4 CT 'moving' (17 x 20 x 16)"
+    message = "no series fits moving; found: 3 US fixed (20 x 18 x 15), 4 CT moving (17 x 20 x 16)"
     (line,) = [line for line in finished.stderr.splitlines() if line.startswith("error")]
     assert line == f"error: {message}; change the conditions under series, moving"
     assert "secret" not in finished.stderr.lower()

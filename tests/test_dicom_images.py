@@ -9,7 +9,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom_checks import FIXED, FIXED_SHAPE, MOVING, check_conformance, check_modules, itk_series, written
-from dicom_toys import RAS_TO_LPS, write_series
+from dicom_toys import RAS_TO_LPS, write_multiframe, write_series
 from pydicom.pixels import apply_modality_lut
 from pydicom.uid import CTImageStorage, MRImageStorage, SecondaryCaptureImageStorage, UltrasoundImageStorage
 
@@ -178,6 +178,20 @@ def test_segments_lie_where_the_label_does(pair, label, structures, tmp_path):
     } <= {*uids}
     assert read.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmName.startswith("meta-")
     check_conformance(path)
+
+
+def test_segments_of_a_multi_frame_image_lie_where_the_label_does(pair, tmp_path):
+    order = np.random.default_rng(3).permutation(FIXED_SHAPE[2])
+    write_multiframe(tmp_path / "frames" / "image.dcm", pair.voxels["fixed"], FIXED, order)
+    path = tmp_path / "segmentation.dcm"
+    written(segmentation(boxes(), read_series(tmp_path / "frames")), path)
+    volume = highdicom.seg.segread(path).get_volume(combine_segments=True)
+    found, expected = (np.argwhere(array > 0) for array in (volume.array, boxes()[0]))
+    places = (volume.affine[:3, :3] @ found.T).T + volume.affine[:3, 3]
+    lps = RAS_TO_LPS @ FIXED
+    wanted = (lps[:3, :3] @ expected.T).T + lps[:3, 3]
+    assert len(places) == len(wanted)
+    np.testing.assert_allclose(places[np.lexsort(places.round(3).T)], wanted[np.lexsort(wanted.round(3).T)], atol=1e-3)
 
 
 def test_headers_of_archives_do_not_stop_a_segmentation(pair, tmp_path):

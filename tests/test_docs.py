@@ -57,11 +57,11 @@ def user(tmp_path_factory):
         voxels = np.rint(10 * volume(number)[0]).astype(np.uint16)
         write_series(folder / "my_dicom" / side / "pelvis", voxels, oblique_affine((4.0, 4.5, 5.0)))
     small_plan(folder / "small.json")
+    write_series(folder / "my_study", np.arange(60, dtype=np.uint16).reshape(5, 4, 3), oblique_affine())
     (folder / "targets.csv").write_text("x,y,z,name\n1.5,2.5,3.5,left\n")
     control = [{"id": "1", "label": "tip", "position": [1.0, 2.0, 3.0]}]
     markups = {"markups": [{"type": "Line", "coordinateSystem": "LPS", "controlPoints": control}]}
     (folder / "needle.mrk.json").write_text(json.dumps(markups))
-    write_series(folder / "from_archive", np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4), oblique_affine())
     train = "python -m monai.bundle run training --config_file configs/train.yaml --dataset_dir my_data"
     shell(f"{train} --output_dir runs/tiny {TINY_TRAINING}", folder)
     return folder

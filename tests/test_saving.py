@@ -113,4 +113,4 @@ def test_types_of_arrays_and_dicom(tmp_path):
     series = tmp_path / "series"
     series.mkdir()
     itk.imwrite(itk.image_from_array(np.zeros((8, 9), dtype=np.uint16)), str(series / "1.dcm"))
-    assert stored_type(series) == np.uint16
+    assert load_image(series).meta["stored_type"] == "uint16"

@@ -318,7 +318,6 @@ def test_dicom_and_metaimage_register_like_the_same_voxels_in_nifti(tiny_dataset
     for side, name in (("fixed", "F"), ("moving", "G")):
         voxels = nib.load(tiny_dataset / f"images/{name}.nii.gz").get_fdata()
         image = itk.image_from_array(np.ascontiguousarray(voxels.T).astype(np.int16))
-        # The slice distance is what GDCM writes for a stack of single slices.
         image.SetSpacing([1.4, 1.2, 1.0])
         itk.imwrite(image, str(tmp_path / f"{side}.nii.gz"))
         itk.imwrite(image, str(tmp_path / f"{side}.mha"))

@@ -128,11 +128,11 @@ def write_volume(path, array, spacing=(5.0, 5.5, 6.0)):
 
 
 def write_dicom_series(folder, image):
-    """Write an ITK image of whole numbers as the slices of a DICOM series, named by their numbers."""
+    """Write an ITK image as the slices of a DICOM series, with names in the order of the slices."""
     lps = np.eye(4)
     lps[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing())
-    lps[:3, 3] = np.array(image.GetOrigin())
-    voxels = itk.array_from_image(image).transpose(2, 1, 0).astype(np.int16)
+    lps[:3, 3] = image.GetOrigin()
+    voxels = itk.array_from_image(image).transpose(2, 1, 0)
     for number, path in enumerate(write_series(folder, voxels, RAS_TO_LPS @ lps)):
         path.rename(folder / f"{number:03d}.dcm")
 

@@ -15,7 +15,6 @@ from PIL import Image
 
 from bundle.data.limits import Refused, check_declared, regular_file
 from bundle.data.problems import size
-from bundle.dicom import Series, check_file, read_series
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -30,16 +29,13 @@ def check_image(path: str | Path) -> None:
     """Refuse an image that asks for more than it can hold, or than is read; only its header is read.
 
     Args:
-        path: of the file, or of the folder of a DICOM series.
+        path: of the file.
 
     Raises:
         Refused: naming the size that it declares and the limit; for voxels that are no numbers.
         Exception: when the header cannot be read; of its own kind for every reader.
     """
     path, name = Path(path), str(path).lower()
-    if path.is_dir():
-        _check_series(path)
-        return
     regular_file(path)
     if name.endswith(NIFTI_SUFFIXES):
         _check_nifti(path)
@@ -51,8 +47,6 @@ def check_image(path: str | Path) -> None:
         raise Refused("an archive of arrays, expected one array (.npy)")
     else:
         header = itk_header(path)
-        if header.GetNameOfClass() == "GDCMImageIO":
-            check_file(path)
         shape = (*itk_shape(header), header.GetNumberOfComponents())
         check_declared(shape, header.GetComponentSize(), None if name.endswith(DETACHED_SUFFIXES) else path)
 
@@ -75,24 +69,6 @@ def itk_header(path: str | Path) -> Any:
 def itk_shape(header: Any) -> tuple[int, ...]:
     """Voxels along each axis that such a header declares."""
     return tuple(header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions()))
-
-
-def dicom_series(folder: str | Path) -> Series:
-    """The DICOM series of a folder.
-
-    Raises:
-        Refused: when there is none, more than one, or one that is no even, straight volume.
-    """
-    try:
-        return read_series(folder)
-    except ValueError as error:
-        raise Refused(str(error)) from error
-
-
-def _check_series(folder: Path) -> None:
-    series = dicom_series(folder)
-    check_declared(series.shape[:2], 1, series.files[0])
-    check_declared(series.shape, 1, None)
 
 
 def _check_nifti(path: Path) -> None:

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import itk
 import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor, PILReader
+from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, NumpyReader, PILReader
 from monai.data.utils import to_affine_nd
-from monai.transforms import LoadImage, MapTransform
+from monai.transforms import EnsureChannelFirst, MapTransform
+from monai.transforms.io.array import switch_endianness
 from monai.utils import ImageMetaKey
 from PIL import Image
 
 from bundle.data.errors import DataWarning, brief
 from bundle.data.files import silent_libraries
-from bundle.data.headers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, check_image, dicom_series
+from bundle.data.headers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, check_image
 from bundle.data.limits import Refused
 from bundle.data.problems import corner_distance, spacing_of
 from bundle.data.saving import stored_type
-
-# MONAI's loader makes all of its readers, one of which says each time that it would like a GPU.
-logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+from bundle.data.series import load_series
 
 GREY_MODES = ("1", "L", "F", "I", "I;16", "I;16B", "I;16L")  # of Pillow: one value per pixel
 
@@ -87,6 +84,8 @@ def load_image(path: str | Path, label: bool = False) -> MetaTensor:
         ValueError: when the file cannot be read, or asks for more memory than files get; in one line that names it.
     """
     try:
+        if Path(path).is_dir():
+            return load_series(Path(path))
         check_image(path)
         return _load(path, label)
     except Refused as error:
@@ -96,14 +95,11 @@ def load_image(path: str | Path, label: bool = False) -> MetaTensor:
 
 
 def _load(path: str | Path, label: bool) -> MetaTensor:
-    if Path(path).is_dir():
-        return _load_series(path)
     name = str(path).lower()
     picture = name.endswith(PICTURE_SUFFIXES)
-    load = LoadImage(image_only=True, ensure_channel_first=True)
-    converter = one_label_picture if label else one_grey_picture
-    with silent_libraries():  # what ITK prints of a damaged file is in its error too
-        image = load(path, reader=PILReader(converter=converter)) if picture else load(path)
+    # What ITK prints of a damaged file is in its error too.
+    with silent_libraries():
+        image = _read(path, _reader(name, label))
     affine = torch.eye(3, dtype=torch.float64) if picture else image.affine
     if name.endswith(NIFTI_SUFFIXES):
         # MONAI takes the origin of a 4-D file for a spacing, finds a mismatch, and may put an unset qform in its place.
@@ -113,17 +109,21 @@ def _load(path: str | Path, label: bool) -> MetaTensor:
     return MetaTensor(voxels, affine=to_affine_nd(3, affine), meta={**meta, "stored_type": str(stored_type(path))})
 
 
-def _load_series(folder: str | Path) -> MetaTensor:
-    """The DICOM series of a folder; ITK scales the voxels of each slice by its own header."""
-    series = dicom_series(folder)
-    if series.remark:
-        warnings.warn(f"{folder}: {series.remark}", DataWarning, stacklevel=2)
-    reader = itk.ImageSeriesReader[itk.Image[itk.F, 3]].New(FileNames=list(map(str, series.files)))
-    reader.SetImageIO(itk.GDCMImageIO.New())
-    reader.Update()
-    voxels = np.ascontiguousarray(itk.array_from_image(reader.GetOutput()).transpose(2, 1, 0))
-    meta = {ImageMetaKey.FILENAME_OR_OBJ: str(folder), "stored_type": str(stored_type(folder))}
-    return MetaTensor(torch.as_tensor(voxels)[None], affine=torch.as_tensor(series.affine), meta=meta)
+def _reader(name: str, label: bool) -> ImageReader:
+    """The reader that MONAI's LoadImage would take, which makes every reader it has, to warn of what they lack."""
+    if name.endswith(PICTURE_SUFFIXES):
+        return PILReader(converter=one_label_picture if label else one_grey_picture)
+    if name.endswith(NIFTI_SUFFIXES):
+        return NibabelReader()
+    return NumpyReader() if name.endswith(".npy") else ITKReader()
+
+
+def _read(path: str | Path, reader: ImageReader) -> MetaTensor:
+    """What a reader finds in a file, channel first."""
+    array, meta = reader.get_data(reader.read(str(path)))
+    meta = {**switch_endianness(meta, "<"), ImageMetaKey.FILENAME_OR_OBJ: str(path)}
+    image = MetaTensor.ensure_torch_and_prune_meta(array.astype(np.float32), meta)
+    return EnsureChannelFirst()(image)
 
 
 class LoadPaird(MapTransform):

@@ -11,7 +11,7 @@ from monai.data import ITKWriter
 from PIL import Image
 
 from bundle.data.files import moved_into_place
-from bundle.data.headers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, dicom_series, itk_header
+from bundle.data.headers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, itk_header
 
 ITK_SUFFIXES = (".nrrd", ".mha")
 PICTURE_TYPES = {"1": np.bool_, "L": np.uint8, "P": np.uint8, "I": np.int32, "F": np.float32}
@@ -23,7 +23,7 @@ def stored_type(path: str | Path) -> np.dtype:
     """Type of the voxels in a file: what its numbers are, which is not an integer where the header scales them.
 
     Args:
-        path: of an image, or of the folder of a DICOM series.
+        path: of an image.
     """
     name = str(path).lower()
     if name.endswith(NIFTI_SUFFIXES):
@@ -35,8 +35,7 @@ def stored_type(path: str | Path) -> np.dtype:
             return np.dtype(PICTURE_TYPES.get(picture.mode, np.uint16 if picture.mode.startswith("I;16") else np.uint8))
     if name.endswith(".npy"):
         return np.load(path, mmap_mode="r").dtype
-    first = dicom_series(path).files[0] if Path(path).is_dir() else path
-    kind = itk.ImageIOBase.GetComponentTypeAsString(itk_header(first).GetComponentType())
+    kind = itk.ImageIOBase.GetComponentTypeAsString(itk_header(path).GetComponentType())
     names = {"float": "f4", "double": "f8", "unsigned_char": "u1", "char": "i1", "unsigned_short": "u2", "short": "i2"}
     return np.dtype(names.get(kind, "u4" if kind.startswith("unsigned") else "i4"))
 

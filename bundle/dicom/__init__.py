@@ -1,7 +1,6 @@
-"""DICOM: which files are a volume and where it lies. Headers alone are read here."""
+"""DICOM in: which series a folder holds, and whether each is a volume that can be registered."""
 
-from bundle.dicom.geometry import Stack, stack_slices
-from bundle.dicom.series import Series, check_file, find_series, read_series
-from bundle.dicom.sorting import listing, sort_out
+from bundle.dicom.folders import list_series
+from bundle.dicom.series import Series, find_series, one_volume, read_folder, read_series
 
-__all__ = ["Series", "Stack", "check_file", "find_series", "listing", "read_series", "sort_out", "stack_slices"]
+__all__ = ["Series", "find_series", "list_series", "one_volume", "read_folder", "read_series"]

@@ -40,6 +40,9 @@ def segmentation(label: np.ndarray, fixed: Series) -> Dataset:
     names, pixels = _segments(label)
     if not pixels.any():
         raise ValueError("the carried label has no voxel within the fixed image, there is nothing to segment")
+    if len(fixed.files) == 1:
+        # The frames of a multi-frame image stand in any order, and highdicom takes the pixels in theirs.
+        pixels = pixels[np.argsort(fixed.frames)]
     images = [pydicom.dcmread(file, stop_before_pixels=True) for file in fixed.files]
     # highdicom refuses headers with half a date or without a patient's sex, and says what stands there.
     for image in images:

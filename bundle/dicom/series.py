@@ -1,43 +1,44 @@
-"""The image series of a folder, sorted out whatever way their files are mixed."""
+"""Folders of DICOM -> the image series in them, each with its files in order and its grid."""
 
 from __future__ import annotations
 
-import struct
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+import os
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
 
-from bundle.dicom.geometry import PLANE_TOLERANCE, stack_slices
-from bundle.dicom.headers import frames, numbers, read_header
+from bundle.dicom.frames import Damaged, Frame, read_frames
+from bundle.dicom.geometry import affine_of, fault_of, has_geometry, notes_of, sorted_along_normal
+from bundle.dicom.stacks import stacks
 
-APART = ("EchoTime", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime", "AcquisitionNumber", "ImageType")
-"""What may tell slices at one place apart."""
-NO_IMAGES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.481.2")
-"""Segmentations and doses: with pixels, but no images to register."""
+LISTED = 6
+"""Series that a message names."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
-    """Files that make one volume, or cannot.
+    """The slices of one volume, or a planar image; several may be of one series of a scanner.
 
     Attributes:
-        files: sorted along the slices' normal, the order of the volume's last axis.
+        files: along the slices' normal, the order of the volume's last axis; one for a multi-frame image.
         uid: SeriesInstanceUID.
         study: StudyInstanceUID.
-        frame: FrameOfReferenceUID, empty without.
-        modality: such as ``"US"``.
-        description: SeriesDescription.
-        number: SeriesNumber.
-        shape: columns, rows, slices: ``(X, Y, Z)``.
-        affine: ``(4, 4)`` voxel to world, mm, RAS.
-        problem: why it cannot be registered, in one line; empty when it can.
-        remark: what a reader should be warned of.
+        frame: FrameOfReferenceUID, empty without one.
+        modality: such as MR.
+        description: of the series, as it stands in the files.
+        number: of the series; None without one.
+        shape: (columns, rows, slices), the array's axes.
+        affine: ``(4, 4)`` voxel-to-world, mm, RAS.
+        frames: number of each slice in its file, 0 in a file of one.
+        localizer: whether it was made to plan other images on.
+        positioned: whether its slices have positions in space.
+        whole_numbers: whether its values are, after slope and intercept.
+        fault: why it cannot be registered, and what to do; empty when it can.
+        notes: what a user should know though it can be registered.
     """
 
     files: tuple[Path, ...]
@@ -48,208 +49,139 @@ class Series:
     description: str
     number: int | None
     shape: tuple[int, int, int]
-    affine: np.ndarray = field(compare=False)
-    problem: str = ""
-    remark: str = ""
-
-    @property
-    def is_volume(self) -> bool:
-        """Whether it has slices to stack, be they right or wrong, and is no localizer."""
-        return self.shape[2] > 1 and self.problem != LOCALIZER
+    affine: np.ndarray
+    frames: tuple[int, ...]
+    localizer: bool
+    positioned: bool
+    whole_numbers: bool
+    fault: str
+    notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        number = "" if self.number is None else f"{self.number} "
-        return f"{number}{self.modality} {self.description!r} ({' x '.join(map(str, self.shape))})"
+        number = "-" if self.number is None else self.number
+        size = " x ".join(map(str, self.shape))
+        return " ".join(filter(None, (f"{number}", self.modality, self.description, f"({size})")))
 
 
-LOCALIZER = "a localizer, which shows where other images lie"
-Slice = tuple[Path, Dataset]
-
-
-def read_series(folder: str | Path) -> Series:
-    """The one image of a folder: its volume, else its only slice; localizers and documents beside it are left out.
+def read_folder(folder: str | Path) -> tuple[list[Series], list[Path]]:
+    """Every image series below a folder, and the files that should be DICOM and cannot be read.
 
     Args:
-        folder: of DICOM files.
-
-    Returns:
-        The series, which can be read.
+        folder: with files of any names, in sub-folders too; hidden ones, what is no DICOM and what holds no image
+            (reports, registrations, segmentations, DICOMDIR) are left out. Headers are read, no pixels.
 
     Raises:
-        ValueError: in one line, when there is none, more than one, or when it is no even, straight volume.
+        FileNotFoundError: when there is no such folder.
     """
-    found, damaged = find_series(folder)
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"folder not found: {folder}")
+    frames: list[Frame] = []
+    damaged: list[Path] = []
+    for path in _files(Path(folder)):
+        try:
+            frames += read_frames(path)
+        except Damaged:
+            damaged.append(path)
+    found = stacks(frames)
+    parts = Counter(stack[0].text("SeriesInstanceUID") for stack in found)
+    return [_series(stack, parts[stack[0].text("SeriesInstanceUID")] == 1) for stack in found], damaged
+
+
+def find_series(folder: str | Path) -> list[Series]:
+    """Every image series below a folder, sorted out whatever way the files are mixed.
+
+    Args:
+        folder: as in :func:`read_folder`.
+
+    Returns:
+        In the order of their numbers; those that cannot be registered say why in ``fault``.
+
+    Raises:
+        ValueError: when a file cannot be read, since a slice would be missing.
+    """
+    series, damaged = read_folder(folder)
     if damaged:
-        raise ValueError(
-            f"{len(damaged)} of its .dcm files cannot be read, the first is {damaged[0].name}; the volume has gaps"
-        )
-    chosen = [series for series in found if series.is_volume] or [one for one in found if one.problem != LOCALIZER]
-    if not chosen:
-        raise ValueError("cannot be read, a folder without a DICOM series")
-    if len(chosen) > 1:
-        raise ValueError(
-            f"{len(chosen)} DICOM images in one folder: {', '.join(map(str, chosen))}; sort them out by "
-            "`python -m bundle dicom_series FOLDER --output_dir SORTED` and name the folder of one"
-        )
-    (series,) = chosen
-    if series.problem:
-        raise ValueError(series.problem)
+        raise ValueError(f"{folder}: {_unread(damaged)}")
     return series
 
 
-def find_series(folder: str | Path) -> tuple[list[Series], list[Path]]:
-    """Every image series below a folder.
-
-    Slices of a series that differ in size, spacing or orientation are series of their own here, as are those that show
-    one place at several echoes, times or other acquisitions.
+def read_series(folder: str | Path) -> Series:
+    """The one volume of a folder, though localizers, single images or reports may lie beside it; or a planar image.
 
     Args:
-        folder: of DICOM files, mixed in any way; other files are left out.
-
-    Returns:
-        The series by number and description, and the files that end too early or are no DICOM although they are called
-        ``.dcm``.
-    """
-    grouped: dict[str, list[Slice]] = defaultdict(list)
-    damaged = []
-    for path in sorted(Path(folder).rglob("*")):
-        if path.name == "DICOMDIR" or not path.is_file():
-            continue
-        try:
-            header = read_header(path)
-        except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError, struct.error):
-            if path.suffix.lower() == ".dcm":
-                damaged.append(path)
-            continue
-        if "Rows" in header and "Columns" in header and header.get("SOPClassUID") not in NO_IMAGES:
-            grouped[str(header.get("SeriesInstanceUID", ""))].append((path, header))
-    found = [_series(slices, whole) for whole in grouped.values() for slices in _apart(whole)]
-    return sorted(found, key=lambda one: (one.number or 0, one.description, str(one.files[0]))), damaged
-
-
-def check_file(path: Path) -> None:
-    """Refuse a file that is no slice or volume of grey values.
+        folder: as in :func:`read_folder`.
 
     Raises:
-        ValueError: saying what it is.
+        ValueError: in one line, when there is none, or several, or it cannot be registered.
     """
-    problem = _no_volume(read_header(path))
-    if problem and problem != LOCALIZER:
-        raise ValueError(problem)
+    try:
+        return one_volume(folder)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
 
 
-def _apart(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Slices of one series, those of one volume together."""
-    planes: list[list[Slice]] = []
-    for one in slices:
-        for plane in planes:
-            if _alike(one[1], plane[0][1]):
-                plane.append(one)
-                break
-        else:
-            planes.append([one])
-    return [part for plane in planes for part in _acquisitions(plane)]
-
-
-def _alike(one: Dataset, other: Dataset) -> bool:
-    """Whether two slices may belong to one stack."""
-    if frames(one) > 1 or frames(other) > 1 or (one.Rows, one.Columns) != (other.Rows, other.Columns):
-        return False
-    pairs = [(numbers(one, name), numbers(other, name)) for name in ("ImageOrientationPatient", "PixelSpacing")]
-    return all(a.shape == b.shape and np.allclose(a, b, rtol=PLANE_TOLERANCE, atol=PLANE_TOLERANCE) for a, b in pairs)
-
-
-def _acquisitions(slices: list[Slice]) -> list[list[Slice]]:
-    """Slices that share places, split by the first attribute that makes stacks of one size of them."""
-    if not _share_places(slices):
-        return [slices]
-    for name in APART:
-        parts: dict[str, list[Slice]] = defaultdict(list)
-        for one in slices:
-            parts[str(one[1].get(name))].append(one)
-        # A slice that was taken again is no stack: nobody but the user knows which one is right.
-        alike = len({len(part) for part in parts.values()}) == 1
-        if len(parts) > 1 and alike and not any(map(_share_places, parts.values())):
-            return list(parts.values())
-    return [slices]
-
-
-def _share_places(slices: Sequence[Slice]) -> bool:
-    places = [tuple(np.round(numbers(header, "ImagePositionPatient"), 2)) for _, header in slices]
-    return len(set(places)) < len(places)
-
-
-def _series(slices: Sequence[Slice], whole: Sequence[Slice]) -> Series:
-    """What a stack of slices is, as part of everything that has its SeriesInstanceUID."""
-    header = slices[0][1]
-    positions = [numbers(one, "ImagePositionPatient") for _, one in slices]
-    orientation, spacing = numbers(header, "ImageOrientationPatient"), numbers(header, "PixelSpacing")
-    order, affine, problem = tuple(range(len(slices))), np.eye(4), _no_volume(header)
-    if not problem and len(slices) > 1 and not (orientation.size == 6 and all(place.size == 3 for place in positions)):
-        problem = "its slices do not say where they lie (no ImagePositionPatient or ImageOrientationPatient)"
-    if not problem and orientation.size == 6 and spacing.size == 2 and all(place.size == 3 for place in positions):
-        stack = stack_slices(np.array(positions), orientation, spacing.tolist(), [_name(one) for one in slices])
-        order, affine, problem = stack.order, stack.affine, stack.problem
-    elif not problem and len(slices) > 1:
-        problem = "its slices do not say how large their pixels are (no PixelSpacing)"
-    number = header.get("SeriesNumber")
-    return Series(
-        files=tuple(slices[index][0] for index in order),
-        uid=str(header.get("SeriesInstanceUID", "")),
-        study=str(header.get("StudyInstanceUID", "")),
-        frame=str(header.get("FrameOfReferenceUID", "")),
-        modality=str(header.get("Modality", "")),
-        description=str(header.get("SeriesDescription", "")),
-        number=None if number in (None, "") else int(number),
-        shape=(int(header.Columns), int(header.Rows), frames(header) if frames(header) > 1 else len(slices)),
-        affine=affine,
-        problem=problem or _stray(slices, whole),
-        remark=_ends([slices[index][1] for index in order], len(whole) == len(slices)),
-    )
-
-
-def _no_volume(header: Dataset) -> str:
-    """Why an image cannot be registered whatever its slices are."""
-    if "LOCALIZER" in (header.get("ImageType") or []):
-        return LOCALIZER
-    if frames(header) > 1:
-        return (
-            f"{frames(header)} frames in one file, whose places are not read; convert it to one file per slice, or to "
-            "NIfTI"
+def one_volume(folder: str | Path) -> Series:
+    """As :func:`read_series`; messages do not name the folder."""
+    series, damaged = read_folder(folder)
+    if damaged:
+        raise ValueError(_unread(damaged))
+    if not series:
+        raise ValueError("cannot be read, a folder without a DICOM series")
+    images = [one for one in series if not one.localizer] or series
+    volumes = [one for one in images if one.shape[2] > 1]
+    candidates = [one for one in volumes if one.positioned] or volumes or images
+    sort_out = f"sort them by: python -m bundle dicom_series {shlex.quote(str(folder))} --output_dir OUT"
+    if len(candidates) > 1:
+        listed = "; ".join(map(str, candidates[:LISTED])) + ("; ..." if len(candidates) > LISTED else "")
+        raise ValueError(f"{len(candidates)} {'volumes' if volumes else 'images'}, expected one: {listed}; {sort_out}")
+    (found,) = candidates
+    if found.fault:
+        raise ValueError(found.fault)
+    others = sum(one.shape[2] for one in images if one.uid == found.uid and one is not found)
+    if others:
+        raise ValueError(
+            f"{others} of the {others + found.shape[2]} slices of its series have another orientation, spacing or "
+            f"size; {sort_out}"
         )
-    if header.get("SamplesPerPixel", 1) != 1:
-        return "an image in colours, expected one value per pixel; convert it to grey"
-    return ""
+    return found
 
 
-def _stray(slices: Sequence[Slice], whole: Sequence[Slice]) -> str:
-    """Slices of the same series and orientation that another size or spacing keeps out of the stack."""
-    mine = numbers(slices[0][1], "ImageOrientationPatient")
-    others = [one for one in whole if not any(one is each for each in slices) and frames(one[1]) == 1]
-    stray = [
-        header
-        for _, header in others
-        if not _alike(header, slices[0][1])
-        and np.array_equal(np.round(numbers(header, "ImageOrientationPatient"), 2), np.round(mine, 2))
-    ]
-    if len(slices) > len(stray) > 0:
-        return f"{len(stray)} of its {len(whole)} slices have another size or spacing; export the whole series again"
-    return ""
+def _unread(damaged: Sequence[Path]) -> str:
+    names = sorted(path.name for path in damaged)
+    return f"{len(names)} of its files cannot be read, the first is {names[0]}; the volume has gaps, copy it again"
 
 
-def _ends(headers: Sequence[Dataset], whole: bool) -> str:
-    """Slices that may be missing at an end, where positions cannot tell."""
-    expected = headers[0].get("ImagesInAcquisition")
-    if whole and expected and int(expected) > len(headers):
-        return f"{len(headers)} slices, but ImagesInAcquisition is {expected}; slices may be missing at an end"
-    counted = sorted(int(one.InstanceNumber) for one in headers if one.get("InstanceNumber") not in (None, ""))
-    row = len(counted) == len(headers) > 1 and all(later - one == 1 for one, later in pairwise(counted))
-    if whole and row and counted[0] > 1:
-        return f"its slices are numbered from {counted[0]} to {counted[-1]}; slices may be missing at an end"
-    return ""
+def _files(folder: Path) -> Iterator[Path]:
+    """Files below a folder but for hidden ones, in the order of their names."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = (Path(place, name) for name in sorted(names) if not name.startswith("."))
+        yield from (path for path in paths if path.is_file())
 
 
-def _name(one: Slice) -> str:
-    path, header = one
-    number = header.get("InstanceNumber")
-    return path.name if number in (None, "") else f"number {number}"
+def _series(stack: Sequence[Frame], alone: bool) -> Series:
+    """Series of a stack.
+
+    Args:
+        stack: its frames.
+        alone: whether they are all of the series.
+    """
+    frames = sorted_along_normal(stack)
+    first, fault = frames[0], fault_of(frames)
+    return Series(
+        files=tuple(dict.fromkeys(frame.path for frame in frames)),
+        uid=first.text("SeriesInstanceUID"),
+        study=first.text("StudyInstanceUID"),
+        frame=first.text("FrameOfReferenceUID"),
+        modality=first.text("Modality"),
+        description=first.text("SeriesDescription"),
+        number=first.whole_number("SeriesNumber"),
+        shape=(*first.shape, max(len(frames), first.count)),
+        affine=affine_of(frames),
+        frames=tuple(frame.index for frame in frames),
+        localizer=first.localizer,
+        positioned=has_geometry(frames),
+        whole_numbers=all(number.is_integer() for frame in frames for number in frame.rescale),
+        fault=fault,
+        notes=notes_of(frames) if alone and not fault and len(frames) > 1 and first.count == 1 else (),
+    )

@@ -52,7 +52,7 @@ def sources(pair: Mapping[str, Any]) -> list[list[Any]]:
     found = []
     for key, value in sorted(pair.items()):
         path = Path(value) if isinstance(value, str) else None
-        files = [] if path is None else sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+        files = [] if path is None else sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
         stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         found.append([key, value, stats])
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.apps.deploy.settings import SIDES
-from bundle.dicom import Series, find_series, read_series
+from bundle.dicom import Series, one_volume, read_folder
 from bundle.registration import check_one_patient
 
 SUFFIX = ".nii.gz"
@@ -59,7 +59,7 @@ def series_in(folder: Path) -> list[Series]:
     Raises:
         ValueError: when a file is damaged, since nobody knows to which series it belongs; its name may be a patient's.
     """
-    found, damaged = find_series(folder)
+    found, damaged = read_folder(folder)
     if damaged:
         raise ValueError(f"{len(damaged)} of the .dcm files in {folder} cannot be read; export the series again")
     return found
@@ -85,7 +85,7 @@ def series_pair(folder: Path, chosen: Mapping[str, Collection[str]], private: Pa
     """
     found = series_in(folder)
     # Raw data and localizers may fit too, and are not what anybody wants registered.
-    images = {one.uid for one in found if one.is_volume} or {one.uid for one in found}
+    images = {one.uid for one in found if one.shape[2] > 1 and not one.localizer} or {one.uid for one in found}
     chosen = {side: images & set(chosen[side]) for side in SIDES}
     for side in SIDES:
         if len(chosen[side]) != 1:
@@ -96,7 +96,7 @@ def series_pair(folder: Path, chosen: Mapping[str, Collection[str]], private: Pa
             "series narrower, for instance by SeriesDescription"
         )
     fixed, moving = (_linked(found, side, chosen[side], private / side) for side in SIDES)
-    check_one_patient(read_series(fixed), read_series(moving))
+    check_one_patient(one_volume(fixed), one_volume(moving))
     return _pair(folder, fixed, moving)
 
 
@@ -130,7 +130,8 @@ def _linked(found: Sequence[Series], side: str, uids: Collection[str], folder: P
     for number, file in enumerate(files, start=1):
         (folder / f"{number:05}.dcm").symlink_to(file.resolve())
     try:
-        read_series(folder)
+        one_volume(folder)
     except ValueError as error:
-        raise ValueError(f"{side}, series {_listed(found, uids)}: {error}") from error
+        message = str(error).replace(str(folder), "INPUT")  # the private folder is gone when the message is read
+        raise ValueError(f"{side}, series {_listed(found, uids)}: {message}") from error
     return folder

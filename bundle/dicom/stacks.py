@@ -1,0 +1,92 @@
+"""Frames of a folder, mixed -> stacks that may be volumes: one series, one plane, one slice at every position."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bundle.dicom.frames import SPLIT_BY, Frame
+
+PARALLEL = 1e-3
+"""By how much directions may differ in one stack (parts of 1, 0.06 degrees), and spacings in mm."""
+SAME_PLACE = 1e-3
+"""mm within which two slices lie at one position."""
+
+
+def stacks(frames: Iterable[Frame]) -> list[list[Frame]]:
+    """Sort frames out: by series, size, plane, and where several lie at one position by what tells them apart.
+
+    Args:
+        frames: of any files, in any order.
+
+    Returns:
+        Stacks in the order of their series' numbers. The frames of a multi-frame file stay together, since the file
+        cannot be read in parts.
+    """
+    groups: dict[Any, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        file = str(frame.path) if frame.count > 1 else ""
+        look = (frame.shape, frame.text("SamplesPerPixel"), frame.localizer, bool(frame.plane and frame.position))
+        groups[(frame.text("SeriesInstanceUID"), frame.text("FrameOfReferenceUID"), file, *look)].append(frame)
+    found = [
+        stack
+        for (_, _, file, *_), group in groups.items()
+        for stack in ([group] if file else [part for plane in _planes(group) for part in _volumes(plane)])
+    ]
+    return sorted(found, key=_order)
+
+
+def normal(plane: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Direction ``(3,)`` in which slices follow each other, LPS: the cross product of those of rows and columns."""
+    return np.cross(plane[:3], plane[3:6])
+
+
+def heights(stack: Sequence[Frame]) -> np.ndarray:
+    """Position of every slice along the normal of the first one, mm."""
+    return np.array([frame.position for frame in stack]) @ normal(stack[0].plane)
+
+
+def most_at_one_place(stack: Sequence[Frame]) -> int:
+    """How many slices lie at one position, at most; 1 where there are no positions."""
+    if not stack[0].position or not stack[0].plane:
+        return 1
+    return max(Counter(np.cumsum(np.diff(np.sort(heights(stack)), prepend=-np.inf) > SAME_PLACE).tolist()).values())
+
+
+def _planes(group: Sequence[Frame]) -> list[list[Frame]]:
+    """Parts of one orientation and spacing."""
+    parts: list[list[Frame]] = []
+    for frame in group:
+        alike = (part for part in parts if np.allclose(part[0].plane, frame.plane, rtol=0, atol=PARALLEL))
+        part = next(alike, None)
+        if part is None:
+            parts.append(part := [])
+        part.append(frame)
+    return parts
+
+
+def _volumes(stack: list[Frame]) -> list[list[Frame]]:
+    """Parts with one slice at every position, told apart by the first attribute that does; the stack if none does.
+
+    Parts are never more than the slices at one position: a number of its own for every slice tells no volumes apart.
+    """
+    most = most_at_one_place(stack)
+    if most == 1:
+        return [stack]
+    for keyword in SPLIT_BY:
+        parts: dict[str, list[Frame]] = defaultdict(list)
+        for frame in stack:
+            parts[frame.text(keyword)].append(frame)
+        if 1 < len(parts) <= most:
+            return [volume for part in parts.values() for volume in _volumes(part)]
+    return [stack]
+
+
+def _order(stack: Sequence[Frame]) -> tuple[Any, ...]:
+    first = stack[0]
+    number, instances = first.whole_number("SeriesNumber"), [frame.whole_number("InstanceNumber") for frame in stack]
+    known = [instance for instance in instances if instance is not None]
+    return (number is None, number or 0, first.text("SeriesInstanceUID"), min(known, default=0), str(first.path))
