@@ -47,6 +47,8 @@ def check_image(path: str | Path) -> None:
         raise Refused("an archive of arrays, expected one array (.npy)")
     else:
         header = itk_header(path)
+        if header.GetNameOfClass() == "GDCMImageIO" and itk_shape(header)[2:] > (1,):
+            raise Refused("a DICOM file of several frames; name its folder instead, so that their places are read")
         shape = (*itk_shape(header), header.GetNumberOfComponents())
         check_declared(shape, header.GetComponentSize(), None if name.endswith(DETACHED_SUFFIXES) else path)
 
