@@ -26,7 +26,6 @@ HARMLESS = (
     ".*always_return_as_numpy.*",  # MONAI's Hausdorff distance calls its own deprecated option
     ".*Using PyTorch native grid_sample.*",  # MONAI without its compiled extension
     ".*decompression bomb.*",  # pictures are refused at twice the size that Pillow warns of
-    ".*nvImageCodec decoder plugin did not register.*",  # a reader of MONAI that is not used
     ".* for VR .*",  # pydicom, about a value of a header, with the value: it may name a patient
     ".*non-tuple sequence for multidimensional indexing.*",  # MONAI's deformation losses
 )

@@ -38,7 +38,6 @@ REGISTRATION, CARRY_LABEL = "registration", "carry_label"
 TALKATIVE = (
     "monailabel",  # ids and parameters of every request
     "ignite.engine.engine.RegistrationEvaluator",  # pairs, and what is wrong with their files
-    "monai.data.nvimgcodec_pydicom_plugin",  # a decoder that is not there, with every image
 )
 """Loggers that stay silent: an id of an image may be the name of a patient."""
 SESSION = re.compile(r"[0-9a-f-]{36}")
