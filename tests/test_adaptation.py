@@ -204,3 +204,14 @@ def test_steps_of_registration_wait_for_the_device_only_to_stop_early(tolerance,
         pair = torch.rand(1, 2, 48, 48, 48)
         adapt(network, loss, optimizer, repeat((pair, None), 3), tolerance=tolerance, best=best)
     assert best.visited == visited
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_states_after_a_number_that_is_not_finite_do_not_count(value):
+    best = BestState()
+    for weight, loss in ((0.0, 3.0), (1.0, 2.0), (2.0, value), (3.0, 1.0)):
+        best.visit(OneWeight(weight), torch.tensor(loss))
+    assert (best.step, best.stopped, best.taken) == (1, "loss", 2)
+    network = OneWeight(9.0)
+    best.restore(network)
+    assert network.weight.item() == 1.0

@@ -44,6 +44,7 @@ class BestState:
         self._losses: list[torch.Tensor] = []
         self._gradients: list[torch.Tensor] = []
         self._best = (torch.empty(0), torch.empty(0))
+        self._finite = torch.tensor(True)
         self._weights: list[torch.Tensor] = []
 
     def visit(self, network: nn.Module, loss: torch.Tensor) -> None:
@@ -54,8 +55,11 @@ class BestState:
         state = [tensor.detach() for tensor in _state(network)]
         if not self._weights:
             self._best, self._weights = (loss, step), [tensor.clone() for tensor in state]
+            self._finite = loss.isfinite()
             return
-        better = loss <= self._best[0]  # never of a loss that is not a number
+        self._finite = self._finite & loss.isfinite()
+        # What follows a number that is not finite does not count, even where it is finite again.
+        better = self._finite & (loss <= self._best[0])
         self._best = (torch.where(better, loss, self._best[0]), torch.where(better, step, self._best[1]))
         self._weights = [torch.where(better, now, best) for now, best in zip(state, self._weights, strict=True)]
 
@@ -63,6 +67,7 @@ class BestState:
         """Note whether the gradients at the state visited last are finite."""
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
         self._gradients.append(torch.stack([gradient.isfinite().all() for gradient in gradients]).all())
+        self._finite = self._finite & self._gradients[-1]
 
     @property
     def visited(self) -> int:
