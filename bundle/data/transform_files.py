@@ -16,20 +16,13 @@ from bundle.data.headers import check_image, itk_header
 from bundle.data.limits import Refused, check_hdf5, check_matlab, exists, read_whole, regular_file
 from bundle.data.saving import nifti
 from bundle.dicom.spatial_registration import read_registration
-from bundle.geometry import RAS_TO_LPS, Displacement, Transform
+from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip
 
 FIELD_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 ITK_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
 DICOM_SUFFIX = ".dcm"
 INTENT_DISPLACEMENT, INTENT_VECTOR = 1006, 1007
 """NIfTI intents of a field. ITK takes the vectors of the first for RAS, those of the second for LPS."""
-
-LPS_SIGNS = np.diag(RAS_TO_LPS)[:3].reshape(3, 1, 1, 1)
-
-
-def flip(matrix: np.ndarray) -> np.ndarray:
-    """An affine between LPS spaces as one between RAS spaces, and the other way round: ``S A S``."""
-    return RAS_TO_LPS @ matrix @ RAS_TO_LPS
 
 
 def read_transform(path: str | Path) -> Transform:

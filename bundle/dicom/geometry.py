@@ -12,9 +12,8 @@ from pydicom.uid import UID
 
 from bundle.dicom.frames import Frame
 from bundle.dicom.stacks import PARALLEL, heights, most_at_one_place, normal
+from bundle.geometry import RAS_TO_LPS
 
-RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""Changes LPS, in which DICOM counts, to RAS, and back."""
 SHEAR_DEGREES, SHEAR_PIXELS = 0.1, 0.1
 """A stack is sheared when it leans by more than both; less is what rounded numbers of a header make."""
 UNEVEN = 0.1
@@ -58,7 +57,7 @@ def affine_of(stack: Sequence[Frame]) -> np.ndarray:
         affine[:3, 0], affine[:3, 1] = plane[:3] * plane[7], plane[3:6] * plane[6]
         affine[:3, 2] = (last - first) / (len(stack) - 1) if len(stack) > 1 else normal(plane)
         affine[:3, 3] = first
-    return RAS_LPS @ affine
+    return RAS_TO_LPS @ affine
 
 
 def _planar_affine(frame: Frame) -> np.ndarray:
@@ -67,7 +66,7 @@ def _planar_affine(frame: Frame) -> np.ndarray:
         for axis in range(3):
             affine[:3, axis] = np.array(header.GetDirection(axis)) * header.GetSpacing(axis)
             affine[axis, 3] = header.GetOrigin(axis)
-    return RAS_LPS @ affine
+    return RAS_TO_LPS @ affine
 
 
 def _itk_header(frame: Frame) -> Any:

@@ -21,13 +21,12 @@ from pydicom.valuerep import DSfloat
 
 from bundle.dicom.objects import code, first_header, image_references, new_object, refer_to
 from bundle.dicom.series import Series
-from bundle.geometry import RAS_TO_LPS, Displacement, Transform
+from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip
 
 MOST_BYTES = 2**32 - 2**24
 """Of a field: lengths in DICOM have 32 bits, and the sequences around a field hold the references too."""
 EXACT = 1e-6
 """How far a matrix may be from a rotation to be called one; DICOM's decimal strings keep 1e-9 at least."""
-LPS_SIGNS = np.diag(RAS_TO_LPS)[:3]
 
 
 def registration_object(transform: Transform, fixed: Series, moving: Series) -> Dataset:
@@ -97,11 +96,6 @@ def matrix_type(matrix: np.ndarray) -> str:
     return "RIGID" if np.abs(np.diag(gram) - 1).max() <= EXACT else "RIGID_SCALE"
 
 
-def _flip(matrix: np.ndarray) -> np.ndarray:
-    """An affine between RAS spaces as one between LPS spaces, and the other way round."""
-    return RAS_TO_LPS @ matrix @ RAS_TO_LPS
-
-
 def _matrix_items(matrix: np.ndarray, images: list[tuple[Series, list[Dataset]]]) -> list[Dataset]:
     """Items of a Registration Sequence: every matrix takes its own frame to the Registered one (PS3.3 C.20.2.1.1).
 
@@ -124,7 +118,7 @@ def _matrix_items(matrix: np.ndarray, images: list[tuple[Series, list[Dataset]]]
 
 def _matrix_item(matrix: np.ndarray) -> Dataset:
     """An affine, mm, RAS, as an item with its 16 numbers row by row, LPS."""
-    item, lps = Dataset(), _flip(matrix)
+    item, lps = Dataset(), flip(matrix)
     item.FrameOfReferenceTransformationMatrix = [DSfloat(value, auto_format=True) for value in lps.ravel().tolist()]
     item.FrameOfReferenceTransformationMatrixType = matrix_type(lps)
     return item
@@ -171,7 +165,7 @@ def _grid_item(displacement: Displacement) -> Dataset:
     item.ImagePositionPatient = decimals(lps[:3, 3])
     item.ImageOrientationPatient = decimals(axes[:, :2].T.ravel())
     item.GridDimensions, item.GridResolution = list(field.shape[1:]), spacing.tolist()
-    item.VectorGridData = (field * LPS_SIGNS.reshape(3, 1, 1, 1)).transpose(3, 2, 1, 0).astype("<f4").tobytes()
+    item.VectorGridData = (field * LPS_SIGNS).transpose(3, 2, 1, 0).astype("<f4").tobytes()
     return item
 
 
@@ -198,7 +192,7 @@ def _read_matrix(read: Dataset) -> np.ndarray:
             found.append(matrix)
     if len(found) > 1:
         raise ValueError(f"it registers {len(found)} images to a third frame; expected one moving to one fixed image")
-    return _flip(found[0]) if found else np.eye(4)
+    return flip(found[0]) if found else np.eye(4)
 
 
 def _read_deformable(read: Dataset) -> Transform:
@@ -218,7 +212,7 @@ def _read_deformable(read: Dataset) -> Transform:
 
 def _optional_matrix(item: Dataset, name: str) -> np.ndarray:
     steps = item.get(name)
-    return _flip(_numbers(steps[0])) if steps else np.eye(4)
+    return flip(_numbers(steps[0])) if steps else np.eye(4)
 
 
 def _numbers(item: Dataset) -> np.ndarray:
@@ -243,5 +237,5 @@ def _read_grid(item: Dataset) -> Displacement:
     vectors = np.frombuffer(item.VectorGridData, "<f4").reshape(*shape[::-1], 3).transpose(3, 2, 1, 0)
     if not np.isfinite(vectors).all():
         raise ValueError("its field is undefined (NaN) or infinite at some points; expected one that is defined")
-    ras = vectors * LPS_SIGNS.reshape(3, 1, 1, 1)
+    ras = vectors * LPS_SIGNS
     return Displacement(torch.as_tensor(np.ascontiguousarray(ras)), RAS_TO_LPS @ lps)

@@ -2,11 +2,13 @@
 
 from bundle.geometry.fields import compose, folded_voxels, integrate, jacobian_determinant, log_jacobian_sd
 from bundle.geometry.grids import (
+    LPS_SIGNS,
     RAS_TO_LPS,
     apply_affine,
     centre_of_volume,
     ddf_to_displacement,
     enlarge_ddf,
+    flip,
     initial_alignment,
     inside_grid,
     lift_ddf,
@@ -21,6 +23,7 @@ from bundle.geometry.transforms import Displacement, Transform
 
 __all__ = [
     "Displacement",
+    "LPS_SIGNS",
     "RAS_TO_LPS",
     "Transform",
     "apply_affine",
@@ -30,6 +33,7 @@ __all__ = [
     "ddf_to_displacement",
     "enlarge_ddf",
     "fixed_to_moving",
+    "flip",
     "folded_voxels",
     "initial_alignment",
     "inside_grid",

@@ -18,8 +18,16 @@ import torch
 from torch.nn import functional as F
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Its own inverse."""
+LPS_SIGNS = np.diag(RAS_TO_LPS)[:3].reshape(3, 1, 1, 1)
+"""Factors of a field of vectors ``(3, X, Y, Z)`` between RAS and LPS."""
 HALF_VOXEL = 0.5 + 1e-3
 """Half a voxel, so that rounding does not cost a point on the face of a grid."""
+
+
+def flip(matrix: np.ndarray) -> np.ndarray:
+    """An affine between LPS spaces as one between RAS spaces, and the other way round: ``S A S``."""
+    return RAS_TO_LPS @ matrix @ RAS_TO_LPS
 
 
 def voxel_grid(shape: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
