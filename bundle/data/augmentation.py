@@ -1,4 +1,4 @@
-"""Versions of a pair for the inner steps: every image under a random affine of its own."""
+"""Versions of a pair for the inner steps: every image under a random transform of its own."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from monai.networks.utils import to_norm_affine
-from monai.transforms import RandAffineGrid
+from monai.transforms import RandAffineGrid, RandomizableTransform
 from torch.nn import functional as F
 
 from bundle.data.pairs import join_pair, split_pair
 
+ELASTIC_POINTS = 5
 SLABS = 8
 """Parts of a volume that are interpolated side by side: torch uses one core per volume."""
 
@@ -20,9 +21,10 @@ SLABS = 8
 class RandomPairAffine:
     """A mini-batch of versions of one pair (Baum et al. 2022, section 3.1).
 
-    The moving and the fixed image are transformed independently, image, mask and label together, about the centre of
-    the volume, without flips; beyond the volume its border is repeated, since a black rim would be an edge to match.
-    All versions are interpolated at once on the pair's device.
+    The moving and the fixed image are transformed independently, image, mask, maps and label together, about the centre
+    of the volume; beyond the volume its border is repeated, since a black rim would be an edge to match. All versions
+    are interpolated at once on the pair's device. The paper's versions are affine; elastic deformation, mirroring (of
+    both images at once) and other intensities (of the images alone) are choices.
 
     Args:
         versions: mini-batch size; 4 in the paper.
@@ -30,6 +32,11 @@ class RandomPairAffine:
         translate_range: shift along every axis, uniform in +-range, voxels of the pair's grid.
         scale_range: relative scaling along every axis, uniform in 1 +- range.
         shear_range: shear factors, uniform in +-range.
+        elastic: standard deviation of a smooth random displacement, uniform in [0, elastic], voxels; it is drawn at
+            ``ELASTIC_POINTS`` along every axis and interpolated between them.
+        flip_axis: spatial axis along which half of the versions are mirrored, where anatomy is symmetric; None: none.
+        intensities: transforms of an image ``(1, *shape)``, such as ``monai.transforms.RandAdjustContrast``, applied to
+            each image on its own.
     """
 
     def __init__(
@@ -39,6 +46,9 @@ class RandomPairAffine:
         translate_range: float = 5.0,
         scale_range: float = 0.1,
         shear_range: float = 0.05,
+        elastic: float = 0.0,
+        flip_axis: int | None = None,
+        intensities: Sequence[RandomizableTransform] = (),
     ) -> None:
         if versions < 1:
             raise ValueError(f"versions is {versions}; expected 1 or more per mini-batch")
@@ -49,6 +59,9 @@ class RandomPairAffine:
             "scale_range": scale_range,
             "shear_range": shear_range,
         }
+        self.elastic = elastic
+        self.flip_axis = flip_axis
+        self.intensities = intensities
 
     def matrices(self, shape: Sequence[int], random: np.random.RandomState) -> torch.Tensor:
         """Draw one affine per version, ``(versions, dims + 1, dims + 1)``: output voxel to input voxel of a grid.
@@ -92,14 +105,47 @@ class RandomPairAffine:
         channels = sides[0].shape[1]
         if labels is not None:
             sides = [torch.cat(parts, dim=1) for parts in zip(sides, split_pair(labels), strict=True)]
-        warped = [self._warp(side, self.matrices(side.shape[2:], random).to(side.device)) for side in sides]
+        mirrored = torch.as_tensor(random.uniform(size=self.versions) < 0.5).to(pair.device)
+        warped = []
+        for side in sides:
+            matrices = self.matrices(side.shape[2:], random).to(side.device)
+            side = self._warp(side, matrices, self._displacement(side.shape[2:], random).to(side.device))
+            if self.flip_axis is not None:
+                chosen = mirrored.reshape(-1, *[1] * (side.ndim - 1))
+                side = torch.where(chosen, side.flip(2 + self.flip_axis), side)
+            warped.append(self._with_intensities(side, random))
         images = join_pair(*[side[:, :channels] for side in warped])
         return images, None if labels is None else join_pair(*[side[:, channels:] for side in warped])
 
-    def _warp(self, image: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    def _displacement(self, shape: Sequence[int], random: np.random.RandomState) -> torch.Tensor:
+        """Elastic displacement of every version, ``(versions, dims, *shape)`` in voxels, or ``(versions, 0)`` of none."""
+        if not self.elastic:
+            return torch.empty(self.versions, 0)
+        dims = len(shape)
+        points = [self.versions, dims, *[ELASTIC_POINTS] * dims]
+        strength = random.uniform(0, self.elastic, size=[self.versions, *[1] * (dims + 1)])
+        drawn = torch.as_tensor(strength * random.normal(size=points), dtype=torch.float32)
+        mode = "trilinear" if dims == 3 else "bilinear"
+        return F.interpolate(drawn, size=tuple(shape), mode=mode, align_corners=True)
+
+    def _with_intensities(self, side: torch.Tensor, random: np.random.RandomState) -> torch.Tensor:
+        """Versions ``(versions, channels, *shape)`` of a side with other intensities in their first channel."""
+        if not self.intensities:
+            return side
+        images = []
+        for version in side:
+            image = version[:1]
+            for transform in self.intensities:
+                transform.set_random_state(state=random)
+                image = transform(image)
+            images.append(torch.as_tensor(image))
+        return torch.cat([torch.stack(images), side[:, 1:]], dim=1)
+
+    def _warp(self, image: torch.Tensor, matrices: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
         """An image ``(1, channels, *shape)`` under ``(versions, ...)`` affines: ``(versions, channels, *shape)``.
 
-        Slab ``s`` of the first axis is the image under the affine that begins at its first voxel, ``A T(s)``.
+        Slab ``s`` of the first axis is the image under the affine that begins at its first voxel, ``A T(s)``; an elastic
+        displacement is added to where it comes from.
         """
         length, *others = image.shape[2:]
         slabs = math.gcd(length, SLABS)
@@ -111,6 +157,10 @@ class RandomPairAffine:
         # torch counts the last axis first.
         axes = [*reversed(range(len(size) - 2)), -1]
         grid = F.affine_grid(normalised[:, axes[:-1]][:, :, axes], size, align_corners=True)
+        if displacement.shape[1]:
+            halves = displacement.new_tensor([(length - 1) / 2 for length in image.shape[2:]])
+            moved = (displacement.movedim(1, -1) / halves).flip(-1)
+            grid = grid + moved.unflatten(1, (slabs, -1)).flatten(0, 1)
         # MONAI's AffineTransform would copy the image for every slab.
         warped = F.grid_sample(
             image.expand(len(each), *image.shape[1:]), grid, padding_mode="border", align_corners=True

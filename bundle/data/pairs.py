@@ -38,8 +38,18 @@ def split_pair(joined: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def images_of(joined: torch.Tensor) -> torch.Tensor:
-    """Images ``(batch, 2, *shape)`` of a joined pair, without the masks it may have: the first channel of each side."""
+    """Images ``(batch, 2, *shape)`` of a joined pair, without the masks and maps it may have."""
     return torch.cat([side[:, :1] for side in split_pair(joined)], dim=1)
+
+
+def maps_of(joined: torch.Tensor) -> torch.Tensor:
+    """Maps ``(batch, 2 * maps, *shape)`` of a joined pair, which may have none."""
+    return torch.cat([side[:, 2:] for side in split_pair(joined)], dim=1)
+
+
+def seen_of(joined: torch.Tensor) -> torch.Tensor:
+    """Images and maps of a joined pair without its masks, ``(batch, 2 * (1 + maps), *shape)``, moving side first."""
+    return torch.cat([side[:, [0, *range(2, side.shape[1])]] for side in split_pair(joined)], dim=1)
 
 
 def collate_episodes(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -57,8 +67,8 @@ def collate_episodes(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 class PreparePair(PrepareBatch):
     """Preprocessed batch -> ``(joined images, joined labels or None)`` on the device.
 
-    Labels are handed on when both are there; their channels are the structures the two images share. Where an image
-    has a mask, each side is its image and its mask, of ones if only the other has one.
+    Labels are handed on when both are there; their channels are the structures the two images share. Each side is its
+    image; where the pair has masks or maps, its image and its mask, of ones if it has none; then its maps.
 
     Args:
         spatial_dims: 3, or 2 for pairs of one slice, whose slice axis is left out here.
@@ -82,14 +92,15 @@ class PreparePair(PrepareBatch):
         Args:
             batchdata: ``fixed_image`` and ``moving_image`` ``(batch, 1, X, Y, Z)`` on one grid, optionally
                 ``fixed_label`` and ``moving_label`` ``(batch, structures, X, Y, Z)``, ``fixed_mask`` and
-                ``moving_mask`` ``(batch, 1, X, Y, Z)`` in [0, 1].
+                ``moving_mask`` ``(batch, 1, X, Y, Z)`` in [0, 1], ``fixed_maps`` and ``moving_maps``
+                ``(batch, maps, X, Y, Z)`` in [0, 1].
             device: target device.
             non_blocking: as in ``torch.Tensor.to``.
             kwargs: further arguments of ``torch.Tensor.to``.
 
         Returns:
-            Images ``(batch, 2, *shape)``, with masks ``(batch, 4, *shape)``, and labels
-            ``(batch, 2 * structures, *shape)`` or None; with ``adapt_to_labels`` also the positional and the named
+            Joined pair ``(batch, 2, *shape)``, with masks ``(batch, 4, *shape)``, with maps
+            ``(batch, 2 * (2 + maps), *shape)``, and labels ``(batch, 2 * structures, *shape)`` or None; with ``adapt_to_labels`` also the positional and the named
             arguments of the inferer, as MONAI's engines take them.
         """
 
@@ -102,13 +113,15 @@ class PreparePair(PrepareBatch):
 
         has_masks = "fixed_mask" in batchdata or "moving_mask" in batchdata
         has_labels = "fixed_label" in batchdata and "moving_label" in batchdata
-        images = joined("image", "mask") if has_masks else joined("image")
+        has_maps = "fixed_maps" in batchdata
+        kinds = ["image", *["mask"] * (has_masks or has_maps), *["maps"] * has_maps]
+        images = joined(*kinds)
         labels = joined("label") if has_labels else None
         return (images, labels, (), {"labels": labels}) if self.adapt_to_labels else (images, labels)
 
 
 def side_tensor(data: Mapping[Any, Any], side: str, kind: str) -> torch.Tensor:
-    """Image, label or mask of one side of a pair as a plain tensor; a mask that is missing is ones."""
+    """Image, label, mask or maps of one side of a pair as a plain tensor; a mask that is missing is ones."""
     if kind == "mask" and f"{side}_mask" not in data:
         return torch.ones_like(side_tensor(data, side, "image"))
     part = data[f"{side}_{kind}"]

@@ -96,7 +96,8 @@ class ResumableCheckpoint:
         self._check_settings(checkpoint["settings"])
         for name, item in self.save_dict.items():
             item.load_state_dict(checkpoint[name])
-        engine.state.episodes = checkpoint.get("episodes", engine.state.episodes)
+        if "episodes" in checkpoint:
+            engine.state.episodes = checkpoint["episodes"]
         engine.state.iteration = checkpoint["iteration"]
         engine.state.epoch, begun = divmod(engine.state.iteration, engine.state.epoch_length)
         if self.evaluator is not None:
@@ -183,7 +184,7 @@ class ResumableCheckpoint:
             "settings": self.settings,
             "epoch": epochs,
             "iteration": engine.state.iteration,
-            "episodes": engine.state.episodes,
+            **({"episodes": engine.state.episodes} if hasattr(engine.state, "episodes") else {}),
             "best_metric": best.best_metric if best else -1,
             "best_metric_epoch": best.best_metric_epoch if best else -1,
         }
@@ -191,9 +192,15 @@ class ResumableCheckpoint:
 
 
 class ProgressBar:
-    """Bar over all meta-iterations of a run, with the loss of the last inner step and the time to go."""
+    """Bar over all iterations of a run, with the loss (of the last inner step) and the time to go.
 
-    bar: Any = None
+    Args:
+        title: what the run does.
+    """
+
+    def __init__(self, title: str = "meta-training") -> None:
+        self.title = title
+        self.bar: Any = None
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -204,7 +211,7 @@ class ProgressBar:
 
     def _open(self, engine: Engine) -> None:
         total = engine.state.max_epochs * engine.state.epoch_length
-        self.bar = tqdm(total=total, initial=engine.state.iteration, desc="meta-training", unit="it")
+        self.bar = tqdm(total=total, initial=engine.state.iteration, desc=self.title, unit="it")
 
     def _update(self, engine: Engine) -> None:
         if engine.state.iteration % 10 == 0:

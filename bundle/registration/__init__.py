@@ -8,8 +8,9 @@ from bundle.registration.dicom_outputs import DicomOutputsd, check_one_patient, 
 from bundle.registration.evaluator import PairDataset, RegistrationEvaluator
 from bundle.registration.finished import FinishedPairs
 from bundle.registration.inferers import AdaptationInferer, ClassicalInferer
-from bundle.registration.losses import LabelLoss, RegistrationLoss
+from bundle.registration.losses import AnatomySimilarity, LabelLoss, OverlapLoss, RegistrationLoss
 from bundle.registration.networks import (
+    CoarseNetwork,
     FixedSizeNetwork,
     GlobalThenLocal,
     RegistrationNetwork,
@@ -23,14 +24,16 @@ from bundle.registration.similarities import (
     LocalNormalizedCrossCorrelationLoss,
     MSELoss,
 )
-from bundle.registration.weights import SharedWeightsLoader, WeightsLoader
+from bundle.registration.weights import SharedWeightsLoader, WeightsLoader, read_weights
 
 __all__ = [
     "Adaptation",
     "AdaptationInferer",
+    "AnatomySimilarity",
     "BendingEnergyLoss",
     "BestState",
     "ClassicalInferer",
+    "CoarseNetwork",
     "DicomOutputsd",
     "DisplacementField",
     "FinishedPairs",
@@ -43,6 +46,7 @@ __all__ = [
     "MSELoss",
     "NativeOutputsd",
     "OptimizerFactory",
+    "OverlapLoss",
     "PairDataset",
     "RegistrationEvaluator",
     "RegistrationLoss",
@@ -56,6 +60,7 @@ __all__ = [
     "adapt",
     "apply_transform",
     "check_one_patient",
+    "read_weights",
     "save_objects",
     "use_instance_statistics",
 ]

@@ -1,4 +1,4 @@
-"""The registration objective (Baum et al. 2022, Eq. 1): similarity + weight * regularisation [+ weight * label]."""
+"""The registration objective (Baum et al. 2022, Eq. 1): similarity, regularisation, and what is known of anatomy."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from torch.nn import functional as F
 from bundle.data import split_pair
 from bundle.registration.similarities import takes_mask
 
+SCALES = (1, 2, 4, 8)
 EPSILON = 1e-3
 """Keeps a distance of zero differentiable and an empty label from a division by zero (voxels)."""
 
 
 class LabelLoss(nn.Module):
-    """How far apart the labels of a pair are: overlap at several scales, and distance between centroids.
+    """How far apart a displacement leaves the labels of a pair: overlap at several scales, and distance of points.
 
-    ``L = mean_s [1 - Dice(P_s warped, P_s fixed)] + b mean_k |c(warped_k) - c(fixed_k)|``, where ``P_s`` averages over
-    cubes of ``s`` voxels. The overlap at coarse scales pulls on labels that hardly meet, as the Gaussians of the
-    multi-scale Dice of Hu et al. 2018 (Eq. 3) do, for a hundredth of their time; the distance, the TRE itself, reaches
-    landmarks of a few voxels from anywhere. A structure missing in either label contributes nothing.
+    ``L = overlap + b mean_k pixdim |c_k + u(c_k) - m_k|``, where ``c_k`` and ``m_k`` are the centroids of structure
+    ``k`` in the fixed and the moving label, and ``overlap`` is ``OverlapLoss`` of the warped and the fixed one. The
+    distance is the TRE itself: it pulls on the point, from anywhere, and cannot be lowered by shrinking what surrounds
+    it, as the distance between the centroids of the warped and the fixed label can. A structure missing in either label
+    contributes nothing.
 
     Args:
         overlap_structures: channels compared by overlap; None compares all.
@@ -35,35 +37,100 @@ class LabelLoss(nn.Module):
     def __init__(
         self,
         overlap_structures: Sequence[int] | None = None,
-        scales: Sequence[int] = (1, 2, 4, 8),
+        scales: Sequence[int] = SCALES,
         distance_weight: float = 0.03,
         pixdim: float = 1.0,
     ) -> None:
         super().__init__()
         self.overlap_structures = overlap_structures
-        self.scales = tuple(scales)
+        self.overlap = OverlapLoss(scales)
         self.distance_weight = distance_weight
         self.pixdim = pixdim
-        self.dice = DiceLoss(reduction="none")
+        self.warp = Warp()
 
-    def forward(self, warped: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-        """Scalar loss of two labels ``(batch, structures, *shape)`` in [0, 1].
+    def forward(self, ddf: torch.Tensor, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+        """Scalar loss.
+
+        Args:
+            ddf: ``(batch, dims, *shape)``, voxels.
+            moving: label ``(batch, structures, *shape)`` in [0, 1].
+            fixed: the same shape.
 
         Raises:
             ValueError: when no structure is present in both labels.
         """
         axes = tuple(range(2, fixed.ndim))
-        present = ((warped.detach().sum(axes) > 0) & (fixed.sum(axes) > 0)).float()
+        present = ((moving.sum(axes) > 0) & (fixed.sum(axes) > 0)).float()
         if not present.any():
             raise ValueError("the label term found no structure that both labels of the pair contain")
-        distance = self.pixdim * (soft_centroids(warped) - soft_centroids(fixed)).square().sum(-1).add(EPSILON).sqrt()
-        loss = self.distance_weight * mean_over(distance, present)
+        points = soft_centroids(fixed)
+        missed = points + at_points(ddf, points) - soft_centroids(moving)
+        distance = self.pixdim * missed.square().sum(-1).add(EPSILON).sqrt()
         compared = slice(None) if self.overlap_structures is None else list(self.overlap_structures)
+        overlap = self.overlap(self.warp(moving[:, compared], ddf), fixed[:, compared], present[:, compared])
+        return overlap + self.distance_weight * mean_over(distance, present)
+
+
+class OverlapLoss(nn.Module):
+    """``L = mean_s mean_k [1 - D(P_s a_k, P_s b_k)]``, ``D(a, b) = 2 sum(a b) / sum(a^2 + b^2)``.
+
+    ``P_s`` averages over cubes of ``s`` voxels. The overlap at coarse scales pulls on structures that hardly meet, as
+    the Gaussians of the multi-scale Dice of Hu et al. 2018 (Eq. 3) do, for a hundredth of their time. With squares in
+    its denominator ``D`` is 1 where ``a = b`` and only there, of soft maps too; of binary labels it is their Dice.
+
+    Args:
+        scales: edges of the cubes, voxels.
+    """
+
+    def __init__(self, scales: Sequence[int] = SCALES) -> None:
+        super().__init__()
+        self.scales = tuple(scales)
+        self.dice = DiceLoss(squared_pred=True, reduction="none")
+
+    def forward(
+        self, warped: torch.Tensor, fixed: torch.Tensor, present: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Scalar loss of labels or maps ``(batch, structures, *shape)`` in [0, 1].
+
+        Args:
+            warped: of the moving image.
+            fixed: of the fixed image, the same shape.
+            present: ``(batch, structures)``, 1 for the structures that count; None counts all.
+        """
+        present = torch.ones_like(fixed.flatten(2)[..., 0]) if present is None else present
         pooling = F.avg_pool3d if fixed.ndim == 5 else F.avg_pool2d
+        loss = fixed.new_zeros(())
         for scale in self.scales:
-            dice = self.dice(pooling(warped[:, compared], scale), pooling(fixed[:, compared], scale)).flatten(1)
-            loss = loss + mean_over(dice, present[:, compared]) / len(self.scales)
+            dice = self.dice(pooling(warped, scale), pooling(fixed, scale)).flatten(1)
+            loss = loss + mean_over(dice, present) / len(self.scales)
         return loss
+
+
+class AnatomySimilarity(OverlapLoss):
+    """How little the maps of a pair overlap: ``OverlapLoss`` of the warped maps of the moving image and the fixed ones.
+
+    The maps are what a network that knows anatomy sees in each image (``bundle.maps``), so a new pair needs no label.
+    The idea is that of image-and-spatial transformer networks (Lee et al. 2019) and of DeepSim (Czolbe et al. 2021).
+    """
+
+
+def at_points(ddf: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Displacement at points between voxels, ``u(p)`` by linear interpolation, constant beyond the border.
+
+    Args:
+        ddf: ``(batch, dims, *shape)``, voxels.
+        points: ``(batch, points, dims)``, voxels.
+
+    Returns:
+        ``(batch, points, dims)``, voxels.
+    """
+    dims = ddf.shape[1]
+    sizes = torch.tensor(ddf.shape[2:], dtype=points.dtype, device=points.device)
+    # torch counts the last axis first, and from -1 to 1.
+    places = (2 * points / (sizes - 1).clamp_min(1) - 1).flip(-1)
+    places = places.reshape(*points.shape[:2], *[1] * (dims - 1), dims)
+    found = F.grid_sample(ddf, places, padding_mode="border", align_corners=True)
+    return found.flatten(2).transpose(1, 2)
 
 
 def soft_centroids(label: torch.Tensor) -> torch.Tensor:
@@ -81,7 +148,10 @@ def mean_over(values: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
 
 
 class RegistrationLoss(nn.Module):
-    """``L = similarity(moving o u, fixed) + a * regularisation(u) [+ b * label(moving_label o u, fixed_label)]``.
+    """``L = similarity + a * regularisation(u) [+ c * anatomy] [+ b * label]``.
+
+    Similarity is of the images, ``S(moving o u, fixed)``, anatomy of their maps in the same way, and the label term
+    ``label(u, moving_label, fixed_label)``.
 
     Masks restrict the similarity to ``m = (moving_mask o u) * fixed_mask``, which has no gradient: the field gains
     nothing by moving the masks apart. The regularisation is of the whole field, so that it stays smooth outside.
@@ -91,8 +161,10 @@ class RegistrationLoss(nn.Module):
             pairs have masks.
         regularisation: loss of a DDF ``(batch, dims, *shape)`` in voxels.
         regularisation_weight: ``a``; 10 in Baum et al. 2022, section 3.1.
-        label: loss of (warped, fixed) labels ``(batch, structures, *shape)``; None leaves the term out.
+        label: loss of (ddf, moving label, fixed label); None leaves the term out.
         label_weight: ``b``.
+        anatomy: loss of (warped, fixed) maps ``(batch, maps, *shape)``; None leaves the term out.
+        anatomy_weight: ``c``.
     """
 
     def __init__(
@@ -102,6 +174,8 @@ class RegistrationLoss(nn.Module):
         regularisation_weight: float,
         label: nn.Module | None = None,
         label_weight: float = 1.0,
+        anatomy: nn.Module | None = None,
+        anatomy_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.similarity = similarity
@@ -109,6 +183,8 @@ class RegistrationLoss(nn.Module):
         self.regularisation_weight = regularisation_weight
         self.label = label
         self.label_weight = label_weight
+        self.anatomy = anatomy
+        self.anatomy_weight = anatomy_weight
         self.warp = Warp()
 
     def forward(
@@ -118,22 +194,29 @@ class RegistrationLoss(nn.Module):
 
         Args:
             ddf: ``(batch, dims, *shape)``, voxels.
-            pair: joined images ``(batch, 2, *shape)``, or ``(batch, 4, *shape)`` with the mask of each behind it.
+            pair: joined pair (``bundle.data.pairs``), of each side its image [, mask [, maps]].
             labels: joined labels ``(batch, 2 * structures, *shape)``; needed by the label term only.
 
         Returns:
-            Scalars ``loss`` (the weighted sum), ``similarity``, ``regularisation`` and, when configured, ``label``.
+            Scalars ``loss`` (the weighted sum), ``similarity``, ``regularisation`` and, when configured, ``anatomy`` and
+            ``label``.
 
         Raises:
-            ValueError: when the label term is configured and ``labels`` is None; when the pair has masks which do not
-                overlap, or which the similarity does not take.
+            ValueError: when a term is configured and the pair has no maps or ``labels`` is None; when the pair has masks
+                which do not overlap, or which the similarity does not take.
         """
         moving, fixed = split_pair(pair)
+        warped = self.warp(moving, ddf)
         terms = {
-            "similarity": self._similarity(self.warp(moving, ddf), fixed),
+            "similarity": self._similarity(warped[:, :2], fixed[:, :2]),
             "regularisation": self.regularisation(ddf),
         }
         loss = terms["similarity"] + self.regularisation_weight * terms["regularisation"]
+        if self.anatomy is not None:
+            if fixed.shape[1] < 3:
+                raise ValueError("the loss has an anatomy term but the pair has no maps; give map_weights, or no term")
+            terms["anatomy"] = self.anatomy(warped[:, 2:], fixed[:, 2:])
+            loss = loss + self.anatomy_weight * terms["anatomy"]
         if self.label is not None:
             if labels is None:
                 raise ValueError(
@@ -141,7 +224,7 @@ class RegistrationLoss(nn.Module):
                     "add fixed_label and moving_label to the data or remove the term"
                 )
             moving_label, fixed_label = split_pair(labels)
-            terms["label"] = self.label(self.warp(moving_label, ddf), fixed_label)
+            terms["label"] = self.label(ddf, moving_label, fixed_label)
             loss = loss + self.label_weight * terms["label"]
         return {"loss": loss, **terms}
 

@@ -9,10 +9,12 @@ from monai.networks.blocks import Warp
 from torch import nn
 from torch.nn import functional as F
 
-from bundle.data import images_of, split_pair
+from bundle.data import images_of, seen_of, split_pair
 from bundle.geometry import compose, enlarge_ddf, integrate, resize_ddf
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+SMALL = 20480
+"""Channels times the first two lengths of an image, up to which torch does not send it to oneDNN on its own."""
 INSTANCE_NORMS = {nn.BatchNorm2d: nn.InstanceNorm2d, nn.BatchNorm3d: nn.InstanceNorm3d}
 
 
@@ -55,61 +57,98 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 class SafeConv3d(nn.Conv3d):
-    """``Conv3d`` that leaves bfloat16 on a CPU where the image is shallower than the kernel.
+    """``Conv3d`` that keeps clear of two weaknesses of torch 2.13 on a CPU.
 
-    There the weight gradient of torch 2.13 (oneDNN) reads memory it never wrote: it is NaN or wrong, now and then.
+    In bfloat16, where the image is shallower than the kernel, the weight gradient (oneDNN) reads memory it never wrote:
+    it is NaN or wrong, now and then. In float32, a small image alone in its batch does not go to oneDNN at all, but to
+    a path several times slower; an empty companion takes it there, and adds nothing to output or gradients.
     """
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """``(batch, channels, *shape)`` -> the same as ``Conv3d``."""
-        if image.device.type == "cpu" and image.shape[2] < self.kernel_size[0]:
+        if image.device.type != "cpu":
+            return super().forward(image)
+        if image.shape[2] < self.kernel_size[0] and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
-                return super().forward(image.float())
+                return self(image.float())
+        alone = image.shape[0] == 1 and image.shape[1:4].numel() <= SMALL and 1 < max(self.kernel_size) <= 3
+        if alone and not torch.is_autocast_enabled("cpu"):
+            return super().forward(torch.cat([image, torch.zeros_like(image)]))[:1]
         return super().forward(image)
 
 
-class RegistrationNetwork(nn.Module):
-    """Joined pair -> DDF, ``u = exp(f(moving, fixed))`` with the exponential left out for 0 integration steps.
+class CoarseNetwork(nn.Module):
+    """A network that sees images averaged over cubes of voxels, in the arithmetic that suits the device.
 
-    With ``downsampling`` the network sees the pair averaged over cubes of so many voxels, and its field is enlarged to
-    the pair's grid: loss, warp and results stay on the fine grid while the convolutions, which take nearly all of the
-    time, run on the coarse one. Weights belong to the spacing that the network sees.
+    Weights belong to the spacing that the network sees.
 
     Args:
-        network: joined pair ``(batch, 2, *shape)`` -> field ``(batch, dims, *shape)`` in voxels; its batch
-            normalisations are replaced in place (``use_instance_statistics``).
-        integration_steps: squarings of the stationary velocity field; 0 takes the output as the DDF itself.
-        precision: ``"float32"`` or ``"bfloat16"`` for the network's arithmetic, or ``"auto"``: bfloat16 where the
-            device has instructions for it. The field is always float32.
-        downsampling: voxels of the pair's grid per voxel that the network sees, along every axis; 1 is the paper's.
+        network: ``(batch, channels, *shape)`` -> the same shape with other channels.
+        precision: ``"float32"`` or ``"bfloat16"`` for its arithmetic, or ``"auto"``: bfloat16 where the device has
+            instructions for it.
+        downsampling: voxels of the grid per voxel that the network sees, along every axis; 1 is the grid itself.
     """
 
-    def __init__(
-        self, network: nn.Module, integration_steps: int = 0, precision: str = "float32", downsampling: int = 1
-    ) -> None:
+    def __init__(self, network: nn.Module, precision: str = "float32", downsampling: int = 1) -> None:
         super().__init__()
         if downsampling < 1:
             raise ValueError(f"downsampling is {downsampling}; expected 1 (the pair's own grid) or more")
         self.downsampling = downsampling
-        self.network = use_instance_statistics(network)
+        self.network = network
         # Instance normalisation drops the layout of its input; weights in channels-last order restore it at every
         # convolution, which makes a step two to three times faster on a CPU.
         for parameter in network.parameters():
             if parameter.ndim in CHANNELS_LAST:
                 parameter.data = parameter.data.contiguous(memory_format=CHANNELS_LAST[parameter.ndim])
-        self.integration_steps = integration_steps
         self.precision = None if precision == "auto" else getattr(torch, precision)
-        if self.precision != torch.float32:
-            for module in network.modules():
-                if type(module) is nn.Conv3d:
-                    module.__class__ = SafeConv3d
+        for module in network.modules():
+            if type(module) is nn.Conv3d:
+                module.__class__ = SafeConv3d
+
+    def coarse(self, images: torch.Tensor) -> torch.Tensor:
+        """Output of the network on its own grid, float32."""
+        pooling = F.avg_pool3d if images.ndim == 5 else F.avg_pool2d
+        seen = pooling(images, self.downsampling)
+        precision = self.precision or (torch.bfloat16 if has_bfloat16(images.device) else torch.float32)
+        with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+            output = self.network(seen.contiguous(memory_format=CHANNELS_LAST[images.ndim]))
+        return output.float().contiguous()
+
+
+class RegistrationNetwork(CoarseNetwork):
+    """Joined pair -> DDF, ``u = exp(f(moving, fixed))`` with the exponential left out for 0 integration steps.
+
+    With ``downsampling`` the network's field is enlarged to the pair's grid: loss, warp and results stay on the fine
+    grid while the convolutions, which take nearly all of the time, run on the coarse one.
+
+    Args:
+        network: joined pair ``(batch, 2, *shape)`` -> field ``(batch, dims, *shape)`` in voxels; with ``sees_maps``
+            the maps of each side are further channels. Its batch normalisations are replaced in place
+            (``use_instance_statistics``).
+        integration_steps: squarings of the stationary velocity field; 0 takes the output as the DDF itself.
+        precision: as of ``CoarseNetwork``. The field is always float32.
+        downsampling: as of ``CoarseNetwork``; 1 is the paper's.
+        sees_maps: whether the maps of a pair are part of the network's input, or of the loss alone.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        integration_steps: int = 0,
+        precision: str = "float32",
+        downsampling: int = 1,
+        sees_maps: bool = False,
+    ) -> None:
+        super().__init__(use_instance_statistics(network), precision, downsampling)
+        self.integration_steps = integration_steps
+        self.sees_maps = sees_maps
 
     def forward(self, pair: torch.Tensor) -> torch.Tensor:
         """Predict the DDF.
 
         Args:
-            pair: ``(batch, 2, *shape)``, moving image first, or ``(batch, 4, *shape)`` with masks, which the network
-                does not see; the shape is a multiple of ``downsampling``.
+            pair: joined pair (``bundle.data.pairs``), moving side first; masks are not seen. The shape is a multiple of
+                ``downsampling``.
 
         Returns:
             ``(batch, dims, *shape)``, voxels of the pair's grid, pull-back on the fixed image.
@@ -133,12 +172,7 @@ class RegistrationNetwork(nn.Module):
         return self._displacement(-self._field(pair))
 
     def _field(self, pair: torch.Tensor) -> torch.Tensor:
-        pooling = F.avg_pool3d if pair.ndim == 5 else F.avg_pool2d
-        seen = pooling(images_of(pair), self.downsampling)
-        precision = self.precision or (torch.bfloat16 if has_bfloat16(pair.device) else torch.float32)
-        with torch.autocast(pair.device.type, precision, enabled=precision != torch.float32):
-            field = self.network(seen.contiguous(memory_format=CHANNELS_LAST[pair.ndim]))
-        return field.float().contiguous()
+        return self.coarse(seen_of(pair) if self.sees_maps else images_of(pair))
 
     def _displacement(self, field: torch.Tensor) -> torch.Tensor:
         return enlarge_ddf(integrate(field, self.integration_steps), self.downsampling)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
+from torch import nn
 
 from bundle.data import brief, exists, regular_file
 
@@ -30,19 +33,38 @@ class WeightsLoader(CheckpointLoader):
             ValueError: when it holds no weights, those of another network, or anything that is not weights: no code of
             the file runs.
         """
-        if not exists(self.load_path):
-            raise FileNotFoundError(f"weights not found: {self.load_path}; give a file of weights, such as model.pt")
-        try:
+        with named_errors(self.load_path):
             self._load(engine)
-        except Exception as error:  # the file's content decides: UnpicklingError, AttributeError, OSError ...
-            raise ValueError(
-                f"{self.load_path} does not hold weights of this network ({brief(error)}); "
-                "give the options and overlays (channels, network_def) of the run that made it"
-            ) from error
 
     def _load(self, engine: Engine) -> None:
         check_archive(regular_file(self.load_path))
         super().__call__(engine)
+
+
+@contextmanager
+def named_errors(path: str) -> Iterator[None]:
+    """Errors of a file of weights that is read within say which file it is and what to do."""
+    if not exists(path):
+        raise FileNotFoundError(f"weights not found: {path}; give a file of weights, such as model.pt")
+    try:
+        yield
+    except Exception as error:  # the file's content decides: UnpicklingError, AttributeError, OSError ...
+        raise ValueError(
+            f"{path} does not hold weights of this network ({brief(error)}); "
+            "give the options and overlays (channels, network_def) of the run that made it"
+        ) from error
+
+
+def read_weights(path: str, network: nn.Module) -> None:
+    """Give a network the flat weights of a file.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it does not hold the weights of this network.
+    """
+    with named_errors(path):
+        check_archive(regular_file(path))
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 class SharedWeightsLoader(WeightsLoader):

@@ -1,0 +1,20 @@
+"""What anatomy is: from an image to soft maps of its structures and landmarks."""
+
+from bundle.maps.augmentation import RandDepthAttenuationd, RandShadowd
+from bundle.maps.dataset import SeededDataset
+from bundle.maps.losses import LandmarkDistance, MapLoss
+from bundle.maps.network import MapNetwork
+from bundle.maps.targets import CheckImaged, MapTargetsd
+from bundle.maps.transform import AnatomyMapsd
+
+__all__ = [
+    "AnatomyMapsd",
+    "CheckImaged",
+    "LandmarkDistance",
+    "MapLoss",
+    "MapNetwork",
+    "MapTargetsd",
+    "RandDepthAttenuationd",
+    "RandShadowd",
+    "SeededDataset",
+]

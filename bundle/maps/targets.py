@@ -1,0 +1,95 @@
+"""What a map network learns: the labels of an image as soft maps."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Transform
+from monai.utils import ImageMetaKey
+
+from bundle.data import image_problems
+from bundle.data.problems import label_problems
+from bundle.geometry import apply_affine, centroids, voxel_grid
+
+UNKNOWN = -1.0
+"""Value of a target whose structure the label does not hold: nothing is learned of it there."""
+
+
+class CheckImaged(Transform):
+    """Refuse a labelled image that nothing can be learned from, with every reason at once.
+
+    The label takes the affine of its image, as the labels of pairs do (``bundle.data.CheckPaird``).
+
+    Args:
+        spatial_dims: 3 for volumes, 2 for planar images.
+    """
+
+    def __init__(self, spatial_dims: int = 3) -> None:
+        self.spatial_dims = spatial_dims
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Pass ``image`` ``(1, *shape)`` and ``label`` ``(channels, *shape)`` through.
+
+        Raises:
+            ValueError: naming every problem of the two.
+        """
+        image, label = data["image"], data["label"]
+        name = str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "image"))
+        affine = np.asarray(image.affine)
+        problems = image_problems(image.numpy(), affine, name, self.spatial_dims)
+        grid = (image.shape[1:], affine)
+        problems += label_problems(label.numpy(), np.asarray(label.affine), name, grid, self.spatial_dims)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return {**data, "label": MetaTensor(label.as_tensor(), affine=image.affine)}
+
+
+class MapTargetsd(Transform):
+    """Turn the ``label`` of an image into target maps in [0, 1], one channel per structure, on its own grid.
+
+    A structure with an extent is its binary label. A landmark with centroid ``c`` is a heat map, since a network finds
+    a spot of a few voxels by what surrounds it: ``exp(-|p - c|^2 / (2 s^2))``. The target of a structure that the label
+    does not hold is ``UNKNOWN`` everywhere.
+
+    Args:
+        structures: channels (from 0) of a label with a channel per structure, or values of an integer map.
+        landmarks: those of ``structures`` that are landmarks.
+        heat_map_mm: ``s``, mm.
+
+    Raises:
+        ValueError: when a landmark is none of the structures.
+    """
+
+    def __init__(self, structures: Sequence[int], landmarks: Sequence[int] = (), heat_map_mm: float = 6.0) -> None:
+        unknown = sorted(set(landmarks) - set(structures))
+        if unknown:
+            raise ValueError(f"landmarks has {unknown}, which are none of the structures {list(structures)}")
+        self.structures = list(structures)
+        self.landmarks = set(landmarks)
+        self.heat_map_mm = heat_map_mm
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace ``label`` ``(channels, *shape)`` by its targets ``(len(structures), *shape)``."""
+        label = data["label"]
+        targets = [self._target(label, structure) for structure in self.structures]
+        return {**data, "label": MetaTensor(torch.stack(targets), affine=label.affine)}
+
+    def _target(self, label: MetaTensor, structure: int) -> torch.Tensor:
+        channels = label.as_tensor()
+        if len(channels) == 1:
+            binary = channels[0] == structure
+        else:
+            binary = channels[structure] > 0 if structure < len(channels) else torch.zeros_like(channels[0])
+        binary = binary.float()
+        if not binary.any():
+            return torch.full_like(binary, UNKNOWN)
+        return self._heat_map(binary, np.asarray(label.affine)) if structure in self.landmarks else binary
+
+    def _heat_map(self, binary: torch.Tensor, affine: np.ndarray) -> torch.Tensor:
+        centre = torch.as_tensor(centroids(binary[None], affine)[0]).float().reshape(-1, *[1] * binary.ndim)
+        distance = (apply_affine(affine, voxel_grid(binary.shape)) - centre).square().sum(0)
+        return torch.exp(-distance / (2 * self.heat_map_mm**2))

@@ -1,0 +1,80 @@
+"""The maps of a pair, made once per image on the way to the network's grid."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Transform
+from torch import nn
+
+from bundle.data import side_tensor
+from bundle.registration import read_weights
+
+SIDES = ("fixed", "moving")
+
+
+class AnatomyMapsd(Transform):
+    """Add ``fixed_maps`` and ``moving_maps`` to a pair on the network's grid: ``sigmoid(mean_n f_n(image))``.
+
+    Several networks ``f_n`` are averaged. Where they were trained on folds of the patients at hand, an image is shown
+    to the one that never saw its patient: of images that it was trained on, a network makes maps that are too good, and
+    a registration network that learns from them is lost on those of new images.
+
+    Args:
+        network: image ``(batch, 1, *shape)`` -> logits ``(batch, maps, *shape)`` (``bundle.maps.MapNetwork``).
+        weights: files of flat weights, one per network; of one kind of image, or ``{"fixed": [...], "moving": [...]}``
+            where the two are of different kinds (MR and ultrasound), in the same order of maps.
+        held_out: patient -> index of the network that did not see it; None where all are new.
+        spatial_dims: 3, or 2 for pairs of one slice.
+        device: where the networks run.
+
+    Raises:
+        FileNotFoundError: for weights that are not there.
+        ValueError: for weights of another network.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        weights: Sequence[str] | Mapping[str, Sequence[str]],
+        held_out: Mapping[str, int] | None = None,
+        spatial_dims: int = 3,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        of_side = weights if isinstance(weights, Mapping) else dict.fromkeys(SIDES, weights)
+        files = dict.fromkeys(file for names in of_side.values() for file in names)
+        networks = {file: _loaded(network, file).to(device) for file in files}
+        self.networks = {side: [networks[file] for file in of_side[side]] for side in SIDES}
+        self.held_out = held_out or {}
+        self.spatial_dims = spatial_dims
+        self.device = device
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Make the maps of one pair, ``(maps, *shape)`` in [0, 1] of images ``(1, *shape)`` in [0, 1]."""
+        output = dict(data)
+        for side in SIDES:
+            image = side_tensor(data, side, "image").to(self.device)[None]
+            planar = self.spatial_dims == 2
+            seen = image[..., 0] if planar else image
+            with torch.no_grad():
+                logits = [network(seen) for network in self._networks(side, data["patient"])]
+            maps = torch.stack(logits).mean(0).sigmoid()[0].cpu()
+            affine = data[f"{side}_image"].affine
+            output[f"{side}_maps"] = MetaTensor(maps[..., None] if planar else maps, affine=affine)
+        return output
+
+    def _networks(self, side: str, patients: Sequence[str]) -> list[nn.Module]:
+        """Networks for an image of a pair, whose patients are (fixed and) moving, or one for both."""
+        patient = patients[0 if side == "moving" else -1]
+        number = self.held_out.get(patient)
+        return self.networks[side] if number is None else [self.networks[side][number]]
+
+
+def _loaded(network: nn.Module, file: str) -> nn.Module:
+    loaded = copy.deepcopy(network).eval().requires_grad_(False)
+    read_weights(file, loaded.network)
+    return loaded
