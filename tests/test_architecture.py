@@ -13,6 +13,7 @@ BELOW = {
     "dicom": {"geometry"},
     "data": {"geometry", "dicom"},
     "registration": {"geometry", "dicom", "data"},
+    "maps": {"geometry", "dicom", "data", "registration"},
     "meta": {"geometry", "dicom", "data", "registration"},
     "evaluation": {"geometry", "dicom", "data", "registration"},
 }
@@ -81,6 +82,10 @@ def test_files_of_a_room_name_their_siblings_by_module():
         room = path.parent.name
         if room in BELOW and path.name != "__init__.py":
             assert all(module != f"bundle.{room}" for module, _ in imports(path)), name(path)
+
+
+def test_nothing_but_yaml_knows_the_maps():
+    assert not [room for room, below in BELOW.items() if "maps" in below]
 
 
 def test_geometry_and_data_know_no_training():

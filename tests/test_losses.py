@@ -9,6 +9,7 @@ from toys import affine_ddf
 
 from bundle.geometry import folded_voxels
 from bundle.registration import (
+    AnatomySimilarity,
     DisplacementField,
     LabelLoss,
     LocalMutualInformationLoss,
@@ -107,42 +108,102 @@ def blocks(*starts):
     return label
 
 
+STILL = torch.zeros(1, 3, 24, 8, 8)
+
+
 def test_label_loss_vanishes_on_equal_labels_only():
     loss = LabelLoss(scales=(1, 2), distance_weight=0.1)
-    assert LabelLoss(scales=(1,))(blocks(8), blocks(8)).item() == pytest.approx(0, abs=2e-3)
-    assert loss(blocks(8), blocks(8)) < loss(blocks(9), blocks(8)) < loss(blocks(11), blocks(8))
+    assert LabelLoss(scales=(1,))(STILL, blocks(8), blocks(8)).item() == pytest.approx(0, abs=2e-3)
+    assert loss(STILL, blocks(8), blocks(8)) < loss(STILL, blocks(9), blocks(8)) < loss(STILL, blocks(11), blocks(8))
 
 
-def test_distance_is_between_centroids_in_mm():
-    near = LabelLoss(scales=(), distance_weight=0.5, pixdim=1.6)(blocks(2), blocks(14))
+def test_distance_is_between_points_in_mm():
+    near = LabelLoss(scales=(), distance_weight=0.5, pixdim=1.6)(STILL, blocks(2), blocks(14))
     assert near.item() == pytest.approx(0.5 * 1.6 * 12, rel=1e-3)
 
 
 def test_coarse_scales_pull_on_labels_that_do_not_overlap():
     near, far, target = blocks(5), blocks(1), blocks(14)
-    assert OVERLAP(near, target) == OVERLAP(far, target)
+    torch.testing.assert_close(OVERLAP(STILL, near, target), OVERLAP(STILL, far, target))
     wide = LabelLoss(scales=(8,), distance_weight=0.0)
     # Cubes of 8 that end at 8 and 16: only the nearer block reaches into the target's.
-    assert wide(near, target) < wide(far, target)
+    assert wide(STILL, near, target) < wide(STILL, far, target)
 
 
 def test_overlap_is_of_the_chosen_structures_and_distance_of_all():
     loss = LabelLoss(overlap_structures=[0], scales=(1,), distance_weight=1.0)
     # The first structure agrees, the second is 3 voxels away: no overlap lost, a mean distance of 1.5.
-    assert loss(blocks(8, 5), blocks(8, 8)).item() == pytest.approx(1.5, abs=0.05)
+    assert loss(STILL, blocks(8, 5), blocks(8, 8)).item() == pytest.approx(1.5, abs=0.05)
 
 
 def test_a_structure_absent_on_either_side_contributes_nothing():
     loss = LabelLoss()
-    expected = loss(blocks(6), blocks(8))
+    expected = loss(STILL, blocks(6), blocks(8))
     assert expected > 0.1
-    torch.testing.assert_close(loss(blocks(6, None), blocks(8, 3)), expected)
-    torch.testing.assert_close(loss(blocks(6, 3), blocks(8, None)), expected)
+    torch.testing.assert_close(loss(STILL, blocks(6, None), blocks(8, 3)), expected)
+    torch.testing.assert_close(loss(STILL, blocks(6, 3), blocks(8, None)), expected)
 
 
 def test_no_shared_structure_fails():
     with pytest.raises(ValueError, match="no structure that both labels of the pair contain"):
-        LabelLoss()(blocks(6, None), blocks(None, 6))
+        LabelLoss()(STILL, blocks(6, None), blocks(None, 6))
+
+
+def test_distance_is_that_of_the_point_that_the_field_carries():
+    # u(x) = (0.5 (x_0 - 3), 0, 0): the fixed point at 15.5 goes to 21.75, where the moving one is at 9.5.
+    field = affine_ddf([[0.5, 0, 0], [0, 0, 0], [0, 0, 0]], [-1.5, 0, 0], (24, 8, 8))[None]
+    loss = LabelLoss(scales=(), distance_weight=1.0, pixdim=2.0)(field, blocks(8), blocks(14))
+    assert loss.item() == pytest.approx(2 * (21.75 - 9.5), rel=1e-4)
+
+
+def test_shrinking_what_is_around_a_point_does_not_bring_it_closer():
+    """The centroid of the warped label can be had without moving the point; the point cannot."""
+    fixed, moving = blocks(14), blocks(8)
+    # Everything in the fixed image comes from the moving block's middle, but for the fixed point itself.
+    towards = (9.5 - torch.arange(24.0)).reshape(1, 1, 24, 1, 1).expand(1, 1, 24, 8, 8)
+    field = torch.cat([towards, torch.zeros(1, 2, 24, 8, 8)], dim=1).clone()
+    field[:, 0, 14:18] = 0
+    loss = LabelLoss(scales=(), distance_weight=1.0)
+    assert loss(field, moving, fixed).item() == pytest.approx(6.0, rel=1e-3)
+
+
+def test_overlap_of_soft_maps_is_best_where_they_are_equal():
+    soft = torch.rand(1, 2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    loss = AnatomySimilarity(scales=(1, 2))
+    assert loss(soft, soft).item() == pytest.approx(0, abs=1e-6)
+    # 1 - 2 * 0.5 / (0.5^2 + 1) of maps that are half as certain, at every scale.
+    assert loss(0.5 * soft, soft).item() == pytest.approx(0.2, abs=1e-5)
+    assert loss(soft.flip(2), soft) > 0.05
+
+
+def with_maps(moving, fixed):
+    """A joined pair of black images with their masks and maps."""
+    sides = [
+        torch.cat([torch.zeros_like(maps[:, :1]), torch.ones_like(maps[:, :1]), maps], dim=1)
+        for maps in (moving, fixed)
+    ]
+    return torch.cat(sides, dim=1)
+
+
+def test_anatomy_term_is_weighted_and_added_and_its_optimum_is_the_known_shift():
+    loss = RegistrationLoss(MSELoss(), BendingEnergyLoss(), 0.0, anatomy=AnatomySimilarity((1,)), anatomy_weight=3.0)
+    pair = with_maps(blocks(6), blocks(10))
+    values = []
+    for shift in range(-6, 3):
+        ddf = torch.zeros(1, 3, 24, 8, 8)
+        ddf[:, 0] = shift
+        terms = loss(ddf, pair)
+        torch.testing.assert_close(terms["loss"], 3 * terms["anatomy"])
+        values.append(terms["anatomy"].item())
+    # The fixed block at 10 comes from the moving one at 6; one voxel beside it, a quarter of it is missed.
+    assert values[2] == pytest.approx(0, abs=1e-4)
+    assert values[1] == pytest.approx(0.25, abs=1e-4)
+    assert min(values) == values[2]
+
+
+def test_an_anatomy_term_without_maps_fails():
+    with pytest.raises(ValueError, match="the loss has an anatomy term but the pair has no maps"):
+        objective(anatomy=AnatomySimilarity())(torch.zeros(1, 3, *SHAPE), torch.zeros(1, 4, *SHAPE))
 
 
 def test_distance_draws_a_label_towards_its_target():

@@ -1,5 +1,7 @@
 """Networks: identity at the start, instance statistics, exact affine fields at any size, composition."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from toys import affine_ddf
 
 from bundle.geometry import integrate
 from bundle.registration import FixedSizeNetwork, GlobalThenLocal, RegistrationNetwork, use_instance_statistics
-from bundle.registration.networks import has_bfloat16
+from bundle.registration.networks import SafeConv3d, has_bfloat16
 
 SHAPE = (16, 8, 8)
 
@@ -120,10 +122,25 @@ def test_bfloat16_arithmetic_gives_a_float32_field_near_the_exact_one(local_net,
     assert (found - expected).abs().mean() < 0.05 * expected.abs().max()
 
 
+def test_an_image_alone_in_its_batch_gives_the_output_and_gradients_of_a_plain_convolution():
+    torch.manual_seed(0)
+    plain = torch.nn.Conv3d(3, 4, 3, padding=1)
+    safe = copy.deepcopy(plain)
+    safe.__class__ = SafeConv3d
+    images = torch.rand(1, 3, 6, 5, 7)
+    outputs = []
+    for layer in (plain, safe):
+        output = layer(images)
+        output.square().sum().backward()
+        outputs.append([output, layer.weight.grad, layer.bias.grad])
+    for expected, found in zip(*outputs, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_bfloat16_gradients_of_shallow_layers_are_those_of_float32(local_net, pairs):
     """The deepest level is 2 voxels deep, where torch's own bfloat16 gradient reads memory it never wrote."""
     network = RegistrationNetwork(local_net, precision="bfloat16")
-    deepest = local_net.bottom_block.conv.weight
+    deepest = next(m for m in local_net.bottom_block.modules() if isinstance(m, torch.nn.Conv3d)).weight
 
     def gradient():
         network.zero_grad()

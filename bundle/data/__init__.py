@@ -12,7 +12,16 @@ from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
 from bundle.data.limits import exists, regular_file
 from bundle.data.loading import LoadPaird, load_image
 from bundle.data.lock import FolderLock
-from bundle.data.pairs import PreparePair, collate_episodes, images_of, join_pair, maps_of, seen_of, side_tensor, split_pair
+from bundle.data.pairs import (
+    PreparePair,
+    collate_episodes,
+    images_of,
+    join_pair,
+    maps_of,
+    seen_of,
+    side_tensor,
+    split_pair,
+)
 from bundle.data.point_files import POINT_FORMATS, PointFile, is_point_file, read_points
 from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
 from bundle.data.problems import grid_problems

@@ -105,12 +105,14 @@ class RandomPairAffine:
         channels = sides[0].shape[1]
         if labels is not None:
             sides = [torch.cat(parts, dim=1) for parts in zip(sides, split_pair(labels), strict=True)]
-        mirrored = torch.as_tensor(random.uniform(size=self.versions) < 0.5).to(pair.device)
+        mirrored = None
+        if self.flip_axis is not None:
+            mirrored = torch.as_tensor(random.uniform(size=self.versions) < 0.5).to(pair.device)
         warped = []
         for side in sides:
             matrices = self.matrices(side.shape[2:], random).to(side.device)
             side = self._warp(side, matrices, self._displacement(side.shape[2:], random).to(side.device))
-            if self.flip_axis is not None:
+            if self.flip_axis is not None and mirrored is not None:
                 chosen = mirrored.reshape(-1, *[1] * (side.ndim - 1))
                 side = torch.where(chosen, side.flip(2 + self.flip_axis), side)
             warped.append(self._with_intensities(side, random))

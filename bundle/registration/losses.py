@@ -87,9 +87,7 @@ class OverlapLoss(nn.Module):
         self.scales = tuple(scales)
         self.dice = DiceLoss(squared_pred=True, reduction="none")
 
-    def forward(
-        self, warped: torch.Tensor, fixed: torch.Tensor, present: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, warped: torch.Tensor, fixed: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """Scalar loss of labels or maps ``(batch, structures, *shape)`` in [0, 1].
 
         Args:
@@ -206,6 +204,8 @@ class RegistrationLoss(nn.Module):
                 which do not overlap, or which the similarity does not take.
         """
         moving, fixed = split_pair(pair)
+        if self.anatomy is not None and fixed.shape[1] < 3:
+            raise ValueError("the loss has an anatomy term but the pair has no maps; give map_weights, or no such term")
         warped = self.warp(moving, ddf)
         terms = {
             "similarity": self._similarity(warped[:, :2], fixed[:, :2]),
@@ -213,8 +213,6 @@ class RegistrationLoss(nn.Module):
         }
         loss = terms["similarity"] + self.regularisation_weight * terms["regularisation"]
         if self.anatomy is not None:
-            if fixed.shape[1] < 3:
-                raise ValueError("the loss has an anatomy term but the pair has no maps; give map_weights, or no term")
             terms["anatomy"] = self.anatomy(warped[:, 2:], fixed[:, 2:])
             loss = loss + self.anatomy_weight * terms["anatomy"]
         if self.label is not None:

@@ -1,0 +1,212 @@
+"""Maps: targets, losses and transforms with answers worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, RandGaussianNoised
+from torch import nn
+from toys import oblique_affine
+
+from bundle.maps import (
+    AnatomyMapsd,
+    CheckImaged,
+    LandmarkDistance,
+    MapLoss,
+    MapNetwork,
+    MapTargetsd,
+    RandDepthAttenuationd,
+    RandShadowd,
+    SeededDataset,
+)
+
+AFFINE = torch.as_tensor(oblique_affine([1.0, 1.5, 2.0], [10, -20, 30], [5, -7, 11]))
+SHAPE = (12, 10, 8)
+
+
+def label(*spots):
+    """A channel per spot of one voxel; None is empty."""
+    channels = torch.zeros(len(spots), *SHAPE)
+    for channel, spot in zip(channels, spots, strict=True):
+        if spot is not None:
+            channel[spot] = 1
+    return MetaTensor(channels, affine=AFFINE)
+
+
+def test_a_landmark_is_a_gaussian_in_mm_around_its_centroid():
+    targets = MapTargetsd([0, 1], landmarks=[1], heat_map_mm=3.0)({"label": label((2, 3, 4), (6, 5, 4))})["label"]
+    assert torch.equal(targets[0].nonzero(), torch.tensor([[2, 3, 4]]))
+    assert targets[1, 6, 5, 4] == 1
+    # Two voxels along the axes of 1, 1.5 and 2 mm.
+    for place, distance in (((8, 5, 4), 2.0), ((6, 7, 4), 3.0), ((6, 5, 6), 4.0)):
+        assert targets[1][place].item() == pytest.approx(np.exp(-(distance**2) / 18), rel=1e-4)
+
+
+def test_values_of_an_integer_map_are_structures():
+    integers = MetaTensor(torch.zeros(1, *SHAPE), affine=AFFINE)
+    integers[0, 1, 1, 1], integers[0, 2, 2, 2] = 4, 7
+    targets = MapTargetsd([7, 4])({"label": integers})["label"]
+    assert targets.nonzero().tolist() == [[0, 2, 2, 2], [1, 1, 1, 1]]
+
+
+def test_a_structure_that_the_label_lacks_is_unknown():
+    targets = MapTargetsd([0, 1, 5], landmarks=[1])({"label": label((2, 3, 4), None)})["label"]
+    assert targets[0].amin() == 0
+    assert (targets[1:] == -1).all()
+
+
+def test_landmarks_must_be_structures():
+    with pytest.raises(ValueError, match=r"landmarks has \[3\], which are none of the structures \[0, 1\]"):
+        MapTargetsd([0, 1], landmarks=[1, 3])
+
+
+def test_an_image_whose_label_is_empty_is_refused():
+    image = MetaTensor(torch.rand(1, *SHAPE), affine=AFFINE, meta={"filename_or_obj": "A.nii.gz"})
+    with pytest.raises(ValueError, match="A.nii.gz: the label is empty"):
+        CheckImaged()({"image": image, "label": label(None)})
+
+
+def test_map_loss_of_known_logits():
+    logits, target = torch.zeros(1, 3, 4, 4, 4), torch.zeros(1, 3, 4, 4, 4)
+    target[:, 0, :2] = 1
+    target[:, 1] = 0.5
+    target[:, 2] = -1
+    # p = 1/2 everywhere: cross-entropy log 2, Dice 2 * 16 / (32 + 32); the heat map is met; the third is not known.
+    expected = 0.5 + np.log(2) + 4.0 * np.log(2)
+    assert MapLoss(landmarks=[1], landmark_weight=4.0)(logits, target).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_gradient_of_a_heat_map_vanishes_where_it_is_met():
+    target = torch.rand(1, 1, 4, 4, 4).clamp(0.1, 0.9)
+    logits = target.logit().requires_grad_()
+    MapLoss(landmarks=[0])(logits, target).backward()
+    assert logits.grad.abs().max() < 1e-6
+
+
+def test_nothing_known_is_no_loss():
+    logits = torch.zeros(1, 2, 4, 4, 4, requires_grad=True)
+    loss = MapLoss(landmarks=[1])(logits, torch.full((1, 2, 4, 4, 4), -1.0))
+    assert loss == 0
+    loss.backward()
+    assert not logits.grad.any()
+
+
+def test_distance_of_landmarks_is_in_mm_over_those_that_are_known():
+    maps, target = torch.zeros(1, 3, 9, 9, 9), torch.zeros(1, 3, 9, 9, 9)
+    maps[0, 1, 2, 3, 4], target[0, 1, 5, 3, 8] = 1, 1
+    target[0, 2] = -1
+    metric = LandmarkDistance([1, 2], pixdim=2.0)
+    metric(maps, target)
+    assert metric.aggregate().item() == pytest.approx(2 * 5)
+
+
+def test_depth_attenuation_fades_away_from_the_probe():
+    transform = RandDepthAttenuationd("image", axis=1, attenuation=2.0, prob=1.0).set_random_state(seed=0)
+    image = transform({"image": torch.ones(1, 3, 11, 4)})["image"]
+    assert torch.equal(image, image[:, :1, :, :1].expand_as(image))
+    profile = image[0, 0, :, 0]
+    assert profile[5] == 1
+    strength = -torch.log(profile[10]) * 2
+    torch.testing.assert_close(profile, torch.exp(-strength * (torch.arange(11) / 10 - 0.5)))
+    assert 0 < strength.abs() <= 2
+
+
+def test_a_shadow_darkens_a_band_and_only_behind_where_it_begins():
+    transform = RandShadowd("image", axis=1, strength=(0.5, 0.5), width=(0.1, 0.1), prob=1.0).set_random_state(seed=3)
+    image = transform({"image": torch.ones(1, 40, 40, 40)})["image"][0]
+    dark = image < 0.9
+    assert dark.any()
+    assert image.min() == pytest.approx(0.5, abs=0.01)
+    depth = dark.any(2).any(0).nonzero().flatten()
+    assert depth.max() == 39
+    assert (image[:, : depth.min()] == 1).all()
+
+
+def test_random_transforms_follow_from_seed_epoch_and_item():
+    def images(seed, epoch):
+        noise = RandGaussianNoised("image", prob=1.0)
+        dataset = SeededDataset([{"image": torch.zeros(1, 4)}] * 2, Compose([noise]), seed=seed)
+        dataset.epoch = epoch
+        return [dataset[index]["image"] for index in (1, 0)]
+
+    assert all(torch.equal(a, b) for a, b in zip(images(0, 1), images(0, 1), strict=True))
+    once, other_epoch, other_seed = images(0, 1), images(0, 2), images(1, 1)
+    assert not torch.equal(once[0], once[1])
+    assert not torch.equal(once[0], other_epoch[0])
+    assert not torch.equal(once[0], other_seed[0])
+
+
+class Bias(nn.Module):
+    """Logits that are a weight plus the image."""
+
+    def __init__(self, maps=2):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(maps))
+
+    def forward(self, image):
+        return image + self.bias.reshape(1, -1, *[1] * (image.ndim - 2))
+
+
+@pytest.fixture
+def weights(tmp_path):
+    files = []
+    for value in (1.0, 3.0):
+        files.append(str(tmp_path / f"{value}.pt"))
+        torch.save({"bias": torch.tensor([value, -value])}, files[-1])
+    return files
+
+
+def pair(patient):
+    sides = {
+        f"{side}_image": MetaTensor(torch.full((1, 4, 4, 4), value), affine=torch.eye(4))
+        for side, value in (("fixed", 0.5), ("moving", 0.0))
+    }
+    return {**sides, "patient": patient}
+
+
+def test_maps_of_several_networks_are_averaged(weights):
+    data = AnatomyMapsd(MapNetwork(Bias()), weights)(pair(("A", "B")))
+    expected = torch.sigmoid(torch.tensor([2.5, -1.5]))
+    torch.testing.assert_close(data["fixed_maps"].as_tensor()[:, 0, 0, 0], expected)
+    torch.testing.assert_close(data["moving_maps"].as_tensor()[:, 1, 2, 3], torch.sigmoid(torch.tensor([2.0, -2.0])))
+
+
+def test_an_image_is_shown_to_the_network_that_never_saw_its_patient(weights):
+    maps = AnatomyMapsd(MapNetwork(Bias()), weights, held_out={"A": 0, "B": 1})
+    moving, fixed = (maps(pair(("A", "B")))[f"{side}_maps"].as_tensor()[0, 0, 0, 0] for side in ("moving", "fixed"))
+    assert moving.item() == pytest.approx(torch.sigmoid(torch.tensor(1.0)).item())
+    assert fixed.item() == pytest.approx(torch.sigmoid(torch.tensor(3.5)).item())
+    both = maps(pair(("B",)))
+    assert both["moving_maps"][0, 0, 0, 0].item() == pytest.approx(torch.sigmoid(torch.tensor(3.0)).item())
+    new = maps(pair(("C", "A")))
+    assert new["moving_maps"][0, 0, 0, 0].item() == pytest.approx(torch.sigmoid(torch.tensor(2.0)).item())
+    assert new["fixed_maps"][0, 0, 0, 0].item() == pytest.approx(torch.sigmoid(torch.tensor(1.5)).item())
+
+
+def test_each_kind_of_image_has_its_own_networks(weights):
+    data = AnatomyMapsd(MapNetwork(Bias()), {"fixed": weights[:1], "moving": weights[1:]})(pair(("A",)))
+    assert data["fixed_maps"][0, 0, 0, 0].item() == pytest.approx(torch.sigmoid(torch.tensor(1.5)).item())
+    assert data["moving_maps"][0, 0, 0, 0].item() == pytest.approx(torch.sigmoid(torch.tensor(3.0)).item())
+
+
+def test_weights_of_another_network_are_refused(weights, tmp_path):
+    with pytest.raises(ValueError, match="does not hold weights of this network"):
+        AnatomyMapsd(MapNetwork(Bias(3)), weights)
+    with pytest.raises(FileNotFoundError, match="weights not found"):
+        AnatomyMapsd(MapNetwork(Bias()), [str(tmp_path / "none.pt")])
+
+
+def test_a_slice_has_maps_too(weights):
+    sides = {f"{side}_image": MetaTensor(torch.zeros(1, 6, 5, 1), affine=torch.eye(4)) for side in ("fixed", "moving")}
+    data = AnatomyMapsd(MapNetwork(Bias()), weights, spatial_dims=2)({**sides, "patient": ("A",)})
+    assert data["fixed_maps"].shape == (2, 6, 5, 1)
+
+
+def test_a_map_network_that_sees_averages_keeps_the_grid():
+    network = MapNetwork(Bias(), downsampling=2)
+    image = torch.zeros(1, 1, 8, 8, 8)
+    image[:, :, 4:] = 1.0
+    logits = network(image)
+    assert logits.shape == (1, 2, 8, 8, 8)
+    # The step between the averages at 2.5 and 4.5 is interpolated; its middle stays where it was.
+    torch.testing.assert_close(logits[0, 0, :, 0, 0], torch.tensor([0, 0, 0, 0.25, 0.75, 1, 1, 1]))
