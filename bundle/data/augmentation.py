@@ -120,7 +120,7 @@ class RandomPairAffine:
         return images, None if labels is None else join_pair(*[side[:, channels:] for side in warped])
 
     def _displacement(self, shape: Sequence[int], random: np.random.RandomState) -> torch.Tensor:
-        """Elastic displacement of every version, ``(versions, dims, *shape)`` in voxels, or ``(versions, 0)`` of none."""
+        """Elastic displacement of every version, ``(versions, dims, *shape)`` in voxels; ``(versions, 0)`` of none."""
         if not self.elastic:
             return torch.empty(self.versions, 0)
         dims = len(shape)
@@ -146,8 +146,8 @@ class RandomPairAffine:
     def _warp(self, image: torch.Tensor, matrices: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
         """An image ``(1, channels, *shape)`` under ``(versions, ...)`` affines: ``(versions, channels, *shape)``.
 
-        Slab ``s`` of the first axis is the image under the affine that begins at its first voxel, ``A T(s)``; an elastic
-        displacement is added to where it comes from.
+        Slab ``s`` of the first axis is the image under the affine that begins at its first voxel, ``A T(s)``; an
+        elastic displacement is added to where it comes from.
         """
         length, *others = image.shape[2:]
         slabs = math.gcd(length, SLABS)

@@ -100,8 +100,9 @@ class PreparePair(PrepareBatch):
 
         Returns:
             Joined pair ``(batch, 2, *shape)``, with masks ``(batch, 4, *shape)``, with maps
-            ``(batch, 2 * (2 + maps), *shape)``, and labels ``(batch, 2 * structures, *shape)`` or None; with ``adapt_to_labels`` also the positional and the named
-            arguments of the inferer, as MONAI's engines take them.
+            ``(batch, 2 * (2 + maps), *shape)``, and labels ``(batch, 2 * structures, *shape)`` or None; with
+            ``adapt_to_labels`` also the positional and the named arguments of the inferer, as MONAI's engines take
+            them.
         """
 
         def joined(*kinds: str) -> torch.Tensor:

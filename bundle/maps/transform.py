@@ -12,6 +12,7 @@ from monai.transforms import Transform
 from torch import nn
 
 from bundle.data import side_tensor
+from bundle.maps.network import MapNetwork
 from bundle.registration import read_weights
 
 SIDES = ("fixed", "moving")
@@ -39,7 +40,7 @@ class AnatomyMapsd(Transform):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: MapNetwork,
         weights: Sequence[str] | Mapping[str, Sequence[str]],
         held_out: Mapping[str, int] | None = None,
         spatial_dims: int = 3,
@@ -48,7 +49,7 @@ class AnatomyMapsd(Transform):
         of_side = weights if isinstance(weights, Mapping) else dict.fromkeys(SIDES, weights)
         files = dict.fromkeys(file for names in of_side.values() for file in names)
         networks = {file: _loaded(network, file).to(device) for file in files}
-        self.networks = {side: [networks[file] for file in of_side[side]] for side in SIDES}
+        self.networks: dict[str, list[nn.Module]] = {side: [networks[file] for file in of_side[side]] for side in SIDES}
         self.held_out = held_out or {}
         self.spatial_dims = spatial_dims
         self.device = device
@@ -74,7 +75,7 @@ class AnatomyMapsd(Transform):
         return self.networks[side] if number is None else [self.networks[side][number]]
 
 
-def _loaded(network: nn.Module, file: str) -> nn.Module:
+def _loaded(network: MapNetwork, file: str) -> MapNetwork:
     loaded = copy.deepcopy(network).eval().requires_grad_(False)
     read_weights(file, loaded.network)
     return loaded

@@ -196,12 +196,12 @@ class RegistrationLoss(nn.Module):
             labels: joined labels ``(batch, 2 * structures, *shape)``; needed by the label term only.
 
         Returns:
-            Scalars ``loss`` (the weighted sum), ``similarity``, ``regularisation`` and, when configured, ``anatomy`` and
-            ``label``.
+            Scalars ``loss`` (the weighted sum), ``similarity``, ``regularisation`` and, when configured, ``anatomy``
+            and ``label``.
 
         Raises:
-            ValueError: when a term is configured and the pair has no maps or ``labels`` is None; when the pair has masks
-                which do not overlap, or which the similarity does not take.
+            ValueError: when a term is configured and the pair has no maps or ``labels`` is None; when the pair has
+                masks which do not overlap, or which the similarity does not take.
         """
         moving, fixed = split_pair(pair)
         if self.anatomy is not None and fixed.shape[1] < 3:
