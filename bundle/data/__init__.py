@@ -18,10 +18,12 @@ from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChanne
 from bundle.data.problems import grid_problems
 from bundle.data.saving import as_stored, check_writable, nifti, save_image
 from bundle.data.simulation import simulate_dataset
+from bundle.data.structures import Correspondence, corresponding
 from bundle.data.transform_files import displacement_image, read_transform, write_transform
 
 __all__ = [
     "CheckPaird",
+    "Correspondence",
     "DataWarning",
     "FieldOfViewMaskd",
     "FolderLock",
@@ -43,6 +45,7 @@ __all__ = [
     "check_data",
     "check_writable",
     "collate_episodes",
+    "corresponding",
     "displacement_image",
     "exists",
     "field_of_view",

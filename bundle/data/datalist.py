@@ -31,6 +31,7 @@ from bundle.data.layouts import (
 )
 from bundle.data.singles import pair_singles, repeat_problems
 from bundle.data.splits import split_entries
+from bundle.data.structures import complete_structures, structure_conflicts
 from bundle.data.tasks import folder_reader
 
 FRACTIONS = (0.7, 0.15, 0.15)
@@ -67,9 +68,10 @@ def read_datalist(
 
     Returns:
         Pairs of each section: absolute paths ``fixed_image`` and ``moving_image``, where given ``fixed_label``,
-        ``moving_label``, ``*_mask``, ``*_landmarks`` or ``landmarks`` (of the pair), ``task``; and always ``pair_id``
-        (unique, fit for a folder's name) and ``patient`` (tuple of the patients involved). An image of unknown patient
-        is a patient of its own.
+        ``moving_label``, ``*_mask``, ``*_landmarks`` or ``landmarks`` (of the pair), ``task``, ``*_structures``
+        (numbers by name, of the datalist or of ``structures.json``); and always ``pair_id`` (unique, fit for a
+        folder's name) and ``patient`` (tuple of the patients involved). An image of unknown patient is a patient of
+        its own.
 
     Raises:
         FileNotFoundError: when the folder or the datalist does not exist.
@@ -110,6 +112,7 @@ def survey(
         listed = _listed_entries(_find(datalist, root) if datalist else find_dataset_json(root), root)
     entries = {section: clean_section(section, listed.get(section, []), root, problems) for section in SECTIONS}
     complete_patients(entries, patients, root)
+    complete_structures(entries, root, problems)
     repeat = pairing == "repeat"
     problems += missing_files(entries) + leaks(entries) + (repeat_problems(entries) if repeat else [])
     sections: Sections = {}
@@ -123,7 +126,7 @@ def survey(
             problems.append(
                 f"{section}: single images of one patient form no pair; pairs need two patients (of one task)"
             )
-    problems += identify(sections, root)
+    problems += identify(sections, root) + structure_conflicts(sections)
     return sections, problems
 
 

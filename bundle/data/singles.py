@@ -11,6 +11,7 @@ from typing import Any
 
 from bundle.data.entries import Pair, Sections
 from bundle.data.layouts import KINDS, SECTIONS
+from bundle.data.structures import STRUCTURES
 
 
 def repeat_problems(sections: Sections) -> list[str]:
@@ -72,7 +73,7 @@ def pair_singles(images: Sequence[Pair], limit: int | None, rng: random.Random, 
 
 def _pair(moving: Pair, fixed: Pair) -> Pair:
     sides = (("fixed", fixed), ("moving", moving))
-    paths = {f"{side}_{kind}": image[kind] for kind in KINDS for side, image in sides if kind in image}
+    paths = {f"{side}_{kind}": image[kind] for kind in (*KINDS, STRUCTURES) for side, image in sides if kind in image}
     task = {"task": moving["task"]} if "task" in moving else {}
     return paths | {"patient": tuple(dict.fromkeys(moving["patient"] + fixed["patient"]))} | task
 
