@@ -12,6 +12,7 @@ from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
 from bundle.data.limits import exists, regular_file
 from bundle.data.loading import LoadPaird, load_image
 from bundle.data.lock import FolderLock
+from bundle.data.mixtures import check_mixture, of_kinds, pair_kind
 from bundle.data.pairs import PreparePair, collate_episodes, images_of, join_pair, side_tensor, split_pair
 from bundle.data.point_files import POINT_FORMATS, PointFile, is_point_file, read_points
 from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
@@ -43,6 +44,7 @@ __all__ = [
     "as_stored",
     "brief",
     "check_data",
+    "check_mixture",
     "check_writable",
     "collate_episodes",
     "corresponding",
@@ -59,7 +61,9 @@ __all__ = [
     "load_image",
     "moved_into_place",
     "nifti",
+    "of_kinds",
     "one_line",
+    "pair_kind",
     "read_datalist",
     "read_points",
     "read_transform",
