@@ -8,6 +8,7 @@ from bundle.data.field_of_view import FieldOfViewMaskd, field_of_view
 from bundle.data.files import flush, moved_into_place, written_whole
 from bundle.data.fingerprint import fingerprint
 from bundle.data.headers import PICTURE_SUFFIXES
+from bundle.data.images import read_folds, read_images
 from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
 from bundle.data.limits import exists, regular_file
 from bundle.data.loading import LoadPaird, load_image
@@ -65,6 +66,8 @@ __all__ = [
     "one_line",
     "pair_kind",
     "read_datalist",
+    "read_folds",
+    "read_images",
     "read_points",
     "read_transform",
     "regular_file",

@@ -21,6 +21,7 @@ from bundle.data.entries import (
 )
 from bundle.data.files import written_whole
 from bundle.data.layouts import (
+    KINDS,
     PAIRINGS,
     SECTIONS,
     find_dataset_json,
@@ -206,7 +207,7 @@ def _listed_entries(path: Path, root: Path) -> Mapping[str, Any]:
 def write_datalist(
     path: str | Path, sections: Mapping[str, Sequence[Mapping[str, Any]]], dataset_dir: str | Path
 ) -> None:
-    """Write pairs as a datalist that :func:`read_datalist` reads back as the same pairs.
+    """Write pairs, or single images, as a datalist that reads back as the same.
 
     The file is written beside its place and then moved there: it is there as a whole or not at all.
 
@@ -228,8 +229,8 @@ def write_datalist(
 
 
 def _portable(pair: Mapping[str, Any], root: Path) -> Pair:
-    """A pair with paths relative to the data set where they lie in it."""
-    inside = {key for key in PAIR_PATHS if key in pair and Path(pair[key]).is_relative_to(root)}
+    """An entry with paths relative to the data set where they lie in it."""
+    inside = {key for key in (*KINDS, *PAIR_PATHS) if key in pair and Path(pair[key]).is_relative_to(root)}
     return {key: Path(value).relative_to(root).as_posix() if key in inside else value for key, value in pair.items()}
 
 
