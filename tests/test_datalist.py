@@ -160,14 +160,18 @@ def test_patients_csv_serves_datalists_too(tmp_path):
 # --- folders ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def paired(tmp_path):
+def paired_folders(root):
     """Eight names of five patients: a0 a1 | b0 | c0 | d0 d1 | e0 e1."""
     names = ["a0", "a1", "b0", "c0", "d0", "d1", "e0", "e1"]
     for folder in ("fixed_images", "moving_images", "fixed_labels", "moving_labels"):
-        touch(tmp_path, *(f"{folder}/{name}.nii.gz" for name in names), f"{folder}/.DS_Store", f"{folder}/notes.md")
-    (tmp_path / "patients.csv").write_text("\n".join(["image,patient", *(f"{name},{name[0]}" for name in names)]))
-    return tmp_path
+        touch(root, *(f"{folder}/{name}.nii.gz" for name in names), f"{folder}/.DS_Store", f"{folder}/notes.md")
+    (root / "patients.csv").write_text("\n".join(["image,patient", *(f"{name},{name[0]}" for name in names)]))
+    return root
+
+
+@pytest.fixture
+def paired(tmp_path):
+    return paired_folders(tmp_path)
 
 
 def test_paired_folders(paired):

@@ -1,5 +1,6 @@
 """Episodes: seeded, fresh in every epoch, every pair before any again, shared among processes."""
 
+import numpy as np
 import pytest
 from monai.data import Dataset
 
@@ -120,3 +121,76 @@ def test_processes_share_whole_episodes():
     whole = drawn_tasks(10, together=2, pairs_per_episode=3)[0]
     assert shares[0][:3] == whole[:3]
     assert shares[1][:3] == whole[3:6]
+
+
+# --- kinds of pairs -----------------------------------------------------------------------------------------------
+
+SHARES = {"between": 0.65, "repeat": 0.25, "self": 0.1}
+KINDS = ["between"] * 30 + ["repeat"] * 4 + ["self"] * 3
+
+
+def mixed_sampler(episodes, **settings):
+    sides = {"between": ("b", "ab"), "repeat": ("b", "a"), "self": ("a", "a")}
+    pairs = [{"fixed_image": "a", "moving_image": sides[kind][0], "patient": tuple(sides[kind][1])} for kind in KINDS]
+    return EpisodeSampler(Dataset(pairs), episodes, **{"shares": SHARES} | settings)
+
+
+def counts(pairs):
+    return [[KINDS[pair] for pair in pairs].count(kind) for kind in SHARES]
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 5])
+def test_every_kind_has_its_share_of_an_epoch(epoch):
+    sampler = mixed_sampler(40, seed=2)
+    sampler.set_epoch(epoch)
+    drawn = list(sampler)
+    assert counts(drawn) == [26, 10, 4]
+    repeats = [pair for pair in drawn if KINDS[pair] == "repeat"]
+    assert set(repeats[:4]) == set(repeats[4:8]) == {30, 31, 32, 33}
+    assert len({pair for pair in drawn if KINDS[pair] == "between"}) == 26
+    assert [KINDS[pair] for pair in drawn] != sorted(KINDS[pair] for pair in drawn)
+
+
+def test_shares_hold_on_average_where_an_epoch_is_short():
+    sampler, total = mixed_sampler(3), []
+    for epoch in range(2000):
+        sampler.set_epoch(epoch)
+        drawn = list(sampler)
+        assert all(abs(count - 3 * share) < 1 for count, share in zip(counts(drawn), SHARES.values(), strict=True))
+        total += drawn
+    # Each epoch adds at most 0.5 to the standard deviation of a count: 2000 ** 0.5 * 0.5 = 22, 4 of which are 1.5 %.
+    np.testing.assert_allclose(np.array(counts(total)) / 6000, list(SHARES.values()), atol=0.015)
+
+
+def test_mixed_episodes_repeat_and_resume():
+    first, again, whole = (mixed_sampler(20, seed=4) for _ in range(3))
+    for sampler in (first, again, whole):
+        sampler.set_epoch(3)
+    again.leave_out(7)
+    assert list(first) == list(whole)
+    assert list(again) == list(first)[7:]
+    first.set_epoch(4)
+    assert list(first) != list(whole)
+
+
+def test_processes_share_mixed_episodes():
+    whole = list(mixed_sampler(24, together=4))
+    shares = [list(mixed_sampler(24, together=4, rank=rank, num_replicas=2)) for rank in (0, 1)]
+    assert [shares[k % 2][k // 2] for k in range(24)] == whole
+
+
+def test_a_share_of_nothing_is_never_drawn():
+    assert counts(mixed_sampler(50, shares={"between": 0.0, "repeat": 1})) == [0, 50, 0]
+
+
+def test_paired_stands_for_all_pairs_of_two_images():
+    assert counts(mixed_sampler(34, shares={"paired": 1})) == [30, 4, 0]
+
+
+def test_one_kind_is_drawn_as_without_shares():
+    assert list(mixed_sampler(34, shares={"paired": 1}, seed=5)) == drawn(pairs=34, episodes=34, seed=5)
+
+
+def test_a_kind_without_pairs_is_refused():
+    with pytest.raises(ValueError, match="no pair to train on is of the kind between or self, which the shares"):
+        EpisodeSampler(Dataset([{"fixed_image": "a", "moving_image": "b", "patient": ("P",)}]), 4, shares=SHARES)

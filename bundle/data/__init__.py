@@ -8,10 +8,12 @@ from bundle.data.field_of_view import FieldOfViewMaskd, field_of_view
 from bundle.data.files import flush, moved_into_place, written_whole
 from bundle.data.fingerprint import fingerprint
 from bundle.data.headers import PICTURE_SUFFIXES
+from bundle.data.images import read_folds, read_images
 from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
 from bundle.data.limits import exists, regular_file
 from bundle.data.loading import LoadPaird, load_image
 from bundle.data.lock import FolderLock
+from bundle.data.mixtures import check_mixture, of_kinds, pair_kind
 from bundle.data.pairs import (
     PreparePair,
     collate_episodes,
@@ -27,10 +29,12 @@ from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChanne
 from bundle.data.problems import grid_problems
 from bundle.data.saving import as_stored, check_writable, nifti, save_image
 from bundle.data.simulation import simulate_dataset
+from bundle.data.structures import Correspondence, corresponding
 from bundle.data.transform_files import displacement_image, read_transform, write_transform
 
 __all__ = [
     "CheckPaird",
+    "Correspondence",
     "DataWarning",
     "FieldOfViewMaskd",
     "FolderLock",
@@ -50,8 +54,10 @@ __all__ = [
     "as_stored",
     "brief",
     "check_data",
+    "check_mixture",
     "check_writable",
     "collate_episodes",
+    "corresponding",
     "displacement_image",
     "exists",
     "field_of_view",
@@ -66,8 +72,12 @@ __all__ = [
     "maps_of",
     "moved_into_place",
     "nifti",
+    "of_kinds",
     "one_line",
+    "pair_kind",
     "read_datalist",
+    "read_folds",
+    "read_images",
     "read_points",
     "read_transform",
     "regular_file",

@@ -18,6 +18,7 @@ from bundle.data.errors import DataWarning, printable
 from bundle.data.limits import exists
 from bundle.data.loading import load_image
 from bundle.data.problems import dimensions, grid_problems, image_problems, label_problems, spacing_of
+from bundle.data.structures import number_problems
 
 __all__ = ["FileFacts", "Report", "check_data", "image_problems"]
 
@@ -177,17 +178,19 @@ def _check_images(pairs: Sequence[Pair], report: Report, spatial_dims: int | Non
 def _check_labels(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Report, spatial_dims: int) -> None:
     """Labels and masks, each against the image it belongs to."""
     owners = {
-        pair[f"{side}_{kind}"]: (kind, pair[f"{side}_image"])
+        pair[f"{side}_{kind}"]: (kind, pair[f"{side}_image"], pair.get(f"{side}_structures", {}))
         for kind in ("label", "mask")
         for pair in pairs
         for side in ("fixed", "moving")
         if f"{side}_{kind}" in pair
     }
-    for path, (kind, image) in owners.items():
+    for path, (kind, image, structures) in owners.items():
         loaded = _load(path, report, label=True)
         if loaded is not None:
             array, affine = loaded
             found = label_problems(array, affine, _name(path, report), grids.get(image), spatial_dims, kind)
+            if kind == "label":
+                found += number_problems(array.shape[0], structures, _name(path, report))
             report.problems += found
             if not found:
                 report.facts[path] = _facts(array, affine, tuple(np.unique(array).tolist()))

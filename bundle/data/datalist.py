@@ -21,6 +21,7 @@ from bundle.data.entries import (
 )
 from bundle.data.files import written_whole
 from bundle.data.layouts import (
+    KINDS,
     PAIRINGS,
     SECTIONS,
     find_dataset_json,
@@ -29,8 +30,10 @@ from bundle.data.layouts import (
     read_json,
     read_patients,
 )
-from bundle.data.singles import pair_singles, repeat_problems
+from bundle.data.mixtures import check_mixture, mixed_pairs
+from bundle.data.singles import pair_singles, repeat_problems, repeated_images
 from bundle.data.splits import split_entries
+from bundle.data.structures import complete_structures, structure_conflicts
 from bundle.data.tasks import folder_reader
 
 FRACTIONS = (0.7, 0.15, 0.15)
@@ -45,6 +48,7 @@ def read_datalist(
     fractions: Sequence[float] = FRACTIONS,
     limits: Mapping[str, int | None] = LIMITS,
     seed: int = 0,
+    mixture: Mapping[str, float] | None = None,
 ) -> Sections:
     """Read a data set into lists of pairs.
 
@@ -62,25 +66,37 @@ def read_datalist(
             fixed images of such folders: repeat scans of one patient; a section without any has no pairs. Slices are
             pairs of neighbours where it is ``paired``, and single images otherwise.
         fractions: share of the patients in training, validation and test, where the folders are split.
-        limits: most pairs sampled from the single images of a section; None or no key: all ordered pairs.
+        limits: most pairs sampled from the single images of a section, of each kind of a mixture; None or no key: all
+            ordered pairs.
         seed: seed of the split and of the sampling.
+        mixture: share of each kind of pair in the training (:mod:`bundle.data.mixtures`), which here says which kinds
+            the training pairs are of, formed of the patients of training as the split has them; None: those of the
+            pairing.
 
     Returns:
         Pairs of each section: absolute paths ``fixed_image`` and ``moving_image``, where given ``fixed_label``,
-        ``moving_label``, ``*_mask``, ``*_landmarks`` or ``landmarks`` (of the pair), ``task``; and always ``pair_id``
-        (unique, fit for a folder's name) and ``patient`` (tuple of the patients involved). An image of unknown patient
-        is a patient of its own.
+        ``moving_label``, ``*_mask``, ``*_landmarks`` or ``landmarks`` (of the pair), ``task``, ``*_structures``
+        (numbers by name, of the datalist or of ``structures.json``); and always ``pair_id`` (unique, fit for a
+        folder's name) and ``patient`` (tuple of the patients involved). An image of unknown patient is a patient of
+        its own.
 
     Raises:
         FileNotFoundError: when the folder or the datalist does not exist.
         ValueError: on everything else that is wrong, all of it in one message.
     """
-    sections, problems = survey(dataset_dir, datalist, pairing=pairing, fractions=fractions, limits=limits, seed=seed)
+    sections, problems = survey(
+        dataset_dir, datalist, pairing=pairing, fractions=fractions, limits=limits, seed=seed, mixture=mixture
+    )
+    refuse(problems, dataset_dir)
+    return sections
+
+
+def refuse(problems: Sequence[str], dataset_dir: str | Path) -> None:
+    """Raise a ``ValueError`` that names the problems of a data set, where there are any."""
     if len(problems) == 1:
         raise ValueError(problems[0])
     if problems:
         raise ValueError("\n  ".join([f"{len(problems)} problems in the data set {dataset_dir}:", *problems]))
-    return sections
 
 
 def survey(
@@ -91,16 +107,53 @@ def survey(
     fractions: Sequence[float] = FRACTIONS,
     limits: Mapping[str, int | None] = LIMITS,
     seed: int = 0,
+    mixture: Mapping[str, float] | None = None,
 ) -> tuple[Sections, list[str]]:
     """Read a data set as far as it can be read; arguments and layout errors are those of :func:`read_datalist`.
 
     Returns:
         The pairs of each section, and the problems, one line each.
     """
+    _check_limits(limits)
+    if mixture is not None:
+        check_mixture(mixture)
+    entries, problems, split = read_entries(dataset_dir, datalist, pairing, fractions, seed)
+    repeat = pairing == "repeat"
+    problems += repeat_problems(entries) if repeat else []
+    sections: Sections = {}
+    for section in SECTIONS:
+        images = [entry for entry in entries[section] if "image" in entry]
+        source, limit = f"{seed}/{section}", limits.get(section)
+        if mixture is not None and section == "training":
+            problems += repeated_images(images)
+            sections[section] = mixed_pairs(entries[section], mixture, limit, source, repeat, problems)
+            continue
+        sampled = pair_singles(images, limit, random.Random(source), repeat)
+        sections[section] = [entry for entry in entries[section] if "image" not in entry] + sampled
+        # Where folders were split, images may have come to lie alone beside pairs of other tasks.
+        unused = not sections[section] if split else not sampled
+        if images and unused and limit != 0 and not repeat:
+            problems.append(
+                f"{section}: single images of one patient form no pair; pairs need two patients (of one task)"
+            )
+    root = Path(dataset_dir).expanduser().absolute()
+    problems += identify(sections, root) + structure_conflicts(sections)
+    return sections, list(dict.fromkeys(problems))
+
+
+def read_entries(
+    dataset_dir: str | Path, datalist: str | Path | None, pairing: str, fractions: Sequence[float], seed: int
+) -> tuple[Sections, list[str], bool]:
+    """Read the entries of a data set before pairs are formed of them; the arguments are as in :func:`read_datalist`.
+
+    Returns:
+        Single images and pairs of each section, with patients and structures; the problems, one line each; and
+        whether folders were split, which else a datalist says.
+    """
     root = Path(dataset_dir).expanduser().absolute()
     if not root.is_dir():
         raise FileNotFoundError(f"dataset_dir is not a folder: {root}; give the folder that holds the images")
-    _check_options(pairing, fractions, limits)
+    _check_options(pairing, fractions)
     problems: list[str] = []
     patients = read_patients(root, problems)
     reader = None if datalist else folder_reader(root)
@@ -110,30 +163,20 @@ def survey(
         listed = _listed_entries(_find(datalist, root) if datalist else find_dataset_json(root), root)
     entries = {section: clean_section(section, listed.get(section, []), root, problems) for section in SECTIONS}
     complete_patients(entries, patients, root)
-    repeat = pairing == "repeat"
-    problems += missing_files(entries) + leaks(entries) + (repeat_problems(entries) if repeat else [])
-    sections: Sections = {}
-    for section in SECTIONS:
-        images = [entry for entry in entries[section] if "image" in entry]
-        sampled = pair_singles(images, limits.get(section), random.Random(f"{seed}/{section}"), repeat)
-        sections[section] = [entry for entry in entries[section] if "image" not in entry] + sampled
-        # Where folders were split, images may have come to lie alone beside pairs of other tasks.
-        unused = not sections[section] if reader else not sampled
-        if images and unused and limits.get(section) != 0 and not repeat:
-            problems.append(
-                f"{section}: single images of one patient form no pair; pairs need two patients (of one task)"
-            )
-    problems += identify(sections, root)
-    return sections, problems
+    complete_structures(entries, root, problems)
+    return entries, problems + missing_files(entries) + leaks(entries), reader is not None
 
 
-def _check_options(pairing: str, fractions: Sequence[float], limits: Mapping[str, int | None]) -> None:
+def _check_options(pairing: str, fractions: Sequence[float]) -> None:
     if pairing not in PAIRINGS:
         raise ValueError(f"pairing is {pairing!r}, expected one of {', '.join(PAIRINGS)}")
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(
             f"fractions are {list(fractions)}, expected three shares ({', '.join(SECTIONS)}) that sum to 1"
         )
+
+
+def _check_limits(limits: Mapping[str, int | None]) -> None:
     for section, limit in limits.items():
         if section not in SECTIONS or (limit is not None and limit < 0):
             raise ValueError(f"limits has {section!r}: {limit}, expected {', '.join(SECTIONS)}: a number >= 0 or None")
@@ -164,7 +207,7 @@ def _listed_entries(path: Path, root: Path) -> Mapping[str, Any]:
 def write_datalist(
     path: str | Path, sections: Mapping[str, Sequence[Mapping[str, Any]]], dataset_dir: str | Path
 ) -> None:
-    """Write pairs as a datalist that :func:`read_datalist` reads back as the same pairs.
+    """Write pairs, or single images, as a datalist that reads back as the same.
 
     The file is written beside its place and then moved there: it is there as a whole or not at all.
 
@@ -186,8 +229,8 @@ def write_datalist(
 
 
 def _portable(pair: Mapping[str, Any], root: Path) -> Pair:
-    """A pair with paths relative to the data set where they lie in it."""
-    inside = {key for key in PAIR_PATHS if key in pair and Path(pair[key]).is_relative_to(root)}
+    """An entry with paths relative to the data set where they lie in it."""
+    inside = {key for key in (*KINDS, *PAIR_PATHS) if key in pair and Path(pair[key]).is_relative_to(root)}
     return {key: Path(value).relative_to(root).as_posix() if key in inside else value for key, value in pair.items()}
 
 

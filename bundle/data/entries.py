@@ -11,11 +11,13 @@ from typing import Any
 
 from bundle.data.layouts import KINDS, POINT_SUFFIXES, SECTIONS, stem
 from bundle.data.limits import exists
+from bundle.data.structures import PARTS, clean_structures
 
 Pair = dict[str, Any]
 Sections = dict[str, list[Pair]]
 
 PAIR_PATHS = (*(f"{side}_{kind}" for kind in KINDS for side in ("fixed", "moving")), "landmarks")
+PAIR_NAMES = ("pair_id", "patient", "task", "fixed_structures", "moving_structures")
 LONGEST_ID = 200  # names of files have 255 bytes, and a folder is written under a longer name first
 PAIR_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_ID - 1}}}")
 TAKEN = {"datalist.json", "metrics.csv", "quality.html", "mean", "sd"}
@@ -48,7 +50,8 @@ def _clean(raw: Any, where: str, root: Path, problems: list[str]) -> Pair | None
         problems.append(f'{where} is a {type(raw).__name__}, expected an object such as {{"fixed_image": ...}}')
         return None
     single = "image" in raw
-    paths, names = (KINDS, ("patient", "task")) if single else (PAIR_PATHS, ("pair_id", "patient", "task"))
+    paths = KINDS if single else PAIR_PATHS
+    names = ("patient", "task", "structures") if single else PAIR_NAMES
     given = {key: value for key, value in raw.items() if value is not None}
     for key in given:
         if key not in paths + names:
@@ -77,8 +80,13 @@ def _is_points(path: str) -> bool:
 
 
 def _clean_names(given: Pair, names: tuple[str, ...], where: str, problems: list[str]) -> Pair:
-    """The entry's ``pair_id``, ``patient`` and ``task``, as far as they are given and right."""
+    """The entry's ``pair_id``, ``patient``, ``task`` and structures, as far as they are given and right."""
     cleaned: Pair = {}
+    for key, label, _ in PARTS:
+        if key in given and key in names:
+            cleaned[key] = clean_structures(given[key], f"{where}: {key}", problems)
+            if label not in given:
+                problems.append(f"{where}: {key} without a {label}, whose channels they name; give both or none")
     if "pair_id" in given and "pair_id" in names:
         name = given["pair_id"]
         if not isinstance(name, str) or not PAIR_ID.fullmatch(name):

@@ -1,16 +1,30 @@
-"""Pairs formed of single images: between patients, or of repeat scans of one patient."""
+"""Single images, and the pairs formed of them: between patients, of repeat scans of one patient, of one image."""
 
 from __future__ import annotations
 
 import random
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
 from bundle.data.entries import Pair, Sections
 from bundle.data.layouts import KINDS, SECTIONS
+from bundle.data.structures import STRUCTURES
+
+
+def repeated_images(entries: Sequence[Pair]) -> list[str]:
+    """Single images that are listed twice, and would form pairs within patients with themselves.
+
+    Args:
+        entries: pairs and single images.
+
+    Returns:
+        Problems, one line each.
+    """
+    listed = Counter(entry["image"] for entry in entries if "image" in entry)
+    return [f"image listed {count} times: {path}; list each image once" for path, count in listed.items() if count > 1]
 
 
 def repeat_problems(sections: Sections) -> list[str]:
@@ -20,14 +34,11 @@ def repeat_problems(sections: Sections) -> list[str]:
         sections: entries of each section, with their patients.
 
     Returns:
-        Problems, one line each: an image listed twice, which would be paired with itself, and no pair at all.
+        Problems, one line each: an image listed twice, and no pair at all.
     """
     entries = [entry for section in SECTIONS for entry in sections[section]]
     singles = [entry for entry in entries if "image" in entry]
-    listed = Counter(entry["image"] for entry in singles)
-    problems = [
-        f"image listed {count} times: {path}; list each image once" for path, count in listed.items() if count > 1
-    ]
+    problems = repeated_images(singles)
     scans = Counter(_source(entry) for entry in singles)
     # Listed pairs are kept as they are: with some, there is something to register.
     if singles and len(singles) == len(entries) and max(scans.values()) == 1:
@@ -37,6 +48,45 @@ def repeat_problems(sections: Sections) -> list[str]:
             "needs repeat scans, with patients.csv or the entries' patient saying whose they are"
         )
     return problems
+
+
+def single_images(
+    entries: Iterable[Pair], problems: list[str], sides: Sequence[str] = ("fixed", "moving")
+) -> list[Pair]:
+    """The images of single images and pairs, each once, with what belongs to it.
+
+    Args:
+        entries: single images and pairs, with their patients; those of a pair stand for (moving, fixed).
+        problems: takes up what is wrong: an image with two patients, labels or the like.
+        sides: whose images of the pairs are taken.
+
+    Returns:
+        Single images, in the order in which they are first named.
+    """
+    found: dict[str, Pair] = {}
+    for entry in entries:
+        for image in [entry] if "image" in entry else [_side(entry, side) for side in sides]:
+            known = found.setdefault(image["image"], image)
+            problems += [
+                f"image {image['image']} has the {key} {known[key]!r} in one entry and {image[key]!r} in another; "
+                "give it one (the patients of a pair are those of the moving and the fixed image, in this order)"
+                for key in sorted(known.keys() & image.keys())
+                if known[key] != image[key]
+            ]
+            found[image["image"]] = image | known
+    return list(found.values())
+
+
+def _side(pair: Pair, side: str) -> Pair:
+    """One image of a pair as a single image."""
+    kept = {kind: pair[f"{side}_{kind}"] for kind in (*KINDS, STRUCTURES) if f"{side}_{kind}" in pair}
+    task = {"task": pair["task"]} if "task" in pair else {}
+    return kept | {"patient": (pair["patient"][0 if side == "moving" else -1],)} | task
+
+
+def self_pair(image: Pair) -> Pair:
+    """An image as both sides of a pair, which the augmentation then takes apart."""
+    return _pair(image, image)
 
 
 def pair_singles(images: Sequence[Pair], limit: int | None, rng: random.Random, repeat: bool = False) -> list[Pair]:
@@ -72,7 +122,7 @@ def pair_singles(images: Sequence[Pair], limit: int | None, rng: random.Random, 
 
 def _pair(moving: Pair, fixed: Pair) -> Pair:
     sides = (("fixed", fixed), ("moving", moving))
-    paths = {f"{side}_{kind}": image[kind] for kind in KINDS for side, image in sides if kind in image}
+    paths = {f"{side}_{kind}": image[kind] for kind in (*KINDS, STRUCTURES) for side, image in sides if kind in image}
     task = {"task": moving["task"]} if "task" in moving else {}
     return paths | {"patient": tuple(dict.fromkeys(moving["patient"] + fixed["patient"]))} | task
 

@@ -1,4 +1,4 @@
-"""Patients, and entries by their patients, split at random into sections."""
+"""Patients, and entries by their patients, split at random into sections or folds."""
 
 from __future__ import annotations
 
@@ -42,6 +42,27 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], least: i
         for _ in range(min(share, len(names) - least * before)):
             sections[names.pop()] = wanted[before]
     return sections
+
+
+def split_folds(patients: Iterable[str], folds: int, seed: int) -> dict[str, int]:
+    """Divide patients at random into folds whose sizes differ by one at most.
+
+    Args:
+        patients: patients; repetitions and order do not matter.
+        folds: number of folds.
+        seed: seed of the division.
+
+    Returns:
+        Fold of each patient, from 0.
+
+    Raises:
+        ValueError: when there is one fold, or there are fewer patients than folds.
+    """
+    names = sorted(set(patients))
+    if not 2 <= folds <= len(names):
+        raise ValueError(f"folds is {folds}, expected 2 or more, and at most the {len(names)} patients of training")
+    random.Random(f"{seed}/folds").shuffle(names)
+    return {name: number % folds for number, name in enumerate(names)}
 
 
 def split_entries(entries: list[Pair], pairing: str, fractions: Sequence[float], seed: int) -> dict[str, list[Pair]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -11,6 +11,7 @@ from monai.data import Dataset
 from torch.utils.data import DistributedSampler
 
 from bundle import processes
+from bundle.data import check_mixture, of_kinds
 
 
 class EpisodeSampler(DistributedSampler):
@@ -18,6 +19,10 @@ class EpisodeSampler(DistributedSampler):
 
     Tasks are drawn in full passes of a new random order, and from a task the next of its pairs in such an order, so
     that every task counts alike, however many pairs it has. Pairs without named tasks are tasks of one pair each.
+
+    With shares an epoch has ``share * episodes`` episodes of each kind of pair, rounded up or down at random so that
+    the mean over the epochs is the share. The kinds follow each other at random; within each, tasks and pairs are drawn
+    as above.
 
     A run that resumes at epoch ``n`` draws what an uninterrupted run would have drawn. MONAI's trainers set the
     epoch of a distributed sampler. Of the episodes of every meta-update, the processes of a run take one each in turn.
@@ -30,14 +35,15 @@ class EpisodeSampler(DistributedSampler):
         num_replicas: number of processes; None asks ``bundle.processes``.
         by_task: whether the key ``task`` of a pair names its task (Park et al. 2021, section 2); else none does.
         together: episodes of one meta-update; they are of different tasks as far as there are as many, for which a
-            pass leaves out the remainder of its tasks.
+            pass leaves out the remainder of its tasks. With shares that holds of the episodes of one kind in a row.
         pairs_per_episode: pairs drawn for an episode, one after the other, all of its task.
+        shares: share of each kind of pair (:mod:`bundle.data.mixtures`), which sum to 1; None draws from all pairs.
 
     Attributes:
         batch_size: pairs of a meta-update that this process takes.
 
     Raises:
-        ValueError: when there are more processes than episodes of a meta-update.
+        ValueError: when there are more processes than episodes of a meta-update, or a kind with a share has no pair.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class EpisodeSampler(DistributedSampler):
         by_task: bool = True,
         together: int = 1,
         pairs_per_episode: int = 1,
+        shares: Mapping[str, float] | None = None,
     ) -> None:
         rank = processes.number() if rank is None else rank
         num_replicas = processes.count() if num_replicas is None else num_replicas
@@ -63,10 +70,18 @@ class EpisodeSampler(DistributedSampler):
         self.own = [episode for episode in range(episodes) if episode % together % num_replicas == rank]
         self.num_samples = len(self.own) * pairs_per_episode
         self.batch_size = len(range(rank, together, num_replicas)) * pairs_per_episode
-        members: dict[str | int, list[int]] = {}
-        for index, pair in enumerate(dataset.data):
-            members.setdefault(pair.get("task", index) if by_task else index, []).append(index)
-        self.tasks = list(members.values())
+        self.shares, kinds = [1.0], [list(range(len(dataset.data)))]
+        if shares is not None:
+            check_mixture(shares)
+            found = of_kinds(dataset.data, shares)
+            empty = [kind for kind, members in found.items() if not members]
+            if empty:
+                raise ValueError(
+                    f"no pair to train on is of the kind {' or '.join(empty)}, which the shares {dict(shares)} name; "
+                    "read the data with this mixture, or leave the kind out"
+                )
+            self.shares, kinds = [shares[kind] for kind in found], list(found.values())
+        self.kinds = [_tasks(dataset.data, members, by_task) for members in kinds]
         self.together = together
         self.pairs_per_episode = pairs_per_episode
         self.left_out = 0
@@ -79,18 +94,44 @@ class EpisodeSampler(DistributedSampler):
         """Indices into the dataset, as many as the epoch needs."""
         left_out, self.left_out = self.left_out, 0
         random = np.random.default_rng([self.seed, self.epoch])
-        count = len(self.tasks)
+        order = self._order()
+        queues = [iter(self._draw(tasks, int((order == kind).sum()), random)) for kind, tasks in enumerate(self.kinds)]
+        drawn = [next(queues[kind]) for kind in order]
+        return iter([pair for episode in self.own for pair in drawn[episode]][left_out:])
+
+    def _order(self) -> np.ndarray:
+        """Number of the kind of each episode of the epoch.
+
+        The shares divide ``[0, episodes)`` into intervals, and ``u, 1 + u, 2 + u, ...`` with one random ``u`` in [0, 1)
+        fall into one each (systematic sampling); then the order is random.
+        """
+        random = np.random.default_rng([self.seed, self.epoch, 1])
+        # Rounded, so that 0.65 + 0.25 of 20 episodes ends at 18.
+        ends = np.round(np.cumsum(self.shares) * self.episodes, 6)[:-1]
+        return random.permutation(np.searchsorted(ends, np.arange(self.episodes) + random.random(), side="right"))
+
+    def _draw(self, tasks: list[list[int]], episodes: int, random: np.random.Generator) -> list[list[int]]:
+        """Pairs of so many episodes of one kind."""
+        count = len(tasks)
         kept = count // self.together * self.together or count
-        passes = [random.permutation(count)[:kept] for _ in range(-(-self.episodes // kept))]
-        left: list[list[int]] = [[] for _ in self.tasks]
+        passes = [random.permutation(count)[:kept] for _ in range(-(-episodes // kept))]
+        left: list[list[int]] = [[] for _ in tasks]
         drawn = []
-        for task in np.concatenate(passes)[: self.episodes]:
+        for task in np.concatenate([np.empty(0, dtype=int), *passes])[:episodes]:
             episode = []
             for _ in range(self.pairs_per_episode):
-                left[task] = left[task] or random.permutation(self.tasks[task]).tolist()
+                left[task] = left[task] or random.permutation(tasks[task]).tolist()
                 episode.append(left[task].pop())
             drawn.append(episode)
-        return iter([pair for episode in self.own for pair in drawn[episode]][left_out:])
+        return drawn
+
+
+def _tasks(pairs: Sequence[Mapping[str, Any]], members: list[int], by_task: bool) -> list[list[int]]:
+    """Pairs of each task among some of the pairs; a pair without a named task is one of its own."""
+    found: dict[str | int, list[int]] = {}
+    for index in members:
+        found.setdefault(pairs[index].get("task", index) if by_task else index, []).append(index)
+    return list(found.values())
 
 
 class RestOfEpoch:

@@ -1,0 +1,211 @@
+"""Named structures: what the channels (or values) of a label are, and which of two labels correspond."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bundle.data.layouts import stem
+from bundle.data.limits import exists, read_whole
+
+STRUCTURES = "structures"
+FILE = "structures.json"
+DEFAULT = "default"
+"""Key of ``structures.json`` for the images that it does not name."""
+EXAMPLE = '{"gland": 0, "apex": 1}'
+# Key of an entry's structures, of the label they are of, and of its image.
+PARTS = tuple((f"{side}{STRUCTURES}", f"{side}label", f"{side}image") for side in ("", "fixed_", "moving_"))
+
+
+class Correspondence(NamedTuple):
+    """A structure of both labels of a pair: its name (or number), and its channel or value in either label.
+
+    A number is None where the label lacks the structure.
+    """
+
+    name: str | int
+    fixed: int | None
+    moving: int | None
+
+
+def one_patient(pair: Mapping[Any, Any]) -> bool:
+    """Whether both images of a pair are known to be of one patient."""
+    return len(pair.get("patient", ())) == 1
+
+
+def by_name(pair: Mapping[Any, Any]) -> bool:
+    """Whether the structures of a pair correspond by name: both labels have names, of different patients."""
+    return not one_patient(pair) and all(f"{side}_{STRUCTURES}" in pair for side in ("fixed", "moving"))
+
+
+def corresponding(pair: Mapping[Any, Any], numbers: Iterable[int]) -> list[Correspondence]:
+    """Which channels (or values) of the two labels of a pair show the same structure.
+
+    Between patients with named structures those whose name both labels have. Within a patient all by number, the
+    patient's own landmarks among them, with the name that either label gives. Without names all by number.
+
+    Args:
+        pair: with ``patient``, and ``fixed_structures`` and ``moving_structures`` where its labels have names.
+        numbers: what may correspond by number: the channels that both labels have, or the values found in them.
+
+    Returns:
+        Correspondences, in the order of the fixed label's numbers where they are by name, else in that given.
+    """
+    fixed, moving = ({name: int(k) for name, k in (pair.get(key) or {}).items()} for key, *_ in PARTS[1:])
+    if by_name(pair):
+        shared = sorted(fixed.keys() & moving.keys(), key=lambda name: fixed[name])
+        return [Correspondence(name, fixed[name], moving[name]) for name in shared]
+    names = {k: name for found in (moving, fixed) for name, k in found.items()} if one_patient(pair) else {}
+    return [Correspondence(names.get(k, k), k, k) for k in numbers]
+
+
+def clean_structures(value: Any, where: str, problems: list[str]) -> dict[str, int]:
+    """Structures of a label: a number for each name, and a name for each number.
+
+    Args:
+        value: as it was read.
+        where: how messages call it.
+        problems: takes up what is wrong, one line each.
+
+    Returns:
+        Numbers by name; without those that are no number.
+    """
+    if not isinstance(value, dict):
+        problems.append(f"{where} is {value!r}, expected the channel (from 0) or label value of each name: {EXAMPLE}")
+        return {}
+    names: dict[int, str] = {}
+    for name, number in value.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0 or not name:
+            expected = f"expected a name and its channel (from 0) or label value: {EXAMPLE}"
+            problems.append(f"{where} has {name!r}: {number!r}, {expected}")
+        elif number in names:
+            problems.append(f"{where} calls {number} both {names[number]} and {name}; keep one name")
+        else:
+            names[number] = name
+    return {name: number for number, name in names.items()}
+
+
+def read_structures(folder: Path, problems: list[str]) -> dict[str, dict[str, int]]:
+    """Structures of the labels of a folder, from its ``structures.json``.
+
+    Args:
+        folder: folder of a data set.
+        problems: takes up what is wrong with the file.
+
+    Returns:
+        Structures by the file name of the image, and those of all other images under ``default``; empty when there is
+        no such file.
+    """
+    path = folder / FILE
+    if not exists(path):
+        return {}
+    found: list[str] = []
+
+    def distinct(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in items]
+        found.extend(f"names {name!r} twice" for name in dict.fromkeys(names) if names.count(name) > 1)
+        return dict(items)
+
+    try:
+        content = json.loads(read_whole(path).decode("utf-8"), object_pairs_hook=distinct)
+    except (ValueError, RecursionError) as error:
+        problems.append(f"{path} is not valid JSON ({error}); correct the file")
+        return {}
+    problems += [f"{path} {fault}; keep one of them" for fault in found]
+    if not isinstance(content, dict):
+        expected = f'{{"{DEFAULT}": {EXAMPLE}, "name of an image": {EXAMPLE}}}'
+        problems.append(f"{path} holds a {type(content).__name__}, expected structures by image: {expected}")
+        return {}
+    cleaned: dict[str, dict[str, int]] = {}
+    for image, value in content.items():
+        if stem(image) in cleaned:
+            problems.append(f"{path} names the image {stem(image)} twice; keep one of them")
+        cleaned[stem(image)] = clean_structures(value, f"{path}: {image}", problems)
+    return cleaned
+
+
+def complete_structures(sections: Mapping[str, list[dict[str, Any]]], root: Path, problems: list[str]) -> None:
+    """Give every label that states none its structures of ``structures.json``, the task's own or the data set's.
+
+    Args:
+        sections: cleaned entries of each section, changed in place.
+        root: folder of the data set.
+        problems: takes up what is wrong, one line each.
+    """
+    tables: dict[Path, dict[str, dict[str, int]]] = {}
+    used: dict[Path, set[str]] = {}
+    for entry in (entry for entries in sections.values() for entry in entries):
+        folder = next((folder for folder in _folders(entry, root) if exists(folder / FILE)), None)
+        if folder is None:
+            continue
+        if folder not in tables:
+            tables[folder] = read_structures(folder, problems)
+        for key, label, image in PARTS:
+            if image in entry:
+                name = stem(entry[image])
+                used.setdefault(folder, {DEFAULT}).add(name)
+                stated = tables[folder].get(name, tables[folder].get(DEFAULT))
+                if label in entry and key not in entry and stated is not None:
+                    entry[key] = stated
+    for folder, table in tables.items():
+        # Images of the other side, or of no section, may be named too.
+        others = table.keys() - used[folder]
+        there = {stem(path) for depth in ("*", "*/*", "*/*/*") for path in folder.glob(depth)} if others else set()
+        problems += [
+            f"{folder / FILE} names the image {name}, which is not there; correct the name"
+            for name in sorted(others - there)
+        ]
+
+
+def _folders(entry: Mapping[str, Any], root: Path) -> list[Path]:
+    return [root / entry["task"], root] if "task" in entry else [root]
+
+
+def structure_conflicts(sections: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
+    """Names that the labels of one patient give to different numbers, though these correspond by number.
+
+    Args:
+        sections: pairs of each section.
+
+    Returns:
+        Problems, one line for each name of a patient.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for pair in (pair for pairs in sections.values() for pair in pairs if one_patient(pair)):
+        fixed, moving = (pair.get(key, {}) for key, *_ in PARTS[1:])
+        for name in fixed.keys() & moving.keys():
+            if fixed[name] != moving[name]:
+                (patient,) = pair["patient"]
+                found.setdefault(
+                    (patient, name),
+                    f"{name} is number {moving[name]} in one label of patient {patient} and {fixed[name]} in another; "
+                    "the channels (or values) of one patient correspond by number, so number them alike",
+                )
+    return list(found.values())
+
+
+def number_problems(channels: int, structures: Mapping[str, int], name: str) -> list[str]:
+    """Structures that a label cannot have. A value that an integer map does not hold is an empty structure.
+
+    Args:
+        channels: of the label; one is an integer map.
+        structures: its numbers by name.
+        name: how messages call the label.
+
+    Returns:
+        Problems, one line each.
+    """
+    if channels == 1:
+        return [
+            f"{name}: {structure} is 0, the background of an integer map; give the value of its voxels"
+            for structure, number in structures.items()
+            if number == 0
+        ]
+    return [
+        f"{name}: {structure} is channel {number}, but the label has the channels 0 to {channels - 1}; correct the "
+        "number, or leave the name out"
+        for structure, number in structures.items()
+        if number >= channels
+    ]
