@@ -13,7 +13,15 @@ from typing import Any
 from monai.bundle import run
 
 from bundle.data import SECTIONS, read_datalist, require, write_datalist, written_whole
-from bundle.evaluation.experiment_plan import curve_points, kept_epochs, list_name, needed_sections, read_plan
+from bundle.evaluation.experiment_plan import (
+    curve_points,
+    is_of_maps,
+    kept_epochs,
+    list_name,
+    map_trainings,
+    needed_sections,
+    read_plan,
+)
 from bundle.evaluation.experiment_report import write_report
 from bundle.evaluation.experiment_runs import Curves, Evaluation, slug
 from bundle.evaluation.measures import MEASURES
@@ -122,6 +130,7 @@ class Experiment:
                 fractions=choices["split"],
                 limits=choices["pair_limits"],
                 seed=self.plan["seed"],
+                mixture=choices.get("mixture"),
             )
             for section, pairs in sections.items():
                 joined[section] += pairs if len(folders) == 1 else [_of_folder(folder.name, pair) for pair in pairs]
@@ -130,6 +139,9 @@ class Experiment:
     def train(self, name: str, lists: Mapping[str, Path]) -> None:
         """Train one network, or go on where its run stopped."""
         training = self.plan["trainings"][name]
+        if is_of_maps(training):
+            self.train_maps(name, lists)
+            return
         pairs = list_name("trainings", training)
         folder = self.training_folder(name)
         options = {
@@ -139,6 +151,8 @@ class Experiment:
             "seed": self.plan["seed"],
             "cache_dir": str(self.output_dir / "cache"),
             **self.plan["training_options"],
+            **self.map_options(training, folds=True),
+            "mixture": self.plan["lists"][pairs].get("mixture"),
             **training.get("options", {}),
         }
         if training.get("start"):
@@ -148,6 +162,35 @@ class Experiment:
             options["kept_epochs"] = kept
         files = self.files("train.yaml", training, training)
         self.once(folder / "finished.json", "training", files, options)
+
+    def train_maps(self, name: str, lists: Mapping[str, Path]) -> None:
+        """Train a map network for every fold, which is held out of it."""
+        training = self.plan["trainings"][name]
+        pairs = list_name("trainings", training)
+        for fold in range(training["folds"]):
+            folder = self.training_folder(name) / f"fold_{fold}"
+            options = {
+                "dataset_dir": str(self.root(pairs)),
+                "datalist": str(lists[pairs]),
+                "output_dir": str(folder),
+                "seed": self.plan["seed"],
+                "side": training.get("side"),
+                "folds": training["folds"],
+                "fold": fold,
+                **training.get("options", {}),
+            }
+            files = [str(CONFIGS / file) for file in ["maps.yaml", *training.get("configs", [])]]
+            self.once(folder / "finished.json", "maps", files, options)
+
+    def map_options(self, training: Mapping[str, Any], folds: bool = False) -> dict[str, Any]:
+        """Options that name the map networks of a training, in training the folds they were trained on too."""
+        weights, count = {}, None
+        for side, maps in map_trainings(training).items():
+            count = self.plan["trainings"][maps]["folds"]
+            weights[side] = [str(self.training_folder(maps) / f"fold_{k}" / "model.pt") for k in range(count)]
+        if not weights:
+            return {}
+        return {"map_weights": weights.get("", weights), **({"map_folds": count} if folds else {})}
 
     def evaluate(self, title: str, lists: Mapping[str, Path]) -> Evaluation:
         """Register the pairs of an evaluation by its methods, and for its curves."""
@@ -181,6 +224,7 @@ class Experiment:
             source, epoch = training["start"], None
         options: dict[str, Any] = dict(self.plan["inference_options"])
         options |= evaluation.get("options", {}) | method.get("options", {})
+        options |= self.map_options({**training, **method})
         options["weights"] = str(self.weights(source, epoch)) if source else None
         if steps is not None:
             options["steps"] = steps
@@ -219,12 +263,17 @@ class Experiment:
     def once(self, marker: Path, run_id: str, files: Sequence[str], options: Mapping[str, Any]) -> None:
         """Run a workflow unless its marker says that the same one was finished, with the same weights."""
         weights = options.get("weights")
+        maps = options.get("map_weights") or []
+        networks = (
+            maps if isinstance(maps, list) else [file for files_of_side in maps.values() for file in files_of_side]
+        )
         signature = {
             "run_id": run_id,
             "files": [Path(file).name for file in files],
             "options": dict(options),
-            "weights": hashlib.sha256(Path(weights).read_bytes()).hexdigest() if weights else None,
-            "pairs": hashlib.sha256(Path(options["datalist"]).read_bytes()).hexdigest(),
+            "weights": _digest(weights) if weights else None,
+            "maps": [_digest(file) for file in networks],
+            "pairs": _digest(options["datalist"]),
         }
         if marker.is_file() and json.loads(marker.read_text()) == json.loads(json.dumps(signature)):
             return
@@ -234,6 +283,11 @@ class Experiment:
         run(run_id=run_id, config_file=list(files), **given)
         with written_whole(marker) as file:
             json.dump(signature, file, indent=1)
+
+
+def _digest(path: str) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _of_folder(name: str, pair: Mapping[str, Any]) -> dict[str, Any]:

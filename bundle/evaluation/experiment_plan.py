@@ -13,8 +13,8 @@ Plan = dict[str, Any]
 Entry = Mapping[str, Any]
 
 KEYS = {
-    "lists": {"folders", "datalist", "pairing", "split", "pair_limits"},
-    "trainings": {"list", "network", "configs", "options", "start"},
+    "lists": {"folders", "datalist", "pairing", "mixture", "split", "pair_limits"},
+    "trainings": {"list", "network", "configs", "options", "start", "maps", "folds", "side"},
     "methods": {"training", "epoch", "network", "configs", "steps", "options"},
     "evaluations": {"list", "methods", "reference", "measures", "curves", "options"},
 }
@@ -56,6 +56,17 @@ def read_plan(config_files: Sequence[str], overrides: Entry) -> Plan:
 def list_name(kind: str, entry: Entry) -> str:
     """Name of the list of pairs of one of the ``trainings`` or ``evaluations``."""
     return entry.get("list", LISTS[kind][0])
+
+
+def is_of_maps(training: Entry) -> bool:
+    """Whether a training is that of map networks, one for every fold of the patients."""
+    return "folds" in training
+
+
+def map_trainings(training: Entry) -> dict[str, str]:
+    """Trainings of the map networks that a training takes: ``{side: name}``, or ``{"": name}`` for both sides."""
+    named = training.get("maps") or {}
+    return {"": named} if isinstance(named, str) else dict(named)
 
 
 def needed_sections(plan: Plan) -> dict[str, dict[str, None]]:
@@ -112,6 +123,14 @@ def _check_references(plan: Plan) -> None:
         start = entry.get("start")
         if start and order.index(start) >= order.index(name):
             raise ValueError(f"trainings: {name!r} starts from {start!r}, which comes later; list it before {name!r}")
+        for maps in map_trainings(entry).values():
+            before = {known: plan["trainings"][known] for known in order[: order.index(name)]}
+            found = [known for known, training in before.items() if is_of_maps(training)]
+            if maps not in found:
+                raise ValueError(
+                    f"trainings: {name!r} takes the maps of {maps!r}; expected one with folds that is listed before "
+                    f"it: {', '.join(found) or 'there is none'}"
+                )
     for name, entry in plan["lists"].items():
         for folder in entry.get("folders", []):
             if str(folder).split("/")[0] not in ROOTS:
