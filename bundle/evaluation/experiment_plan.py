@@ -124,12 +124,11 @@ def _check_references(plan: Plan) -> None:
         if start and order.index(start) >= order.index(name):
             raise ValueError(f"trainings: {name!r} starts from {start!r}, which comes later; list it before {name!r}")
         for maps in map_trainings(entry).values():
-            before = {known: plan["trainings"][known] for known in order[: order.index(name)]}
-            found = [known for known, training in before.items() if is_of_maps(training)]
-            if maps not in found:
+            of_maps = [known for known in order[: order.index(name)] if is_of_maps(plan["trainings"][known])]
+            if maps not in of_maps:
                 raise ValueError(
                     f"trainings: {name!r} takes the maps of {maps!r}; expected one with folds that is listed before "
-                    f"it: {', '.join(found) or 'there is none'}"
+                    f"it: {', '.join(of_maps) or 'there is none'}"
                 )
     for name, entry in plan["lists"].items():
         for folder in entry.get("folders", []):
