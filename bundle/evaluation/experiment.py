@@ -187,7 +187,9 @@ class Experiment:
         weights, count = {}, None
         for side, maps in map_trainings(training).items():
             count = self.plan["trainings"][maps]["folds"]
-            weights[side] = [str(self.training_folder(maps) / f"fold_{k}" / "model.pt") for k in range(count)]
+            weights[side] = [
+                str(self.training_folder(maps) / f"fold_{k}" / self.plan["weights_file"]) for k in range(count)
+            ]
         if not weights:
             return {}
         return {"map_weights": weights.get("", weights), **({"map_folds": count} if folds else {})}

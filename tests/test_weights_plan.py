@@ -1,0 +1,78 @@
+"""The plan of everything that ships, in miniature: maps by folds, conventional training, meta-training, comparison."""
+
+import csv
+
+import pytest
+import torch
+import yaml
+from workflow_fixtures import ROOT, Command, write_json
+
+from bundle.data import simulate_dataset
+from bundle.evaluation.experiment_plan import read_plan
+
+FILES = [str(ROOT / "configs/experiment.yaml"), str(ROOT / "configs/weights.yaml")]
+SIZE = {"pixdim": 6.0, "channels": 2, "downsampling": 1, "map_filters": [4, 8, 8], "map_pixdim": 6.0}
+MAPS = {"pixdim": 6.0, "filters": [4, 8, 8], "spatial_size": [16, 16, 16], "epochs": 1, "batch_size": 2}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    home = tmp_path_factory.mktemp("weights")
+    data = simulate_dataset(home / "data", patients=8, scans=2)
+    (data / "datalist.json").unlink()
+    plan = yaml.safe_load((ROOT / "configs/weights.yaml").read_text())
+    for training in plan["trainings"].values():
+        small = {"iterations": 1, "iterations_per_epoch": 1, "versions": 1, "inner_steps": 1}
+        training["options"] = MAPS if "folds" in training else small
+    plan["trainings"]["conventional"]["options"]["inner_steps"] = 0
+    plan["trainings"]["maps"]["folds"] = 2
+    small = {
+        "configs": [],
+        "split": [0.6, 0.0, 0.4],
+        "pair_limits": {"training": 4, "test": 2},
+        "training_options": {**SIZE, "cache_dir": None},
+        "inference_options": {**SIZE, "pictures": False, "quality_pages": False},
+        "trainings": plan["trainings"],
+    }
+    command, file = Command(home), write_json(home / "small.json", small)
+    arguments = ("bundle", "experiment", "--dataset_dir", data, "--output_dir", "out")
+    run = command(*arguments, "--config_file", str([*FILES, str(file)]))
+    assert run.code == 0, run.err[-3000:]
+    return home / "out"
+
+
+def test_a_network_is_trained_for_every_fold_and_the_folds_are_different_patients(finished):
+    folders = sorted((finished / "trainings/maps").iterdir())
+    assert [folder.name for folder in folders] == ["fold_0", "fold_1"]
+    first, second = (torch.load(folder / "model_last.pt", weights_only=True) for folder in folders)
+    assert first.keys() == second.keys()
+    assert any(not torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_registration_network_sees_the_maps(finished):
+    for name in ("conventional", "meta"):
+        weights = torch.load(finished / f"trainings/{name}/model_last.pt", weights_only=True)
+        first = next(value for value in weights.values() if value.ndim == 5)
+        assert first.shape[1] == 2 * (1 + 3)
+
+
+def test_both_trainings_are_compared_with_and_without_steps(finished):
+    with (finished / "table_between_patients.csv").open() as file:
+        rows = [row["method"] for row in csv.DictReader(file)]
+    methods = yaml.safe_load((ROOT / "configs/weights.yaml").read_text())["methods"]
+    assert rows == ["not registered", *methods]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"maps": "conventional"}, "'meta' takes the maps of 'conventional'; expected one with folds .* it: maps"),
+        ({"maps": {"fixed": "none"}}, "'meta' takes the maps of 'none'; expected one with folds"),
+    ],
+)
+def test_maps_of_something_else_are_refused(change, message, tmp_path):
+    plan = yaml.safe_load((ROOT / "configs/weights.yaml").read_text())
+    plan["trainings"]["meta"] |= change
+    file = write_json(tmp_path / "plan.json", {"trainings": plan["trainings"]})
+    with pytest.raises(ValueError, match=message):
+        read_plan([*FILES, str(file)], {})
