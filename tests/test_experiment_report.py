@@ -20,7 +20,7 @@ from bundle.data import nifti, write_datalist
 from bundle.evaluation.experiment_report import write_report
 from bundle.evaluation.experiment_results import median_pair, read_evaluation
 from bundle.evaluation.experiment_runs import Curves, Evaluation
-from bundle.evaluation.table import metrics_row, write_table
+from bundle.evaluation.table import metrics_row, table_columns, write_table
 from bundle.registration import SavePaird
 
 GRID = Grid(oblique_affine((1.5, 1.0, 2.0), (5, -4, 8), (-9.0, 3.0, 12.0)), (12, 10, 8))
@@ -65,7 +65,8 @@ def write_run(folder, found, failed=()):
         (folder / result["pair_id"]).mkdir(parents=True)
         (folder / result["pair_id"] / "metrics.json").write_text(json.dumps(result))
     errors = [{"pair_id": pair, "status": "failed", "error": "cannot be read"} for pair in failed]
-    write_table([*map(metrics_row, found), *errors], folder / "metrics.csv")
+    rows = [*map(metrics_row, found), *errors]
+    write_table(rows, table_columns(rows), folder / "metrics.csv")
     return folder
 
 

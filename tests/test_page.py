@@ -83,8 +83,8 @@ def registered(grid, ddf=None, labels=False, losses=(2.0, 1.5, 1.0), picture=Fal
 def folding(shape, layers):
     """A field that folds in so many layers of voxels along the first axis."""
     ddf = torch.zeros(3, *shape)
-    ddf[0, 5 : 6 + layers] = -2.0 * torch.arange(layers + 1).reshape(-1, 1, 1)
-    ddf[0, 6 + layers :] = -2.0 * layers
+    ddf[0, 5 : 6 + layers] = -3.0 * torch.arange(layers + 1).reshape(-1, 1, 1)
+    ddf[0, 6 + layers :] = -3.0 * layers
     return ddf
 
 
@@ -111,7 +111,7 @@ def test_page_of_a_pair_needs_no_other_file_and_says_everything(fixed_grid):
     # Three views of six and of three panels, three scales, a curve.
     assert html.count("<svg") == 3 * 9 + 3 + 1
     assert 'aria-label="loss over 2 steps, from 2 to 1"' in html
-    assert f"{metrics['folded_voxels']} voxels of the" in text
+    assert f"{metrics['folded_voxels']} voxels of the fixed image" in text
     for title in ("similarity", "NCC", "DSC of 1", "HD95 of 1 (mm)", "largest displacement (mm)"):
         assert title in text
     assert f"{metrics['dsc']['1']['after']:.3f}" in text
