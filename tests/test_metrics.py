@@ -166,6 +166,13 @@ def test_similarity_is_that_of_the_loss():
     assert scored(pred=pred)["similarity"] == {"before": -0.25, "after": -0.75}
 
 
+def test_a_predicted_overlap_is_kept():
+    pred = {"losses": torch.tensor([3.0]), "seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5)}
+    pred |= {"ddf": torch.zeros(3, *SHAPE), "predicted_overlap": torch.tensor(0.75)}
+    assert scored(pred=pred)["predicted_overlap"] == 0.75
+    assert "predicted_overlap" not in scored()
+
+
 def test_ncc_of_a_constant_image_is_null():
     assert scored(fixed_image=MetaTensor(torch.ones(1, *SHAPE)))["ncc"] == {"before": None, "after": None}
 
