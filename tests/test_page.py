@@ -128,6 +128,20 @@ def test_contours_are_there_with_labels_only(fixed_grid):
     assert_complete(bare)
 
 
+def test_score_and_lost_landmarks_are_named(fixed_grid):
+    data = registered(fixed_grid)
+    metrics = data["metrics"] | {"predicted_overlap": 0.875, "lost_landmarks": {"2": "missing in the moving label"}}
+    metrics["verdict"] = metrics["verdict"] | {"score": 0.875}
+    text = assert_complete(QualityPaged()({**data, "metrics": metrics})["page"].decode()).text
+    assert "score 0.88, 2 gradient steps" in text
+    assert "2: missing in the moving label" in text
+    assert "predicted overlap of the anatomy maps" in text
+    bare = Reader(data["page"].decode()).text
+    assert "score" not in bare
+    assert "missing, vanished" not in bare
+    assert "0.88" in Reader(batch_page([{"metrics": metrics, "thumbnail": data["thumbnail"]}])).text
+
+
 def test_a_good_pair_has_no_reasons(fixed_grid):
     text = assert_complete(registered(fixed_grid)["page"].decode()).text
     assert "Within the limits of all 2 rules that apply." in text

@@ -190,7 +190,9 @@ def comparison_rows(results: Results) -> list[Row]:
     """
     rows: list[Row] = []
     for measure, methods in results.series.items():
-        for other in [name for name in methods if name != results.reference]:
+        # What only a registration has is compared with no start.
+        others = set(methods) - {results.reference} - ({NOT_REGISTERED} if measure.at("before") is None else set())
+        for other in [name for name in methods if name in others]:
             test = compare_paired(methods[results.reference], methods[other], higher_is_better=measure.higher_is_better)
             verdict = None if math.isnan(test.t_p) else test.t_p < ALPHA
             names = {"measure": measure.key, "method": results.reference, "compared_with": other}
