@@ -69,25 +69,26 @@ def landmark_metrics(
         return {}
     errors: Errors = {}
     lost: dict[str, str] = {}
+    pixels: dict[str, dict[str, float]] = {}
     for points in sources + files:
-        errors |= point_errors(data, points)
-        lost |= doubtful_points(data, points)
+        reached = reached_points(data, points.fixed)
+        errors |= point_errors(points, reached)
+        lost |= doubtful_points(data, points, reached["after"])
+        if point_grid is not None and points in files:
+            pixels = pixel_distances(data, points, reached, point_grid)
     found: dict[str, Any] = {"tre_mm": errors, "tre_rms_mm": root_mean_squares(errors)}
     if channels:
         warped = warped_centroid_errors(data, channels)
         found |= {"warped_centroid_mm": warped, "warped_centroid_rms_mm": root_mean_squares(warped)}
         lost |= _vanished(errors, warped, lost)
-    found["lost_landmarks"] = lost
-    for points in files:
-        found |= {} if point_grid is None else pixel_distances(data, points, point_grid)
-    return found
+    return found | {"lost_landmarks": lost} | pixels
 
 
 def warped_centroid_errors(data: Mapping[Hashable, Any], channels: Sequence[int]) -> Errors:
     """Distance of the centroid of the *warped* label from that of the fixed label, as Baum et al. 2022, section 3.4.
 
-    It is measured in the fixed image. A field that shrinks the warped landmark leaves its centroid near the edge that
-    it was pulled to, so the distance can be much smaller than that of the points (``point_errors``).
+    It is measured in the fixed image. Of a field that shrinks what is warped to an s-th, ``T(p) = q0 + s (p - p0)``, it
+    is the s-th part of the distance of the points (``point_errors``), however far these are apart.
 
     Args:
         data: a pair after ``bundle.registration.NativeOutputsd``, with labels that have a channel per structure.
@@ -121,7 +122,7 @@ def _vanished(errors: Errors, warped: Errors, lost: Mapping[str, str]) -> dict[s
 
 
 def pixel_distances(
-    data: Mapping[Hashable, Any], points: Landmarks, point_grid: Sequence[int]
+    data: Mapping[Hashable, Any], points: Landmarks, reached: Mapping[str, np.ndarray], point_grid: Sequence[int]
 ) -> dict[str, dict[str, float]]:
     """Mean distances of the points of slices, in pixels.
 
@@ -131,6 +132,7 @@ def pixel_distances(
     Args:
         data: a pair after ``bundle.registration.NativeOutputsd``.
         points: of the pair.
+        reached: ``reached_points`` of the fixed ones.
         point_grid: ``(columns, rows)`` of a grid over each whole image.
 
     Returns:
@@ -138,7 +140,6 @@ def pixel_distances(
         moving image, and ``distance_fixed_grid_px`` in the fixed image; each ``before`` and ``after``.
     """
     affines = {side: native_affine(data, side) for side in SIDES}
-    reached = reached_points(data, points.fixed)
     back = (
         transform_points(np.linalg.inv(np.asarray(data["initial_alignment"])), points.moving),
         moving_to_fixed(points.moving, data["displacement"].as_tensor(), affines["fixed"]),

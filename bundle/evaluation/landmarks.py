@@ -143,26 +143,23 @@ def reached_points(data: Mapping[Hashable, Any], fixed: np.ndarray) -> dict[str,
     return dict(zip(WHEN, points, strict=True))
 
 
-def point_errors(data: Mapping[Hashable, Any], points: Landmarks) -> dict[str, dict[str, float]]:
+def point_errors(points: Landmarks, reached: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """``TRE_i = |T(c_fixed,i) - c_moving,i|`` in the moving image's world.
 
     It is of points whatever they come from, so a landmark whose voxels vanish in the warped label still has one.
 
     Args:
-        data: a pair after ``bundle.registration.NativeOutputsd``.
-        points: of the pair.
+        points: of a pair.
+        reached: ``reached_points`` of the fixed ones.
 
     Returns:
         Name -> ``before`` and ``after``, mm; NaN both where a point is missing in either image.
     """
-    errors = {
-        when: target_registration_error(reached, points.moving)
-        for when, reached in reached_points(data, points.fixed).items()
-    }
+    errors = {when: target_registration_error(there, points.moving) for when, there in reached.items()}
     return {name: {when: float(error[i]) for when, error in errors.items()} for i, name in enumerate(points.names)}
 
 
-def doubtful_points(data: Mapping[Hashable, Any], points: Landmarks) -> dict[str, str]:
+def doubtful_points(data: Mapping[Hashable, Any], points: Landmarks, reached: np.ndarray) -> dict[str, str]:
     """Points that are missing in one image or lie outside of one, each with the reason.
 
     A landmark in neither image is none of this pair.
@@ -170,14 +167,14 @@ def doubtful_points(data: Mapping[Hashable, Any], points: Landmarks) -> dict[str
     Args:
         data: a pair after ``bundle.registration.NativeOutputsd``.
         points: of the pair.
+        reached: where its fixed points come from after registration, ``(n, 3)``, mm, RAS.
 
     Returns:
         Name -> what is the matter.
     """
     there = {side: np.isfinite(getattr(points, side)).all(1) for side in SIDES}
     displacement = Displacement(data["displacement"].as_tensor().cpu(), native_affine(data, "fixed"))
-    reached = torch.as_tensor(reached_points(data, points.fixed)["after"].T)
-    voxels = apply_affine(np.linalg.inv(native_affine(data, "moving")), reached)
+    voxels = apply_affine(np.linalg.inv(native_affine(data, "moving")), torch.as_tensor(reached.T))
     matters = {
         "missing in the fixed label": ~there["fixed"] & there["moving"],
         "missing in the moving label": there["fixed"] & ~there["moving"],

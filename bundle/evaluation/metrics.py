@@ -13,7 +13,7 @@ from monai.transforms import Transform
 from bundle.data import Timed, side_tensor
 from bundle.evaluation.consistency import consistency_metrics
 from bundle.evaluation.landmark_metrics import landmark_metrics
-from bundle.evaluation.landmarks import WHEN, label_landmarks, native_affine, point_errors
+from bundle.evaluation.landmarks import WHEN, label_landmarks, native_affine, point_errors, reached_points
 from bundle.evaluation.overlap import overlap_metrics
 from bundle.evaluation.scored import scored_channels
 from bundle.geometry import folded_voxels, lift_ddf, log_jacobian_sd, native_ddf, sample, voxel_grid
@@ -138,7 +138,10 @@ class PairMetricsd(Transform):
         metrics: dict[str, Any] = overlap_metrics(
             fixed, moved, structures, affine_to_spacing(native_affine(data, "fixed"))
         )
-        metrics["centre_mm"] = point_errors(data, label_landmarks(data, structures)) if structures else {}
+        metrics["centre_mm"] = {}
+        if structures:
+            centres = label_landmarks(data, structures)
+            metrics["centre_mm"] = point_errors(centres, reached_points(data, centres.fixed))
         return metrics, landmarks
 
 
