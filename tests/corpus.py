@@ -407,7 +407,10 @@ DATALISTS = {
     "same_id": ({"test": [pair("F", "G", pair_id="a"), pair("G", "F", pair_id="a")]}, "pair_id a belongs to 2 pairs"),
     "same_folder": ({"test": [pair("F", "G", pair_id="a"), pair("G", "F", pair_id="A")]}, "a and A are one folder"),
     "file_of_results": (listed(pair_id="metrics.csv"), "pair_id is 'metrics.csv', which the results use themselves"),
-    "row_of_results": (listed(pair_id="mean"), "pair_id is 'mean', which the results use themselves"),
+    "summary_of_results": (
+        listed(pair_id="summary.csv"),
+        "pair_id is 'summary.csv', which the results use themselves",
+    ),
     "not_json": (b"{'test': ", "is not valid JSON"),
     "not_utf_8": (b'{"test": ["\xff"]}', "is not valid JSON"),
     "deep_json": (DEEP, "is not valid JSON"),

@@ -60,6 +60,16 @@ def restored(array, affine, axes, flipped):
     return np.flip(array, flipped).transpose(axes), affine @ turn
 
 
+def test_consistency_is_measured_when_asked_for_and_changes_no_result(result, voxels):
+    images = [(voxels[side], AFFINES[side]) for side in ("fixed", "moving")]
+    asked = register(*images, **TINY, inverse_consistency=True, self_registration=True)
+    assert asked.metrics["inverse_consistency_mm"] > 0
+    assert 0 <= asked.metrics["self_displacement_mm"]["mean"] <= asked.metrics["self_displacement_mm"]["max"]
+    assert not {"inverse_consistency_mm", "self_displacement_mm"} & result.metrics.keys()
+    assert np.array_equal(asked.displacement, result.displacement)
+    assert asked.metrics["loss"] == result.metrics["loss"]
+
+
 def test_a_result_has_what_its_names_say(result, voxels):
     assert result.warped.shape == SHAPE
     assert result.displacement.shape == (3, *SHAPE)

@@ -18,7 +18,13 @@ BELOW = {
     "evaluation": {"geometry", "dicom", "data", "registration"},
 }
 EVERYWHERE = {"processes"}  # a file beside the rooms, that stands on none
-ONLY_YAML_NAMES = ("meta/trainer.py", "meta/handlers.py", "registration/inferers.py", "registration/evaluator.py")
+ONLY_YAML_NAMES = (
+    "meta/trainer.py",
+    "meta/handlers.py",
+    "registration/inferers.py",
+    "registration/consistency.py",
+    "registration/evaluator.py",
+)
 MODULES = sorted(path for path in (ROOT / "bundle").rglob("*.py"))
 
 

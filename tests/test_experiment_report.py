@@ -20,7 +20,8 @@ from bundle.data import nifti, write_datalist
 from bundle.evaluation.experiment_report import write_report
 from bundle.evaluation.experiment_results import median_pair, read_evaluation
 from bundle.evaluation.experiment_runs import Curves, Evaluation
-from bundle.evaluation.table import metrics_row, write_table
+from bundle.evaluation.measures import MEASURES
+from bundle.evaluation.table import metrics_row, table_columns, write_table
 from bundle.registration import SavePaird
 
 GRID = Grid(oblique_affine((1.5, 1.0, 2.0), (5, -4, 8), (-9.0, 3.0, 12.0)), (12, 10, 8))
@@ -65,7 +66,8 @@ def write_run(folder, found, failed=()):
         (folder / result["pair_id"]).mkdir(parents=True)
         (folder / result["pair_id"] / "metrics.json").write_text(json.dumps(result))
     errors = [{"pair_id": pair, "status": "failed", "error": "cannot be read"} for pair in failed]
-    write_table([*map(metrics_row, found), *errors], folder / "metrics.csv")
+    rows = [*map(metrics_row, found), *errors]
+    write_table(rows, table_columns(rows), folder / "metrics.csv")
     return folder
 
 
@@ -110,6 +112,21 @@ def test_table_has_not_registered_first_and_the_numbers_of_every_method(runs, tm
     assert [rows[2][name] for name in ("seconds_median", "seconds_registration_median")] == ["5.0", "4.0"]
     assert [rows[2][f"{name}"] for name in ("folded_percent_mean", "log_jacobian_sd_mean")] == ["0.25", "0.125"]
     assert {rows[0][name] for name in rows[0] if name.startswith(("folded", "seconds"))} == {""}
+
+
+def test_a_measure_that_only_a_registration_has_is_absent_before_it(runs, tmp_path):
+    for number, name in enumerate(GAIN):
+        write_method(tmp_path / f"asked/{number}", name, self_displacement_mm={"mean": 1.0 + number, "max": 4.0})
+    asked = {name: tmp_path / f"asked/{number}" for number, name in enumerate(GAIN)}
+    measures = (MEASURES["self_displacement_mm"], MEASURES["dsc"])
+    page = report(tmp_path / "report", Evaluation("On itself", asked, META, measures=measures))
+    rows = read(tmp_path / "report/table_on_itself.csv")
+    assert [row["self_displacement_mm_n"] for row in rows] == ["0", "8", "8"]
+    assert [row["self_displacement_mm_mean"] for row in rows] == ["", *(f"{1.0 + list(GAIN).index(n)}" for n in asked)]
+    assert "displacement on itself, mean (mm)" in page
+    tests = read(tmp_path / "report/tests_on_itself.csv")
+    compared = [(row["measure"], row["compared_with"]) for row in tests]
+    assert compared == [("self_displacement_mm", LOCAL), ("dsc", START), ("dsc", LOCAL)]
 
 
 def test_tests_agree_with_scipy(runs, tmp_path):

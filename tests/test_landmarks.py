@@ -8,7 +8,8 @@ import torch
 from monai.data import MetaTensor
 from toys import apply
 
-from bundle.evaluation.landmarks import has_landmarks, landmark_metrics, read_landmarks
+from bundle.evaluation.landmark_metrics import landmark_metrics
+from bundle.evaluation.landmarks import has_landmarks, read_landmarks
 from bundle.geometry import voxel_grid
 
 SIZE = (60, 40)  # columns, rows
@@ -49,18 +50,18 @@ def rows_of(fixed, moving):
 
 def test_the_right_field_leaves_no_distance_in_either_direction(tmp_path):
     data = planar_pair(tmp_path, rows_of(POINTS, turn(POINTS)))
-    metrics = landmark_metrics(data, (400, 400))
+    metrics = landmark_metrics(data, [], (400, 400))
     start = np.linalg.norm(turn(POINTS) - POINTS, axis=1)
     assert metrics["distance_px"]["before"] == pytest.approx(start.mean())
     for key in ("distance_px", "distance_grid_px", "distance_fixed_grid_px"):
         assert metrics[key]["after"] == pytest.approx(0, abs=0.01)
         assert metrics[key]["before"] > 2
-    assert [entry["before"] for entry in metrics["landmarks"].values()] == pytest.approx(start)
+    assert [entry["before"] for entry in metrics["tre_mm"].values()] == pytest.approx(start)
 
 
 def test_the_field_of_the_other_direction_is_not_taken_for_the_right_one(tmp_path):
     data = planar_pair(tmp_path, rows_of(turn(POINTS), POINTS))
-    metrics = landmark_metrics(data, (400, 400))
+    metrics = landmark_metrics(data, [], (400, 400))
     assert metrics["distance_px"]["after"] > metrics["distance_px"]["before"]
     assert metrics["distance_fixed_grid_px"]["after"] > metrics["distance_fixed_grid_px"]["before"]
 
@@ -68,7 +69,7 @@ def test_the_field_of_the_other_direction_is_not_taken_for_the_right_one(tmp_pat
 def test_a_moving_point_off_its_place_is_as_far_off_in_the_moving_image_and_by_the_inverse_in_the_fixed_one(tmp_path):
     moving = turn(POINTS)
     moving[:, 0] += 1.8
-    metrics = landmark_metrics(planar_pair(tmp_path, rows_of(POINTS, moving)), (120, 40))
+    metrics = landmark_metrics(planar_pair(tmp_path, rows_of(POINTS, moving)), [], (120, 40))
     assert metrics["distance_px"]["after"] == pytest.approx(1.8, abs=1e-3)
     # Twice as many columns on the grid, as many rows.
     assert metrics["distance_grid_px"]["after"] == pytest.approx(3.6, abs=1e-3)
@@ -80,16 +81,16 @@ def test_a_moving_point_off_its_place_is_as_far_off_in_the_moving_image_and_by_t
 def test_pixels_do_not_depend_on_the_spacing_and_millimetres_do(tmp_path):
     affine = np.diag([-0.5, 0.25, 1.0, 1.0])
     affine[:3, 3] = (20, -7, 3)
-    metrics = landmark_metrics(planar_pair(tmp_path, rows_of(POINTS, turn(POINTS)), affine), (400, 400))
+    metrics = landmark_metrics(planar_pair(tmp_path, rows_of(POINTS, turn(POINTS)), affine), [], (400, 400))
     start = turn(POINTS) - POINTS
     assert metrics["distance_px"]["before"] == pytest.approx(np.linalg.norm(start, axis=1).mean(), rel=1e-4)
     millimetres = np.linalg.norm(start * (0.5, 0.25, 1.0), axis=1)
-    assert [entry["before"] for entry in metrics["landmarks"].values()] == pytest.approx(millimetres, rel=1e-4)
+    assert [entry["before"] for entry in metrics["tre_mm"].values()] == pytest.approx(millimetres, rel=1e-4)
 
 
 def test_distances_in_pixels_are_there_when_asked_for(tmp_path):
-    metrics = landmark_metrics(planar_pair(tmp_path, rows_of(POINTS, POINTS)), None)
-    assert list(metrics) == ["landmarks"]
+    metrics = landmark_metrics(planar_pair(tmp_path, rows_of(POINTS, POINTS)), [], None)
+    assert list(metrics) == ["tre_mm", "tre_rms_mm", "lost_landmarks"]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from toys import affine_ddf, apply
+from toys import affine_ddf, apply, rigid
 
 from bundle.evaluation import PairMetricsd, read_landmarks, root_mean_square, target_registration_error
-from bundle.evaluation.metrics import hausdorff_95, normalised_cross_correlation
+from bundle.evaluation.metrics import normalised_cross_correlation
+from bundle.evaluation.overlap import hausdorff_95
+from bundle.evaluation.scored import scored_channels
+from bundle.geometry import ddf_to_displacement, lift_ddf
+from bundle.registration import NativeOutputsd
 
 SHAPE = (12, 10, 8)
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
@@ -91,6 +95,13 @@ def scored(**changes):
         "native_moving_image": MetaTensor(torch.zeros(1, *SHAPE), affine=AFFINE),
         **changes,
     }
+    # On the network's grid as it lies in the world: what is counted there is counted on the native grid too.
+    data.setdefault(
+        "displacement",
+        MetaTensor(
+            ddf_to_displacement(lift_ddf(data["pred"]["ddf"]), AFFINE, AFFINE, SHAPE, data["initial_alignment"])
+        ),
+    )
     options = {"structure_channels": [0], "landmark_channels": [1, 2], "device": "cpu", "steps": 2}
     options |= {key: data.pop(key) for key in list(data) if key in options}
     metrics = PairMetricsd(**options)(data)["metrics"]
@@ -98,8 +109,10 @@ def scored(**changes):
     return metrics
 
 
-def labels(fixed, aligned, warped):
+def labels(fixed, aligned, warped, moving=None):
+    """Labels of a pair; the moving one lies where the alignment, here the identity, leaves it."""
     images = {"native_fixed_label": fixed, "aligned_label": aligned, "warped_label": warped}
+    images["native_moving_label"] = aligned if moving is None else moving
     images |= {"aligned_label_weights": aligned, "warped_label_weights": warped}
     return {key: MetaTensor(image, affine=AFFINE) for key, image in images.items()}
 
@@ -109,12 +122,16 @@ def test_losses_folding_and_seconds():
     assert metrics["loss"] == [3.0, 2.5]
     assert metrics["folded_voxels"] == 2 * 10 * 8
     assert metrics["folded_percent"] == pytest.approx(100 * 2 / 12)
-    assert metrics["log_jacobian_sd"] == 0  # the voxels that do not fold keep their volume
+    assert metrics["log_jacobian_sd"] == pytest.approx(0, abs=1e-5)  # the voxels that do not fold keep their volume
+    assert metrics["network_folded_voxels"] == 2 * 10 * 8
+    assert metrics["network_folded_percent"] == pytest.approx(100 * 2 / 12)
+    assert metrics["network_log_jacobian_sd"] == 0
     assert metrics["seconds"] == {"preprocessing": 0.25, "registration": 1.5}
     assert metrics["seconds_per_step"] == 0.5
     assert (metrics["steps"], metrics["device"], metrics["pair_id"]) == (2, "cpu", "p")
     assert metrics["initial_alignment_mm"] == np.eye(4).tolist()
-    assert not {"dsc", "hd95_mm", "tre_mm", "landmarks", "tre_rms_mm"} & metrics.keys()
+    labelled = {"dsc", "hd95_mm", "centre_mm", "tre_mm", "tre_rms_mm", "warped_centroid_mm", "lost_landmarks"}
+    assert not labelled & metrics.keys()
 
 
 @pytest.mark.parametrize(
@@ -147,6 +164,13 @@ def test_similarity_is_that_of_the_loss():
     pred = {"losses": torch.tensor([3.0]), "seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5)}
     pred |= {"ddf": torch.zeros(3, *SHAPE), "similarity": torch.tensor([-0.25, -0.75])}
     assert scored(pred=pred)["similarity"] == {"before": -0.25, "after": -0.75}
+
+
+def test_a_predicted_overlap_is_kept():
+    pred = {"losses": torch.tensor([3.0]), "seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5)}
+    pred |= {"ddf": torch.zeros(3, *SHAPE), "predicted_overlap": torch.tensor(0.75)}
+    assert scored(pred=pred)["predicted_overlap"] == 0.75
+    assert "predicted_overlap" not in scored()
 
 
 def test_ncc_of_a_constant_image_is_null():
@@ -235,8 +259,9 @@ def test_channels_are_scored_by_overlap_or_centroid():
     assert metrics["dsc"] == {"0": {"before": 0.5, "after": 1.0}}
     assert metrics["hd95_mm"] == {"0": {"before": 4.0, "after": 0.0}}
     # Shifts of 3, 0 and 1, 2 voxels of 2 mm.
-    assert metrics["tre_mm"] == {"1": {"before": 6.0, "after": 2.0}, "2": {"before": 0.0, "after": 4.0}}
-    assert metrics["tre_rms_mm"] == pytest.approx({"before": math.sqrt(18), "after": math.sqrt(10)})
+    assert metrics["warped_centroid_mm"] == {"1": {"before": 6.0, "after": 2.0}, "2": {"before": 0.0, "after": 4.0}}
+    assert metrics["warped_centroid_rms_mm"] == pytest.approx({"before": math.sqrt(18), "after": math.sqrt(10)})
+    assert metrics["lost_landmarks"] == {}
 
 
 def test_null_channels_score_all_and_all_but_the_first():
@@ -250,9 +275,12 @@ def test_a_structure_missing_on_one_side_is_null():
     fixed = three_channels((2, 6), (3, 5), (7, 9))
     gone = three_channels((2, 6), (4, 6), (0, 0))
     metrics = scored(**labels(fixed, three_channels((2, 6), (6, 8), (7, 9)), gone))
-    assert metrics["tre_mm"]["2"] == {"before": 0.0, "after": None}
+    assert metrics["warped_centroid_mm"]["2"] == {"before": 0.0, "after": None}
     # The landmark that was lost counts in neither mean, so that its absence improves nothing.
-    assert metrics["tre_rms_mm"] == {"before": 6.0, "after": 2.0}
+    assert metrics["warped_centroid_rms_mm"] == {"before": 6.0, "after": 2.0}
+    # Its points are there all the same.
+    assert metrics["tre_mm"]["2"]["before"] == 0
+    assert metrics["lost_landmarks"] == {"2": "vanishes in the warped label after registration"}
 
 
 def test_the_hausdorff_distance_of_a_structure_that_registration_loses_is_null():
@@ -266,11 +294,109 @@ def test_landmarks_missing_everywhere_have_no_mean():
     metrics = scored(**labels(empty, empty, empty))
     assert metrics["tre_mm"]["1"] == {"before": None, "after": None}
     assert metrics["tre_rms_mm"] == {"before": None, "after": None}
+    assert metrics["lost_landmarks"] == {}  # none of this pair's
 
 
 def test_channels_the_labels_do_not_have_are_left_out():
     metrics = scored(**labels(*[torch.cat([box(2, 6), box(3, 5)])] * 3), landmark_channels=[1, 7])
     assert list(metrics["tre_mm"]) == ["1"]
+
+
+def registered(ddf, fixed, moving, **changes):
+    """Metrics of a pair of labels on one grid, registered by a DDF in its voxels."""
+    image = MetaTensor(torch.zeros(1, *SHAPE), affine=AFFINE)
+    pred = {"losses": torch.tensor([3.0]), "seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5)}
+    data = {"native_fixed_image": image, "native_moving_image": image, "fixed_image": image, "moving_image": image}
+    data |= {"native_fixed_label": MetaTensor(fixed, affine=AFFINE), "initial_alignment": np.eye(4)}
+    data |= {"native_moving_label": MetaTensor(moving, affine=AFFINE), "pred": {"ddf": ddf, **pred}}
+    return scored(**(NativeOutputsd()(data | changes) | changes))
+
+
+# Takes layer x of the fixed image to 6 + 3 (x - 6) of the moving one: what is warped shrinks to a third.
+SHRINKING = affine_ddf(np.diag([2.0, 0, 0]), [-12.0, 0, 0], SHAPE)
+
+
+def test_a_field_that_shrinks_a_landmark_does_not_bring_its_point_nearer():
+    gland = box(2, 10)
+    # Centroids in layers 7.5 and 9, 2 mm apart each.
+    metrics = registered(SHRINKING, torch.cat([gland, box(7, 9)]), torch.cat([gland, box(8, 11)]))
+    # The point goes to layer 10.5, 1.5 layers beyond its partner.
+    assert metrics["tre_mm"]["1"] == pytest.approx({"before": 3.0, "after": 3.0}, abs=1e-4)
+    # The warped landmark is left in layer 7 alone, half a layer from the fixed one's centroid.
+    assert metrics["warped_centroid_mm"]["1"] == pytest.approx({"before": 3.0, "after": 1.0}, abs=1e-4)
+    assert metrics["tre_rms_mm"]["after"] == pytest.approx(3.0, abs=1e-4)
+    assert metrics["warped_centroid_rms_mm"]["after"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_same_points_have_the_same_tre_from_labels_and_from_files(landmark_files):
+    gland = box(2, 10)
+    labels = torch.cat([gland, box(7, 9)]), torch.cat([gland, box(8, 11)])
+    # Layers of 2, 1 and 3 mm; the boxes are centred at 3.5 along the other axes.
+    files = landmark_files([[15.0, 3.5, 10.5]], [[18.0, 3.5, 10.5]])
+    tre = registered(SHRINKING, *labels, **files)["tre_mm"]
+    assert list(tre) == ["1", "point 0"]
+    assert tre["1"] == pytest.approx(tre["point 0"], abs=1e-5)
+
+
+def test_a_landmark_that_vanishes_keeps_its_tre_and_is_named():
+    gland = box(2, 10)
+    # Layer 8 alone: the layers 7 and 8 of the fixed image show 9 and 12 of the moving one.
+    metrics = registered(SHRINKING, torch.cat([gland, box(7, 8)]), torch.cat([gland, box(8, 9)]))
+    assert metrics["tre_mm"]["1"] == pytest.approx({"before": 2.0, "after": 2.0}, abs=1e-4)
+    assert metrics["warped_centroid_mm"]["1"]["after"] is None
+    assert metrics["lost_landmarks"] == {"1": "vanishes in the warped label after registration"}
+
+
+def test_landmarks_missing_in_one_label_or_outside_are_named_and_change_no_mean_in_silence():
+    gland, none = box(2, 10), box(0, 0)
+    fixed = torch.cat([gland, box(7, 9), none, box(4, 5), box(9, 11)])
+    moving = torch.cat([gland, box(8, 11), box(4, 5), none, box(9, 11)])
+    metrics = registered(SHRINKING, fixed, moving, landmark_channels=[1, 2, 3, 4])
+    # The last one is taken from layer 9.5 to 16.5 of 12.
+    assert metrics["lost_landmarks"] == {
+        "2": "missing in the fixed label",
+        "3": "missing in the moving label",
+        "4": "lands outside the moving image",
+    }
+    assert metrics["tre_mm"]["2"] == metrics["tre_mm"]["3"] == {"before": None, "after": None}
+    assert metrics["tre_mm"]["4"] == pytest.approx({"before": 0.0, "after": 14.0}, abs=1e-4)
+    assert metrics["tre_rms_mm"]["after"] == pytest.approx(math.sqrt((3.0**2 + 14.0**2) / 2), abs=1e-4)
+    assert metrics["tre_rms_mm"]["before"] == pytest.approx(math.sqrt(3.0**2 / 2), abs=1e-4)
+
+
+def test_points_of_files_outside_either_image_are_named(landmark_files):
+    files = landmark_files([[2.0, 3.0, 6.0], [40.0, 3.0, 6.0], [2.0, 3.0, 6.0]], [[2.0, 3.0, 6.0]] * 3)
+    metrics = scored(**files, displacement=MetaTensor(torch.zeros(3, *SHAPE)))
+    assert metrics["lost_landmarks"] == {"point 1": "outside the fixed image, lands outside the moving image"}
+    assert metrics["tre_mm"]["point 1"] == {"before": 38.0, "after": 38.0}
+
+
+def test_centres_of_structures_are_points_in_the_moving_world():
+    # A turn about the corner of the volume: each centroid is taken along by the alignment, in its own image's world.
+    alignment = rigid((0, 0, 90), (3.0, 0, 0), (0.0, 0, 0))
+    fixed, moving = box(2, 6, 5) + box(8, 10, 9), box(3, 7, 5)
+    metrics = registered(torch.zeros(3, *SHAPE), fixed, moving, initial_alignment=alignment)
+    # From (7, 3.5) to (-3.5 + 3, 7), compared with (9, 3.5).
+    assert metrics["centre_mm"]["5"] == pytest.approx({"before": math.hypot(9.5, 3.5), "after": math.hypot(9.5, 3.5)})
+    assert metrics["centre_mm"]["9"] == {"before": None, "after": None}
+    channels = torch.cat([box(2, 6), box(7, 9)]), torch.cat([box(3, 7), box(7, 9)])
+    assert registered(torch.zeros(3, *SHAPE), *channels)["centre_mm"] == {"0": {"before": 2.0, "after": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("patient", "structures", "landmarks", "expected"),
+    [
+        (["A", "B"], [0], [1], ([0], [1])),
+        (None, [0], [1, 7], ([0], [1])),
+        (["A"], [0], [1], ([0], [1, 2, 3])),
+        (["A"], [0, 2], [1], ([0, 2], [1, 3])),
+        (["A", "B"], [0], None, ([0], [1, 2, 3])),
+        (["A", "B"], None, None, ([0, 1, 2, 3], [1, 2, 3])),
+    ],
+)
+def test_within_a_patient_all_channels_correspond(patient, structures, landmarks, expected):
+    data = {} if patient is None else {"patient": patient}
+    assert scored_channels(data, 4, structures, landmarks) == expected
 
 
 @pytest.fixture
@@ -294,8 +420,8 @@ def test_landmark_files_are_compared_in_the_moving_world(landmark_files):
     metrics = scored(
         **landmark_files(fixed, moving), displacement=MetaTensor(displacement), initial_alignment=alignment
     )
-    assert metrics["landmarks"]["0"] == pytest.approx({"before": 4.0, "after": 2.0}, abs=1e-4)
-    assert metrics["landmarks"]["1"] == pytest.approx(
+    assert metrics["tre_mm"]["point 0"] == pytest.approx({"before": 4.0, "after": 2.0}, abs=1e-4)
+    assert metrics["tre_mm"]["point 1"] == pytest.approx(
         {"before": math.hypot(10, 3), "after": math.sqrt(25 + 9 + 16)}, abs=1e-4
     )
     assert metrics["tre_rms_mm"]["before"] == pytest.approx(math.sqrt((16 + 109) / 2))

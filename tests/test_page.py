@@ -83,8 +83,8 @@ def registered(grid, ddf=None, labels=False, losses=(2.0, 1.5, 1.0), picture=Fal
 def folding(shape, layers):
     """A field that folds in so many layers of voxels along the first axis."""
     ddf = torch.zeros(3, *shape)
-    ddf[0, 5 : 6 + layers] = -2.0 * torch.arange(layers + 1).reshape(-1, 1, 1)
-    ddf[0, 6 + layers :] = -2.0 * layers
+    ddf[0, 5 : 6 + layers] = -3.0 * torch.arange(layers + 1).reshape(-1, 1, 1)
+    ddf[0, 6 + layers :] = -3.0 * layers
     return ddf
 
 
@@ -111,7 +111,7 @@ def test_page_of_a_pair_needs_no_other_file_and_says_everything(fixed_grid):
     # Three views of six and of three panels, three scales, a curve.
     assert html.count("<svg") == 3 * 9 + 3 + 1
     assert 'aria-label="loss over 2 steps, from 2 to 1"' in html
-    assert f"{metrics['folded_voxels']} voxels of the" in text
+    assert f"{metrics['folded_voxels']} voxels of the fixed image" in text
     for title in ("similarity", "NCC", "DSC of 1", "HD95 of 1 (mm)", "largest displacement (mm)"):
         assert title in text
     assert f"{metrics['dsc']['1']['after']:.3f}" in text
@@ -126,6 +126,20 @@ def test_contours_are_there_with_labels_only(fixed_grid):
     assert "Contours" in labelled
     assert "Contours" not in bare
     assert_complete(bare)
+
+
+def test_score_and_lost_landmarks_are_named(fixed_grid):
+    data = registered(fixed_grid)
+    metrics = data["metrics"] | {"predicted_overlap": 0.875, "lost_landmarks": {"2": "missing in the moving label"}}
+    metrics["verdict"] = metrics["verdict"] | {"score": 0.875}
+    text = assert_complete(QualityPaged()({**data, "metrics": metrics})["page"].decode()).text
+    assert "score 0.88, 2 gradient steps" in text
+    assert "2: missing in the moving label" in text
+    assert "predicted overlap of the anatomy maps" in text
+    bare = Reader(data["page"].decode()).text
+    assert "score" not in bare
+    assert "missing, vanished" not in bare
+    assert "0.88" in Reader(batch_page([{"metrics": metrics, "thumbnail": data["thumbnail"]}])).text
 
 
 def test_a_good_pair_has_no_reasons(fixed_grid):

@@ -10,7 +10,7 @@ from toys import rigid
 
 from bundle.evaluation import QualityVerdictd
 from bundle.evaluation.quality import border_displacement, overlap_percent
-from bundle.evaluation.verdict import RULES, check_limits, findings, judge
+from bundle.evaluation.verdict import RULES, check_limits, findings, judge, score
 from bundle.geometry import ddf_to_displacement, without_alignment
 
 BARE = {"pair_id": "a", "loss": [2.0, 1.0], "folded_percent": 0.0, "log_jacobian_sd": 0.1}
@@ -84,6 +84,8 @@ CASES = [  # rule, [check, failed], metrics within, beyond the first, beyond the
     ("overlap_percent", [75, 50], 75.0, 74.9, 49.0, "overlap_percent"),
     ("dsc_drop", [0.0625, 0.25], {"1": both(0.5, 0.4375)}, {"1": both(0.5, 0.25)}, {"1": both(0.9, 0.5)}, "dsc"),
     ("tre_rise_mm", [1, 5], both(4.0, 5.0), both(4.0, 9.0), both(4.0, 9.5), "tre_rms_mm"),
+    ("lost_landmarks", [0, 1], {}, {"2": "missing in the moving label"}, {"1": "x", "2": "y"}, "lost_landmarks"),
+    ("predicted_overlap", [0.85, 0.6], 0.85, 0.84, 0.5, "predicted_overlap"),
 ]
 
 
@@ -102,6 +104,20 @@ def test_rule_at_either_side_of_its_limits(rule, limits, within, beyond, far_bey
             direction = "below" if RULES[rule].least else "above"
             assert f"({expected} {direction} {limit:g}" in found["reasons"][0]
     json.dumps(found, allow_nan=False)
+
+
+def test_lost_landmarks_are_named():
+    lost = {"2": "missing in the moving label", "point 0": "lands outside the moving image"}
+    (reason,) = verdict({"lost_landmarks": [0, None]}, lost_landmarks=lost)["reasons"]
+    assert reason == (
+        "Not every landmark has its place in both images, 2 do not: 2 missing in the moving label; point 0 lands "
+        "outside the moving image (check above 0)"
+    )
+
+
+def test_score_is_the_predicted_overlap_where_there_is_one():
+    assert score({**BARE, "predicted_overlap": 0.875}) == 0.875
+    assert score(BARE) is None
 
 
 def test_every_rule_has_a_case():

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bundle.evaluation import ColumnMean, MetricsTable, PairPictured, compare
 from bundle.evaluation.report import slice_of_interest
-from bundle.evaluation.table import headline, mean_and_sd, metrics_row, write_table
+from bundle.evaluation.table import headline, mean_and_sd, metrics_row, table_columns, write_table
 
 
 def metrics(pair_id="a", dsc=(0.5, 0.8), tre=(4.0, 2.0), hd95=(9.0, 6.0), **changes):
@@ -120,6 +120,29 @@ def test_a_structure_that_is_lost_improves_no_distance():
     assert not {"hd95_before_mm", "hd95_after_mm"} & metrics_row(metrics(hd95=(9.0, None))).keys()
 
 
+def test_row_of_the_measures_that_some_runs_have():
+    found = {
+        "warped_centroid_rms_mm": {"before": 5.0, "after": 1.0},
+        "centre_mm": {"1": {"before": 9.0, "after": 2.0}, "2": {"before": 5.0, "after": 1.0}},
+        "network_folded_percent": 0.25,
+        "inverse_consistency_mm": 1.5,
+        "self_displacement_mm": {"mean": 0.5, "max": 2.0},
+    }
+    assert (
+        metrics_row(metrics() | found).items()
+        >= {
+            "warped_centroid_rms_before_mm": 5.0,
+            "warped_centroid_rms_after_mm": 1.0,
+            "centre_before_mm": 7.0,
+            "centre_after_mm": 1.5,
+            "network_folded_percent": 0.25,
+            "inverse_consistency_mm": 1.5,
+            "self_displacement_mean_mm": 0.5,
+            "self_displacement_max_mm": 2.0,
+        }.items()
+    )
+
+
 def test_row_leaves_out_what_a_run_does_not_have():
     bare = metrics_row(metrics(steps=0, loss=[3.0], log_jacobian_sd=None, seconds_per_step=None))
     assert not {"log_jacobian_sd", "seconds_per_step"} & bare.keys()
@@ -144,7 +167,7 @@ def test_table_has_every_column_once_and_the_error_last(tmp_path):
         {"pair_id": "a", "status": "failed", "error": "bad, file"},
         {"pair_id": "b", "dsc_7_after": 0.5, "folded_percent": 0.0, "ncc_after": 0.3, "dsc_after": 0.5},
     ]
-    write_table(rows, tmp_path / "new" / "metrics.csv")
+    write_table(rows, table_columns(rows), tmp_path / "new" / "metrics.csv")
     with (tmp_path / "new" / "metrics.csv").open() as file:
         first, second = csv.DictReader(file)
     # What no pair has gets no column.
@@ -169,6 +192,15 @@ def run_table(folder, outputs):
     return table
 
 
+def read_tables(folder):
+    """Rows of ``metrics.csv`` and of ``summary.csv`` by their names."""
+    tables = []
+    for name in ("metrics", "summary"):
+        with (folder / f"{name}.csv").open() as file:
+            tables.append({row["pair_id"]: row for row in csv.DictReader(file)})
+    return tables
+
+
 def test_table_handler_averages_the_pairs_that_were_done(tmp_path, capsys):
     outputs = [
         {"metrics": metrics("a", dsc=(0.5, 0.6))},
@@ -176,12 +208,16 @@ def test_table_handler_averages_the_pairs_that_were_done(tmp_path, capsys):
         {"metrics": metrics("c", dsc=(0.5, 0.8), tre=(4.0, None))},
     ]
     table = run_table(tmp_path, outputs)
-    with (tmp_path / "metrics.csv").open() as file:
-        rows = {row["pair_id"]: row for row in csv.DictReader(file)}
-    assert list(rows) == ["a", "b", "c", "mean", "sd"]
-    assert float(rows["mean"]["dsc_after"]) == pytest.approx(0.7)
-    assert float(rows["sd"]["dsc_after"]) == pytest.approx(math.sqrt(0.02))
-    assert float(rows["mean"]["tre_rms_after_mm"]) == 2.0
+    rows, summary = read_tables(tmp_path)
+    assert list(rows) == ["a", "b", "c"]
+    assert list(summary) == ["mean", "sd"]
+    assert float(summary["mean"]["dsc_after"]) == pytest.approx(0.7)
+    assert float(summary["sd"]["dsc_after"]) == pytest.approx(math.sqrt(0.02))
+    assert float(summary["mean"]["tre_rms_after_mm"]) == 2.0
+    # What people do with a table: the mean of a column is that of the pairs.
+    assert np.mean([float(row["dsc_after"]) for row in rows.values() if row["dsc_after"]]) == pytest.approx(0.7)
+    assert list(summary["mean"]) == list(rows["a"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.csv", "summary.csv"]
     assert (rows["b"]["status"], rows["b"]["error"], rows["b"]["dsc_after"]) == ("failed", "cannot be read", "")
     with pytest.raises(RuntimeError, match=r"1 of 3 pairs failed \(b: cannot be read\)"):
         table.conclude()
@@ -194,13 +230,17 @@ CHECK = {"verdict": "check", "reasons": ["1 % folds (check above 0.5 %)", "The l
 def test_verdict_and_similarity_are_in_the_table_and_counted(tmp_path, capsys):
     good = {"verdict": "good", "reasons": [], "rules": []}
     similarity = {"before": -0.25, "after": -0.5}
-    outputs = [{"metrics": metrics("a", verdict=CHECK, similarity=similarity)}, {"metrics": metrics("b", verdict=good)}]
+    lost = {"2": "missing", "3": "outside"}
+    checked = metrics("a", verdict=CHECK | {"score": 0.75}, similarity=similarity, lost_landmarks=lost)
+    outputs = [{"metrics": checked}, {"metrics": metrics("b", verdict=good | {"score": None}, lost_landmarks={})}]
     table = run_table(tmp_path, outputs)
-    with (tmp_path / "metrics.csv").open() as file:
-        first, second, mean, _sd = rows = list(csv.DictReader(file))
-    assert [row["verdict"] for row in rows] == ["check", "good", "", ""]
-    assert list(first)[:3] == ["pair_id", "status", "verdict"]
-    assert list(first)[-2:] == ["reasons", "error"]
+    rows, summary = read_tables(tmp_path)
+    (first, second), mean = rows.values(), summary["mean"]
+    assert [row["verdict"] for row in (first, second, mean)] == ["check", "good", ""]
+    assert list(first)[:4] == ["pair_id", "status", "verdict", "score"]
+    assert list(first)[-3:] == ["lost_landmarks", "reasons", "error"]
+    assert (first["lost_landmarks"], second["lost_landmarks"]) == ("2: missing; 3: outside", "")
+    assert (first["score"], second["score"], mean["score"]) == ("0.75", "", "0.75")
     assert first["reasons"] == "1 % folds (check above 0.5 %); The loss rose"
     assert (first["similarity_before"], first["similarity_after"], second["reasons"]) == ("-0.25", "-0.5", "")
     assert mean["similarity_after"] == "-0.5"

@@ -11,6 +11,7 @@ from test_datalist import TRAIN_ONLY, lines_of, touch, write
 
 from bundle.data import Correspondence, LabelChannelsd, check_data, corresponding, read_datalist, write_datalist
 from bundle.data.structures import clean_structures, structure_conflicts
+from bundle.evaluation.scored import in_fixed_numbers, scored_channels
 
 FULL, LESS = {"gland": 0, "apex": 1, "base": 2}, {"gland": 0, "apex": 1}
 
@@ -265,3 +266,29 @@ def test_the_check_knows_the_channels(tmp_path):
         "name out",
         "labels/c.nii.gz: gland is 0, the background of an integer map; give the value of its voxels",
     ]
+
+
+def test_scored_labels_of_the_moving_image_take_the_numbers_of_the_fixed_one():
+    fixed = MetaTensor(torch.zeros(3, 2, 2, 2), affine=torch.eye(4))
+    moving = MetaTensor(torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 2, 2, 2).clone(), affine=torch.eye(4))
+    pair = {
+        "native_fixed_label": fixed,
+        "native_moving_label": moving,
+        "patient": ("A", "B"),
+        "fixed_structures": {"gland": 0, "apex": 2},
+        "moving_structures": {"gland": 1, "apex": 3, "base": 0},
+    }
+    numbered = in_fixed_numbers(pair)["native_moving_label"]
+    assert numbered[:, 0, 0, 0].tolist() == [1, 0, 3]
+    assert scored_channels(pair, 3, [0], [1, 2]) == ([0], [2])
+    # Within a patient all correspond by number.
+    assert in_fixed_numbers({**pair, "patient": ("A",)})["native_moving_label"] is moving
+    assert scored_channels({**pair, "patient": ("A",)}, 3, [0], [1]) == ([0], [1, 2])
+
+
+def test_scored_values_of_an_integer_map_take_the_numbers_of_the_fixed_one():
+    fixed = MetaTensor(torch.full((1, 2, 2, 2), 5.0), affine=torch.eye(4))
+    moving = MetaTensor(torch.tensor([0.0, 7, 9, 7]).reshape(1, 2, 2, 1), affine=torch.eye(4))
+    names = {"fixed_structures": {"head": 5}, "moving_structures": {"head": 7, "tail": 9}}
+    pair = {"native_fixed_label": fixed, "warped_label": moving, "patient": ("A", "B"), **names}
+    assert in_fixed_numbers(pair)["warped_label"].flatten().tolist() == [0, 5, 0, 5]

@@ -29,7 +29,7 @@ from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChanne
 from bundle.data.problems import grid_problems
 from bundle.data.saving import as_stored, check_writable, nifti, save_image
 from bundle.data.simulation import simulate_dataset
-from bundle.data.structures import Correspondence, corresponding
+from bundle.data.structures import Correspondence, by_name, corresponding
 from bundle.data.transform_files import displacement_image, read_transform, write_transform
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "WRAPPING",
     "as_stored",
     "brief",
+    "by_name",
     "check_data",
     "check_mixture",
     "check_writable",

@@ -20,8 +20,8 @@ PAIR_PATHS = (*(f"{side}_{kind}" for kind in KINDS for side in ("fixed", "moving
 PAIR_NAMES = ("pair_id", "patient", "task", "fixed_structures", "moving_structures")
 LONGEST_ID = 200  # names of files have 255 bytes, and a folder is written under a longer name first
 PAIR_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_ID - 1}}}")
-TAKEN = {"datalist.json", "metrics.csv", "quality.html", "mean", "sd"}
-"""Files beside the folders of the pairs, and the other rows of their table."""
+TAKEN = {"datalist.json", "metrics.csv", "summary.csv", "quality.html"}
+"""Files beside the folders of the pairs."""
 
 
 def clean_section(section: str, raw: Any, root: Path, problems: list[str]) -> list[Pair]:

@@ -3,8 +3,9 @@
 from bundle.evaluation.batch_page import QualityIndex
 from bundle.evaluation.experiment import Experiment
 from bundle.evaluation.experiment_report import Evaluation, write_report
+from bundle.evaluation.landmark_metrics import root_mean_square
 from bundle.evaluation.landmarks import read_landmarks, target_registration_error
-from bundle.evaluation.metrics import PairMetricsd, root_mean_square
+from bundle.evaluation.metrics import PairMetricsd
 from bundle.evaluation.page import QualityPaged
 from bundle.evaluation.pdf import QualityPdfd
 from bundle.evaluation.quality import QualityVerdictd

@@ -91,6 +91,7 @@ def batch_page(pairs: list[Mapping[str, Any]]) -> str:
         "pair",
         "verdict",
         "reasons",
+        "score",
         *titles,
         "gain of similarity %",
         "folded %",
@@ -116,6 +117,7 @@ def _done(pair: Mapping[str, Any], row: Mapping[str, Any], shown: Any) -> list[s
         Markup(f'<a href="{quote(name)}/quality.html">{escape(name)}</a>'),
         badge(verdict["verdict"]),
         Markup(f"<ul>{reasons}</ul>") if reasons else "",
+        ABSENT if row.get("score") is None else f"{row['score']:.2f}",
         *(_both(row, column, digits) for _, column, _, digits in shown),
         ABSENT if gain is None else f"{gain:.1f}",
         f"{metrics['folded_percent']:.2f}",
@@ -130,4 +132,4 @@ def _both(row: Mapping[str, Any], column: str, digits: int) -> str:
 
 
 def _lost(pair: Mapping[str, Any], measures: int) -> list[str]:
-    return ["", pair["pair_id"], badge(ERROR), f"Could not be registered: {pair['error']}", *[ABSENT] * (measures + 4)]
+    return ["", pair["pair_id"], badge(ERROR), f"Could not be registered: {pair['error']}", *[ABSENT] * (measures + 5)]

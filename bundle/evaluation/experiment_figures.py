@@ -117,4 +117,4 @@ def _curves(results: Results) -> Figures:
 
 
 def _after(results: Results, run: Run, measure: Measure) -> list[float]:
-    return numbers(column(run, measure.column.format("after"), results.pairs))
+    return numbers(column(run, measure.at("after"), results.pairs))

@@ -140,18 +140,18 @@ def numbers(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def column(run: Run, name: str, pairs: Iterable[str]) -> list[float | None]:
-    """Values of a column for each pair, None where it is missing."""
-    return [run[pair].get(name) for pair in pairs]
+def column(run: Run, name: str | None, pairs: Iterable[str]) -> list[float | None]:
+    """Values of a column for each pair, None where it is missing, and of no column None alone."""
+    return [None if name is None else run[pair].get(name) for pair in pairs]
 
 
 def _series(results: Results, measure: Measure) -> dict[str, list[float | None]]:
     """Before registration, and after each method."""
     runs, pairs = results.runs, results.pairs
     # All runs start from the same alignment; where a pair failed in the reference's run another one knows.
-    starts = [column(run, measure.column.format("before"), pairs) for run in (runs[results.reference], *runs.values())]
+    starts = [column(run, measure.at("before"), pairs) for run in (runs[results.reference], *runs.values())]
     before = [next(iter(numbers(found)), None) for found in zip(*starts, strict=True)]
-    return {NOT_REGISTERED: before} | {n: column(run, measure.column.format("after"), pairs) for n, run in runs.items()}
+    return {NOT_REGISTERED: before} | {n: column(run, measure.at("after"), pairs) for n, run in runs.items()}
 
 
 def done(run: Run) -> list[str]:
@@ -190,7 +190,9 @@ def comparison_rows(results: Results) -> list[Row]:
     """
     rows: list[Row] = []
     for measure, methods in results.series.items():
-        for other in [name for name in methods if name != results.reference]:
+        # What only a registration has is compared with no start.
+        others = set(methods) - {results.reference} - ({NOT_REGISTERED} if measure.at("before") is None else set())
+        for other in [name for name in methods if name in others]:
             test = compare_paired(methods[results.reference], methods[other], higher_is_better=measure.higher_is_better)
             verdict = None if math.isnan(test.t_p) else test.t_p < ALPHA
             names = {"measure": measure.key, "method": results.reference, "compared_with": other}
@@ -219,10 +221,9 @@ def median_pair(results: Results) -> tuple[str, Measure]:
 def _improvements(run: Run, measure: Measure) -> list[tuple[float, str]]:
     """By how much each pair got better, and which pair it is."""
     sign = 1 if measure.higher_is_better else -1
-    ends = {
-        pair: numbers(row.get(measure.column.format(when)) for when in ("before", "after")) for pair, row in run.items()
-    }
-    return [(sign * (found[1] - found[0]), pair) for pair, found in ends.items() if len(found) == 2]
+    before, after = (column(run, measure.at(when), run) for when in ("before", "after"))
+    ends = zip(run, before, after, strict=True)
+    return [(sign * (end - start), pair) for pair, start, end in ends if start is not None and end is not None]
 
 
 def missing(value: Any) -> bool:

@@ -1,15 +1,37 @@
-"""Corresponding points of a pair: their files, and how far apart registration leaves them."""
+"""Corresponding points of a pair: where they come from, and how far apart registration leaves them."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from bundle.data import POINT_SUFFIXES, read_points
-from bundle.geometry import fixed_to_moving, moving_to_fixed, transform_points
+from bundle.evaluation.overlap import structure_channels
+from bundle.geometry import Displacement, apply_affine, centroids, fixed_to_moving, inside_grid, transform_points
+
+WHEN = ("before", "after")
+"""Under the initial alignment alone, and registered."""
+SIDES = ("fixed", "moving")
+
+
+@dataclass(frozen=True, eq=False)
+class Landmarks:
+    """Corresponding points of a pair.
+
+    Attributes:
+        names: of the points, ``n`` of them.
+        fixed: ``(n, 3)``, mm, RAS, in the fixed image's world; NaN where a point is missing.
+        moving: ``(n, 3)``, mm, RAS, in the moving image's world; NaN where a point is missing.
+    """
+
+    names: Sequence[str]
+    fixed: np.ndarray
+    moving: np.ndarray
 
 
 def read_landmarks(path: str | Path, affine: np.ndarray, side: str | None = None, planar: bool = False) -> np.ndarray:
@@ -38,91 +60,127 @@ def read_landmarks(path: str | Path, affine: np.ndarray, side: str | None = None
     return file.points
 
 
-def target_registration_error(warped: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    """Distance of corresponding points: ``TRE_i = |warped_i - fixed_i|``.
+def target_registration_error(reached: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Distance of corresponding points: ``TRE_i = |reached_i - target_i|``.
 
     Args:
-        warped: ``(n, 3)``, mm.
-        fixed: ``(n, 3)``, mm, the same space.
+        reached: ``(n, 3)``, mm.
+        target: ``(n, 3)``, mm, the same space.
 
     Returns:
         ``(n,)`` in mm; NaN where a point is missing.
     """
-    return np.linalg.norm(warped - fixed, axis=1)
+    return np.linalg.norm(reached - target, axis=1)
 
 
 def has_landmarks(data: Mapping[Hashable, Any]) -> bool:
-    """Whether a pair has corresponding points, in one file or in one for each image."""
+    """Whether a pair has files of corresponding points, one for both images or one for each."""
     return "landmarks" in data or ("fixed_landmarks" in data and "moving_landmarks" in data)
 
 
-def landmark_metrics(data: Mapping[Hashable, Any], point_grid: Sequence[int] | None) -> dict[str, Any]:
-    """Distances of the corresponding points of a pair, before registration and after it.
-
-    A fixed point ``p`` is taken to the moving image by the pull-back field and compared there with its moving point
-    ``q``: ``|p + d(p) - q|``. Park et al. 2021, section 3, take the moving points into the fixed image, where the
-    warped image shows them, and compare with the fixed points: the inverse, ``|phi^-1(q) - p|``.
+def file_landmarks(data: Mapping[Hashable, Any]) -> Landmarks:
+    """The points of a pair's files, named ``point 0``, ``point 1`` ... by their rows.
 
     Args:
-        data: a pair after ``bundle.registration.NativeOutputsd`` with ``landmarks``, or ``fixed_landmarks`` and
-            ``moving_landmarks``.
-        point_grid: ``(columns, rows)`` of a grid over each whole image in whose pixels distances are given as well;
-            None leaves out all distances in pixels.
-
-    Returns:
-        ``landmarks``: for every point its distance in mm. With a ``point_grid``, means over the points:
-        ``distance_px`` (pixels of the moving image), ``distance_grid_px`` (pixels of ``point_grid``), both in the
-        moving image, and ``distance_fixed_grid_px`` in the fixed image.
+        data: a pair with ``landmarks``, or ``fixed_landmarks`` and ``moving_landmarks``, and its native images.
 
     Raises:
         ValueError: when the points do not correspond row by row.
     """
-    images = {side: data[f"native_{side}_image"] for side in ("fixed", "moving")}
-    affines = {side: np.asarray(image.affine) for side, image in images.items()}
     both = "landmarks" in data
     fixed, moving = (
         read_landmarks(
             data["landmarks" if both else f"{side}_landmarks"],
-            affines[side],
+            native_affine(data, side),
             side if both else None,
-            planar=image.shape[3] == 1,
+            planar=data[f"native_{side}_image"].shape[3] == 1,
         )
-        for side, image in images.items()
+        for side in SIDES
     )
     if fixed.shape != moving.shape:
         raise ValueError(
             f"pair {data['pair_id']}: {len(fixed)} fixed and {len(moving)} moving landmarks; rows must correspond"
         )
-    alignment = np.asarray(data["initial_alignment"])
+    return Landmarks([f"point {row}" for row in range(len(fixed))], fixed, moving)
+
+
+def label_landmarks(data: Mapping[Hashable, Any], structures: Sequence[int]) -> Landmarks:
+    """Centroids of structures in the native labels, each in its own image's world.
+
+    Args:
+        data: a pair with ``native_fixed_label`` and ``native_moving_label``.
+        structures: values of an integer map, or channels.
+    """
+    fixed, moving = (
+        centroids(
+            structure_channels(data[f"native_{side}_label"].as_tensor().cpu(), structures), native_affine(data, side)
+        )
+        for side in SIDES
+    )
+    return Landmarks([str(structure) for structure in structures], fixed, moving)
+
+
+def native_affine(data: Mapping[Hashable, Any], side: str) -> np.ndarray:
+    """Voxel-to-world ``(4, 4)`` of an image as read from file."""
+    return np.asarray(data[f"native_{side}_image"].affine)
+
+
+def reached_points(data: Mapping[Hashable, Any], fixed: np.ndarray) -> dict[str, np.ndarray]:
+    """Where fixed points come from in the moving image: ``M p`` before registration, ``T(p) = p + d(p)`` after it.
+
+    Args:
+        data: a pair after ``bundle.registration.NativeOutputsd``.
+        fixed: ``p``, ``(n, 3)``, mm, RAS.
+
+    Returns:
+        ``before`` and ``after``: ``(n, 3)``, mm, RAS, in the moving image's world.
+    """
     displacement = data["displacement"].as_tensor()
-    reached = {
-        "before": transform_points(alignment, fixed),
-        "after": fixed_to_moving(fixed, displacement, affines["fixed"]),
-    }
-    errors = {when: target_registration_error(points, moving) for when, points in reached.items()}
-    found: dict[str, Any] = {
-        "landmarks": {str(i): {when: float(error[i]) for when, error in errors.items()} for i in range(len(fixed))}
-    }
-    if point_grid is None:
-        return found
-    warped = {
-        "before": transform_points(np.linalg.inv(alignment), moving),
-        "after": moving_to_fixed(moving, displacement, affines["fixed"]),
-    }
-    scale = {side: np.divide(point_grid, image.shape[1:3]) for side, image in images.items()}
-    return found | {
-        "distance_px": _mean_pixels(reached, moving, affines["moving"], np.ones(2)),
-        "distance_grid_px": _mean_pixels(reached, moving, affines["moving"], scale["moving"]),
-        "distance_fixed_grid_px": _mean_pixels(warped, fixed, affines["fixed"], scale["fixed"]),
-    }
+    points = (
+        transform_points(np.asarray(data["initial_alignment"]), fixed),
+        fixed_to_moving(fixed, displacement, native_affine(data, "fixed")),
+    )
+    return dict(zip(WHEN, points, strict=True))
 
 
-def _mean_pixels(
-    reached: Mapping[str, np.ndarray], target: np.ndarray, affine: np.ndarray, scale: np.ndarray
-) -> dict[str, float]:
-    """Mean distance of points ``(n, 3)``, mm, from their targets, in the plane, in pixels times ``scale``."""
-    pixels = np.linalg.inv(affine[:3, :3])[:2] * scale[:, None]
-    return {
-        when: float(target_registration_error(points @ pixels.T, target @ pixels.T).mean())
-        for when, points in reached.items()
+def point_errors(points: Landmarks, reached: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """``TRE_i = |T(c_fixed,i) - c_moving,i|`` in the moving image's world.
+
+    It is of points whatever they come from, so a landmark whose voxels vanish in the warped label still has one.
+
+    Args:
+        points: of a pair.
+        reached: ``reached_points`` of the fixed ones.
+
+    Returns:
+        Name -> ``before`` and ``after``, mm; NaN both where a point is missing in either image.
+    """
+    errors = {when: target_registration_error(there, points.moving) for when, there in reached.items()}
+    return {name: {when: float(error[i]) for when, error in errors.items()} for i, name in enumerate(points.names)}
+
+
+def doubtful_points(data: Mapping[Hashable, Any], points: Landmarks, reached: np.ndarray) -> dict[str, str]:
+    """Points that are missing in one image or lie outside of one, each with the reason.
+
+    A landmark in neither image is none of this pair.
+
+    Args:
+        data: a pair after ``bundle.registration.NativeOutputsd``.
+        points: of the pair.
+        reached: where its fixed points come from after registration, ``(n, 3)``, mm, RAS.
+
+    Returns:
+        Name -> what is the matter.
+    """
+    there = {side: np.isfinite(getattr(points, side)).all(1) for side in SIDES}
+    displacement = Displacement(data["displacement"].as_tensor().cpu(), native_affine(data, "fixed"))
+    voxels = apply_affine(np.linalg.inv(native_affine(data, "moving")), torch.as_tensor(reached.T))
+    matters = {
+        "missing in the fixed label": ~there["fixed"] & there["moving"],
+        "missing in the moving label": there["fixed"] & ~there["moving"],
+        "outside the fixed image": there["fixed"] & ~displacement.covers(torch.as_tensor(points.fixed.T)).numpy(),
+        "lands outside the moving image": there["fixed"]
+        & ~inside_grid(voxels, data["native_moving_image"].shape[1:]).numpy(),
     }
+    found = {name: [what for what, which in matters.items() if which[i]] for i, name in enumerate(points.names)}
+    return {name: ", ".join(reasons) for name, reasons in found.items() if reasons}

@@ -12,7 +12,7 @@ class Measure:
     Attributes:
         key: name in files.
         title: name for people, with its unit.
-        column: of ``metrics_row``, with ``{}`` for ``before`` or ``after``.
+        column: of ``metrics_row``, with ``{}`` for ``before`` or ``after``; without it what only a registration has.
         digits: worth showing.
         higher_is_better: True for a DSC, False for a distance.
     """
@@ -22,6 +22,10 @@ class Measure:
     column: str
     digits: int
     higher_is_better: bool = False
+
+    def at(self, when: str) -> str | None:
+        """Column of the values ``before`` or ``after``; None where there are none before."""
+        return self.column.format(when) if "{}" in self.column or when == "after" else None
 
     @property
     def name(self) -> str:
@@ -36,6 +40,8 @@ class Measure:
 
 DSC = Measure("dsc", "DSC", "dsc_{}", 3, higher_is_better=True)
 TRE = Measure("tre_mm", "TRE (mm)", "tre_rms_{}_mm", 2)
+WARPED_CENTROID = Measure("warped_centroid_mm", "distance of warped centroids (mm)", "warped_centroid_rms_{}_mm", 2)
+CENTRE = Measure("centre_mm", "distance of centres (mm)", "centre_{}_mm", 2)
 HD95 = Measure("hd95_mm", "HD95 (mm)", "hd95_{}_mm", 2)
 DISTANCE = Measure("distance_px", "distance (px of 400)", "distance_grid_{}_px", 2)
 INVERSE_DISTANCE = Measure(
@@ -43,4 +49,22 @@ INVERSE_DISTANCE = Measure(
 )
 NCC = Measure("ncc", "NCC", "ncc_{}", 3, higher_is_better=True)
 LOSS = Measure("loss", "loss", "loss_{}", 4)
-MEASURES = {measure.key: measure for measure in (DSC, TRE, HD95, DISTANCE, INVERSE_DISTANCE, NCC)}
+INVERSE_CONSISTENCY = Measure("inverse_consistency_mm", "inverse consistency (mm)", "inverse_consistency_mm", 2)
+SELF_MEAN = Measure("self_displacement_mm", "displacement on itself, mean (mm)", "self_displacement_mean_mm", 2)
+SELF_MAX = Measure("self_displacement_max_mm", "displacement on itself, largest (mm)", "self_displacement_max_mm", 2)
+MEASURES = {
+    measure.key: measure
+    for measure in (
+        DSC,
+        TRE,
+        WARPED_CENTROID,
+        CENTRE,
+        HD95,
+        DISTANCE,
+        INVERSE_DISTANCE,
+        NCC,
+        INVERSE_CONSISTENCY,
+        SELF_MEAN,
+        SELF_MAX,
+    )
+}

@@ -8,22 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data.utils import affine_to_spacing
-from monai.metrics import compute_dice, compute_hausdorff_distance
 from monai.transforms import Transform
 
-from bundle.data import Timed, side_tensor
-from bundle.evaluation.landmarks import has_landmarks, landmark_metrics, target_registration_error
-from bundle.geometry import centroids, folded_voxels, lift_ddf, log_jacobian_sd, sample, voxel_grid
+from bundle.data import Timed, corresponding, side_tensor
+from bundle.evaluation.consistency import consistency_metrics
+from bundle.evaluation.landmark_metrics import landmark_metrics
+from bundle.evaluation.landmarks import WHEN, label_landmarks, native_affine, point_errors, reached_points
+from bundle.evaluation.overlap import overlap_metrics
+from bundle.evaluation.scored import in_fixed_numbers, scored_channels
+from bundle.geometry import folded_voxels, lift_ddf, log_jacobian_sd, native_ddf, sample, voxel_grid
 from bundle.registration import STOPPED
-
-WHEN = ("before", "after")
-
-
-def root_mean_square(errors: Sequence[float] | np.ndarray) -> float:
-    """``sqrt(mean(e^2))`` over the finite errors; NaN when there is none."""
-    values = np.asarray(errors, dtype=float)
-    values = values[np.isfinite(values)]
-    return float(np.sqrt(np.mean(values**2))) if values.size else float("nan")
 
 
 def normalised_cross_correlation(image: torch.Tensor, other: torch.Tensor, mask: torch.Tensor | None = None) -> float:
@@ -43,52 +37,20 @@ def normalised_cross_correlation(image: torch.Tensor, other: torch.Tensor, mask:
     return float(torch.corrcoef(torch.stack([image[inside], other[inside]]))[0, 1])
 
 
-def structure_channels(label: torch.Tensor, values: Sequence[int]) -> torch.Tensor:
-    """Binary channels of named structures: ``(len(values), *shape)`` from an integer map or from channels.
-
-    Args:
-        label: ``(1, *shape)`` integer map, or ``(channels, *shape)``.
-        values: label values of a map, channel numbers (from 0) otherwise.
-    """
-    if label.shape[0] == 1:
-        return torch.cat([label == value for value in values]).float()
-    return (label[list(values)] > 0).float()
-
-
-def hausdorff_95(label: torch.Tensor, target: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
-    """95 % Hausdorff distance of every structure.
-
-    ``HD95 = max(P95_a min_b |a - b|, P95_b min_a |a - b|)`` over the surface voxels ``a`` and ``b`` of the two.
-
-    Args:
-        label: ``(structures, *shape)``, binary.
-        target: the same shape, binary.
-        spacing: of the voxels, mm per axis.
-
-    Returns:
-        ``(structures,)`` in mm; NaN where a structure is missing in either.
-    """
-    # MONAI warns of an empty mask and calls its distance NaN or infinite, so it sees none.
-    present = label.flatten(1).any(1) & target.flatten(1).any(1)
-    distances = torch.full((len(label),), torch.nan)
-    distances[present] = compute_hausdorff_distance(
-        label[present][None], target[present][None], include_background=True, percentile=95, spacing=list(spacing)
-    )[0]
-    return distances
-
-
 class PairMetricsd(Transform):
     """Metrics of one registered pair under ``metrics``, ready for JSON.
 
-    Labels that are integer maps give a DSC and a 95 % Hausdorff distance per value. Labels with a channel per structure
-    give both for ``structure_channels`` and a TRE between the centroids of ``landmark_channels``; landmark files give
-    a TRE per point, measured in the moving image's world, where the pull-back field takes a fixed point. The NCC is of
-    the preprocessed images, as the network saw them, within their masks; the similarity is that term of the loss, so
-    lower is better.
+    Labels that are integer maps give a DSC, a 95 % Hausdorff distance and a distance of centres per value. Labels with
+    a channel per structure give them for ``structure_channels``, and a TRE per landmark (``scored_channels``); landmark
+    files give a TRE per point. All distances of points are measured in the moving image's world, where the pull-back
+    field takes a fixed point. Folding is counted on the fixed image's own grid, the initial alignment taken out, and
+    beside it (``network_...``) on the network's. The NCC is of the preprocessed images, as the network saw them, within
+    their masks; the similarity is that term of the loss, so lower is better.
 
     Args:
-        structure_channels: channels scored by DSC and Hausdorff distance; None scores all.
-        landmark_channels: channels scored by TRE; None scores all but the first.
+        structure_channels: channels scored by overlap and centre; None scores all.
+        landmark_channels: channels scored by TRE between patients, where only these correspond; within one patient,
+            and for None, all that are no structures.
         device: named in the metrics.
         steps: adaptation steps, named in the metrics.
         point_grid: ``(columns, rows)`` of the grid in whose pixels distances of landmarks are given as well, such as
@@ -113,16 +75,16 @@ class PairMetricsd(Transform):
         """Score one pair after ``bundle.registration.NativeOutputsd``."""
         ddf = torch.as_tensor(data["pred"]["ddf"]).cpu()
         losses = [float(loss) for loss in data["pred"]["losses"] if torch.isfinite(loss)]
-        folded = folded_voxels(ddf)
+        alignment = np.asarray(data["initial_alignment"])
+        native = native_ddf(data["displacement"].as_tensor().cpu(), native_affine(data, "fixed"), alignment)
         metrics: dict[str, Any] = {
             "pair_id": data["pair_id"],
             "steps": self.steps,
             "device": self.device,
-            "initial_alignment_mm": np.asarray(data["initial_alignment"]).tolist(),
+            "initial_alignment_mm": alignment.tolist(),
             "loss": losses,
-            "folded_voxels": folded,
-            "folded_percent": 100 * folded / ddf[0].numel(),
-            "log_jacobian_sd": log_jacobian_sd(ddf),
+            **folding_metrics(native),
+            **{f"network_{key}": value for key, value in folding_metrics(ddf).items()},
             "ncc": self._correlation(data, lift_ddf(ddf)),
             "seconds": {
                 **{
@@ -140,15 +102,15 @@ class PairMetricsd(Transform):
             metrics["inverse_residual_mm"] = data["inverse_residual_mm"]
         if "similarity" in data["pred"]:
             metrics["similarity"] = dict(zip(WHEN, map(float, data["pred"]["similarity"]), strict=True))
+        if "predicted_overlap" in data["pred"]:
+            metrics["predicted_overlap"] = float(data["pred"]["predicted_overlap"])
+        metrics |= consistency_metrics(data["pred"], np.asarray(data["fixed_image"].affine))
+        channels: list[int] = []
+        scored = in_fixed_numbers(data)
         if "warped_label" in data and "native_fixed_label" in data:
-            metrics |= self._label_metrics(data)
-        if has_landmarks(data):
-            metrics |= landmark_metrics(data, self.point_grid)
-        errors = [entry for key in ("tre_mm", "landmarks") for entry in metrics.get(key, {}).values()]
-        if errors:
-            # A landmark that registration moves out of the image must not improve the mean by its absence.
-            kept = [entry for entry in errors if np.isfinite([entry["before"], entry["after"]]).all()]
-            metrics["tre_rms_mm"] = {when: root_mean_square([entry[when] for entry in kept]) for when in WHEN}
+            overlap, channels = self._label_metrics(scored)
+            metrics |= overlap
+        metrics |= landmark_metrics(scored, channels, self.point_grid)
         return {**data, "metrics": without_nan(metrics)}
 
     @staticmethod
@@ -162,39 +124,44 @@ class PairMetricsd(Transform):
         both = zip(WHEN, (moving, warped), strict=True)
         return {when: normalised_cross_correlation(side[0], fixed[0], side[1] * fixed[1]) for when, side in both}
 
-    def _label_metrics(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
-        fixed, warped, aligned = (
-            data[key].as_tensor().cpu() for key in ("native_fixed_label", "warped_label", "aligned_label")
+    def _label_metrics(self, data: Mapping[Hashable, Any]) -> tuple[dict[str, Any], list[int]]:
+        """Overlap and centres of the structures, and which channels are landmarks."""
+        fixed, aligned, warped = (
+            data[key].as_tensor().cpu() for key in ("native_fixed_label", "aligned_label", "warped_label")
         )
-        if fixed.shape[0] == 1:
-            structures = [int(value) for value in np.unique(fixed.numpy()) if value != 0]
-            landmarks: list[int] = []
+        landmarks: list[int] = []
+        if len(fixed) == 1:
+            values = [int(value) for value in np.unique(fixed.numpy()) if value != 0]
+            structures = [number for _, number, _ in corresponding(data, values) if number in values]
         else:
-            shared = range(min(fixed.shape[0], warped.shape[0]))
-            structures = [k for k in shared if self.structure_channels is None or k in self.structure_channels]
-            chosen = range(1, len(shared)) if self.landmark_channels is None else self.landmark_channels
-            landmarks = [k for k in shared if k in chosen]
-        metrics: dict[str, Any] = {"dsc": {}, "hd95_mm": {}}
-        affine = np.asarray(data["native_fixed_image"].affine)
+            count = min(len(fixed), len(warped))
+            structures, landmarks = scored_channels(data, count, self.structure_channels, self.landmark_channels)
+        moved = dict(zip(WHEN, (aligned, warped), strict=True))
+        metrics: dict[str, Any] = overlap_metrics(
+            fixed, moved, structures, affine_to_spacing(native_affine(data, "fixed"))
+        )
+        metrics["centre_mm"] = {}
         if structures:
-            target, spacing = structure_channels(fixed, structures), affine_to_spacing(affine)
-            for when, label in zip(WHEN, (aligned, warped), strict=True):
-                channels = structure_channels(label, structures)
-                scores = compute_dice(channels[None], target[None])[0]
-                distances = hausdorff_95(channels, target, spacing)
-                for value, score, distance in zip(structures, scores.tolist(), distances.tolist(), strict=True):
-                    metrics["dsc"].setdefault(str(value), {})[when] = score
-                    metrics["hd95_mm"].setdefault(str(value), {})[when] = distance
-        if landmarks:
-            target_points = centroids(structure_channels(fixed, landmarks), affine)
-            metrics["tre_mm"] = {str(value): {} for value in landmarks}
-            for when, name in zip(WHEN, ("aligned", "warped"), strict=True):
-                # A landmark of a few voxels hardly moves under nearest-neighbour interpolation; linear weights do.
-                channels = data[f"{name}_label_weights"].as_tensor().cpu()[landmarks]
-                errors = target_registration_error(centroids(channels, affine), target_points)
-                for value, error in zip(landmarks, errors.tolist(), strict=True):
-                    metrics["tre_mm"][str(value)][when] = error
-        return metrics
+            centres = label_landmarks(data, structures)
+            metrics["centre_mm"] = point_errors(centres, reached_points(data, centres.fixed))
+        return metrics, landmarks
+
+
+def folding_metrics(ddf: torch.Tensor) -> dict[str, float]:
+    """Folding of a field and how unevenly it stretches space.
+
+    Args:
+        ddf: ``(dims, *shape)``, voxels of its own grid.
+
+    Returns:
+        ``folded_voxels``, ``folded_percent`` and ``log_jacobian_sd``.
+    """
+    folded = folded_voxels(ddf)
+    return {
+        "folded_voxels": folded,
+        "folded_percent": 100 * folded / ddf[0].numel(),
+        "log_jacobian_sd": log_jacobian_sd(ddf),
+    }
 
 
 def adaptation_metrics(pred: Mapping[str, Any], losses: int, steps: int) -> dict[str, Any]:

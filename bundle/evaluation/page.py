@@ -31,8 +31,13 @@ BEFORE_AND_AFTER = {
     "similarity": "similarity (a loss: lower is better)",
     "ncc": "NCC",
     "tre_rms_mm": "TRE, RMS ({unit})",
+    "warped_centroid_rms_mm": "distance of warped centroids, RMS ({unit})",
     "distance_px": "distance of points (px)",
     "distance_grid_px": "distance of points (px of the point grid)",
+}
+OPTIONAL = {
+    "predicted_overlap": "predicted overlap of the anatomy maps",
+    "inverse_consistency_mm": "inverse consistency (mm)",
 }
 Row = Callable[[ShownSlice], Iterable[Markup]]
 THUMBNAIL = 100
@@ -78,9 +83,14 @@ def _verdict_part(metrics: Mapping[str, Any]) -> str:
     text = f"<ul>{reasons}</ul>" if reasons else f"<p>Within the limits of all {judged} rules that apply.</p>"
     seconds = sum(metrics["seconds"].values())
     return (
-        f"<p>{badge(verdict['verdict'])} {len(metrics['loss']) - 1} gradient steps, {seconds:.1f} s on "
-        f"{escape(metrics['device'])}</p>{text}"
+        f"<p>{badge(verdict['verdict'])} {score_text(verdict)}{len(metrics['loss']) - 1} gradient steps, "
+        f"{seconds:.1f} s on {escape(metrics['device'])}</p>{text}"
     )
+
+
+def score_text(verdict: Mapping[str, Any]) -> str:
+    """The score of a verdict for the head of a page; nothing where there is none."""
+    return "" if verdict.get("score") is None else f"score {verdict['score']:.2f}, "
 
 
 def _contours(shown: ShownSlice, name: str) -> list[str]:
@@ -159,7 +169,7 @@ def _deformation_part(slices: list[ShownSlice], metrics: Mapping[str, Any], unit
         f'<p class="small">Without the initial alignment. The grid shows where straight lines of the fixed image, '
         f"{' / '.join(f'{distance:g}' for distance in dict.fromkeys(distances))} {unit} apart, come from in the moving "
         f'image. <span class="key" style="color:{FOLDED}">Folded</span>: {metrics["folded_voxels"]} voxels of the '
-        f"network's grid, {metrics['folded_percent']:.2f} %.</p>"
+        f"fixed image, {metrics['folded_percent']:.2f} %.</p>"
     )
 
 
@@ -193,7 +203,11 @@ def numbers(metrics: Mapping[str, Any], unit: str) -> tuple[list[list[str]], lis
         Rows of what there is before and after registration, and rows of single values.
     """
     entries = {title.format(unit=unit): metrics.get(key) for key, title in BEFORE_AND_AFTER.items()}
-    for title, key in (("DSC of {}", "dsc"), (f"HD95 of {{}} ({unit})", "hd95_mm")):
+    for title, key in (
+        ("DSC of {}", "dsc"),
+        (f"HD95 of {{}} ({unit})", "hd95_mm"),
+        (f"distance of centres of {{}} ({unit})", "centre_mm"),
+    ):
         entries |= {title.format(structure): entry for structure, entry in metrics.get(key, {}).items()}
     both = [
         [title, _number(entry["before"]), _number(entry["after"])]
@@ -201,12 +215,16 @@ def numbers(metrics: Mapping[str, Any], unit: str) -> tuple[list[list[str]], lis
         if entry and set(entry.values()) != {None}
     ]
     inverse = metrics.get("inverse_residual_mm", {})
+    on_itself = metrics.get("self_displacement_mm", {})
     single = [
         ["folded voxels (%)", _number(metrics["folded_percent"])],
+        ["folded voxels of the network's grid (%)", _number(metrics["network_folded_percent"])],
         ["SD of the log-Jacobian", _number(metrics["log_jacobian_sd"])],
         [f"largest displacement ({unit})", _number(metrics["largest_displacement_mm"])],
         [f"displacement at the border, 95 % ({unit})", _number(metrics["border_displacement_mm"])],
         ["overlap of the fields of view (%)", _number(metrics["overlap_percent"])],
+        *([title, _number(metrics[key])] for key, title in OPTIONAL.items() if key in metrics),
+        *([f"displacement on itself, {name} (mm)", _number(value)] for name, value in on_itself.items()),
         *([f"error of the inverse, {name} (mm)", _number(value)] for name, value in inverse.items()),
         *([f"seconds of {stage}", _number(value)] for stage, value in metrics["seconds"].items()),
     ]
@@ -219,8 +237,15 @@ def _numbers_part(metrics: Mapping[str, Any], unit: str) -> str:
     both, single = numbers(metrics, unit)
     return (
         f'<h2>Numbers</h2><div class="side"><div>{table(["", "before", "after"], both)}</div>'
-        f"<div>{table(['', 'value'], single)}</div><div><h3>Loss</h3>{curve}</div></div>"
+        f"<div>{table(['', 'value'], single)}</div><div><h3>Loss</h3>{curve}{_lost_part(metrics)}</div></div>"
     )
+
+
+def _lost_part(metrics: Mapping[str, Any]) -> str:
+    """Which landmarks are not what the means are over, and why."""
+    lost = metrics.get("lost_landmarks")
+    items = "".join(f"<li>{escape(name)}: {escape(what)}</li>" for name, what in (lost or {}).items())
+    return f"<h3>Landmarks missing, vanished or outside</h3><ul>{items}</ul>" if lost else ""
 
 
 def _number(value: float | None) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.transforms import Transform
 
-from bundle.evaluation.verdict import Limits, check_limits, findings, judge
+from bundle.evaluation.verdict import Limits, check_limits, findings, judge, score
 from bundle.geometry import apply_affine, inside_grid, voxel_grid, without_alignment
 
 LARGE_SHARE = 0.95
@@ -61,7 +61,7 @@ class QualityVerdictd(Transform):
 
     ``largest_displacement_mm`` and ``border_displacement_mm`` are of the registration itself, the initial alignment
     taken out (pixels of the fixed image for pictures); ``overlap_percent`` is after registration. ``verdict`` is what
-    ``judge`` gives.
+    ``judge`` gives, with the ``score``.
 
     Args:
         limits: ``[check, failed]`` by rule (``RULES``); null switches a rule off.
@@ -84,5 +84,5 @@ class QualityVerdictd(Transform):
             "border_displacement_mm": border_displacement(field),
             "overlap_percent": overlap_percent(displacement, affine, np.asarray(moving.affine), moving.shape[1:]),
         }
-        verdict = judge(findings(metrics, self.limits, length_unit(fixed)))
+        verdict = judge(findings(metrics, self.limits, length_unit(fixed))) | {"score": score(metrics)}
         return {**data, "metrics": metrics | {"verdict": verdict}}

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from monai.transforms import Transform
 
 from bundle import processes
-from bundle.evaluation.table import headline, mean_and_sd, metrics_row, write_table
+from bundle.evaluation.table import headline, mean_and_sd, metrics_row, table_columns, write_table
 
 
 class ColumnMean(Metric):
@@ -46,7 +46,9 @@ class ColumnMean(Metric):
 
 
 class MetricsTable:
-    """Evaluation handler that keeps ``metrics.csv`` over all pairs, the failed ones too.
+    """Evaluation handler that keeps ``metrics.csv`` over all pairs, the failed ones too, and ``summary.csv``.
+
+    The mean and the SD over the pairs have a file of their own, so that a mean over a column of the pairs is right.
 
     Of several processes the first writes: the pairs of its own as they are done, at the end those of all.
 
@@ -83,7 +85,9 @@ class MetricsTable:
 
     def _write(self) -> None:
         if self.path is not None and processes.is_first():
-            write_table([*self.rows, *mean_and_sd([row for row in self.rows if row["status"] == "done"])], self.path)
+            columns, done = table_columns(self.rows), [row for row in self.rows if row["status"] == "done"]
+            write_table(self.rows, columns, self.path)
+            write_table(mean_and_sd(done), columns, self.path.with_name("summary.csv"))
 
     def conclude(self) -> None:
         """Print where the results are, in the first process.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from bundle.evaluation.figures import scaled
 from bundle.evaluation.views import View, Volumes
-from bundle.geometry import apply_affine, jacobian_determinant, sample, voxel_grid, without_alignment
+from bundle.geometry import jacobian_determinant, native_ddf, without_alignment
 
 SQUARES = 6
 """Squares of the checkerboard along the longer side of a slice."""
@@ -73,12 +73,11 @@ def shown_slices(data: Mapping[Hashable, Any]) -> list[ShownSlice]:
     ranges = {"fixed": samples(images["fixed"]), "moving": moving, "warped": moving}
     labels = {name: volumes.turn(data[key][0].numpy()) for name, key in LABELS.items() if key in data}
     displacement = [volumes.turn(component) for component in data["displacement"].numpy()]
-    determinant = jacobian_determinant(torch.as_tensor(data["pred"]["ddf"]).cpu())
+    alignment = np.asarray(data["initial_alignment"])
     shown = []
     for view in volumes.views(labels["fixed"] > 0 if "fixed" in labels else None):
-        affine = view.slab(volumes.affine)
         slab = torch.as_tensor(np.stack([view.thick(component) for component in displacement]))
-        field = without_alignment(slab, affine, np.asarray(data["initial_alignment"])).numpy()
+        field = without_alignment(slab, view.slab(volumes.affine, view.index), alignment).numpy()
         components = [view.flat(component) for component in volumes.along_axes(field)]
         down = components[view.axes[1]]
         shown.append(
@@ -89,9 +88,7 @@ def shown_slices(data: Mapping[Hashable, Any]) -> list[ShownSlice]:
                 right=components[view.axes[0]],
                 down=-down if view.upwards else down,
                 length=view.flat(np.linalg.norm(field, axis=0)),
-                log_jacobian=view.flat(
-                    log_jacobian(determinant, np.asarray(data["fixed_image"].affine), affine, slab.shape[1:])
-                ),
+                log_jacobian=view.flat(log_jacobian(displacement, view, volumes.affine, alignment)),
             )
         )
     return shown
@@ -108,20 +105,24 @@ def structures(label: np.ndarray) -> list[np.ndarray]:
 
 
 def log_jacobian(
-    determinant: torch.Tensor, network_affine: np.ndarray, affine: np.ndarray, shape: torch.Size
+    displacement: Sequence[np.ndarray], view: View, affine: np.ndarray, alignment: np.ndarray
 ) -> np.ndarray:
-    """Logarithm of a Jacobian determinant, taken from the nearest voxel of the network's grid.
+    """Logarithm of the Jacobian determinant of a slice of a turned displacement, the initial alignment taken out.
 
     Args:
-        determinant: on the network's grid, two axes or three.
-        network_affine: ``(4, 4)`` voxel-to-world of that grid.
-        affine: ``(4, 4)`` voxel-to-world of the grid wanted.
-        shape: of the grid wanted, three axes.
+        displacement: three components ``(X, Y, Z)`` in mm, RAS, on the turned grid.
+        view: of the slice.
+        affine: ``(4, 4)`` voxel-to-world of the turned grid.
+        alignment: ``(4, 4)`` fixed world to moving world, mm.
 
     Returns:
-        That shape; NaN where the field folds.
+        The slice as a volume of one slice; NaN where the field folds.
     """
-    volume = determinant.reshape(*determinant.shape, *[1] * (3 - determinant.ndim))
-    voxels = apply_affine(np.linalg.inv(network_affine) @ affine, voxel_grid(shape))
-    nearest = sample(volume[None], voxels, mode="nearest", padding_mode="border")[0]
-    return np.where(nearest > 0, np.log(nearest.clamp_min(1e-6)), np.nan)
+    # Differences across the slice need its neighbours.
+    first, last = max(0, view.index - 1), min(view.count, view.index + 2)
+    slab = np.stack([component.take(range(first, last), view.across) for component in displacement])
+    determinant = jacobian_determinant(native_ddf(torch.as_tensor(slab), view.slab(affine, first), alignment)).numpy()
+    if view.count == 1:
+        determinant = np.expand_dims(determinant, view.across)
+    middle = determinant.take([view.index - first], view.across)
+    return np.where(middle > 0, np.log(np.maximum(middle, 1e-6)), np.nan)

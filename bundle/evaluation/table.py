@@ -17,10 +17,15 @@ LEADING = (
     "pair_id",
     "status",
     "verdict",
+    "score",
     "dsc_before",
     "dsc_after",
     "tre_rms_before_mm",
     "tre_rms_after_mm",
+    "warped_centroid_rms_before_mm",
+    "warped_centroid_rms_after_mm",
+    "centre_before_mm",
+    "centre_after_mm",
     "hd95_before_mm",
     "hd95_after_mm",
     "distance_before_px",
@@ -34,18 +39,27 @@ LEADING = (
     "similarity_before",
     "similarity_after",
     "folded_percent",
+    "network_folded_percent",
+    "inverse_consistency_mm",
+    "self_displacement_mean_mm",
+    "self_displacement_max_mm",
 )
-SENTENCES = ("reasons", "error")
+SENTENCES = ("lost_landmarks", "reasons", "error")
 """Columns of words, behind all others."""
 # Of ``metrics.json``, before and after registration -> columns.
 VALUES = {
     "tre_rms_mm": "tre_rms_{}_mm",
+    "warped_centroid_rms_mm": "warped_centroid_rms_{}_mm",
     "distance_px": "distance_{}_px",
     "distance_grid_px": "distance_grid_{}_px",
     "distance_fixed_grid_px": "distance_fixed_grid_{}_px",
     "ncc": "ncc_{}",
     "similarity": "similarity_{}",
 }
+# Of every structure, before and after registration -> columns of their means.
+STRUCTURES = {"hd95_mm": "hd95_{}_mm", "centre_mm": "centre_{}_mm"}
+# Numbers that not every run has: no steps, a field that folds everywhere, results older than the metric.
+OPTIONAL = ("log_jacobian_sd", "network_folded_percent", "inverse_consistency_mm", "seconds_per_step")
 # Accuracy for people: title, column, unit and digits in a sentence.
 Shown = tuple[str, str, str, int]
 NCC: Shown = ("NCC", "ncc_{}", "", 3)
@@ -58,35 +72,39 @@ NAME_WIDTH = 44
 def metrics_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """One row of ``metrics.csv`` from the metrics of a pair (``metrics.json``)."""
     row: dict[str, Any] = {"pair_id": metrics["pair_id"], "status": "done"}
-    # A structure that registration loses has no distance; its absence must not improve the mean.
-    distances = [entry for entry in metrics.get("hd95_mm", {}).values() if None not in entry.values()]
     for when in ("before", "after"):
         scores = [entry[when] for entry in metrics.get("dsc", {}).values() if entry[when] is not None]
         if scores:
             row[f"dsc_{when}"] = float(np.mean(scores))
         row |= {column.format(when): metrics[key][when] for key, column in VALUES.items() if key in metrics}
-        if distances:
-            row[f"hd95_{when}_mm"] = float(np.mean([entry[when] for entry in distances]))
+    for key, column in STRUCTURES.items():
+        # A structure that registration loses has no distance; its absence must not improve the mean.
+        distances = [entry for entry in metrics.get(key, {}).values() if None not in entry.values()]
+        for when in ("before", "after") if distances else ():
+            row[column.format(when)] = float(np.mean([entry[when] for entry in distances]))
     row["folded_percent"] = metrics["folded_percent"]
     # Results older than the choice of the best step have the field of the last one.
     result = metrics.get("adaptation", {"best_step": -1})["best_step"]
     row["loss_before"], row["loss_after"] = metrics["loss"][0], metrics["loss"][result]
     row["seconds"] = sum(metrics["seconds"].values())
-    # Not every run has these: no steps, a field that folds everywhere, results older than the metric.
-    optional = {column: metrics.get(column) for column in ("log_jacobian_sd", "seconds_per_step")}
+    optional = {column: metrics.get(column) for column in OPTIONAL}
     optional["seconds_registration"] = metrics["seconds"].get("registration")
+    optional["score"] = metrics.get("verdict", {}).get("score")
+    optional |= {f"self_displacement_{key}_mm": value for key, value in metrics.get("self_displacement_mm", {}).items()}
     row |= {column: value for column, value in optional.items() if value is not None}
     if "verdict" in metrics:
         row |= {"verdict": metrics["verdict"]["verdict"], "reasons": "; ".join(metrics["verdict"]["reasons"])}
+    if "lost_landmarks" in metrics:
+        row["lost_landmarks"] = "; ".join(f"{name}: {what}" for name, what in metrics["lost_landmarks"].items())
     for structure, entry in metrics.get("dsc", {}).items():
         row |= {f"dsc_{structure}_{when}": value for when, value in entry.items()}
     return row
 
 
 def mean_and_sd(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Two rows, ``mean`` and ``sd`` (n - 1), over the numbers of the pairs that were done."""
+    """The rows of ``summary.csv``: ``mean`` and ``sd`` (n - 1) over the numbers of the pairs that were done."""
     columns = {column for row in rows for column, value in row.items() if isinstance(value, float | int)}
-    summary: list[dict[str, Any]] = [{"pair_id": "mean", "status": ""}, {"pair_id": "sd", "status": ""}]
+    summary: list[dict[str, Any]] = [{"pair_id": "mean"}, {"pair_id": "sd"}]
     for column in columns:
         values = [row[column] for row in rows if row.get(column) is not None]
         summary[0][column] = float(np.mean(values))
@@ -94,11 +112,15 @@ def mean_and_sd(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return summary
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write rows as CSV under the union of their columns; the file appears complete or not at all."""
+def table_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The union of the columns of rows, those that matter most first, those of words last."""
     present = dict.fromkeys(column for row in rows for column in row if column not in SENTENCES)
     last = [column for column in SENTENCES if column == "error" or any(column in row for row in rows)]
-    columns = list(dict.fromkeys([*(column for column in LEADING if column in present), *present, *last]))
+    return list(dict.fromkeys([*(column for column in LEADING if column in present), *present, *last]))
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:
+    """Write rows as CSV under some columns; the file appears complete or not at all."""
     with written_whole(path) as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()

@@ -19,11 +19,12 @@ class Rule:
     Attributes:
         title: of the quantity, for people.
         value: metrics of a pair -> the quantity; None where the pair does not have it.
-        sentence: about a value beyond a limit, with ``{value}`` and ``{unit}``.
+        sentence: about a value beyond a limit, with ``{value}``, ``{unit}`` and ``{named}``.
         advice: what to do about it.
         unit: of the value; lengths of pictures are in pixels.
         digits: of the value.
         least: whether the limits are the least that is wanted rather than the most.
+        named: metrics of a pair -> what the value counts, by name.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Rule:
     unit: str = ""
     digits: int = 1
     least: bool = False
+    named: Callable[[Mapping[str, Any]], str] = lambda metrics: ""
 
 
 def _percent_of_start(change: float, start: float) -> float:
@@ -62,6 +64,14 @@ def _dsc_drop(metrics: Mapping[str, Any]) -> float | None:
 def _tre_rise(metrics: Mapping[str, Any]) -> float | None:
     entry = metrics.get("tre_rms_mm", {"before": None})
     return None if None in entry.values() else entry["after"] - entry["before"]
+
+
+def _lost_landmarks(metrics: Mapping[str, Any]) -> float | None:
+    return len(metrics["lost_landmarks"]) if "lost_landmarks" in metrics else None
+
+
+def _lost_names(metrics: Mapping[str, Any]) -> str:
+    return "; ".join(f"{name} {what}" for name, what in metrics.get("lost_landmarks", {}).items())
 
 
 def _of(key: str) -> Callable[[Mapping[str, Any]], float | None]:
@@ -143,6 +153,22 @@ RULES = {
         "mm",
         2,
     ),
+    "lost_landmarks": Rule(
+        "landmarks missing, vanished or outside",
+        _lost_landmarks,
+        "not every landmark has its place in both images, {value} do not: {named}",
+        "look at these landmarks; the TRE is over those that both images have",
+        digits=0,
+        named=_lost_names,
+    ),
+    "predicted_overlap": Rule(
+        "predicted overlap of the anatomy maps",
+        _of("predicted_overlap"),
+        "the predicted anatomy of the two images overlaps by {value} only",
+        "look at the contours; try more steps, or weights for such images",
+        digits=2,
+        least=True,
+    ),
 }
 
 
@@ -191,10 +217,24 @@ def findings(metrics: Mapping[str, Any], limits: Limits, unit: str = "mm") -> li
                 continue
             if value < limit if rule.least else value > limit:
                 beyond = f"{verdict} {'below' if rule.least else 'above'} {limit:g} {shown}".rstrip()
-                sentence = rule.sentence.format(value=f"{value:.{rule.digits}f}", unit=shown)
+                sentence = rule.sentence.format(value=f"{value:.{rule.digits}f}", unit=shown, named=rule.named(metrics))
                 result |= {"verdict": verdict, "reason": f"{sentence[0].upper()}{sentence[1:]} ({beyond})"}
         found.append(result)
     return found
+
+
+def score(metrics: Mapping[str, Any]) -> float | None:
+    """How good a registration is likely to be, without its labels: ``score = predicted overlap``; higher is better.
+
+    It puts the pairs of a run in an order, which limits alone do not.
+
+    Args:
+        metrics: of a pair; ``predicted_overlap``, 0 to 1, where maps of the anatomy were predicted.
+
+    Returns:
+        0 to 1; None where there is nothing to tell it by.
+    """
+    return metrics.get("predicted_overlap")
 
 
 def judge(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

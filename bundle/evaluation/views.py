@@ -61,10 +61,10 @@ class View:
         plane = slab.squeeze(self.across).T
         return plane[::-1] if self.upwards else plane
 
-    def slab(self, affine: np.ndarray) -> np.ndarray:
-        """Voxel-to-world of the slice alone, from that of the turned volume."""
+    def slab(self, affine: np.ndarray, first: int) -> np.ndarray:
+        """Voxel-to-world of the slices from the ``first`` on, from that of the turned volume."""
         start = np.eye(4)
-        start[self.across, 3] = self.index
+        start[self.across, 3] = first
         return affine @ start
 
     def pixels(self, plane: np.ndarray) -> np.ndarray:

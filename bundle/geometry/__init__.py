@@ -1,6 +1,6 @@
 """Pure maths on grids, fields and points."""
 
-from bundle.geometry.fields import compose, folded_voxels, integrate, jacobian_determinant, log_jacobian_sd
+from bundle.geometry.fields import compose, folded_voxels, integrate, jacobian_determinant, log_jacobian_sd, native_ddf
 from bundle.geometry.grids import (
     LPS_SIGNS,
     RAS_TO_LPS,
@@ -42,6 +42,7 @@ __all__ = [
     "lift_ddf",
     "log_jacobian_sd",
     "moving_to_fixed",
+    "native_ddf",
     "resize_ddf",
     "sample",
     "transform_points",

@@ -4,6 +4,7 @@ from bundle.registration.adaptation import STOPPED, Adaptation, BestState, Optim
 from bundle.registration.apply import apply_transform
 from bundle.registration.both_ways import TransformsBothWaysd
 from bundle.registration.classical import DisplacementField
+from bundle.registration.consistency import ConsistencyInferer
 from bundle.registration.dicom_outputs import DicomOutputsd, check_one_patient, save_objects
 from bundle.registration.evaluator import PairDataset, RegistrationEvaluator
 from bundle.registration.finished import FinishedPairs
@@ -34,6 +35,7 @@ __all__ = [
     "BestState",
     "ClassicalInferer",
     "CoarseNetwork",
+    "ConsistencyInferer",
     "DicomOutputsd",
     "DisplacementField",
     "FinishedPairs",

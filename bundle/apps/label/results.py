@@ -84,9 +84,12 @@ def summary(found: Registration, fixed: str, moving: str, output: str) -> dict[s
         "output": output,
         "verdict": metrics["verdict"]["verdict"],
         "reasons": metrics["verdict"]["reasons"],
+        "score": metrics["verdict"]["score"],
         "losses": metrics["loss"],
         "dsc": metrics.get("dsc", {}),
         "tre_mm": metrics.get("tre_mm", {}),
+        "centre_mm": metrics.get("centre_mm", {}),
+        "lost_landmarks": metrics.get("lost_landmarks", {}),
         "seconds": sum(metrics["seconds"].values()),
         "metrics": metrics,
     }

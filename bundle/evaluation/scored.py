@@ -1,0 +1,71 @@
+"""Which channels of the labels of a pair are scored, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+
+from bundle.data import by_name, corresponding
+
+MOVING = (
+    "native_moving_label",
+    *(f"{name}_label{kind}" for name in ("aligned", "warped") for kind in ("", "_weights")),
+)
+"""Labels that come from the moving image."""
+
+
+def in_fixed_numbers(data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    """A pair whose structures correspond by name, with the labels of its moving image numbered as the fixed one's.
+
+    What the fixed label does not have is left out of them; any other pair stays as it is.
+    """
+    output = dict(data)
+    if not by_name(data) or "native_fixed_label" not in data:
+        return output
+    count = len(data["native_fixed_label"])
+    for key in MOVING:
+        if key in data:
+            output[key] = _renumbered(data, data[key], count)
+    return output
+
+
+def _renumbered(data: Mapping[Hashable, Any], label: MetaTensor, count: int) -> MetaTensor:
+    old = label.as_tensor()
+    new = torch.zeros(count, *old.shape[1:], dtype=old.dtype)
+    for _, fixed, moving in corresponding(data, []):
+        if fixed is None or moving is None:
+            continue
+        if count == 1:
+            new[old == moving] = fixed
+        elif moving < len(old) and fixed < count:
+            new[fixed] = old[moving]
+    return MetaTensor(new, affine=label.affine, meta=label.meta)
+
+
+def scored_channels(
+    data: Mapping[Hashable, Any], count: int, structures: Sequence[int] | None, landmarks: Sequence[int] | None
+) -> tuple[list[int], list[int]]:
+    """Channels that are scored by overlap, and those scored by the distance of points.
+
+    Between patients only the ``landmarks`` correspond, and where structures have names those that both labels name;
+    within one patient every channel does. A pair whose patients nobody knows is taken for one between patients.
+
+    Args:
+        data: a pair; its ``patient`` names the patients of its images, each once.
+        count: channels that both labels have.
+        structures: channels scored by overlap; None: all.
+        landmarks: channels that correspond between patients; None: all.
+
+    Returns:
+        Structures, and landmarks; no structure is a landmark, nor is the first channel where all are structures.
+    """
+    shared = [fixed for _, fixed, _ in corresponding(data, range(count)) if fixed is not None and fixed < count]
+    overlapping = [k for k in shared if structures is None or k in structures]
+    within = len(data.get("patient", ())) == 1
+    if landmarks is None or within:
+        bodies = [0] if structures is None else structures
+        return overlapping, [k for k in shared if k not in bodies]
+    return overlapping, [k for k in shared if k in landmarks]
