@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from toys import affine_ddf, apply, rigid
 
 from bundle.evaluation import PairMetricsd, read_landmarks, root_mean_square, target_registration_error
+from bundle.evaluation.anatomy import map_metrics
 from bundle.evaluation.metrics import normalised_cross_correlation
 from bundle.evaluation.overlap import hausdorff_95
 from bundle.evaluation.scored import scored_channels
@@ -166,11 +167,21 @@ def test_similarity_is_that_of_the_loss():
     assert scored(pred=pred)["similarity"] == {"before": -0.25, "after": -0.75}
 
 
-def test_a_predicted_overlap_is_kept():
-    pred = {"losses": torch.tensor([3.0]), "seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5)}
-    pred |= {"ddf": torch.zeros(3, *SHAPE), "predicted_overlap": torch.tensor(0.75)}
-    assert scored(pred=pred)["predicted_overlap"] == 0.75
-    assert "predicted_overlap" not in scored()
+def test_maps_predict_the_overlap_after_registration():
+    fixed, moving = torch.zeros(2, *SHAPE), torch.zeros(2, *SHAPE)
+    fixed[:, 2:4], moving[0, 3:5] = 1, 1
+    moving[1, 3:5] = 0.5
+    maps = {
+        f"{side}_maps": MetaTensor(value, affine=torch.eye(4)) for side, value in (("fixed", fixed), ("moving", moving))
+    }
+    ddf = torch.zeros(3, *SHAPE)
+    # Half of each block overlaps: D = 0.5, and 2 * 0.25 / (0.25 + 1) * ... of the map that is half as sure.
+    found = map_metrics(maps, ddf)
+    assert found["predicted_overlap"] == pytest.approx((0.5 + 0.4) / 2, abs=1e-5)
+    assert found["certainty"] == pytest.approx(0.75)
+    ddf[0] = 1
+    assert map_metrics(maps, ddf)["predicted_overlap"] == pytest.approx((1 + 0.8) / 2, abs=1e-5)
+    assert map_metrics({}, ddf) == {}
 
 
 def test_ncc_of_a_constant_image_is_null():

@@ -13,15 +13,8 @@ from typing import Any
 from monai.bundle import run
 
 from bundle.data import SECTIONS, read_datalist, require, write_datalist, written_whole
-from bundle.evaluation.experiment_plan import (
-    curve_points,
-    is_of_maps,
-    kept_epochs,
-    list_name,
-    map_trainings,
-    needed_sections,
-    read_plan,
-)
+from bundle.evaluation.experiment_maps import fold_folders, is_of_maps, map_files, map_options
+from bundle.evaluation.experiment_plan import curve_points, kept_epochs, list_name, needed_sections, read_plan
 from bundle.evaluation.experiment_report import write_report
 from bundle.evaluation.experiment_runs import Curves, Evaluation, slug
 from bundle.evaluation.measures import MEASURES
@@ -151,7 +144,7 @@ class Experiment:
             "seed": self.plan["seed"],
             "cache_dir": str(self.output_dir / "cache"),
             **self.plan["training_options"],
-            **self.map_options(training, folds=True),
+            **map_options(self.plan, training, self.training_folder, folds=True),
             "mixture": self.plan["lists"][pairs].get("mixture"),
             **training.get("options", {}),
         }
@@ -167,32 +160,11 @@ class Experiment:
         """Train a map network for every fold, which is held out of it."""
         training = self.plan["trainings"][name]
         pairs = list_name("trainings", training)
-        for fold in range(training["folds"]):
-            folder = self.training_folder(name) / f"fold_{fold}"
-            options = {
-                "dataset_dir": str(self.root(pairs)),
-                "datalist": str(lists[pairs]),
-                "output_dir": str(folder),
-                "seed": self.plan["seed"],
-                "side": training.get("side"),
-                "folds": training["folds"],
-                "fold": fold,
-                **training.get("options", {}),
-            }
+        data = {"dataset_dir": str(self.root(pairs)), "datalist": str(lists[pairs]), "seed": self.plan["seed"]}
+        for fold, folder in enumerate(fold_folders(self.plan, name, self.training_folder)):
+            own = {"side": training.get("side"), "folds": training["folds"], "fold": fold, "output_dir": str(folder)}
             files = [str(CONFIGS / file) for file in ["maps.yaml", *training.get("configs", [])]]
-            self.once(folder / "finished.json", "maps", files, options)
-
-    def map_options(self, training: Mapping[str, Any], folds: bool = False) -> dict[str, Any]:
-        """Options that name the map networks of a training, in training the folds they were trained on too."""
-        weights, count = {}, None
-        for side, maps in map_trainings(training).items():
-            count = self.plan["trainings"][maps]["folds"]
-            weights[side] = [
-                str(self.training_folder(maps) / f"fold_{k}" / self.plan["weights_file"]) for k in range(count)
-            ]
-        if not weights:
-            return {}
-        return {"map_weights": weights.get("", weights), **({"map_folds": count} if folds else {})}
+            self.once(folder / "finished.json", "maps", files, {**data, **own, **training.get("options", {})})
 
     def evaluate(self, title: str, lists: Mapping[str, Path]) -> Evaluation:
         """Register the pairs of an evaluation by its methods, and for its curves."""
@@ -226,7 +198,7 @@ class Experiment:
             source, epoch = training["start"], None
         options: dict[str, Any] = dict(self.plan["inference_options"])
         options |= evaluation.get("options", {}) | method.get("options", {})
-        options |= self.map_options({**training, **method})
+        options |= map_options(self.plan, {**training, **method}, self.training_folder)
         options["weights"] = str(self.weights(source, epoch)) if source else None
         if steps is not None:
             options["steps"] = steps
@@ -265,16 +237,12 @@ class Experiment:
     def once(self, marker: Path, run_id: str, files: Sequence[str], options: Mapping[str, Any]) -> None:
         """Run a workflow unless its marker says that the same one was finished, with the same weights."""
         weights = options.get("weights")
-        maps = options.get("map_weights") or []
-        networks = (
-            maps if isinstance(maps, list) else [file for files_of_side in maps.values() for file in files_of_side]
-        )
         signature = {
             "run_id": run_id,
             "files": [Path(file).name for file in files],
             "options": dict(options),
             "weights": _digest(weights) if weights else None,
-            "maps": [_digest(file) for file in networks],
+            "maps": [_digest(file) for file in map_files(options)],
             "pairs": _digest(options["datalist"]),
         }
         if marker.is_file() and json.loads(marker.read_text()) == json.loads(json.dumps(signature)):

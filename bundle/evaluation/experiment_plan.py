@@ -7,6 +7,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from bundle.evaluation.experiment_maps import is_of_maps, map_trainings
 from bundle.evaluation.measures import MEASURES
 
 Plan = dict[str, Any]
@@ -56,17 +57,6 @@ def read_plan(config_files: Sequence[str], overrides: Entry) -> Plan:
 def list_name(kind: str, entry: Entry) -> str:
     """Name of the list of pairs of one of the ``trainings`` or ``evaluations``."""
     return entry.get("list", LISTS[kind][0])
-
-
-def is_of_maps(training: Entry) -> bool:
-    """Whether a training is that of map networks, one for every fold of the patients."""
-    return "folds" in training
-
-
-def map_trainings(training: Entry) -> dict[str, str]:
-    """Trainings of the map networks that a training takes: ``{side: name}``, or ``{"": name}`` for both sides."""
-    named = training.get("maps") or {}
-    return {"": named} if isinstance(named, str) else dict(named)
 
 
 def needed_sections(plan: Plan) -> dict[str, dict[str, None]]:

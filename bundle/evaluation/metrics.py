@@ -11,6 +11,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import Transform
 
 from bundle.data import Timed, corresponding, side_tensor
+from bundle.evaluation.anatomy import map_metrics
 from bundle.evaluation.consistency import consistency_metrics
 from bundle.evaluation.landmark_metrics import landmark_metrics
 from bundle.evaluation.landmarks import WHEN, label_landmarks, native_affine, point_errors, reached_points
@@ -102,9 +103,9 @@ class PairMetricsd(Transform):
             metrics["inverse_residual_mm"] = data["inverse_residual_mm"]
         if "similarity" in data["pred"]:
             metrics["similarity"] = dict(zip(WHEN, map(float, data["pred"]["similarity"]), strict=True))
-        if "predicted_overlap" in data["pred"]:
-            metrics["predicted_overlap"] = float(data["pred"]["predicted_overlap"])
-        metrics |= consistency_metrics(data["pred"], np.asarray(data["fixed_image"].affine))
+        metrics |= map_metrics(data, lift_ddf(ddf)) | consistency_metrics(
+            data["pred"], np.asarray(data["fixed_image"].affine)
+        )
         channels: list[int] = []
         scored = in_fixed_numbers(data)
         if "warped_label" in data and "native_fixed_label" in data:

@@ -1,0 +1,50 @@
+"""How well the maps of a pair agree after registration, and how sure they are: what is known without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+
+from bundle.data import side_tensor
+from bundle.geometry import sample, voxel_grid
+
+
+def map_metrics(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, Any]:
+    """Predicted overlap and certainty of the maps of a pair (``bundle.maps``).
+
+    With the maps ``f_k`` of the fixed image and ``w_k`` of the moving one, warped::
+
+        predicted_overlap = mean_k 2 sum(w_k f_k) / sum(w_k^2 + f_k^2)
+        certainty = min over the two images of mean_k sum(p_k^2) / sum(p_k)
+
+    Both are 1 for binary maps that agree. The certainty of a map of 0 and 1 is 1, of one that is 0.5 everywhere 0.5.
+
+    Args:
+        data: a pair on the network's grid, with ``fixed_maps`` and ``moving_maps``, ``(maps, *shape)``.
+        ddf: ``(3, *shape)``, voxels of that grid.
+
+    Returns:
+        ``predicted_overlap`` and ``certainty``; nothing of a pair without maps.
+    """
+    if "fixed_maps" not in data:
+        return {}
+    fixed, moving = (side_tensor(data, side, "maps").cpu().float() for side in ("fixed", "moving"))
+    warped = sample(moving, voxel_grid(fixed.shape[1:]) + ddf, padding_mode="border")
+    return {
+        "predicted_overlap": overlap(warped, fixed),
+        "certainty": min(certainty(fixed), certainty(moving)),
+    }
+
+
+def overlap(maps: torch.Tensor, other: torch.Tensor) -> float:
+    """``mean_k 2 sum(a_k b_k) / sum(a_k^2 + b_k^2)`` of maps ``(maps, *shape)``."""
+    a, b = maps.flatten(1), other.flatten(1)
+    return float((2 * (a * b).sum(1) / (a * a + b * b).sum(1).clamp_min(1e-6)).mean())
+
+
+def certainty(maps: torch.Tensor) -> float:
+    """``mean_k sum(p_k^2) / sum(p_k)`` of maps ``(maps, *shape)``."""
+    p = maps.flatten(1)
+    return float(((p * p).sum(1) / p.sum(1).clamp_min(1e-6)).mean())
