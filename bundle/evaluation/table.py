@@ -68,9 +68,9 @@ def metrics_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
         if distances:
             row[f"hd95_{when}_mm"] = float(np.mean([entry[when] for entry in distances]))
     row["folded_percent"] = metrics["folded_percent"]
-    # Results older than the choice of the best step have the field of the last one.
-    result = metrics.get("adaptation", {"best_step": -1})["best_step"]
-    row["loss_before"], row["loss_after"] = metrics["loss"][0], metrics["loss"][result]
+    # Results older than the choice of the best state have the field of the last one.
+    after = metrics.get("adaptation", {}).get("best_loss", metrics["loss"][-1])
+    row["loss_before"], row["loss_after"] = metrics["loss"][0], after
     row["seconds"] = sum(metrics["seconds"].values())
     # Not every run has these: no steps, a field that folds everywhere, results older than the metric.
     optional = {column: metrics.get(column) for column in ("log_jacobian_sd", "seconds_per_step")}
