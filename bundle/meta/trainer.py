@@ -134,8 +134,8 @@ class ReptileTrainer(SupervisedTrainer):
             moved = moved_names(self.network, self.inner_optimizer)
             if moved.isdisjoint(name for name, weight in self.network.named_parameters() if weight.requires_grad):
                 raise ValueError(
-                    f"Reptile learns nothing where the steps move {', '.join(moved)} alone, which starts at zero for "
-                    "every pair; add bilevel.yaml"
+                    f"Reptile learns nothing where the steps move {', '.join(sorted(moved))} alone, which starts anew "
+                    "with every pair; add bilevel.yaml"
                 )
         if self.step_sizes is not None:
             stepped = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
