@@ -60,7 +60,7 @@ def settings(path):
 def own_keys(path):
     """Keys that an overlay sets, without those that it brings along."""
     keys = {key.lstrip("+").split("::")[0] for key in content(path)}
-    return keys - {"global_size"}
+    return keys - {"global_size", "moving_layers", "control_points"}
 
 
 def network_def(files, **values):
@@ -230,8 +230,9 @@ def test_json_twin_equals_the_yaml(file):
 
 def test_training_and_inference_define_the_same_registration():
     train, inference = content(TRAIN), content(INFERENCE)
-    blocks = ["preprocessing", "network_def", "registration_network", "prepare_batch", "inner_optimizer"]
-    shared = {key for key in settings(TRAIN)[1] if key in settings(INFERENCE)[1]} | {*blocks, "adaptation_loss"}
+    blocks = ["preprocessing", "network_def", "plain_network", "registration_network", "prepare_batch"]
+    blocks += ["inner_optimizer", "adaptation_loss"]
+    shared = {key for key in settings(TRAIN)[1] if key in settings(INFERENCE)[1]} | {*blocks}
     assert {"pixdim", "channels", "similarity", "inner_lr", "steps"} <= shared
     for key in shared - {"output_dir", "pairing", "pair_limits"}:
         assert train[key] == inference[key], key

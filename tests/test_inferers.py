@@ -10,6 +10,7 @@ from monai.networks.utils import eval_mode
 from torch import nn
 
 from bundle.registration import (
+    INITIAL_ALIGNMENT,
     AdaptationInferer,
     BestState,
     GlobalThenLocal,
@@ -29,7 +30,8 @@ def network(local_net):
 
 @pytest.fixture
 def loss():
-    return RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 10.0)
+    # Of so little weight that the fields of networks with random weights are better than none: they blur the noise.
+    return RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 0.01)
 
 
 def pairs(count=1, seed=0):
@@ -161,7 +163,7 @@ def test_step_seconds_are_of_the_steps_without_the_final_prediction(monkeypatch,
     monkeypatch.setattr("bundle.registration.inferers.time", SimpleNamespace(perf_counter=lambda: loss.ticks))
     result = inferer(loss, steps=steps)(pairs(count=2), network)
     assert result["step_seconds"].tolist() == [1.0, 1.0]
-    assert result["seconds"].tolist() == [steps + 1.0] * 2
+    assert result["seconds"].tolist() == [steps + 2.0] * 2  # and the initial alignment
 
 
 def test_step_seconds_are_per_step_taken(monkeypatch):
@@ -226,6 +228,37 @@ def test_best_state_lies_between_the_first_and_the_last(loss):
     assert loss(result["ddf"], SHIFTED)["loss"].item() == losses[best].item()
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_the_initial_alignment_wins_where_start_and_steps_are_worse(loss, steps):
+    # The images are equal, the start moves by three voxels, and a step by one back.
+    pair = RAMP.expand(1, 2, *SHAPE)
+    register = AdaptationInferer(loss, partial(torch.optim.Adam, lr=1.0), steps=steps)
+    result = register(pair, OneWeight(3.0))
+    assert not result["ddf"].any()
+    assert result["best_step"].tolist() == [INITIAL_ALIGNMENT]
+    assert result["loss_identity"].item() < 1e-12
+    assert result["losses"].shape == (1, steps + 1)
+    assert (result["losses"] > 1).all()
+    assert result["similarity"].tolist() == [[result["loss_identity"].item()] * 2]
+
+
+def test_the_initial_alignment_loses_where_a_state_is_as_good(loss):
+    result = AdaptationInferer(loss, partial(torch.optim.Adam, lr=0.5), steps=0)(SHIFTED, OneWeight(0.0))
+    assert result["best_step"].tolist() == [0]
+    assert result["loss_identity"].tolist() == result["losses"][:, 0].tolist() == [4.0]
+
+
+def test_the_inverse_of_the_initial_alignment_is_none_either(local_net, loss):
+    network = RegistrationNetwork(local_net, integration_steps=2)
+    same = pairs()[:, :1].expand(1, 2, *SHAPE)
+    result = inferer(loss, steps=0)(same, network)
+    assert network(same).any()
+    assert result["best_step"].tolist() == [INITIAL_ALIGNMENT]
+    assert not result["ddf"].any()
+    assert not result["inverse_ddf"].any()
+    assert result["inverse_ddf"].shape == result["ddf"].shape
+
+
 class NotFinite(RegistrationLoss):
     """Loss and gradient of a shift, one of which is not finite where the shift is beyond a limit."""
 
@@ -280,11 +313,11 @@ def test_what_is_not_supported_raises(network, loss):
 def test_labels_of_the_pair_lead_the_steps_only_where_the_loss_asks_for_them(network):
     labels = torch.zeros(2, 2, *SHAPE)
     labels[0, 0, 2:6], labels[0, 1, 5:9], labels[1, 0, 6:9], labels[1, 1, 2:5] = 1, 1, 1, 1
-    guided = inferer(RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 10.0, label=LabelLoss()), steps=2)
+    guided = inferer(RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 0.01, label=LabelLoss()), steps=2)
     together = guided(pairs(2), network, labels=labels)
     alone = guided(pairs(2)[1:], network, labels=labels[1:])
     torch.testing.assert_close(together["ddf"][1:], alone["ddf"])
-    plain = inferer(RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 10.0), steps=2)
+    plain = inferer(RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 0.01), steps=2)
     unaware = plain(pairs(2), network, labels=labels)
     assert torch.equal(unaware["ddf"], plain(pairs(2), network)["ddf"])
     assert not torch.equal(unaware["ddf"], together["ddf"])

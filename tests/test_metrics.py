@@ -16,7 +16,7 @@ from bundle.evaluation.metrics import normalised_cross_correlation
 from bundle.evaluation.overlap import hausdorff_95
 from bundle.evaluation.scored import scored_channels
 from bundle.geometry import ddf_to_displacement, lift_ddf
-from bundle.registration import NativeOutputsd
+from bundle.registration import INITIAL_ALIGNMENT, NativeOutputsd
 
 SHAPE = (12, 10, 8)
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
@@ -135,19 +135,34 @@ def test_losses_folding_and_seconds():
     assert not labelled & metrics.keys()
 
 
+def adaptation(losses, stopped=0, best_step=1):
+    pred = {"ddf": torch.zeros(3, *SHAPE), "losses": torch.tensor(losses), "best_step": torch.tensor(best_step)}
+    pred |= {"seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5), "stopped": torch.tensor(stopped)}
+    return scored(pred={**pred, "loss_identity": torch.tensor(2.5)})["adaptation"]
+
+
 @pytest.mark.parametrize(
     ("losses", "stopped", "expected"),
     [
-        ([3.0, 2.0, 1.0], 0, {"best_step": 1, "lost_steps": 0}),
-        ([3.0, 2.0, math.nan], 1, {"best_step": 1, "lost_steps": 1, "stopped": "loss not finite after 2 steps"}),
-        ([3.0, math.inf, math.nan], 1, {"best_step": 1, "lost_steps": 2, "stopped": "loss not finite after 1 steps"}),
-        ([3.0, 2.0, math.nan], 2, {"best_step": 1, "lost_steps": 1, "stopped": "gradient not finite after 1 steps"}),
+        ([3.0, 2.0, 1.0], 0, {"lost_steps": 0}),
+        ([3.0, 2.0, math.nan], 1, {"lost_steps": 1, "stopped": "loss not finite after 2 steps"}),
+        ([3.0, 2.0, math.nan], 2, {"lost_steps": 1, "stopped": "gradient not finite after 1 steps"}),
     ],
 )
 def test_what_came_of_the_steps(losses, stopped, expected):
-    pred = {"ddf": torch.zeros(3, *SHAPE), "losses": torch.tensor(losses), "best_step": torch.tensor(1)}
-    pred |= {"seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5), "stopped": torch.tensor(stopped)}
-    assert scored(pred=pred)["adaptation"] == expected
+    best = {"best_state": "step 1", "best_loss": 2.0, "loss_identity": 2.5}
+    assert adaptation(losses, stopped) == {**best, **expected}
+
+
+def test_steps_after_the_first_loss_that_is_not_finite_are_lost():
+    found = adaptation([3.0, math.inf, math.nan], stopped=1, best_step=0)
+    best = {"best_state": "start", "best_loss": 3.0, "loss_identity": 2.5}
+    assert found == {**best, "lost_steps": 2, "stopped": "loss not finite after 1 steps"}
+
+
+def test_the_initial_alignment_may_be_the_best_state():
+    found = adaptation([3.0, 2.75, 2.6], best_step=INITIAL_ALIGNMENT)
+    assert (found["best_state"], found["best_loss"]) == ("initial alignment", 2.5)
 
 
 def test_ncc_is_of_the_images_that_the_network_saw():

@@ -60,7 +60,7 @@ def test_row_of_a_pair():
 
 
 def test_loss_after_registration_is_that_of_the_field_that_was_kept():
-    kept = metrics(loss=[3.0, 1.0, 2.0], adaptation={"best_step": 1, "lost_steps": 0})
+    kept = metrics(loss=[3.0, 1.0, 2.0], adaptation={"best_state": "step 1", "best_loss": 1.0})
     assert (metrics_row(kept)["loss_before"], metrics_row(kept)["loss_after"]) == (3.0, 1.0)
 
 

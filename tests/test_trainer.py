@@ -244,3 +244,16 @@ def test_pairs_with_masks_are_trained_on(local_net):
     changes = [(value - start[name]).abs().max() for name, value in local_net.state_dict().items()]
     assert max(changes) > 0
     assert all(torch.isfinite(change) for change in changes)
+
+
+@pytest.mark.parametrize(("clip", "step"), [(0.1, 0.1), (10.0, None), (None, None)])
+def test_meta_gradients_longer_than_the_limit_are_shortened_to_it(clip, step):
+    network = OneWeight(1.0)
+    make_trainer(network, [[3.0]], rule=first_order_maml, clip_gradient=clip).run()
+    expected = step or 3.0 - adapted(1.0, 3.0)
+    assert network.weight.item() == pytest.approx(1.0 + 0.5 * expected, abs=1e-6)
+
+
+def test_a_limit_of_the_meta_gradient_is_above_zero():
+    with pytest.raises(ValueError, match="clip_gradient is 0; expected a norm above 0, or null"):
+        make_trainer(OneWeight(), [[3.0]], clip_gradient=0)

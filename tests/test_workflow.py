@@ -267,7 +267,9 @@ def test_steps_that_lead_nowhere_keep_the_start_and_are_flagged(trained, tiny_da
         assert finished.code == 0, finished.error
     assert np.array_equal(displacement(tmp_path / "far", "first"), displacement(tmp_path / "start", "first"))
     metrics = json.loads((tmp_path / "far/first/metrics.json").read_text())
-    assert metrics["adaptation"] == {"best_step": 0, "lost_steps": 3, "stopped": "loss not finite after 1 steps"}
+    expected = {"best_state": "start", "best_loss": metrics["loss"][0], "lost_steps": 3}
+    expected["stopped"] = "loss not finite after 1 steps"
+    assert metrics["adaptation"].items() >= expected.items()
     reason = (
         "3 of the steps led to a loss or gradient that is not finite, the best field before was kept (check above 0)"
     )

@@ -18,7 +18,7 @@ from bundle.evaluation.landmarks import WHEN, label_landmarks, native_affine, po
 from bundle.evaluation.overlap import overlap_metrics
 from bundle.evaluation.scored import in_fixed_numbers, scored_channels
 from bundle.geometry import folded_voxels, lift_ddf, log_jacobian_sd, native_ddf, sample, voxel_grid
-from bundle.registration import STOPPED
+from bundle.registration import INITIAL_ALIGNMENT, STOPPED
 
 
 def normalised_cross_correlation(image: torch.Tensor, other: torch.Tensor, mask: torch.Tensor | None = None) -> float:
@@ -174,10 +174,18 @@ def adaptation_metrics(pred: Mapping[str, Any], losses: int, steps: int) -> dict
         steps: gradient steps that were asked for.
 
     Returns:
-        ``best_step``, the state whose field is the result; ``lost_steps``, how many led to a loss that is not finite or
-        were not taken after it or a gradient that is not; where there are any, ``stopped`` says which and when.
+        ``best_state``, whose field is the result (``initial alignment``, ``start`` or ``step k``), and its
+        ``best_loss``; ``loss_identity``, that of the initial alignment; ``lost_steps``, how many led to a loss that is
+        not finite or were not taken after it or a gradient that is not; where there are any, ``stopped`` says which
+        and when.
     """
-    result: dict[str, Any] = {"best_step": int(pred["best_step"]), "lost_steps": 0}
+    step, identity = int(pred["best_step"]), float(pred["loss_identity"])
+    result: dict[str, Any] = {
+        "best_state": {INITIAL_ALIGNMENT: "initial alignment", 0: "start"}.get(step, f"step {step}"),
+        "best_loss": identity if step == INITIAL_ALIGNMENT else float(pred["losses"][step]),
+        "loss_identity": identity,
+        "lost_steps": 0,
+    }
     stopped = STOPPED[int(pred["stopped"])]
     if stopped:
         # A loss that is not finite is of the state behind the last finite one; a gradient belongs to that one itself.

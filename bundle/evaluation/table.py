@@ -83,9 +83,9 @@ def metrics_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
         for when in ("before", "after") if distances else ():
             row[column.format(when)] = float(np.mean([entry[when] for entry in distances]))
     row["folded_percent"] = metrics["folded_percent"]
-    # Results older than the choice of the best step have the field of the last one.
-    result = metrics.get("adaptation", {"best_step": -1})["best_step"]
-    row["loss_before"], row["loss_after"] = metrics["loss"][0], metrics["loss"][result]
+    # Results older than the choice of the best state have the field of the last one.
+    after = metrics.get("adaptation", {}).get("best_loss", metrics["loss"][-1])
+    row["loss_before"], row["loss_after"] = metrics["loss"][0], after
     row["seconds"] = sum(metrics["seconds"].values())
     optional = {column: metrics.get(column) for column in OPTIONAL}
     optional["seconds_registration"] = metrics["seconds"].get("registration")

@@ -1,15 +1,19 @@
 """Learning the start."""
 
 from bundle.meta.handlers import ProgressBar, ResumableCheckpoint
+from bundle.meta.objectives import SymmetricObjective
 from bundle.meta.rules import first_order_maml, reptile
 from bundle.meta.sampling import EpisodeSampler
+from bundle.meta.step_sizes import LearnedStepSizes
 from bundle.meta.trainer import ReptileTrainer
 
 __all__ = [
     "EpisodeSampler",
+    "LearnedStepSizes",
     "ProgressBar",
     "ReptileTrainer",
     "ResumableCheckpoint",
+    "SymmetricObjective",
     "first_order_maml",
     "reptile",
 ]

@@ -43,12 +43,14 @@ class ResumableCheckpoint:
     the evaluator (best metric). Randomness needs no state: it follows from the seed, the epoch and the iteration, so a
     run that was stopped anywhere, within an epoch or its validation, ends with the weights of one that was not.
     ``checkpoint_previous.pt`` is the one before, which takes over where the newest cannot be read. ``model.pt`` holds
-    the flat weights of the best validation so far, ``model_last.pt`` those of the last epoch. Of several processes the
+    the flat weights of the best validation so far, ``model_last.pt`` those of the last epoch; learned step sizes go
+    beside them, as ``model_step_sizes.pt`` and so on. Of several processes the
     first reads and writes, so that only its machine needs the folder.
 
     Args:
         output_dir: folder of the run.
-        save_dict: name -> object with ``state_dict`` and ``load_state_dict``; ``network`` must be there.
+        save_dict: name -> object with ``state_dict`` and ``load_state_dict``, or None for nothing; ``network`` must be
+            there.
         settings: what the result depends on; a checkpoint made with others is refused.
         evaluator: validation engine whose key metric decides what is best; without one the last epoch is.
         interval: epochs between checkpoints.
@@ -58,7 +60,7 @@ class ResumableCheckpoint:
     def __init__(
         self,
         output_dir: str | os.PathLike[str],
-        save_dict: Mapping[str, Any],
+        save_dict: Mapping[str, Any | None],
         settings: Mapping[str, Any],
         evaluator: Evaluator | None = None,
         interval: int = 1,
@@ -67,7 +69,7 @@ class ResumableCheckpoint:
         self.folder = Path(output_dir)
         self.path = self.folder / "checkpoint.pt"
         self.previous = self.folder / "checkpoint_previous.pt"
-        self.save_dict = save_dict
+        self.save_dict = {name: item for name, item in save_dict.items() if item is not None}
         self.settings = {key: str(value) for key, value in settings.items()}
         self.evaluator = evaluator
         self.interval = interval
@@ -150,8 +152,7 @@ class ResumableCheckpoint:
     def keep(self, engine: Trainer) -> None:
         """Write the flat weights of an epoch that is to be kept."""
         if engine.state.epoch in self.kept_epochs:
-            weights = self.save_dict["network"].state_dict()
-            save_atomically(weights, self.folder / f"model_epoch_{engine.state.epoch}.pt")
+            self._write_weights(f"model_epoch_{engine.state.epoch}")
 
     def save_unvalidated(self, engine: Trainer) -> None:
         """Write the checkpoint at the last iteration of an epoch, before its validation, which may take long."""
@@ -163,10 +164,9 @@ class ResumableCheckpoint:
         # A validation that was stopped has judged nothing; the checkpoint before it is there.
         if not self._due(engine) or (self.evaluator is not None and self.evaluator.should_terminate):
             return
-        weights = self.save_dict["network"].state_dict()
         if self.evaluator is None or self.evaluator.state.best_metric_epoch == engine.state.epoch:
-            save_atomically(weights, self.folder / "model.pt")
-        save_atomically(weights, self.folder / "model_last.pt")
+            self._write_weights("model")
+        self._write_weights("model_last")
         self._write(engine, epochs=engine.state.epoch)
 
     def save_stopped(self, engine: Trainer) -> None:
@@ -175,6 +175,12 @@ class ResumableCheckpoint:
 
     def _due(self, engine: Trainer) -> bool:
         return engine.state.epoch % self.interval == 0 or engine.state.epoch == engine.state.max_epochs
+
+    def _write_weights(self, name: str) -> None:
+        """Write the flat weights of the network, and learned step sizes in a file of their own, which others ignore."""
+        for part, suffix in (("network", ""), ("step_sizes", "_step_sizes")):
+            if part in self.save_dict:
+                save_atomically(self.save_dict[part].state_dict(), self.folder / f"{name}{suffix}.pt")
 
     def _write(self, engine: Trainer, epochs: int) -> None:
         """Write the checkpoint, with so many epochs that are over, their validation included."""

@@ -11,6 +11,11 @@ MetaGradient = list[torch.Tensor]
 OuterLoss = Callable[[nn.Module], torch.Tensor]
 
 
+def learned(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that meta-training learns: those that ask for gradients."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
 def reptile(initial: nn.Module, adapted: nn.Module, outer_loss: OuterLoss) -> MetaGradient:
     """Reptile (Nichol et al. 2018): ``g = theta - phi``.
 
@@ -22,12 +27,10 @@ def reptile(initial: nn.Module, adapted: nn.Module, outer_loss: OuterLoss) -> Me
         outer_loss: not evaluated by this rule.
 
     Returns:
-        One tensor per parameter.
+        One tensor per parameter that is learned.
     """
     del outer_loss
-    return [
-        theta.detach() - phi.detach() for theta, phi in zip(initial.parameters(), adapted.parameters(), strict=True)
-    ]
+    return [theta.detach() - phi.detach() for theta, phi in zip(learned(initial), learned(adapted), strict=True)]
 
 
 def first_order_maml(initial: nn.Module, adapted: nn.Module, outer_loss: OuterLoss) -> MetaGradient:
@@ -39,10 +42,10 @@ def first_order_maml(initial: nn.Module, adapted: nn.Module, outer_loss: OuterLo
         outer_loss: network -> scalar loss on a fresh mini-batch of the same pair.
 
     Returns:
-        One tensor per parameter; zero where the loss does not depend on it.
+        One tensor per parameter that is learned; zero where the loss does not depend on it.
     """
     del initial
-    parameters = list(adapted.parameters())
+    parameters = learned(adapted)
     gradients = torch.autograd.grad(outer_loss(adapted), parameters, allow_unused=True)
     return [
         torch.zeros_like(parameter) if gradient is None else gradient

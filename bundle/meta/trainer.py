@@ -14,8 +14,12 @@ from torch import nn
 from bundle import processes
 from bundle.data import RandomPairAffine
 from bundle.meta.averaging import mean_over_episodes
-from bundle.meta.rules import MetaGradient, OuterLoss, reptile
-from bundle.registration import OptimizerFactory, Version, adapt
+from bundle.meta.rules import MetaGradient, OuterLoss, learned, reptile
+from bundle.meta.step_sizes import LearnedStepSizes
+from bundle.registration import OptimizerFactory, Version, adapt, moved_names
+
+Objective = Callable[[nn.Module, torch.Tensor, torch.Tensor | None], dict[str, torch.Tensor]]
+"""Network, joined pair and labels -> terms with the total under ``"loss"``."""
 
 UNSUPPORTED = ("amp", "compile", "inferer", "accumulation_steps", "iteration_update", "postprocessing", "to_kwargs")
 
@@ -32,6 +36,8 @@ class ReptileTrainer(SupervisedTrainer):
     so that SGD with learning rate ``epsilon`` is Reptile, and Adam gives the variant of Park et al. 2021. Learning
     rate schedules, checkpoints and every other handler are MONAI's. The bi-level objective (Eq. 3-4) is
     ``first_order_maml`` with an ``inner_loss`` of its own; without inner steps that rule is conventional training.
+    Learned are the network's parameters that ask for gradients, and the step sizes of the inner steps where there are
+    any; a parameter that the inner steps move from the same start in every episode, such as a residual field, is not.
 
     Where ``torchrun`` started several processes, each takes some episodes of every meta-batch, the mean is over the
     episodes of all, and all take the same step. ``DistributedDataParallel`` would have nothing to do here: it averages
@@ -46,6 +52,10 @@ class ReptileTrainer(SupervisedTrainer):
         inner_steps: ``k``; 10 in the paper. 0 leaves the start as it is, so that ``first_order_maml`` follows the
             gradient of ``loss_function`` itself.
         inner_loss: objective of the inner steps; None takes ``loss_function``, which the rule evaluates.
+        objective: what the rule evaluates, such as ``SymmetricObjective``; None takes ``loss_function`` of the
+            network's field.
+        step_sizes: learned with the network; they are (part of) ``inner_optimizer``, and ``optimizer`` steps them.
+        clip_gradient: largest norm of the meta-gradient, over all that is learned; longer ones are shortened to it.
         pairs_per_episode: so many pairs of a batch, one after the other, are one episode.
         augmentation: draws the mini-batches of a pair.
         rule: meta-gradient of one episode.
@@ -63,6 +73,9 @@ class ReptileTrainer(SupervisedTrainer):
         inner_optimizer: OptimizerFactory,
         inner_steps: int,
         inner_loss: nn.Module | None = None,
+        objective: Objective | None = None,
+        step_sizes: LearnedStepSizes | None = None,
+        clip_gradient: float | None = None,
         pairs_per_episode: int = 1,
         augmentation: RandomPairAffine,
         rule: Callable[[nn.Module, nn.Module, OuterLoss], MetaGradient],
@@ -74,18 +87,20 @@ class ReptileTrainer(SupervisedTrainer):
             raise ValueError(f"ReptileTrainer does not support {', '.join(unsupported)}; remove it from the trainer")
         if inner_steps < 0:
             raise ValueError(f"inner_steps is {inner_steps}; expected 0 (conventional training) or more")
-        if inner_steps == 0 and rule is reptile:
-            raise ValueError(
-                "inner_steps is 0, from which Reptile learns nothing; expected 1 or more, or conventional.yaml"
-            )
+        if clip_gradient is not None and clip_gradient <= 0:
+            raise ValueError(f"clip_gradient is {clip_gradient}; expected a norm above 0, or null")
         super().__init__(decollate=False, **kwargs)
         self.inner_optimizer = inner_optimizer
         self.inner_steps = inner_steps
         self.inner_loss = inner_loss
+        self.objective = objective
+        self.step_sizes = step_sizes
+        self.clip_gradient = clip_gradient
         self.pairs_per_episode = pairs_per_episode
         self.augmentation = augmentation
         self.rule = rule
         self.seed = seed
+        self._check_that_something_is_learned()
         self.state.episodes = {"all": 0, "skipped": 0, "in_a_row": 0}
         self.add_event_handler(Events.STARTED, lambda engine: processes.start_alike(engine.network))
 
@@ -101,6 +116,37 @@ class ReptileTrainer(SupervisedTrainer):
             self.logger.warning(
                 f"{count['skipped']} of {count['all']} episodes were skipped: their loss or gradient was not finite"
             )
+
+    def _check_that_something_is_learned(self) -> None:
+        """Refuse what the rule cannot learn from.
+
+        Raises:
+            ValueError: saying what to do.
+        """
+        if self.rule is reptile:
+            if self.inner_steps == 0:
+                raise ValueError(
+                    "inner_steps is 0, from which Reptile learns nothing; expected 1 or more, or conventional.yaml"
+                )
+            if self.step_sizes is not None or self.objective is not None:
+                what = "step sizes" if self.step_sizes is not None else "a symmetric loss"
+                raise ValueError(f"Reptile learns nothing of {what}: it has no outer gradient; add bilevel.yaml")
+            moved = moved_names(self.network, self.inner_optimizer)
+            if moved.isdisjoint(name for name, weight in self.network.named_parameters() if weight.requires_grad):
+                raise ValueError(
+                    f"Reptile learns nothing where the steps move {', '.join(sorted(moved))} alone, which starts anew "
+                    "with every pair; add bilevel.yaml"
+                )
+        if self.step_sizes is not None:
+            stepped = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
+            if self.inner_steps == 0:
+                raise ValueError("inner_steps is 0, from which no step size is learned; expected 1 or more")
+            if id(self.step_sizes.log_scales) not in stepped:
+                raise ValueError("the optimizer does not step the step sizes; expected params: '@learned'")
+
+    @property
+    def _learned(self) -> list[nn.Parameter]:
+        return learned(self.network) + (list(self.step_sizes.parameters()) if self.step_sizes is not None else [])
 
     def _iteration(self, engine: ReptileTrainer, batchdata: list[dict[str, Any]]) -> list[dict[str, torch.Tensor]]:
         engine.network.train()
@@ -118,7 +164,7 @@ class ReptileTrainer(SupervisedTrainer):
                 continue
             # The last loss is the one the start is trained for; the first tells how good the start itself is.
             episodes.append([history[[0, -1]], *gradient])
-        parameters = list(engine.network.parameters())
+        parameters = self._learned
         (first, last), *means = mean_over_episodes(episodes, like=[parameters[0].new_zeros(2), *parameters])
         counts = processes.total(torch.tensor([len(starts), len(episodes)], device=engine.state.device)).tolist()
         self._count(*counts)
@@ -127,6 +173,8 @@ class ReptileTrainer(SupervisedTrainer):
             return engine.state.output
         for parameter, mean in zip(parameters, means, strict=True):
             parameter.grad = mean
+        if self.clip_gradient is not None:
+            nn.utils.clip_grad_norm_(parameters, self.clip_gradient)
         engine.optimizer.step()
         engine.state.output = [{CommonKeys.LOSS: last, "loss_first_step": first}]
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
@@ -144,6 +192,14 @@ class ReptileTrainer(SupervisedTrainer):
                 f"all episodes of the last {count['in_a_row']} meta-updates had a loss or gradient that is not finite; "
                 "lower inner_lr or meta_lr, or check the images with `python -m bundle check_data`"
             )
+
+    def _objective(
+        self, network: nn.Module, pair: torch.Tensor, labels: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """The outer loss of a network."""
+        if self.objective is not None:
+            return self.objective(network, pair, labels)
+        return self.loss_function(network(pair), pair, labels)
 
     def _episode(self, episode: int, pairs: Sequence[Version]) -> tuple[torch.Tensor, MetaGradient]:
         """Adapt to one pair, or to several in turn: losses and meta-gradient.
@@ -165,7 +221,7 @@ class ReptileTrainer(SupervisedTrainer):
 
         def outer_loss(network: nn.Module) -> torch.Tensor:
             images, structures = version(self.inner_steps)
-            loss = self.loss_function(network(images), images, structures)["loss"]
+            loss = self._objective(network, images, structures)["loss"]
             outer_losses.append(loss.detach())
             return loss
 
@@ -176,6 +232,8 @@ class ReptileTrainer(SupervisedTrainer):
         inner_loss = self.inner_loss or self.loss_function
         adaptation = adapt(self.network, inner_loss, self.inner_optimizer, versions(), on_step=on_step)
         gradient = self.rule(self.network, adaptation.network, outer_loss)
+        if self.step_sizes is not None:
+            gradient = gradient + self.step_sizes.meta_gradient(self.network, adaptation.network, gradient)
         history = torch.stack([*adaptation.losses.to(self.state.device), *outer_losses])
         # A gradient of an inner step that is not finite shows in the weights after it.
         if not torch.stack([part.isfinite().all() for part in (history, *gradient)]).all():

@@ -1,6 +1,14 @@
 """From a pair to a displacement."""
 
-from bundle.registration.adaptation import STOPPED, Adaptation, BestState, OptimizerFactory, Version, adapt
+from bundle.registration.adaptation import (
+    INITIAL_ALIGNMENT,
+    STOPPED,
+    Adaptation,
+    BestState,
+    OptimizerFactory,
+    Version,
+    adapt,
+)
 from bundle.registration.apply import apply_transform
 from bundle.registration.both_ways import TransformsBothWaysd
 from bundle.registration.classical import DisplacementField
@@ -10,6 +18,7 @@ from bundle.registration.evaluator import PairDataset, RegistrationEvaluator
 from bundle.registration.finished import FinishedPairs
 from bundle.registration.inferers import AdaptationInferer, ClassicalInferer
 from bundle.registration.losses import AnatomySimilarity, LabelLoss, OverlapLoss, RegistrationLoss
+from bundle.registration.moving import Moving, moved_names
 from bundle.registration.networks import (
     CoarseNetwork,
     FixedSizeNetwork,
@@ -19,6 +28,7 @@ from bundle.registration.networks import (
 )
 from bundle.registration.outputs import NativeOutputsd, SavePaird
 from bundle.registration.regularisations import BendingEnergyLoss
+from bundle.registration.residual import ResidualField
 from bundle.registration.similarities import (
     GlobalMutualInformationLoss,
     LocalMutualInformationLoss,
@@ -42,10 +52,12 @@ __all__ = [
     "FixedSizeNetwork",
     "GlobalMutualInformationLoss",
     "GlobalThenLocal",
+    "INITIAL_ALIGNMENT",
     "LabelLoss",
     "LocalMutualInformationLoss",
     "LocalNormalizedCrossCorrelationLoss",
     "MSELoss",
+    "Moving",
     "NativeOutputsd",
     "OptimizerFactory",
     "OverlapLoss",
@@ -53,6 +65,7 @@ __all__ = [
     "RegistrationEvaluator",
     "RegistrationLoss",
     "RegistrationNetwork",
+    "ResidualField",
     "STOPPED",
     "SavePaird",
     "SharedWeightsLoader",
@@ -62,6 +75,7 @@ __all__ = [
     "adapt",
     "apply_transform",
     "check_one_patient",
+    "moved_names",
     "read_weights",
     "save_objects",
     "use_instance_statistics",

@@ -19,6 +19,9 @@ OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
 STOPPED = ("", "loss", "gradient")
 """What may end the steps early by not being finite; nothing did where it is empty."""
 
+INITIAL_ALIGNMENT = -1
+"""In place of a number of steps: the state without any displacement."""
+
 
 @dataclass(frozen=True)
 class Adaptation:
@@ -45,23 +48,25 @@ class BestState:
         self._gradients: list[torch.Tensor] = []
         self._best = (torch.empty(0), torch.empty(0))
         self._finite = torch.tensor(True)
-        self._weights: list[torch.Tensor] = []
+        self._weights: dict[str, torch.Tensor] = {}
 
     def visit(self, network: nn.Module, loss: torch.Tensor) -> None:
         """Look at the next state and its loss."""
         loss = loss.detach()
         step = torch.full_like(loss, len(self._losses))
         self._losses.append(loss)
-        state = [tensor.detach() for tensor in _state(network)]
-        if not self._weights:
-            self._best, self._weights = (loss, step), [tensor.clone() for tensor in state]
-            self._finite = loss.isfinite()
+        if self.visited == 1:
+            self._best, self._finite = (loss, step), loss.isfinite()
+            # What stands still need not be remembered.
+            still = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+            self._weights = {name: tensor.clone() for name, tensor in _state(network).items() if name not in still}
             return
+        state = _state(network)
         self._finite = self._finite & loss.isfinite()
         # What follows a number that is not finite does not count, even where it is finite again.
         better = self._finite & (loss <= self._best[0])
         self._best = (torch.where(better, loss, self._best[0]), torch.where(better, step, self._best[1]))
-        self._weights = [torch.where(better, now, best) for now, best in zip(state, self._weights, strict=True)]
+        self._weights = {name: torch.where(better, state[name], best) for name, best in self._weights.items()}
 
     def look_at_gradients(self, network: nn.Module) -> None:
         """Note whether the gradients at the state visited last are finite."""
@@ -105,13 +110,14 @@ class BestState:
 
     def restore(self, network: nn.Module) -> None:
         """Give a network the best weights."""
-        with torch.no_grad():
-            for tensor, best in zip(_state(network), self._weights, strict=True):
-                tensor.copy_(best)
+        state = _state(network)
+        for name, best in self._weights.items():
+            state[name].copy_(best)
 
 
-def _state(network: nn.Module) -> list[torch.Tensor]:
-    return [*network.parameters(), *network.buffers()]
+def _state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers, without gradients."""
+    return {name: tensor.detach() for name, tensor in (*network.named_parameters(), *network.named_buffers())}
 
 
 def not_finite(loss: float, step: int) -> FloatingPointError:
@@ -136,7 +142,8 @@ def adapt(
 
     ``theta_0 = omega``, ``theta_{i+1} = theta_i - optimiser(grad L(theta_i; version_i))``. The network that was given
     never changes: neither weights nor buffers nor gradients nor mode. Gradients are enabled here, since evaluators
-    and servers run inference without them.
+    and servers run inference without them. What moves is what the optimiser takes (``Moving`` takes some by name); in
+    the copy that is returned, the same parameters ask for gradients as in the network that was given.
 
     Args:
         network: joined pair -> DDF.
@@ -174,6 +181,8 @@ def adapt(
             losses.append(terms["loss"].detach())
             stepper.step()
         stepper.zero_grad()
+        for given, parameter in zip(network.parameters(), adapted.parameters(), strict=True):
+            parameter.requires_grad_(given.requires_grad)
     history = torch.stack(losses) if losses else torch.empty(0)
     if best is not None and best.stopped and history[0].isfinite():
         history = history[: best.taken]

@@ -11,7 +11,7 @@ import torch
 from monai.inferers import Inferer
 from torch import nn
 
-from bundle.registration.adaptation import STOPPED, BestState, OptimizerFactory, adapt, not_finite
+from bundle.registration.adaptation import INITIAL_ALIGNMENT, STOPPED, BestState, OptimizerFactory, adapt, not_finite
 from bundle.registration.classical import DisplacementField, per_sum
 from bundle.registration.memory import check_memory
 from bundle.registration.networks import RegistrationNetwork
@@ -22,7 +22,8 @@ class AdaptationInferer(Inferer):
     """Adapt a copy of the network to every pair, then predict its DDF (Baum et al. 2022, section 3.1).
 
     The DDF is that of the lowest finite loss among the start and the states after each step, so that steps that make
-    the loss worse, or numbers that are no longer finite, cost nothing but their time.
+    the loss worse, or numbers that are no longer finite, cost nothing but their time. Where the initial alignment has a
+    lower loss than all of them, nothing moves: ``u = 0``.
 
     Each pair of a batch is adapted on its own and from the same start, so no result depends on another.
 
@@ -77,7 +78,8 @@ class AdaptationInferer(Inferer):
         Returns:
             ``ddf`` ``(batch, dims, *shape)`` in voxels; of a velocity field ``inverse_ddf`` as well; ``losses``
             ``(batch, steps + 1)``, the loss before each step and after the last one, NaN for steps not taken;
-            ``best_step`` ``(batch,)``, which of these losses is that of ``ddf``; ``stopped`` ``(batch,)``, an index
+            ``loss_identity`` ``(batch,)``, without any displacement; ``best_step`` ``(batch,)``, which of these losses
+            is that of ``ddf``, an index of ``losses`` or ``INITIAL_ALIGNMENT``; ``stopped`` ``(batch,)``, an index
             of ``STOPPED``; ``seconds`` ``(batch,)`` spent per pair; ``step_seconds`` ``(batch,)``, the adaptation's
             share of them per gradient step taken, NaN without a step; ``similarity`` ``(batch, 2)``, the loss's
             similarity term without any displacement and with that of ``ddf``.
@@ -120,19 +122,22 @@ class AdaptationInferer(Inferer):
             outputs = {"ddf": ddf}
             if isinstance(adaptation.network, RegistrationNetwork) and adaptation.network.integration_steps:
                 outputs["inverse_ddf"] = adaptation.network.inverse(pair)
+            identity = self.loss(torch.zeros_like(ddf), pair, labels)
         if not math.isfinite(terms["loss"].item()):
             raise not_finite(terms["loss"].item(), taken)
-        seconds = time.perf_counter() - start
-        with torch.no_grad():
-            before = self.loss(torch.zeros_like(outputs["ddf"]), pair, labels)["similarity"]
+        best_step = best.step
+        if identity["loss"] < terms["loss"]:
+            outputs = {name: torch.zeros_like(field) for name, field in outputs.items()}
+            terms, best_step = identity, INITIAL_ALIGNMENT
         return {
             **outputs,
             "losses": losses,
-            "best_step": torch.tensor([best.step]),
+            "loss_identity": identity["loss"][None],
+            "best_step": torch.tensor([best_step]),
             "stopped": torch.tensor([STOPPED.index(best.stopped)]),
-            "seconds": torch.tensor([seconds]),
+            "seconds": torch.tensor([time.perf_counter() - start]),
             "step_seconds": torch.tensor([(adapted - start) / taken if taken else math.nan]),
-            "similarity": torch.stack([before, terms["similarity"]])[None],
+            "similarity": torch.stack([identity["similarity"], terms["similarity"]])[None],
         }
 
     def _one_step(self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module) -> None:

@@ -1,0 +1,61 @@
+"""A coarse displacement beside the network's, for the steps on a pair to move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+MODES = {2: "bilinear", 3: "trilinear"}
+
+
+class ResidualField(nn.Module):
+    """Joined pair -> DDF, ``u = f(moving, fixed) + U(c)`` with ``c = 0`` at the start of every pair.
+
+    ``U`` interpolates displacements ``c`` at a grid of control points linearly, the outermost of which lie on the
+    outermost voxels. Nothing is learned of ``c``: it asks for no gradients until ``Moving`` says that it moves, so
+    that meta-updates leave it at zero and go to the weights of ``f``. Where those stand still, the network runs once
+    per pair: their gradients are not needed, and its output stays the same.
+
+    Args:
+        network: joined pair -> DDF.
+        control_points: their number along every axis, such as ``(6, 7, 6)``.
+
+    Attributes:
+        residual: ``c``, ``(1, dims, *control_points)``, voxels of the pair's grid.
+    """
+
+    def __init__(self, network: nn.Module, control_points: Sequence[int]) -> None:
+        super().__init__()
+        dims = len(control_points)
+        if dims not in MODES:
+            raise ValueError(f"control_points is {list(control_points)}; expected a number for each of 2 or 3 axes")
+        self.network = network
+        self.control_points = tuple(control_points)
+        self.residual = nn.Parameter(torch.zeros(1, dims, *control_points), requires_grad=False)
+        self._known: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def forward(self, pair: torch.Tensor) -> torch.Tensor:
+        """Predict the DDF.
+
+        Args:
+            pair: as the network takes it, ``(batch, channels, *shape)``.
+
+        Returns:
+            ``(batch, dims, *shape)``, voxels of the pair's grid.
+        """
+        ddf = self._predicted(pair)
+        mode = MODES[self.residual.shape[1]]
+        return ddf + F.interpolate(self.residual, size=ddf.shape[2:], mode=mode, align_corners=True)
+
+    def _predicted(self, pair: torch.Tensor) -> torch.Tensor:
+        """The network's DDF, remembered for the pair seen last while the weights stand still."""
+        weights = self.network.parameters()
+        still = self.residual.requires_grad and not any(weight.requires_grad for weight in weights)
+        if self._known is not None and self._known[0] is pair and (still or not torch.is_grad_enabled()):
+            return self._known[1]
+        ddf = self.network(pair)
+        self._known = (pair, ddf) if still else None
+        return ddf
