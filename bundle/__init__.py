@@ -1,6 +1,6 @@
 """Meta-learned image registration as a MONAI bundle."""
 
-from bundle import console, data, dicom, evaluation, geometry, meta, processes, registration, session
+from bundle import console, data, dicom, evaluation, geometry, maps, meta, processes, registration, session
 from bundle.api import Registration, register
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "dicom",
     "evaluation",
     "geometry",
+    "maps",
     "meta",
     "processes",
     "register",

@@ -30,10 +30,11 @@ pytest_plugins = ["workflow_fixtures"]
 
 CONFIGS = ROOT / "configs"
 METADATA = CONFIGS / "metadata.json"
-EXPERIMENTS = set(CONFIGS.glob("experiment*.yaml"))
+EXPERIMENTS = {*CONFIGS.glob("experiment*.yaml"), CONFIGS / "weights.yaml"}
 SLICES = set(CONFIGS.glob("*2d.yaml"))
 PROCESSES = set(CONFIGS.glob("multi_gpu_*.yaml"))
-WHOLE = {TRAIN, INFERENCE, *EXPERIMENTS}
+MAPS = CONFIGS / "maps.yaml"
+WHOLE = {TRAIN, INFERENCE, MAPS, *EXPERIMENTS}
 PRESETS = sorted(path for path in CONFIGS.glob("*.yaml") if path not in WHOLE | SLICES | PROCESSES)
 # `python -m` as on a machine where the package is not installed.
 UNINSTALLED = """
@@ -234,11 +235,21 @@ def test_training_and_inference_define_the_same_registration():
     blocks += ["inner_optimizer", "adaptation_loss"]
     shared = {key for key in settings(TRAIN)[1] if key in settings(INFERENCE)[1]} | {*blocks}
     assert {"pixdim", "channels", "similarity", "inner_lr", "steps"} <= shared
-    for key in shared - {"output_dir", "pairing", "pair_limits"}:
+    for key in shared - {"output_dir", "pairing", "pair_limits", "map_weights"}:
         assert train[key] == inference[key], key
 
 
-@pytest.mark.parametrize("file", [TRAIN, INFERENCE], ids=lambda path: path.stem)
+def test_maps_are_those_that_the_registration_asks_for():
+    maps, parser = content(MAPS), network_def([INFERENCE])[1]
+    assert (maps["filters"], maps["pixdim"]) == (parser["map_filters"], parser["map_pixdim"])
+    assert len(maps["structures"]) == parser["map_channels"]
+    own = ConfigParser.load_config_file(MAPS)
+    trained = ConfigParser(own).get_parsed_content("network_def").state_dict()
+    used = parser.get_parsed_content("map_network_def").state_dict()
+    assert {key: value.shape for key, value in trained.items()} == {key: value.shape for key, value in used.items()}
+
+
+@pytest.mark.parametrize("file", [TRAIN, INFERENCE, MAPS], ids=lambda path: path.stem)
 def test_every_hyperparameter_is_explained(file):
     head, keys = settings(file)
     for key in keys:
@@ -290,7 +301,7 @@ def test_inference_of_slices_is_inference_with_the_overlays():
     own = content(CONFIGS / "inference_2d.yaml")
     assert {key for key, value in own.items() if joined[key] != value} == {"weights"}
     only_training = own_keys(CONFIGS / "2d.yaml") - set(own)
-    assert set(joined) - set(own) - only_training == {"intensity_percentiles", "channels"}
+    assert set(joined) - set(own) - only_training == {"intensity_percentiles", "channels", "reg_unet"}
 
 
 def test_run_works_elsewhere_without_an_installation(tiny_dataset, trained, tmp_path):

@@ -1,5 +1,7 @@
 """Maps: targets, losses and transforms with answers worked out by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,8 @@ from bundle.maps import (
     RandDepthAttenuationd,
     RandShadowd,
     SeededDataset,
+    copy_beside,
+    maps_beside,
 )
 
 AFFINE = torch.as_tensor(oblique_affine([1.0, 1.5, 2.0], [10, -20, 30], [5, -7, 11]))
@@ -210,3 +214,19 @@ def test_a_map_network_that_sees_averages_keeps_the_grid():
     assert logits.shape == (1, 2, 8, 8, 8)
     # The step between the averages at 2.5 and 4.5 is interpolated; its middle stays where it was.
     torch.testing.assert_close(logits[0, 0, :, 0, 0], torch.tensor([0, 0, 0, 0.25, 0.75, 1, 1, 1]))
+
+
+def test_map_networks_travel_beside_the_weights(tmp_path, weights):
+    assert maps_beside(None) is None
+    assert maps_beside(tmp_path / "run/model.pt") is None
+    copy_beside(weights, tmp_path / "run/model.pt", tmp_path / "run/model_last.pt")
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == [f"model{kind}_maps_{number}.pt" for kind in ("_last", "") for number in (0, 1)]
+    found = maps_beside(tmp_path / "run/model.pt")
+    assert [Path(file).read_bytes() for file in found] == [Path(file).read_bytes() for file in weights]
+    copy_beside({"fixed": weights[:1], "moving": weights}, tmp_path / "two.pt")
+    assert {side: len(files) for side, files in maps_beside(tmp_path / "two.pt").items()} == {"fixed": 1, "moving": 2}
+    copy_beside(None, tmp_path / "none.pt")
+    assert maps_beside(tmp_path / "none.pt") is None
+    (tmp_path / "run/model_maps_best.pt").touch()
+    assert maps_beside(tmp_path / "run/model.pt") == found

@@ -1,0 +1,56 @@
+"""Weights of map networks travel beside those of the registration network that was trained with their maps."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bundle.data import moved_into_place
+
+MapWeights = Sequence[str] | Mapping[str, Sequence[str]]
+
+
+def maps_beside(weights: str | os.PathLike[str] | None) -> MapWeights | None:
+    """Files of the map networks that belong to weights: ``model_maps_0.pt``, ... beside ``model.pt``.
+
+    Of two kinds of images they are ``model_fixed_maps_0.pt``, ... and ``model_moving_maps_0.pt``, ...
+
+    Args:
+        weights: file of the registration network; None has no maps.
+
+    Returns:
+        As ``AnatomyMapsd`` takes them; None where there are none.
+    """
+    if weights is None:
+        return None
+    path = Path(weights)
+    found = {side: _numbered(path, f"{path.stem}{side}_maps_") for side in ("", "_fixed", "_moving")}
+    if found["_fixed"] and found["_moving"]:
+        return {"fixed": found["_fixed"], "moving": found["_moving"]}
+    return found[""] or None
+
+
+def _numbered(path: Path, prefix: str) -> list[str]:
+    files = {file.stem.removeprefix(prefix): file for file in path.parent.glob("*.pt") if file.stem.startswith(prefix)}
+    return [str(files[number]) for number in sorted(filter(str.isdigit, files), key=int)]
+
+
+def copy_beside(maps: MapWeights | None, *weights: str | os.PathLike[str]) -> None:
+    """Copy map networks beside weights, under the names that ``maps_beside`` finds.
+
+    Args:
+        maps: their files; None copies none.
+        weights: files of registration networks, which need not be there yet.
+
+    Raises:
+        OSError: when a file cannot be read or written.
+    """
+    of_side = maps if isinstance(maps, Mapping) else {"": maps or []}
+    for path in map(Path, weights):
+        for side, files in of_side.items():
+            for number, file in enumerate(files):
+                kind = f"_{side}" if side else ""
+                with moved_into_place(path.with_name(f"{path.stem}{kind}_maps_{number}.pt")) as partial:
+                    shutil.copyfile(file, partial)
