@@ -1,5 +1,6 @@
 # make run:   simulate patients, meta-train on some, register the others, compare.
 # make experiment DATASET=folder:   every method of the paper compared on a folder of images with labels.
+# make weights DATASET=folder:   everything that ships, trained on a folder of images with labels.
 # make label STUDIES=folder:   a MONAI Label server for 3D Slicer and OHIF on a folder of images.
 # make deploy:   the MONAI Deploy application with its environment, and the folder for its packager.
 # make test:  the whole test suite.   make lint: style and types.   make install: the environment alone.
@@ -9,6 +10,7 @@ RUNS ?= runs/demo
 # Data and results of make experiment; without DATASET patients are simulated.
 DATASET ?= $(EXPERIMENT)/data
 EXPERIMENT ?= runs/experiment
+WEIGHTS ?= runs/weights
 # Images of make label, a folder or the address of a DICOMweb server; without STUDIES patients are simulated.
 STUDIES ?=
 # Further options of every run, such as OPTIONS="--iterations 50".
@@ -18,7 +20,7 @@ BUNDLE := $(BIN)/python -m monai.bundle run
 REGISTER := $(BUNDLE) --config_file "['configs/inference.yaml','configs/quick.yaml']" $(DATA) --section test \
 	--weights $(RUNS)/training/model.pt
 
-.PHONY: install run experiment label deploy package test lint
+.PHONY: install run experiment weights label deploy package test lint
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
@@ -46,6 +48,10 @@ $(EXPERIMENT)/data: | .venv/ready
 
 experiment: .venv/ready $(DATASET)
 	$(BIN)/python -m bundle experiment --dataset_dir $(DATASET) --output_dir $(EXPERIMENT) $(OPTIONS)
+
+weights: .venv/ready $(DATASET)
+	$(BIN)/python -m bundle experiment --config_file "['configs/experiment.yaml','configs/weights.yaml']" \
+		--dataset_dir $(DATASET) --output_dir $(WEIGHTS) $(OPTIONS)
 
 # The applications need other versions than the bundle: each has an environment of its own.
 .venv-%/ready: bundle/apps/%/requirements.txt pyproject.toml

@@ -30,11 +30,12 @@ pytest_plugins = ["workflow_fixtures"]
 
 CONFIGS = ROOT / "configs"
 METADATA = CONFIGS / "metadata.json"
-EXPERIMENTS = {*CONFIGS.glob("experiment*.yaml"), CONFIGS / "weights.yaml"}
+EXPERIMENTS = {*CONFIGS.glob("experiment*.yaml"), *CONFIGS.glob("weights*.yaml")}
 SLICES = set(CONFIGS.glob("*2d.yaml"))
 PROCESSES = set(CONFIGS.glob("multi_gpu_*.yaml"))
 MAPS = CONFIGS / "maps.yaml"
-WHOLE = {TRAIN, INFERENCE, MAPS, *EXPERIMENTS}
+OF_MAPS = set(CONFIGS.glob("*_maps.yaml"))
+WHOLE = {TRAIN, INFERENCE, MAPS, *OF_MAPS, *EXPERIMENTS}
 PRESETS = sorted(path for path in CONFIGS.glob("*.yaml") if path not in WHOLE | SLICES | PROCESSES)
 # `python -m` as on a machine where the package is not installed.
 UNINSTALLED = """
@@ -247,6 +248,11 @@ def test_maps_are_those_that_the_registration_asks_for():
     trained = ConfigParser(own).get_parsed_content("network_def").state_dict()
     used = parser.get_parsed_content("map_network_def").state_dict()
     assert {key: value.shape for key, value in trained.items()} == {key: value.shape for key, value in used.items()}
+
+
+@pytest.mark.parametrize("path", sorted(OF_MAPS), ids=lambda path: path.stem)
+def test_what_is_set_for_maps_is_known(path):
+    assert own_keys(path) <= set(content(MAPS))
 
 
 @pytest.mark.parametrize("file", [TRAIN, INFERENCE, MAPS], ids=lambda path: path.stem)

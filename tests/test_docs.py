@@ -83,12 +83,16 @@ def tiny(command):
         return f"{command} -o .venv/ready BIN={binaries} RUNS=runs/demo OPTIONS='{TINY_TRAINING}'"
     if command.startswith("make experiment"):
         return f"{command} --dry-run"  # test_experiment.py runs it
+    if command.startswith("make weights"):
+        return f"{command} --dry-run"  # test_weights_plan.py runs it
     if command.startswith("make label"):
         return f"{command} --dry-run"  # test_label_server.py runs it
     if "bundle experiment" in command:
         return command.replace("experiment_2d_cpu.yaml'", "experiment_2d_cpu.yaml','small.json'")
     if "2d.yaml" in command:
         return f"{command} --spatial_size '[24,24]'" + (" --iterations 2" if "run training" in command else "")
+    if "monai.bundle run maps" in command:
+        return f"{command} --pixdim=6.0 --epochs=1 --spatial_size '[16,16,16]'"
     if "monai.bundle run training" in command:
         return f"{command} {TINY_TRAINING}"
     if "monai.bundle run" in command:
