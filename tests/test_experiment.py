@@ -12,7 +12,8 @@ from bundle.evaluation import Experiment
 from bundle.evaluation.experiment_results import slug
 
 CONFIG = ROOT / "configs/experiment.yaml"
-SIZE = {"pixdim": 6.0, "channels": 2, "downsampling": 1}
+SIZE = {"pixdim": 6.0, "channels": 2, "downsampling": 1, "map_filters": [4, 8, 8], "map_pixdim": 6.0}
+MAPS = {"pixdim": 6.0, "filters": [4, 8, 8], "spatial_size": [16, 16, 16], "epochs": 1, "batch_size": 2}
 SMALL = {
     "configs": [],
     "split": [0.5, 0.2, 0.3],
@@ -38,7 +39,8 @@ def small_plan(path):
     """A file that changes ``configs/experiment.yaml`` into something that takes seconds."""
     plan = yaml.safe_load(CONFIG.read_text())
     for training in plan["trainings"].values():
-        training["options"] = {"iterations": 1, "iterations_per_epoch": 1}
+        training["options"] = MAPS if "folds" in training else {"iterations": 1, "iterations_per_epoch": 1}
+    plan["trainings"]["maps"]["folds"] = 2
     plan["methods"]["Classical non-rigid"]["steps"] = 3
     for name in ("repeat scans", "steps"):
         plan["lists"][name]["pair_limits"] = {"test": 2}

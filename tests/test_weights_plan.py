@@ -5,14 +5,13 @@ import csv
 import pytest
 import torch
 import yaml
+from test_experiment import MAPS, SIZE
 from workflow_fixtures import ROOT, Command, write_json
 
 from bundle.data import simulate_dataset
 from bundle.evaluation.experiment_plan import read_plan
 
 FILES = [str(ROOT / "configs/experiment.yaml"), str(ROOT / "configs/weights.yaml")]
-SIZE = {"pixdim": 6.0, "channels": 2, "downsampling": 1, "map_filters": [4, 8, 8], "map_pixdim": 6.0}
-MAPS = {"pixdim": 6.0, "filters": [4, 8, 8], "spatial_size": [16, 16, 16], "epochs": 1, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,49 @@
+"""What the weights in models/ do to images: simulated ones, and real ones where they are at hand."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bundle import register
+from bundle.data import simulate_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL = ROOT.parent / "shared/data/prostate_mr_trus/fixed_images"
+COARSE = {"config_file": ["inference.yaml", "cpu.yaml"]}
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    return simulate_dataset(tmp_path_factory.mktemp("simulated") / "data", patients=2, scans=1)
+
+
+def moved(image, **settings):
+    """Mean displacement of an image registered to itself, in voxels, and the metrics."""
+    done = register(image, image, **COARSE, **settings)
+    voxel = np.prod(nib.load(image).header.get_zooms()[:3]) ** (1 / 3)
+    return float(done.displacement.norm(dim=0).mean()) / voxel, done.metrics
+
+
+@pytest.mark.parametrize("steps", [0, 5])
+def test_a_simulated_image_is_registered_to_itself(simulated, steps):
+    image = sorted((simulated / "fixed_images").iterdir())[0]
+    voxels, metrics = moved(image, steps=steps)
+    assert voxels < 0.5
+    assert metrics["folded_percent"] == 0
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/prostate_mr_trus")
+@pytest.mark.parametrize("name", ["obs000", "obs040"])
+def test_a_real_image_is_registered_to_itself(name):
+    voxels, metrics = moved(REAL / f"{name}.nii.gz")
+    assert voxels < 0.5
+    assert metrics["predicted_overlap"] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/prostate_mr_trus")
+def test_no_registration_is_worse_than_the_initial_alignment_by_its_own_loss():
+    done = register(REAL / "obs000.nii.gz", REAL / "obs040.nii.gz", **COARSE)
+    adaptation = done.metrics["adaptation"]
+    assert adaptation["best_loss"] <= min(done.metrics["loss"][0], adaptation["loss_identity"])
