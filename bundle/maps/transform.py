@@ -62,16 +62,15 @@ class AnatomyMapsd(Transform):
             planar = self.spatial_dims == 2
             seen = image[..., 0] if planar else image
             with torch.no_grad():
-                logits = [network(seen) for network in self._networks(side, data["patient"])]
+                logits = [network(seen) for network in self._networks(side, data.get("patient", ()))]
             maps = torch.stack(logits).mean(0).sigmoid()[0].cpu()
             affine = data[f"{side}_image"].affine
             output[f"{side}_maps"] = MetaTensor(maps[..., None] if planar else maps, affine=affine)
         return output
 
     def _networks(self, side: str, patients: Sequence[str]) -> list[nn.Module]:
-        """Networks for an image of a pair, whose patients are (fixed and) moving, or one for both."""
-        patient = patients[0 if side == "moving" else -1]
-        number = self.held_out.get(patient)
+        """Networks for an image of a pair, whose patients are (moving, fixed), one for both, or not known."""
+        number = self.held_out.get(patients[0 if side == "moving" else -1]) if patients else None
         return self.networks[side] if number is None else [self.networks[side][number]]
 
 
