@@ -21,6 +21,7 @@ from bundle.maps import (
     RandShadowd,
     SeededDataset,
     copy_beside,
+    copy_with_maps,
     maps_beside,
 )
 
@@ -228,5 +229,9 @@ def test_map_networks_travel_beside_the_weights(tmp_path, weights):
     assert {side: len(files) for side, files in maps_beside(tmp_path / "two.pt").items()} == {"fixed": 1, "moving": 2}
     copy_beside(None, tmp_path / "none.pt")
     assert maps_beside(tmp_path / "none.pt") is None
+    (tmp_path / "run/model.pt").write_bytes(b"weights")
+    copy_with_maps(tmp_path / "run/model.pt", tmp_path / "other/start.pt")
+    assert (tmp_path / "other/start.pt").read_bytes() == b"weights"
+    assert len(maps_beside(tmp_path / "other/start.pt")) == 2
     (tmp_path / "run/model_maps_best.pt").touch()
     assert maps_beside(tmp_path / "run/model.pt") == found

@@ -54,3 +54,19 @@ def copy_beside(maps: MapWeights | None, *weights: str | os.PathLike[str]) -> No
                 kind = f"_{side}" if side else ""
                 with moved_into_place(path.with_name(f"{path.stem}{kind}_maps_{number}.pt")) as partial:
                     shutil.copyfile(file, partial)
+
+
+def copy_with_maps(weights: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Copy weights and the map networks beside them.
+
+    Args:
+        weights: file of a registration network.
+        target: name of the copy; its map networks get theirs beside it.
+
+    Raises:
+        OSError: when a file cannot be read or written.
+    """
+    # Weights that are there are complete: their maps come first.
+    copy_beside(maps_beside(weights), target)
+    with moved_into_place(Path(target)) as partial:
+        shutil.copyfile(weights, partial)

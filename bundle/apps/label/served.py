@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 
-from bundle.data import moved_into_place
+from bundle.maps import copy_with_maps
 
 
 class ServedWeights:
@@ -42,5 +41,4 @@ class ServedWeights:
         """
         # The ones before are copied rather than moved: at no time is there nothing to serve.
         for source, target in ((self.path, self.previous), (weights, self.published)):
-            with moved_into_place(target) as partial:
-                shutil.copyfile(source, partial)
+            copy_with_maps(source, target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from bundle.apps.label.datastore import Images
 from bundle.apps.label.errors import ClientError
 from bundle.apps.label.request import FINAL
 from bundle.apps.label.settings import ServerSettings
-from bundle.data import fingerprint, moved_into_place, written_whole
+from bundle.data import fingerprint, written_whole
 from bundle.data.splits import split_patients
 
 OVERLAY = str(Path(__file__).with_name("train.yaml"))
@@ -113,8 +112,7 @@ def prepare(runs: Path, start: Path, settings: ServerSettings, images: Images, w
     contents = [Path(file).read_text() for file in files]
     run = runs / fingerprint(start.read_bytes(), contents, sections, wish.iterations, wish.pairing)
     # Published weights may change while it runs.
-    with moved_into_place(run / "start.pt") as partial:
-        shutil.copyfile(start, partial)
+    copy_with_maps(start, run / "start.pt")
     with written_whole(run / "images.json") as file:
         json.dump(sections, file, indent=1)
     chosen = {
