@@ -18,6 +18,7 @@ from bundle.apps.label.request import FINAL
 from bundle.apps.label.settings import ServerSettings
 from bundle.data import fingerprint, written_whole
 from bundle.data.splits import split_patients
+from bundle.maps import copy_with_maps
 
 OVERLAY = str(Path(__file__).with_name("train.yaml"))
 PAIRINGS = {"between patients": "fixed", "within patients": "repeat"}
