@@ -242,6 +242,14 @@ def test_the_initial_alignment_wins_where_start_and_steps_are_worse(loss, steps)
     assert result["similarity"].tolist() == [[result["loss_identity"].item()] * 2]
 
 
+def test_the_initial_alignment_is_kept_only_where_it_may_be(loss):
+    register = AdaptationInferer(loss, torch.optim.Adam, steps=0, keep_alignment=False)
+    result = register(RAMP.expand(1, 2, *SHAPE), OneWeight(3.0))
+    assert result["loss_identity"] < result["losses"][0, 0]
+    assert result["best_step"].tolist() == [0]
+    assert result["ddf"].abs().max() == 3
+
+
 def test_the_initial_alignment_loses_where_a_state_is_as_good(loss):
     result = AdaptationInferer(loss, partial(torch.optim.Adam, lr=0.5), steps=0)(SHIFTED, OneWeight(0.0))
     assert result["best_step"].tolist() == [0]

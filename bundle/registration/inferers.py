@@ -23,7 +23,8 @@ class AdaptationInferer(Inferer):
 
     The DDF is that of the lowest finite loss among the start and the states after each step, so that steps that make
     the loss worse, or numbers that are no longer finite, cost nothing but their time. Where the initial alignment has a
-    lower loss than all of them, nothing moves: ``u = 0``.
+    lower loss than all of them, nothing moves: ``u = 0``, unless that is switched off for a network that knows more
+    than the loss does, such as one trained with labels whose steps follow image similarity alone.
 
     Each pair of a batch is adapted on its own and from the same start, so no result depends on another.
 
@@ -34,6 +35,7 @@ class AdaptationInferer(Inferer):
         tolerance: stop early once a step lowers the loss by less than this fraction; None never stops early.
         memory_gib: memory that a pair may take; None for what the device has free.
         at_once: how many threads of this process may adapt on one device at a time; the others wait.
+        keep_alignment: whether the initial alignment is the result where its loss is the lowest.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class AdaptationInferer(Inferer):
         tolerance: float | None = None,
         memory_gib: float | None = None,
         at_once: int = 1,
+        keep_alignment: bool = True,
     ) -> None:
         super().__init__()
         if steps < 0:
@@ -56,6 +59,7 @@ class AdaptationInferer(Inferer):
         self.tolerance = tolerance
         self.memory_gib = memory_gib
         self.at_once = at_once
+        self.keep_alignment = keep_alignment
 
     def __call__(
         self,
@@ -126,7 +130,7 @@ class AdaptationInferer(Inferer):
         if not math.isfinite(terms["loss"].item()):
             raise not_finite(terms["loss"].item(), taken)
         best_step = best.step
-        if identity["loss"] < terms["loss"]:
+        if self.keep_alignment and identity["loss"] < terms["loss"]:
             outputs = {name: torch.zeros_like(field) for name, field in outputs.items()}
             terms, best_step = identity, INITIAL_ALIGNMENT
         return {
@@ -159,5 +163,7 @@ class ClassicalInferer(AdaptationInferer):
     def _register(self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module) -> dict[str, torch.Tensor]:
         shape = pair.shape[2:]
         optimizer = per_sum(self.optimizer, shape.numel())
-        inferer = AdaptationInferer(self.loss, optimizer, self.steps, self.tolerance, self.memory_gib)
+        inferer = AdaptationInferer(
+            self.loss, optimizer, self.steps, self.tolerance, self.memory_gib, keep_alignment=self.keep_alignment
+        )
         return inferer._register(pair, labels, DisplacementField(shape).to(pair.device))
