@@ -62,10 +62,15 @@ def dicom_series(folder: str, output_dir: str | None = None) -> None:
 
 
 def write_json() -> None:
-    """Rewrite configs/train.json and configs/inference.json, which ``monai.bundle.load`` asks for, from the YAML."""
+    """Rewrite configs/train.json and configs/inference.json, which ``monai.bundle.load`` asks for, from the YAML.
+
+    That function knows nothing of this package: how many maps the shipped network sees is written down for it.
+    """
     folder = Path(__file__).resolve().parent.parent / "configs"
     for name in ("train", "inference"):
         content = ConfigParser.load_config_file(folder / f"{name}.yaml")
+        if name == "inference":
+            content["maps_seen"] = ConfigParser(content).get_parsed_content("maps_seen")
         with written_whole(folder / f"{name}.json") as file:
             file.write(json.dumps(content, indent=2) + "\n")
 
