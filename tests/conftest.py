@@ -42,12 +42,12 @@ def save_nifti():
 
 @pytest.fixture
 def content():
-    """Component of a configuration file, with some of its values replaced."""
+    """Component of a configuration file, with some of its values replaced; without maps unless they are asked for."""
 
     def parsed(file, identifier, **values):
         parser = ConfigParser()
         parser.read_config(CONFIGS / file)
-        for key, value in values.items():
+        for key, value in {"map_weights": None, **values}.items():
             parser[key] = value
         return parser.get_parsed_content(identifier)
 

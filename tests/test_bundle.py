@@ -69,7 +69,7 @@ def network_def(files, **values):
     """Network of a configuration with weights that are not the identity."""
     parser = ConfigParser()
     parser.read_config([str(file) for file in files])
-    parser.update({"channels": 2, **values})
+    parser.update({"channels": 2, "maps_seen": 0, **values})
     torch.manual_seed(0)
     network = parser.get_parsed_content("network_def")
     with torch.no_grad():
@@ -212,7 +212,9 @@ def assert_registers_alike(path, joined, field, **values):
 
 def test_load_elsewhere_gives_the_network_that_inference_uses(exported, tmp_path):
     weights = exported[0] / "model.pt"
-    joined, field = load_elsewhere(tmp_path, model_file=str(weights), net_override={"self#root#num_channel_initial": 2, "self#root#in_channels": 2})
+    joined, field = load_elsewhere(
+        tmp_path, model_file=str(weights), net_override={"self#root#num_channel_initial": 2, "self#root#in_channels": 2}
+    )
     assert_registers_alike(weights, joined, field)
 
 

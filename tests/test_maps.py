@@ -207,6 +207,17 @@ def test_a_slice_has_maps_too(weights):
     assert data["fixed_maps"].shape == (2, 6, 5, 1)
 
 
+def test_an_image_of_any_size_is_padded_for_the_network_and_its_maps_are_not():
+    seen = []
+    network = MapNetwork(Bias(), downsampling=2, size_divisor=4)
+    network.network.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
+    image = torch.rand(1, 1, 9, 16, 5)
+    logits = network(image)
+    assert seen == [(1, 1, 8, 8, 4)]
+    assert logits.shape == (1, 2, 9, 16, 5)
+    torch.testing.assert_close(MapNetwork(Bias(), size_divisor=4)(image), image.expand(1, 2, 9, 16, 5))
+
+
 def test_a_map_network_that_sees_averages_keeps_the_grid():
     network = MapNetwork(Bias(), downsampling=2)
     image = torch.zeros(1, 1, 8, 8, 8)

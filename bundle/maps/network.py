@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from bundle.registration import CoarseNetwork
 
 
 class MapNetwork(CoarseNetwork):
-    """Image -> logits of its maps, ``maps = sigmoid(f(image))``; arguments are those of ``CoarseNetwork``.
+    """Image -> logits of its maps, ``maps = sigmoid(f(image))``.
 
     Where it sees averages, its logits are interpolated back to the grid of the image.
+
+    Args:
+        network: as of ``CoarseNetwork``.
+        precision: as of ``CoarseNetwork``.
+        downsampling: as of ``CoarseNetwork``.
+        size_divisor: the grid that the network sees is padded to a multiple, its border repeated; 2 ** (depth).
     """
 
+    def __init__(
+        self, network: nn.Module, precision: str = "float32", downsampling: int = 1, size_divisor: int = 1
+    ) -> None:
+        super().__init__(network, precision, downsampling)
+        self.size_divisor = size_divisor
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """``(batch, 1, *shape)`` -> ``(batch, structures, *shape)``; the shape is a multiple of ``downsampling``."""
-        logits = self.coarse(image)
-        if self.downsampling == 1:
-            return logits
-        mode = "trilinear" if image.ndim == 5 else "bilinear"
-        return F.interpolate(logits, scale_factor=self.downsampling, mode=mode, align_corners=False)
+        """``(batch, 1, *shape)`` -> ``(batch, structures, *shape)``."""
+        shape = image.shape[2:]
+        padded = F.pad(image, self._missing(shape), mode="replicate")
+        logits = self.coarse(padded)
+        if self.downsampling > 1:
+            mode = "trilinear" if image.ndim == 5 else "bilinear"
+            logits = F.interpolate(logits, scale_factor=self.downsampling, mode=mode, align_corners=False)
+        return logits[(..., *(slice(length) for length in shape))]
+
+    def _missing(self, shape: torch.Size) -> list[int]:
+        """Voxels behind the end of each axis, as ``torch.nn.functional.pad`` takes them: the last axis first."""
+        multiple = self.downsampling * self.size_divisor
+        return [part for length in reversed(shape) for part in (0, -length % multiple)]
