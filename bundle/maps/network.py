@@ -35,7 +35,9 @@ class MapNetwork(CoarseNetwork):
         if self.downsampling > 1:
             mode = "trilinear" if image.ndim == 5 else "bilinear"
             logits = F.interpolate(logits, scale_factor=self.downsampling, mode=mode, align_corners=False)
-        return logits[(..., *(slice(length) for length in shape))]
+        for axis, length in enumerate(shape, start=2):
+            logits = logits.narrow(axis, 0, length)
+        return logits
 
     def _missing(self, shape: torch.Size) -> list[int]:
         """Voxels behind the end of each axis, as ``torch.nn.functional.pad`` takes them: the last axis first."""
