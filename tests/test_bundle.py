@@ -181,10 +181,10 @@ def test_onnx_export_gives_the_field_of_the_network(exported):
     np.testing.assert_allclose(found, field.numpy(), atol=1e-4)
 
 
-def load_elsewhere(folder, **arguments):
+def load_elsewhere(folder, channels=2, **arguments):
     """``monai.bundle.load`` from another folder, on a machine where the package is not installed; field of a pair."""
     torch.manual_seed(1)
-    joined = torch.rand(1, 2, 16, 24, 16)
+    joined = torch.rand(1, channels, 16, 24, 16)
     torch.save(joined, folder / "pair.pt")
     script = f"""
 import sys
@@ -212,17 +212,17 @@ def assert_registers_alike(path, joined, field, **values):
 
 def test_load_elsewhere_gives_the_network_that_inference_uses(exported, tmp_path):
     weights = exported[0] / "model.pt"
-    joined, field = load_elsewhere(
-        tmp_path, model_file=str(weights), net_override={"self#root#num_channel_initial": 2, "self#root#in_channels": 2}
-    )
+    override = {"self#root#num_channel_initial": 2, "self#root#in_channels": 2}
+    joined, field = load_elsewhere(tmp_path, model_file=str(weights), net_override=override)
     assert_registers_alike(weights, joined, field)
 
 
 @pytest.mark.skipif(not (ROOT / "models/model.pt").exists(), reason="models/model.pt is not there")
 def test_load_elsewhere_gives_the_weights_of_the_bundle(tmp_path):
-    joined, field = load_elsewhere(tmp_path)
+    maps = content(INFERENCE)["map_channels"]
+    joined, field = load_elsewhere(tmp_path, 2 * (1 + maps))
     channels = content(INFERENCE)["channels"]
-    assert_registers_alike(ROOT / "models/model.pt", joined, field, channels=channels)
+    assert_registers_alike(ROOT / "models/model.pt", joined, field, channels=channels, maps_seen=maps)
 
 
 # --- configurations -----------------------------------------------------------------------------------------------
