@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from toys import apply, oblique_affine, rigid
-from workflow_fixtures import SHAPE, volume
+from workflow_fixtures import SHAPE, SMALL, volume
 
 import bundle
 from bundle import register
@@ -130,7 +130,7 @@ def test_files_arrays_and_images_of_nibabel_are_the_same(result, voxels, tmp_pat
 
 
 def test_it_is_the_workflow(tiny_dataset, trained, command, tmp_path):
-    settings = {"weights": str(trained / "model.pt"), "pixdim": 5, "channels": 2, "downsampling": 1, "steps": 2}
+    settings = {"weights": str(trained / "model.pt"), **SMALL, "inner_lr": 0.001}
     finished = command.register(
         tmp_path / "out", dataset_dir=tiny_dataset, datalist=tiny_dataset / "datalist.json", section="test", **settings
     )
