@@ -174,6 +174,7 @@ def test_metrics_and_command_line_have_the_inverse(tiny_dataset, trained, comman
         weights=trained / "model.pt",
         transforms=True,
         integration_steps=4,
+        inner_lr=0.005,
     )
     assert finished.code == 0, finished.error
     folder = tmp_path / "out/F_to_G"
