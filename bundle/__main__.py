@@ -67,10 +67,10 @@ def write_json() -> None:
     That function knows nothing of this package: how many maps the shipped network sees is written down for it.
     """
     folder = Path(__file__).resolve().parent.parent / "configs"
-    for name in ("train", "inference"):
-        content = ConfigParser.load_config_file(folder / f"{name}.yaml")
-        if name == "inference":
-            content["maps_seen"] = ConfigParser(content).get_parsed_content("maps_seen")
+    contents = {name: ConfigParser.load_config_file(folder / f"{name}.yaml") for name in ("train", "inference")}
+    maps_seen = ConfigParser(contents["inference"]).get_parsed_content("maps_seen")
+    for name, content in contents.items():
+        content["maps_seen"] = maps_seen
         with written_whole(folder / f"{name}.json") as file:
             file.write(json.dumps(content, indent=2) + "\n")
 

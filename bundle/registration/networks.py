@@ -172,7 +172,14 @@ class RegistrationNetwork(CoarseNetwork):
         return self._displacement(-self._field(pair))
 
     def _field(self, pair: torch.Tensor) -> torch.Tensor:
-        return self.coarse(seen_of(pair) if self.sees_maps else images_of(pair))
+        seen = seen_of(pair) if self.sees_maps else images_of(pair)
+        first = next((module for module in self.network.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)), None)
+        if first is not None and first.in_channels != seen.shape[1]:
+            raise ValueError(
+                f"the network takes {first.in_channels} channels and the pair has {seen.shape[1]} (2, and 2 for every "
+                "map); give the map_weights that it was trained with, or weights that fit the maps"
+            )
+        return self.coarse(seen)
 
     def _displacement(self, field: torch.Tensor) -> torch.Tensor:
         return enlarge_ddf(integrate(field, self.integration_steps), self.downsampling)
