@@ -21,7 +21,7 @@ from bundle.maps import (
     RandShadowd,
     SeededDataset,
     copy_beside,
-    copy_with_maps,
+    copy_weights,
     maps_beside,
 )
 
@@ -241,7 +241,9 @@ def test_map_networks_travel_beside_the_weights(tmp_path, weights):
     copy_beside(None, tmp_path / "none.pt")
     assert maps_beside(tmp_path / "none.pt") is None
     (tmp_path / "run/model.pt").write_bytes(b"weights")
-    copy_with_maps(tmp_path / "run/model.pt", tmp_path / "other/start.pt")
+    (tmp_path / "run/model_step_sizes.pt").write_bytes(b"step sizes")
+    copy_weights(tmp_path / "run/model.pt", tmp_path / "other/start.pt")
+    assert (tmp_path / "other/start_step_sizes.pt").read_bytes() == b"step sizes"
     assert (tmp_path / "other/start.pt").read_bytes() == b"weights"
     assert len(maps_beside(tmp_path / "other/start.pt")) == 2
     (tmp_path / "run/model_maps_best.pt").touch()

@@ -1,7 +1,7 @@
 """What anatomy is: from an image to soft maps of its structures and landmarks."""
 
 from bundle.maps.augmentation import RandDepthAttenuationd, RandShadowd
-from bundle.maps.beside import copy_beside, copy_with_maps, maps_beside
+from bundle.maps.beside import copy_beside, copy_weights, maps_beside
 from bundle.maps.dataset import SeededDataset
 from bundle.maps.losses import LandmarkDistance, MapLoss
 from bundle.maps.network import MapNetwork
@@ -19,6 +19,6 @@ __all__ = [
     "RandShadowd",
     "SeededDataset",
     "copy_beside",
-    "copy_with_maps",
+    "copy_weights",
     "maps_beside",
 ]

@@ -56,17 +56,20 @@ def copy_beside(maps: MapWeights | None, *weights: str | os.PathLike[str]) -> No
                     shutil.copyfile(file, partial)
 
 
-def copy_with_maps(weights: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Copy weights and the map networks beside them.
+def copy_weights(weights: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Copy weights, and the map networks and learned step sizes beside them.
 
     Args:
         weights: file of a registration network.
-        target: name of the copy; its map networks get theirs beside it.
+        target: name of the copy; what belongs to it gets its name beside it.
 
     Raises:
         OSError: when a file cannot be read or written.
     """
-    # Weights that are there are complete: their maps come first.
+    # Weights that are there are complete: what belongs to them comes first.
     copy_beside(maps_beside(weights), target)
-    with moved_into_place(Path(target)) as partial:
-        shutil.copyfile(weights, partial)
+    for kind in ("_step_sizes", ""):
+        source, copy = (Path(path).with_name(f"{Path(path).stem}{kind}.pt") for path in (weights, target))
+        if source.exists() or not kind:
+            with moved_into_place(copy) as partial:
+                shutil.copyfile(source, partial)

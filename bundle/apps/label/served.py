@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from bundle.maps import copy_with_maps
+from bundle.maps import copy_weights
 
 
 class ServedWeights:
@@ -41,4 +41,4 @@ class ServedWeights:
         """
         # The ones before are copied rather than moved: at no time is there nothing to serve.
         for source, target in ((self.path, self.previous), (weights, self.published)):
-            copy_with_maps(source, target)
+            copy_weights(source, target)

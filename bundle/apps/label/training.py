@@ -18,7 +18,7 @@ from bundle.apps.label.request import FINAL
 from bundle.apps.label.settings import ServerSettings
 from bundle.data import fingerprint, written_whole
 from bundle.data.splits import split_patients
-from bundle.maps import copy_with_maps
+from bundle.maps import copy_weights
 
 OVERLAY = str(Path(__file__).with_name("train.yaml"))
 PAIRINGS = {"between patients": "fixed", "within patients": "repeat"}
@@ -113,7 +113,7 @@ def prepare(runs: Path, start: Path, settings: ServerSettings, images: Images, w
     contents = [Path(file).read_text() for file in files]
     run = runs / fingerprint(start.read_bytes(), contents, sections, wish.iterations, wish.pairing)
     # Published weights may change while it runs.
-    copy_with_maps(start, run / "start.pt")
+    copy_weights(start, run / "start.pt")
     with written_whole(run / "images.json") as file:
         json.dump(sections, file, indent=1)
     chosen = {
