@@ -40,7 +40,7 @@ def test_the_fast_path_finds_what_the_plain_path_finds(benchmark):
 def test_it_measures_seconds_and_memory(benchmark):
     results = Queue()
     benchmark["registration"].__globals__["SHAPE"] = (32, 32, 32)
-    benchmark["registration"](False, 2, 1, 1, CPU, results)
+    benchmark["registration"](False, 2, 1, 1, CPU, benchmark["LOCALNET"], False, results)
     benchmark["meta_iteration"](1, CPU, results)
     registration, meta = results.get(), results.get()
     assert 0 < registration["network"] < registration["registration"]

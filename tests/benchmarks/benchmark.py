@@ -30,20 +30,25 @@ ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (96, 128, 96)  # of a TRUS pair at 0.8 mm
 PLAIN_WINDOW = 27  # voxels, as window_mm at 0.8 mm
 STEPS = 5
+MAPS = 3
+LOCALNET = ("inference.yaml", "localnet.yaml")
 LINE = "{:42s} {:>9s} {:>9s} {:>6s} {:>12s}"
 
 
-def smooth_pair(multiple, device):
-    """Two smooth random images of SHAPE, padded to a multiple."""
+def smooth_pair(multiple, device, maps=0):
+    """Two smooth random images of SHAPE, padded to a multiple; with maps also their masks, of ones, and maps."""
     size = [-(-length // multiple) * multiple for length in SHAPE]
-    noise = torch.rand(1, 2, *[length // 8 for length in size], generator=torch.Generator().manual_seed(0))
+    channels = 2 + maps if maps else 1
+    noise = torch.rand(1, 2 * channels, *[length // 8 for length in size], generator=torch.Generator().manual_seed(0))
+    if maps:
+        noise[:, 1::channels] = 1
     return torch.nn.functional.interpolate(noise, size=size, mode="trilinear").to(device)
 
 
-def parts(plain, channels, downsampling, device):
+def parts(plain, channels, downsampling, device, files=("inference.yaml",), maps=False):
     """Network, loss and optimiser of inference, in the plain or the fast way."""
     settings = {"channels": channels, "downsampling": downsampling, "precision": "float32" if plain else "auto"}
-    parser = read_configuration("inference.yaml", settings)
+    parser = read_configuration(list(files), settings if maps else {**settings, "map_weights": None})
     network = parser.get_parsed_content("registration_network").to(device)
     loss = parser.get_parsed_content("adaptation_loss").to(device)
     if plain:
@@ -68,10 +73,10 @@ def seconds(call, repetitions, device):
     return statistics.median(once() for _ in range(repetitions))
 
 
-def registration(plain, channels, downsampling, repetitions, device, results):
+def registration(plain, channels, downsampling, repetitions, device, files, maps, results):
     """Five steps and the prediction on one pair; the network alone; peak memory."""
-    network, loss, optimizer = parts(plain, channels, downsampling, device)
-    pair = smooth_pair(8 * downsampling, device)
+    network, loss, optimizer = parts(plain, channels, downsampling, device, files, maps)
+    pair = smooth_pair(8 * downsampling, device, MAPS if maps else 0)
 
     def register():
         adapted = adapt(network, loss, optimizer, repeat((pair, None), STEPS)).network
@@ -90,7 +95,7 @@ def registration(plain, channels, downsampling, repetitions, device, results):
 
 def meta_iteration(repetitions, device, results):
     """A meta-iteration's inner loop with its augmentation, beside the bare loop on tensors that are there already."""
-    parser = read_configuration("train.yaml", {})
+    parser = read_configuration("train.yaml", {"map_weights": None})
     network = parser.get_parsed_content("registration_network").to(device)
     loss = parser.get_parsed_content("loss").to(device)
     augmentation = parser.get_parsed_content("train::augmentation")
@@ -135,12 +140,18 @@ def main():
     arguments.add_argument("--out", type=Path, default=Path("benchmark.json"))
     chosen = arguments.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cases = {"shipped: 8 channels, sees 2.4 mm": (8, 3)}
-    cases |= {f"LocalNet, {channels} channels": (channels, 1) for channels in chosen.channels}
+    shipped = ("inference.yaml",)
+    cases = {
+        "shipped: 8 channels, sees 2.4 mm, maps": (8, 3, shipped, True),
+        "the same without maps": (8, 3, shipped, False),
+        "LocalNet, 8 channels, sees 2.4 mm": (8, 3, LOCALNET, False),
+    }
+    cases |= {f"LocalNet, {channels} channels": (channels, 1, LOCALNET, False) for channels in chosen.channels}
     report = {"machine": platform.machine(), "device": str(device), "threads": torch.get_num_threads()}
     print(LINE.format("five steps and prediction, 96 x 128 x 96", "plain s", "fast s", "ratio", "GiB"), flush=True)
-    for name, case in cases.items():
-        plain, fast = (in_a_process(registration, kind, *case, chosen.repetitions, device) for kind in (True, False))
+    for name, (channels, downsampling, *network) in cases.items():
+        settings = (channels, downsampling, chosen.repetitions, device, *network)
+        plain, fast = (in_a_process(registration, kind, *settings) for kind in (True, False))
         memory = f"{plain['peak_gib']:.1f} -> {fast['peak_gib']:.1f}"
         for key, title, peak in (("registration", name, memory), ("network", "  the network alone", "")):
             ratio = plain[key] / fast[key]
