@@ -238,10 +238,10 @@ def test_json_twin_equals_the_yaml(file):
 def test_training_and_inference_define_the_same_registration():
     train, inference = content(TRAIN), content(INFERENCE)
     blocks = ["preprocessing", "network_def", "plain_network", "registration_network", "prepare_batch"]
-    blocks += ["inner_optimizer", "adaptation_loss"]
+    blocks += ["plain_optimizer", "inner_optimizer", "adaptation_loss"]
     shared = {key for key in settings(TRAIN)[1] if key in settings(INFERENCE)[1]} | {*blocks}
     assert {"pixdim", "channels", "similarity", "inner_lr", "steps"} <= shared
-    for key in shared - {"output_dir", "pairing", "pair_limits", "map_weights"}:
+    for key in shared - {"output_dir", "pairing", "pair_limits", "map_weights", "step_sizes"}:
         assert train[key] == inference[key], key
 
 
