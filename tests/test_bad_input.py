@@ -283,7 +283,7 @@ BAD_OPTIONS = {
     "no_spacing": ({"pixdim": 0}, "pixdim is 0; expected the spacing"),
     "section": ({"section": "tset"}, "no section 'tset'; expected one of training, validation, test"),
     "pairing": ({"pairing": "pared"}, "pairing is 'pared', expected one of paired, fixed, moving"),
-    "precision": ({"precision": "float17"}, "'bundle.registration.RegistrationNetwork'"),
+    "precision": ({"precision": "float17"}, "precision is 'float17'; expected auto, float32, bfloat16"),
     "unknown_component": (overlay("similarity: {_target_: bundle.Nothing}\n"), "bundle.Nothing"),
     "unknown_argument": (overlay("similarity: {_target_: torch.nn.MSELoss, colour: 3}\n"), "'colour'"),
     "unknown_reference": (overlay("table: '@nothing'\n"), "nothing"),

@@ -15,6 +15,7 @@ from bundle.geometry import compose, enlarge_ddf, integrate, resize_ddf
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 SMALL = 20480
 """Channels times the first two lengths of an image, up to which torch does not send it to oneDNN on its own."""
+PRECISIONS = ("auto", "float32", "bfloat16")
 INSTANCE_NORMS = {nn.BatchNorm2d: nn.InstanceNorm2d, nn.BatchNorm3d: nn.InstanceNorm3d}
 
 
@@ -93,6 +94,8 @@ class CoarseNetwork(nn.Module):
         super().__init__()
         if downsampling < 1:
             raise ValueError(f"downsampling is {downsampling}; expected 1 (the pair's own grid) or more")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}; expected {', '.join(PRECISIONS)}")
         self.downsampling = downsampling
         self.network = network
         # Instance normalisation drops the layout of its input; weights in channels-last order restore it at every
