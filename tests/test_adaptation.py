@@ -195,7 +195,8 @@ def test_labels_reach_the_loss():
 @pytest.mark.parametrize(("tolerance", "visited"), [(None, 3), (0.01, 2)])
 def test_steps_of_registration_wait_for_the_device_only_to_stop_early(tolerance, visited):
     """Tensors without values: to read one, which on a GPU is to wait, raises; what is read at the end, too."""
-    parser = read_configuration("inference.yaml", {"precision": "float32"})
+    settings = {"precision": "float32", "map_weights": None, "step_sizes": None}
+    parser = read_configuration("inference.yaml", settings)
     network, loss, optimizer = (
         parser.get_parsed_content(name) for name in ("registration_network", "adaptation_loss", "inner_optimizer")
     )
