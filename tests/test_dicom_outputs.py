@@ -100,7 +100,7 @@ def test_the_workflow_writes_the_same(folder, result, saved, command, tmp_path):
         "patient": "A",
     }
     datalist = write_json(tmp_path / "pairs.json", {"test": [pair]})
-    settings = {**OPTIONS, "regularisation_weight": 60.0, "dicom": True, "weights": "$None"}
+    settings = {**OPTIONS, "dicom": True, "weights": "$None"}
     finished = command.register(tmp_path / "out", dataset_dir=folder, datalist=datalist, **settings)
     assert finished.code == 0, finished.error
     assert "Phantom" not in finished.out + finished.err
