@@ -42,11 +42,6 @@ def images_of(joined: torch.Tensor) -> torch.Tensor:
     return torch.cat([side[:, :1] for side in split_pair(joined)], dim=1)
 
 
-def maps_of(joined: torch.Tensor) -> torch.Tensor:
-    """Maps ``(batch, 2 * maps, *shape)`` of a joined pair, which may have none."""
-    return torch.cat([side[:, 2:] for side in split_pair(joined)], dim=1)
-
-
 def seen_of(joined: torch.Tensor) -> torch.Tensor:
     """Images and maps of a joined pair without its masks, ``(batch, 2 * (1 + maps), *shape)``, moving side first."""
     return torch.cat([side[:, [0, *range(2, side.shape[1])]] for side in split_pair(joined)], dim=1)

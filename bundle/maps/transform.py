@@ -12,10 +12,9 @@ from monai.transforms import Transform
 from torch import nn
 
 from bundle.data import side_tensor
+from bundle.data.preprocessing import SIDES
 from bundle.maps.network import MapNetwork
 from bundle.registration import read_weights
-
-SIDES = ("fixed", "moving")
 
 
 class AnatomyMapsd(Transform):

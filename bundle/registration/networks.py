@@ -145,6 +145,8 @@ class RegistrationNetwork(CoarseNetwork):
         super().__init__(use_instance_statistics(network), precision, downsampling)
         self.integration_steps = integration_steps
         self.sees_maps = sees_maps
+        convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Conv3d))
+        self.channels = next((module.in_channels for module in convolutions), None)
 
     def forward(self, pair: torch.Tensor) -> torch.Tensor:
         """Predict the DDF.
@@ -176,10 +178,9 @@ class RegistrationNetwork(CoarseNetwork):
 
     def _field(self, pair: torch.Tensor) -> torch.Tensor:
         seen = seen_of(pair) if self.sees_maps else images_of(pair)
-        first = next((module for module in self.network.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)), None)
-        if first is not None and first.in_channels != seen.shape[1]:
+        if self.channels not in (None, seen.shape[1]):
             raise ValueError(
-                f"the network takes {first.in_channels} channels and the pair has {seen.shape[1]} (2, and 2 for every "
+                f"the network takes {self.channels} channels and the pair has {seen.shape[1]} (2, and 2 for every "
                 "map); give the map_weights that it was trained with, or weights that fit the maps"
             )
         return self.coarse(seen)
