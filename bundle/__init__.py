@@ -1,19 +1,35 @@
 """Meta-learned image registration as a MONAI bundle."""
 
-from bundle import console, data, dicom, evaluation, geometry, maps, meta, processes, registration, session
+from bundle import (
+    data,
+    dicom,
+    evaluation,
+    experiment,
+    formats,
+    geometry,
+    maps,
+    meta,
+    pages,
+    registration,
+    results,
+    system,
+)
 from bundle.api import Registration, register
 
 __all__ = [
     "Registration",
-    "console",
     "data",
     "dicom",
     "evaluation",
+    "experiment",
+    "formats",
     "geometry",
     "maps",
     "meta",
-    "processes",
+    "pages",
     "register",
     "registration",
-    "session",
+    "results",
+    "simulation",
+    "system",
 ]

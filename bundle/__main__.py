@@ -11,14 +11,14 @@ from typing import Any
 import fire
 from monai.bundle import ConfigParser
 
-from bundle import console
 from bundle.data import check_data as check
-from bundle.data import simulate_dataset, written_whole
-from bundle.data.errors import printable
 from bundle.dicom import list_series
-from bundle.evaluation import Experiment
 from bundle.evaluation import compare as compare_runs
-from bundle.registration import apply_transform
+from bundle.experiment import Experiment
+from bundle.results import apply_transform
+from bundle.simulation import simulate_dataset
+from bundle.system import console, written_whole
+from bundle.system.errors import printable
 
 EXPERIMENT = str(Path(__file__).resolve().parent.parent / "configs" / "experiment.yaml")
 

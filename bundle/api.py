@@ -16,12 +16,12 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
-from bundle import processes
-from bundle.console import HARMLESS, unknown_option
-from bundle.data import exists, stem
-from bundle.evaluation import PairPictured, QualityPaged, QualityPdfd
+from bundle.data import stem
 from bundle.geometry import Transform
-from bundle.registration import DicomOutputsd, SavePaird, TransformsBothWaysd, save_objects
+from bundle.pages import PairPictured, QualityPaged, QualityPdfd
+from bundle.results import DicomOutputsd, SavePaird, TransformsBothWaysd, save_objects
+from bundle.system import exists, processes
+from bundle.system.console import HARMLESS, unknown_option
 
 IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False, "dicom": False}
 """What the workflow writes is made when the result is saved."""

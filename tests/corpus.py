@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from workflow_fixtures import SHAPE, pair, volume, write_dicom_series
 
-from bundle.data import write_transform
+from bundle.formats import write_transform
 from bundle.geometry import Displacement, Transform
 
 AFFINE = np.diag([5.0, 5.5, 6.0, 1.0])

@@ -15,7 +15,7 @@ from workflow_fixtures import SHAPE, SMALL, volume
 import bundle
 from bundle import register
 from bundle.api import read_configuration
-from bundle.data import load_image, read_transform
+from bundle.formats import load_image, read_transform
 
 pytest_plugins = ["workflow_fixtures"]
 

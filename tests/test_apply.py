@@ -12,9 +12,9 @@ from test_transforms import waves
 from toys import Grid, rigid
 from workflow_fixtures import write_dicom_series
 
-from bundle.data import displacement_image, nifti, write_transform
+from bundle.formats import displacement_image, nifti, write_transform
 from bundle.geometry import Transform, centroids
-from bundle.registration import apply_transform
+from bundle.results import apply_transform
 
 
 @pytest.fixture

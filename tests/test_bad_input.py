@@ -38,8 +38,9 @@ from workflow_fixtures import (
 
 from bundle import register
 from bundle.__main__ import main
-from bundle.data import one_line, read_datalist, select_pairs
+from bundle.data import read_datalist, select_pairs
 from bundle.registration import WeightsLoader
+from bundle.system import one_line
 
 pytest_plugins = ["workflow_fixtures"]
 UNSEEN_BY_CHECK = {"kilometres", "nanometres", "label_with_channels"}

@@ -13,11 +13,12 @@ from test_transforms import inner_points
 from torch import nn
 from toys import affine_ddf, apply, rigid
 
-from bundle.data import read_transform
 from bundle.evaluation import PairMetricsd
+from bundle.formats import read_transform
 from bundle.geometry import Transform, compose
-from bundle.registration import NativeOutputsd, RegistrationNetwork, SavePaird, TransformsBothWaysd
-from bundle.registration.both_ways import residual
+from bundle.registration import RegistrationNetwork
+from bundle.results import NativeOutputsd, SavePaird, TransformsBothWaysd
+from bundle.results.inverse import residual
 
 pytest_plugins = ["workflow_fixtures"]
 

@@ -10,7 +10,7 @@ from PIL import Image
 from workflow_fixtures import write_dicom_series
 
 from bundle.data.check import check_data, image_problems
-from bundle.data.problems import grid_problems, label_problems
+from bundle.formats.problems import grid_problems, label_problems
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SHAPE = (5, 6, 7)

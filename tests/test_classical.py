@@ -17,7 +17,7 @@ from bundle.registration import (
     RegistrationNetwork,
     adapt,
 )
-from bundle.registration.classical import per_sum
+from bundle.registration.inferers import per_sum
 
 
 class Distance(nn.Module):

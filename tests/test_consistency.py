@@ -9,7 +9,7 @@ from monai.inferers import SimpleInferer
 from toys import affine_ddf, oblique_affine
 
 from bundle.data import join_pair
-from bundle.evaluation.consistency import consistency_metrics
+from bundle.evaluation.metrics import consistency_metrics
 from bundle.registration import ConsistencyInferer
 
 SHAPE = (8, 9, 7)

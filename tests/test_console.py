@@ -5,8 +5,7 @@ import sys
 import pytest
 from workflow_fixtures import INFERENCE, TRAIN
 
-from bundle import console
-from bundle.data import DataWarning
+from bundle.system import DataWarning, console
 
 WRAPPED = "Failed to evaluate ConfigExpression: \n\"$__local_refs['evaluator'].run()\""
 

@@ -14,7 +14,7 @@ from pydicom.pixels import apply_modality_lut
 from pydicom.uid import CTImageStorage, MRImageStorage, SecondaryCaptureImageStorage, UltrasoundImageStorage
 
 from bundle.dicom.derived import stored_voxels, warped_series
-from bundle.dicom.report import encapsulated_pdf
+from bundle.dicom.encapsulated import encapsulated_pdf
 from bundle.dicom.segmentation import segmentation
 from bundle.dicom.series import read_series
 

@@ -13,10 +13,11 @@ from dicom_toys import oblique_affine, write_series
 from workflow_fixtures import SHAPE, volume, write_json
 
 from bundle import Registration, register
-from bundle.data import DataWarning, read_transform
-from bundle.evaluation import QualityPdfd
+from bundle.formats import read_transform
 from bundle.geometry import apply_affine
-from bundle.registration import save_objects
+from bundle.pages import QualityPdfd
+from bundle.results import save_objects
+from bundle.system import DataWarning
 
 pytest_plugins = ["workflow_fixtures"]
 

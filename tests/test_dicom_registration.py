@@ -23,10 +23,10 @@ from pydicom.uid import DeformableSpatialRegistrationStorage, SpatialRegistratio
 from scipy.ndimage import gaussian_filter, map_coordinates
 from toys import rigid
 
-from bundle.data import read_transform
 from bundle.dicom.spatial_registration import matrix_type, registration_object
+from bundle.formats import read_transform
 from bundle.geometry import Displacement, Transform, centre_of_volume, warp_native
-from bundle.registration import apply_transform
+from bundle.results import apply_transform
 
 pytest_plugins = ["dicom_checks"]
 

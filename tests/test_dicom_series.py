@@ -24,10 +24,12 @@ from pydicom.uid import (
 )
 
 from bundle.__main__ import dicom_series
-from bundle.data import DataWarning, LoadPaird, check_data, load_image
+from bundle.data import check_data
 from bundle.dicom import find_series, read_series
 from bundle.dicom.frames import Damaged, read_frames
-from bundle.registration.finished import sources
+from bundle.formats import LoadPaird, load_image
+from bundle.results.outputs import sources
+from bundle.system import DataWarning
 
 AFFINE = oblique_affine()
 SHAPE = (8, 6, 7)

@@ -13,8 +13,8 @@ from dicom_toys import oblique_affine, write_series
 from test_experiment_2d import small_plan, write_pairs, write_slices
 from workflow_fixtures import volume
 
-from bundle.data import simulate_dataset
-from bundle.evaluation.experiment_results import slug
+from bundle.experiment.results import slug
+from bundle.simulation import simulate_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

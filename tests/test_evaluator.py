@@ -17,14 +17,8 @@ from torch import nn
 
 from bundle.data import PreparePair
 from bundle.evaluation import MetricsTable, PairMetricsd
-from bundle.registration import (
-    AdaptationInferer,
-    NativeOutputsd,
-    PairDataset,
-    RegistrationEvaluator,
-    RegistrationLoss,
-    SavePaird,
-)
+from bundle.registration import AdaptationInferer, RegistrationLoss
+from bundle.results import NativeOutputsd, PairDataset, RegistrationEvaluator, SavePaird
 
 
 class Shift(nn.Module):

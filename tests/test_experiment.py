@@ -7,9 +7,9 @@ import pytest
 import yaml
 from workflow_fixtures import ROOT, Command, write_json
 
-from bundle.data import simulate_dataset
-from bundle.evaluation import Experiment
-from bundle.evaluation.experiment_results import slug
+from bundle.experiment import Experiment
+from bundle.experiment.results import slug
+from bundle.simulation import simulate_dataset
 
 CONFIG = ROOT / "configs/experiment.yaml"
 SIZE = {"pixdim": 6.0, "channels": 2, "downsampling": 1, "map_filters": [4, 8, 8], "map_pixdim": 6.0}

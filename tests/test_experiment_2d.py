@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from workflow_fixtures import ROOT, Command, write_json
 
-from bundle.evaluation.experiment_results import slug
+from bundle.experiment.results import slug
 
 CONFIG = ROOT / "configs/experiment_2d.yaml"
 SIZE = 40

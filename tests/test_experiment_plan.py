@@ -10,8 +10,8 @@ from PIL import Image
 from workflow_fixtures import ROOT, write_json
 
 from bundle.data import read_datalist
-from bundle.evaluation import Experiment
-from bundle.evaluation.experiment_plan import curve_points, kept_epochs, read_plan
+from bundle.experiment import Experiment
+from bundle.experiment.plan import curve_points, kept_epochs, read_plan
 
 CONFIGS = ROOT / "configs"
 PLAN = [str(CONFIGS / "experiment_2d.yaml")]

@@ -16,13 +16,14 @@ from PIL import Image
 from scipy import stats
 from toys import Grid, oblique_affine
 
-from bundle.data import nifti, write_datalist
-from bundle.evaluation.experiment_report import write_report
-from bundle.evaluation.experiment_results import median_pair, read_evaluation
-from bundle.evaluation.experiment_runs import Curves, Evaluation
+from bundle.data import write_datalist
 from bundle.evaluation.measures import MEASURES
 from bundle.evaluation.table import metrics_row, table_columns, write_table
-from bundle.registration import SavePaird
+from bundle.experiment.report import write_report
+from bundle.experiment.results import median_pair, read_evaluation
+from bundle.experiment.runs import Curves, Evaluation
+from bundle.formats import nifti
+from bundle.results import SavePaird
 
 GRID = Grid(oblique_affine((1.5, 1.0, 2.0), (5, -4, 8), (-9.0, 3.0, 12.0)), (12, 10, 8))
 PAIRS = [f"P{number:02d}" for number in range(8)]

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from PIL import Image
 from toys import Grid, apply, oblique_affine, rigid
 
-from bundle.evaluation.figures import (
+from bundle.experiment.curves import (
     Registered,
     Volume,
     boxplots,
@@ -22,7 +22,7 @@ from bundle.evaluation.figures import (
     save_figure,
 )
 from bundle.geometry import warp_native
-from bundle.registration import SavePaird
+from bundle.results import SavePaird
 
 
 def test_whiskers_are_at_the_10th_and_90th_percentile():

@@ -10,8 +10,9 @@ import torch
 from monai.transforms import Compose
 from torch import nn
 
-from bundle.data import InitialAlignmentd, fingerprint
+from bundle.data import InitialAlignmentd
 from bundle.registration import AdaptationInferer, RegistrationLoss
+from bundle.system import fingerprint
 
 
 def inferer(lr=0.1, steps=5, weight=1.0):

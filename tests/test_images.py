@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 from test_datalist import ALL, TRAIN_ONLY, paired_folders, patients_of, touch, write
 
-from bundle.data import DataWarning, read_datalist, read_folds, read_images, write_datalist
+from bundle.data import read_datalist, read_folds, read_images, write_datalist
 from bundle.data.splits import split_folds
+from bundle.system import DataWarning
 
 
 @pytest.fixture

@@ -16,13 +16,12 @@ from bundle.apps.label.__main__ import serve, simulated_studies
 from bundle.apps.label.candidates import candidates
 from bundle.apps.label.datastore import Images
 from bundle.apps.label.errors import ClientError, one_answer
-from bundle.apps.label.progress import read_progress
 from bundle.apps.label.record import LossRecord
+from bundle.apps.label.registrar import ServedWeights
 from bundle.apps.label.request import OUTPUTS, Wanted
 from bundle.apps.label.results import named, one_map, summary, write_result
-from bundle.apps.label.served import ServedWeights
 from bundle.apps.label.settings import ServerSettings
-from bundle.apps.label.training import Wish, better, split_images
+from bundle.apps.label.training import Wish, better, read_progress, split_images
 
 pytest_plugins = ["workflow_fixtures"]
 

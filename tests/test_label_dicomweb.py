@@ -13,7 +13,7 @@ from test_label_app import read
 from workflow_fixtures import volume
 
 from bundle import register
-from bundle.data import load_image
+from bundle.formats import load_image
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed here: run it in the environment of make label")
 import requests  # noqa: E402

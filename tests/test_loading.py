@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.data import DataWarning, LoadPaird, load_image
+from bundle.formats import LoadPaird, load_image
+from bundle.system import DataWarning
 
 PIXELS = (np.arange(60).reshape(5, 12) * 4).astype(np.uint8)  # 5 rows, 12 columns
 

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from bundle.data import DataWarning, FolderLock
+from bundle.system import DataWarning, FolderLock
 
 FORK = multiprocessing.get_context("fork")
 

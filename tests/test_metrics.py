@@ -16,7 +16,8 @@ from bundle.evaluation.metrics import normalised_cross_correlation
 from bundle.evaluation.overlap import hausdorff_95
 from bundle.evaluation.scored import scored_channels
 from bundle.geometry import ddf_to_displacement, lift_ddf
-from bundle.registration import INITIAL_ALIGNMENT, NativeOutputsd
+from bundle.registration import INITIAL_ALIGNMENT
+from bundle.results import NativeOutputsd
 
 SHAPE = (12, 10, 8)
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])

@@ -13,11 +13,12 @@ from monai.data import MetaTensor
 from torch import nn
 from toys import affine_ddf, apply, ball, killer, rigid, texture
 
-from bundle.data import PreparePair, displacement_image
+from bundle.data import PreparePair
 from bundle.data.preprocessing import SIDES
+from bundle.formats import displacement_image
 from bundle.geometry import RAS_TO_LPS, centroids, fixed_to_moving, initial_alignment
-from bundle.registration import NativeOutputsd, SavePaird
-from bundle.registration.finished import is_finished
+from bundle.results import NativeOutputsd, SavePaird
+from bundle.results.outputs import is_finished
 
 itk = pytest.importorskip("itk")
 

@@ -11,12 +11,13 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from toys import Grid, affine_ddf, oblique_affine
 
-from bundle.evaluation import PairMetricsd, QualityIndex, QualityPaged, QualityVerdictd
-from bundle.evaluation.batch_page import batch_page
-from bundle.evaluation.drawing import deformed_grid, outline
-from bundle.evaluation.shown_pair import shown_slices
-from bundle.evaluation.views import MOST_PIXELS, Volumes
-from bundle.registration import NativeOutputsd, SavePaird
+from bundle.evaluation import PairMetricsd, QualityVerdictd
+from bundle.pages import QualityIndex, QualityPaged
+from bundle.pages.batch_page import batch_page
+from bundle.pages.drawing import deformed_grid, outline
+from bundle.pages.slices import shown_slices
+from bundle.pages.views import MOST_PIXELS, Volumes
+from bundle.results import NativeOutputsd, SavePaird
 
 LIMITS = {"folded_percent": [0.5, 5.0], "similarity_gain_percent": [1.0, -20.0], "largest_displacement_mm": None}
 VOID = {"meta", "image", "circle", "line", "path", "br"}

@@ -8,7 +8,7 @@ from PIL import Image
 
 from bundle.data import PreparePair
 from bundle.evaluation import PairMetricsd
-from bundle.registration import NativeOutputsd, SavePaird
+from bundle.results import NativeOutputsd, SavePaird
 
 itk = pytest.importorskip("itk")
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.data import nifti
-from bundle.evaluation.planar_figures import Planar, is_planar, overlays, read_planar
-from bundle.registration import SavePaird
+from bundle.experiment.planar_figures import Planar, is_planar, overlays, read_planar
+from bundle.formats import nifti
+from bundle.results import SavePaird
 
 SIZE = (8, 6)
 # Columns to the left and rows down in RAS, as of a picture, 2 mm x 1 mm pixels.

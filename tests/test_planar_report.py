@@ -10,13 +10,14 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.data import nifti, write_datalist
-from bundle.evaluation.experiment_figures import experiment_figures
-from bundle.evaluation.experiment_report import write_report
-from bundle.evaluation.experiment_results import median_pair, read_evaluation
-from bundle.evaluation.experiment_runs import Curves, Evaluation
+from bundle.data import write_datalist
 from bundle.evaluation.measures import MEASURES
-from bundle.registration import SavePaird
+from bundle.experiment.figures import experiment_figures
+from bundle.experiment.report import write_report
+from bundle.experiment.results import median_pair, read_evaluation
+from bundle.experiment.runs import Curves, Evaluation
+from bundle.formats import nifti
+from bundle.results import SavePaird
 
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 SIZE = (16, 12, 1)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from toys import apply
 
-from bundle.data import POINT_FORMATS, check_data, is_point_file, read_points
+from bundle.data import check_data
 from bundle.data.layouts import stem
 from bundle.evaluation import read_landmarks
+from bundle.formats import POINT_FORMATS, is_point_file, read_points
 
 AFFINE = np.array([[0.0, -2.0, 0.1, 30.0], [0.5, 0.0, 0.0, -20.0], [0.0, 0.2, 3.0, 7.0], [0.0, 0.0, 0.0, 1.0]])
 SHIFT = np.array([0.1234567, -20.0, 3e-6])

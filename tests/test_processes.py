@@ -14,8 +14,8 @@ import torch.distributed as dist
 from meta_toys import OneWeight, adapted, make_trainer
 from monai.bundle import ConfigParser
 
-from bundle import processes
-from bundle.meta.averaging import mean_over_episodes
+from bundle.meta.rules import mean_over_episodes
+from bundle.system import processes
 
 SECONDS = 60  # nothing here waits that long
 
@@ -227,4 +227,4 @@ def test_only_deterministic_operations_when_asked(monkeypatch):
 def test_workflows_ask_for_it_by_a_key(config):
     content = ConfigParser.load_config_file(Path(__file__).parents[1] / "configs" / f"{config}.yaml")
     assert content["deterministic"] is False
-    assert "$bundle.processes.only_deterministic(@deterministic)" in content.get("training", content["run"])
+    assert "$bundle.system.processes.only_deterministic(@deterministic)" in content.get("training", content["run"])

@@ -12,9 +12,10 @@ from ignite.engine import Engine
 from monai.data import MetaTensor
 from PIL import Image
 
-from bundle.evaluation import ColumnMean, MetricsTable, PairPictured, compare
-from bundle.evaluation.report import slice_of_interest
+from bundle.evaluation import ColumnMean, MetricsTable, compare
 from bundle.evaluation.table import headline, mean_and_sd, metrics_row, table_columns, write_table
+from bundle.pages import PairPictured
+from bundle.pages.overview import slice_of_interest
 
 
 def metrics(pair_id="a", dsc=(0.5, 0.8), tre=(4.0, 2.0), hd95=(9.0, 6.0), **changes):

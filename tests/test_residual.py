@@ -10,14 +10,7 @@ from monai.losses import BendingEnergyLoss
 from torch import nn
 
 from bundle.meta import first_order_maml, reptile
-from bundle.registration import (
-    AdaptationInferer,
-    Moving,
-    RegistrationLoss,
-    RegistrationNetwork,
-    ResidualField,
-    adapt,
-)
+from bundle.registration import AdaptationInferer, Moving, RegistrationLoss, RegistrationNetwork, ResidualField, adapt
 
 SHAPE = (17, 13, 9)
 MOVING = Moving(partial(torch.optim.Adam, lr=0.3), ["residual"])

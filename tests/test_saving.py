@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.data import load_image, save_image
-from bundle.data.saving import stored_type
+from bundle.formats import load_image, save_image
+from bundle.formats.saving import stored_type
 
 TYPES = ["uint8", "int16", "uint16", "int32", "float32", "float64"]
 

@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Events
 from monai.engines import Workflow
 
-from bundle.session import Session, command_line
+from bundle.system.session import Session, command_line
 
 
 @pytest.fixture(autouse=True)

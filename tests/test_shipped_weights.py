@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bundle import register
-from bundle.data import simulate_dataset
+from bundle.simulation import simulate_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared/data/prostate_mr_trus/fixed_images"

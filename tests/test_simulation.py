@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from bundle.data import simulation
-from bundle.data.anatomy import PROBE_AXIS, STRUCTURES, simulate_patient
-from bundle.data.simulation import known_displacement, simulate_dataset, simulate_scan
 from bundle.geometry import centroids, fixed_to_moving, warp_native
+from bundle.simulation import dataset as simulation
+from bundle.simulation import known_displacement, simulate_dataset, simulate_scan
+from bundle.simulation.anatomy import PROBE_AXIS, STRUCTURES, simulate_patient
 
 PATIENTS = range(6)
 

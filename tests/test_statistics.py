@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from bundle.evaluation.statistics import Summary, compare_paired, summarise
+from bundle.experiment.statistics import Summary, compare_paired, summarise
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import itk
 import numpy as np
 import pytest
 
-from bundle.data import read_points
+from bundle.formats import read_points
 
 POINTS = np.array([[0.0, 0.0, 0.0], [10.5, 0.25, 0.0], [0.0, 20.125, 0.0], [0.0, 0.0, -30.5]])  # exact in binary
 FACES = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])

@@ -8,7 +8,7 @@ import torch
 from test_transforms import inner_points, waves
 from toys import Grid, rigid
 
-from bundle.data import displacement_image, read_transform, write_transform
+from bundle.formats import displacement_image, read_transform, write_transform
 from bundle.geometry import Displacement, Transform
 
 

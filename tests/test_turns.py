@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from bundle.registration.turns import turn
+from bundle.registration.memory import turn
 
 
 @pytest.mark.parametrize("at_once", [1, 3])

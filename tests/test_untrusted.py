@@ -31,10 +31,11 @@ from corpus import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bundle.data import load_image, read_datalist, read_points, read_transform
-from bundle.data.limits import EXPANSION, MOST_VALUES, Refused, check_declared
+from bundle.data import read_datalist
 from bundle.evaluation.landmarks import read_landmarks
+from bundle.formats import load_image, read_points, read_transform
 from bundle.registration import WeightsLoader
+from bundle.system.limits import EXPANSION, MOST_VALUES, Refused, check_declared
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "bundle").rglob("*.py"))

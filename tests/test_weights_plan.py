@@ -8,8 +8,8 @@ import yaml
 from test_experiment import MAPS, SIZE
 from workflow_fixtures import ROOT, Command, write_json
 
-from bundle.data import simulate_dataset
-from bundle.evaluation.experiment_plan import read_plan
+from bundle.experiment.plan import read_plan
+from bundle.simulation import simulate_dataset
 
 FILES = [str(ROOT / "configs/experiment.yaml"), str(ROOT / "configs/weights.yaml")]
 

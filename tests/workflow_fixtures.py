@@ -17,7 +17,7 @@ import torch
 from dicom_toys import RAS_TO_LPS, write_series
 from scipy.ndimage import gaussian_filter
 
-from bundle.data import simulate_dataset
+from bundle.simulation import simulate_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN, INFERENCE = ROOT / "configs/train.yaml", ROOT / "configs/inference.yaml"

@@ -13,12 +13,13 @@ import nibabel as nib
 import numpy as np
 
 from bundle.data.datalist import FRACTIONS, LIMITS, survey
-from bundle.data.entries import Pair, Sections
-from bundle.data.errors import DataWarning, printable
-from bundle.data.limits import exists
-from bundle.data.loading import load_image
-from bundle.data.problems import dimensions, grid_problems, image_problems, label_problems, spacing_of
 from bundle.data.structures import number_problems
+from bundle.data.validation import Pair, Sections
+from bundle.formats.loading import load_image
+from bundle.formats.problems import dimensions, grid_problems, image_problems, label_problems
+from bundle.geometry.affines import spacing_of
+from bundle.system.errors import DataWarning, printable
+from bundle.system.limits import exists
 
 __all__ = ["FileFacts", "Report", "check_data", "image_problems"]
 

@@ -9,17 +9,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from bundle.data.entries import (
-    PAIR_PATHS,
-    Pair,
-    Sections,
-    clean_section,
-    complete_patients,
-    identify,
-    leaks,
-    missing_files,
-)
-from bundle.data.files import written_whole
 from bundle.data.layouts import (
     KINDS,
     PAIRINGS,
@@ -30,11 +19,21 @@ from bundle.data.layouts import (
     read_json,
     read_patients,
 )
-from bundle.data.mixtures import check_mixture, mixed_pairs
-from bundle.data.singles import pair_singles, repeat_problems, repeated_images
+from bundle.data.pairing import check_mixture, mixed_pairs, pair_singles, repeat_problems, repeated_images
 from bundle.data.splits import split_entries
 from bundle.data.structures import complete_structures, structure_conflicts
 from bundle.data.tasks import folder_reader
+from bundle.data.validation import (
+    PAIR_PATHS,
+    Pair,
+    Sections,
+    clean_section,
+    complete_patients,
+    identify,
+    leaks,
+    missing_files,
+)
+from bundle.system.files import written_whole
 
 FRACTIONS = (0.7, 0.15, 0.15)
 LIMITS: Mapping[str, int | None] = MappingProxyType({"training": None, "validation": 16, "test": 32})
@@ -69,7 +68,7 @@ def read_datalist(
         limits: most pairs sampled from the single images of a section, of each kind of a mixture; None or no key: all
             ordered pairs.
         seed: seed of the split and of the sampling.
-        mixture: share of each kind of pair in the training (:mod:`bundle.data.mixtures`), which here says which kinds
+        mixture: share of each kind of pair in the training (:mod:`bundle.data.pairing`), which here says which kinds
             the training pairs are of, formed of the patients of training as the split has them; None: those of the
             pairing.
 

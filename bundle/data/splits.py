@@ -6,8 +6,8 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from bundle.data.entries import Pair
 from bundle.data.layouts import SECTIONS
+from bundle.data.validation import Pair
 
 
 def split_patients(patients: Iterable[str], fractions: Sequence[float], least: int, seed: int) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bundle.data.layouts import stem
-from bundle.data.limits import exists, read_whole
+from bundle.system.limits import exists, read_whole
 
 STRUCTURES = "structures"
 FILE = "structures.json"

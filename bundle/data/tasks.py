@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.data.folders import SIDES, has_folders, image_entries
+from bundle.data.folders import SIDES, has_folders, has_slices, image_entries, slice_entries
 from bundle.data.layouts import FOLDERS, read_patients
-from bundle.data.slices import has_slices, slice_entries
 
 # (root, pairing, patients, problems) -> entries
 Reader = Callable[[Path, str, Mapping[str, str], list[str]], list[dict[str, Any]]]

@@ -1,6 +1,13 @@
 """DICOM in: which series a folder holds, and whether each is a volume that can be registered."""
 
-from bundle.dicom.folders import list_series
+from bundle.dicom.listing import list_series
 from bundle.dicom.series import Series, find_series, one_volume, read_folder, read_series
 
-__all__ = ["Series", "find_series", "list_series", "one_volume", "read_folder", "read_series"]
+__all__ = [
+    "Series",
+    "find_series",
+    "list_series",
+    "one_volume",
+    "read_folder",
+    "read_series",
+]

@@ -11,7 +11,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, MRImageStorage, SecondaryCaptureImageStorage, generate_uid
 from pydicom.valuerep import DSfloat
 
-from bundle.dicom.objects import code, first_header, image_references, new_object, refer_to
+from bundle.dicom.common import code, first_header, image_references, new_object, refer_to
 from bundle.dicom.series import Series
 from bundle.dicom.spatial_registration import decimals
 from bundle.geometry import RAS_TO_LPS

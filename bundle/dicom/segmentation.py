@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from bundle.dicom.objects import (
+from bundle.dicom.common import (
     EMPTY_IF_UNKNOWN,
     MAKER,
     MODEL,

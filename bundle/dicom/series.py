@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from bundle.dicom.frames import Damaged, Frame, read_frames
-from bundle.dicom.geometry import affine_of, fault_of, has_geometry, notes_of, sorted_along_normal
-from bundle.dicom.stacks import stacks
+from bundle.dicom.volume_grid import affine_of, fault_of, has_geometry, notes_of, sorted_along_normal
+from bundle.dicom.volumes import stacks
 
 LISTED = 6
 """Series that a message names."""

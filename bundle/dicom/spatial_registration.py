@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DSfloat
 
-from bundle.dicom.objects import code, first_header, image_references, new_object, refer_to
+from bundle.dicom.common import code, first_header, image_references, new_object, refer_to
 from bundle.dicom.series import Series
 from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip
 

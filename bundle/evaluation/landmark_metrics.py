@@ -49,7 +49,7 @@ def landmark_metrics(
     ``q``: ``|p + d(p) - q|``. Points are those of files, and centroids of channels of the labels.
 
     Args:
-        data: a pair after ``bundle.registration.NativeOutputsd``.
+        data: a pair after ``bundle.results.NativeOutputsd``.
         channels: of its labels, that are landmarks.
         point_grid: ``(columns, rows)`` of a grid over each whole image in whose pixels distances of the points of
             files are given as well; None leaves out all distances in pixels.
@@ -91,7 +91,7 @@ def warped_centroid_errors(data: Mapping[Hashable, Any], channels: Sequence[int]
     is the s-th part of the distance of the points (``point_errors``), however far these are apart.
 
     Args:
-        data: a pair after ``bundle.registration.NativeOutputsd``, with labels that have a channel per structure.
+        data: a pair after ``bundle.results.NativeOutputsd``, with labels that have a channel per structure.
         channels: that are landmarks.
 
     Returns:
@@ -130,7 +130,7 @@ def pixel_distances(
     compare with the fixed points: ``|phi^-1(q) - p|``, the inverse of the direction of ``point_errors``.
 
     Args:
-        data: a pair after ``bundle.registration.NativeOutputsd``.
+        data: a pair after ``bundle.results.NativeOutputsd``.
         points: of the pair.
         reached: ``reached_points`` of the fixed ones.
         point_grid: ``(columns, rows)`` of a grid over each whole image.

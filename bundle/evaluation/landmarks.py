@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from bundle.data import POINT_SUFFIXES, read_points
+from bundle.data import POINT_SUFFIXES
 from bundle.evaluation.overlap import structure_channels
+from bundle.formats import read_points
 from bundle.geometry import Displacement, apply_affine, centroids, fixed_to_moving, inside_grid, transform_points
 
 WHEN = ("before", "after")
@@ -38,7 +39,7 @@ def read_landmarks(path: str | Path, affine: np.ndarray, side: str | None = None
     """Read points that correspond, one by one, to those of another image.
 
     Args:
-        path: a file of ``bundle.data.POINT_SUFFIXES``, as :func:`bundle.data.read_points` reads it.
+        path: a file of ``bundle.data.POINT_SUFFIXES``, as :func:`bundle.formats.read_points` reads it.
         affine: ``(4, 4)`` voxel-to-world of the image.
         side: ``fixed`` or ``moving`` in a CSV for both images of a pair; None in a file for one image.
         planar: whether the image is a single slice.
@@ -129,7 +130,7 @@ def reached_points(data: Mapping[Hashable, Any], fixed: np.ndarray) -> dict[str,
     """Where fixed points come from in the moving image: ``M p`` before registration, ``T(p) = p + d(p)`` after it.
 
     Args:
-        data: a pair after ``bundle.registration.NativeOutputsd``.
+        data: a pair after ``bundle.results.NativeOutputsd``.
         fixed: ``p``, ``(n, 3)``, mm, RAS.
 
     Returns:
@@ -165,7 +166,7 @@ def doubtful_points(data: Mapping[Hashable, Any], points: Landmarks, reached: np
     A landmark in neither image is none of this pair.
 
     Args:
-        data: a pair after ``bundle.registration.NativeOutputsd``.
+        data: a pair after ``bundle.results.NativeOutputsd``.
         points: of the pair.
         reached: where its fixed points come from after registration, ``(n, 3)``, mm, RAS.
 

@@ -1,4 +1,4 @@
-"""Accuracy of a registration on the fixed image's native grid (Baum et al. 2022, section 3.4)."""
+"""Accuracy of a registration on the native grid of the fixed image (Baum et al. 2022, section 3.4)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from monai.transforms import Transform
 
 from bundle.data import Timed, corresponding, side_tensor
 from bundle.evaluation.anatomy import map_metrics
-from bundle.evaluation.consistency import consistency_metrics
 from bundle.evaluation.landmark_metrics import landmark_metrics
 from bundle.evaluation.landmarks import WHEN, label_landmarks, native_affine, point_errors, reached_points
 from bundle.evaluation.overlap import overlap_metrics
 from bundle.evaluation.scored import in_fixed_numbers, scored_channels
-from bundle.geometry import folded_voxels, lift_ddf, log_jacobian_sd, native_ddf, sample, voxel_grid
+from bundle.geometry import compose, folded_voxels, lift_ddf, log_jacobian_sd, native_ddf, sample, voxel_grid
 from bundle.registration import INITIAL_ALIGNMENT, STOPPED
 
 
@@ -73,7 +72,7 @@ class PairMetricsd(Transform):
         self.point_grid = point_grid
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Score one pair after ``bundle.registration.NativeOutputsd``."""
+        """Score one pair after ``bundle.results.NativeOutputsd``."""
         ddf = torch.as_tensor(data["pred"]["ddf"]).cpu()
         losses = [float(loss) for loss in data["pred"]["losses"] if torch.isfinite(loss)]
         alignment = np.asarray(data["initial_alignment"])
@@ -201,3 +200,38 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def consistency_metrics(pred: Mapping[str, Any], affine: np.ndarray) -> dict[str, Any]:
+    """What the registrations of ``bundle.registration.ConsistencyInferer`` say; lengths in mm on the network's grid.
+
+    Args:
+        pred: outputs of the inferer for a pair: ``ddf``, and ``swapped_ddf`` or ``self_ddf`` where asked for.
+        affine: ``(4, 4)`` voxel-to-world of the network's grid.
+
+    Returns:
+        ``inverse_consistency_mm``: ``mean_p |T_ba(T_ab(p)) - p|`` over all voxels, 0 of fields that undo each other
+        and of none (Christensen and Johnson 2001). ``self_displacement_mm``: ``mean`` and ``max`` of ``|T_aa(p) - p|``.
+    """
+    found: dict[str, Any] = {}
+    if "swapped_ddf" in pred:
+        there, back = (torch.as_tensor(pred[key]).cpu()[None] for key in ("ddf", "swapped_ddf"))
+        found["inverse_consistency_mm"] = float(lengths(compose(there, back)[0], affine).mean())
+    if "self_ddf" in pred:
+        moved = lengths(torch.as_tensor(pred["self_ddf"]).cpu(), affine)
+        found["self_displacement_mm"] = {"mean": float(moved.mean()), "max": float(moved.max())}
+    return found
+
+
+def lengths(ddf: torch.Tensor, affine: np.ndarray) -> torch.Tensor:
+    """Length of every vector of a DDF, ``|A u|`` with ``A`` the linear part of its grid's affine.
+
+    Args:
+        ddf: ``(2, X, Y)`` or ``(3, X, Y, Z)``, voxels.
+        affine: ``(4, 4)`` voxel-to-world.
+
+    Returns:
+        ``(X, Y, Z)``, mm.
+    """
+    field = lift_ddf(ddf)
+    return torch.tensordot(torch.as_tensor(affine[:3, :3]).to(field), field, dims=1).norm(dim=0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.data import written_whole
+from bundle.system import written_whole
 
 LEADING = (
     "pair_id",

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bundle.data import moved_into_place
+from bundle.system import moved_into_place
 
 MapWeights = Sequence[str] | Mapping[str, Sequence[str]]
 

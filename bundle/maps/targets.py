@@ -12,7 +12,7 @@ from monai.transforms import Transform
 from monai.utils import ImageMetaKey
 
 from bundle.data import image_problems
-from bundle.data.problems import label_problems
+from bundle.formats.problems import label_problems
 from bundle.geometry import apply_affine, centroids, voxel_grid
 
 UNKNOWN = -1.0

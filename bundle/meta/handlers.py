@@ -13,9 +13,8 @@ from monai.engines import Evaluator, Trainer
 from monai.utils import CommonKeys
 from tqdm import tqdm
 
-from bundle import processes
-from bundle.data import brief, written_whole
 from bundle.meta.sampling import RestOfEpoch
+from bundle.system import brief, processes, written_whole
 
 
 def save_atomically(content: Any, path: Path, previous: Path | None = None) -> None:

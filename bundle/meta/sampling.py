@@ -10,8 +10,8 @@ import numpy as np
 from monai.data import Dataset
 from torch.utils.data import DistributedSampler
 
-from bundle import processes
 from bundle.data import check_mixture, of_kinds
+from bundle.system import processes
 
 
 class EpisodeSampler(DistributedSampler):
@@ -37,7 +37,7 @@ class EpisodeSampler(DistributedSampler):
         together: episodes of one meta-update; they are of different tasks as far as there are as many, for which a
             pass leaves out the remainder of its tasks. With shares that holds of the episodes of one kind in a row.
         pairs_per_episode: pairs drawn for an episode, one after the other, all of its task.
-        shares: share of each kind of pair (:mod:`bundle.data.mixtures`), which sum to 1; None draws from all pairs.
+        shares: share of each kind of pair (:mod:`bundle.data.pairing`), which sum to 1; None draws from all pairs.
 
     Attributes:
         batch_size: pairs of a meta-update that this process takes.

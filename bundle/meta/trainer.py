@@ -11,12 +11,11 @@ from monai.engines import IterationEvents, SupervisedTrainer
 from monai.utils import CommonKeys
 from torch import nn
 
-from bundle import processes
 from bundle.data import RandomPairAffine
-from bundle.meta.averaging import mean_over_episodes
-from bundle.meta.rules import MetaGradient, OuterLoss, learned, reptile
+from bundle.meta.rules import MetaGradient, OuterLoss, learned, mean_over_episodes, reptile
 from bundle.meta.step_sizes import LearnedStepSizes
 from bundle.registration import OptimizerFactory, Version, adapt, moved_names
+from bundle.system import processes
 
 Objective = Callable[[nn.Module, torch.Tensor, torch.Tensor | None], dict[str, torch.Tensor]]
 """Network, joined pair and labels -> terms with the total under ``"loss"``."""

@@ -9,14 +9,8 @@ from bundle.registration.adaptation import (
     Version,
     adapt,
 )
-from bundle.registration.apply import apply_transform
-from bundle.registration.both_ways import TransformsBothWaysd
-from bundle.registration.classical import DisplacementField
 from bundle.registration.consistency import ConsistencyInferer
-from bundle.registration.dicom_outputs import DicomOutputsd, check_one_patient, save_objects
-from bundle.registration.evaluator import PairDataset, RegistrationEvaluator
-from bundle.registration.finished import FinishedPairs
-from bundle.registration.inferers import AdaptationInferer, ClassicalInferer
+from bundle.registration.inferers import AdaptationInferer, ClassicalInferer, DisplacementField
 from bundle.registration.losses import AnatomySimilarity, LabelLoss, OverlapLoss, RegistrationLoss
 from bundle.registration.moving import Moving, moved_names
 from bundle.registration.networks import (
@@ -26,7 +20,6 @@ from bundle.registration.networks import (
     RegistrationNetwork,
     use_instance_statistics,
 )
-from bundle.registration.outputs import NativeOutputsd, SavePaird
 from bundle.registration.regularisations import BendingEnergyLoss
 from bundle.registration.residual import ResidualField
 from bundle.registration.similarities import (
@@ -46,9 +39,7 @@ __all__ = [
     "ClassicalInferer",
     "CoarseNetwork",
     "ConsistencyInferer",
-    "DicomOutputsd",
     "DisplacementField",
-    "FinishedPairs",
     "FixedSizeNetwork",
     "GlobalMutualInformationLoss",
     "GlobalThenLocal",
@@ -58,25 +49,17 @@ __all__ = [
     "LocalNormalizedCrossCorrelationLoss",
     "MSELoss",
     "Moving",
-    "NativeOutputsd",
     "OptimizerFactory",
     "OverlapLoss",
-    "PairDataset",
-    "RegistrationEvaluator",
     "RegistrationLoss",
     "RegistrationNetwork",
     "ResidualField",
     "STOPPED",
-    "SavePaird",
     "SharedWeightsLoader",
-    "TransformsBothWaysd",
     "Version",
     "WeightsLoader",
     "adapt",
-    "apply_transform",
-    "check_one_patient",
     "moved_names",
     "read_weights",
-    "save_objects",
     "use_instance_statistics",
 ]

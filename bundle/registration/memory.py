@@ -1,11 +1,13 @@
-"""How much memory a registration will take, found before it is taken."""
+"""How much memory a registration will take, found before it is taken, and whose turn on a device it is."""
 
 from __future__ import annotations
 
 import math
+import threading
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,10 @@ KERNEL_BYTES_PER_VOXEL, KERNEL_SHARE = 170, 0.2
 """What kernels take beside the tensors that come and go, of the pair's voxels and of the tensors.
 
 Fitted to the peak memory of LocalNet with 8, 16 and 32 channels on a CPU, which it meets within 10 %."""
+
+
+_changed = threading.Condition()
+_running: Counter[str] = Counter()
 
 
 class TensorMeter(TorchDispatchMode):
@@ -103,3 +109,18 @@ def check_memory(call: Callable[[torch.Tensor], Any], pair: torch.Tensor, limit_
             f"registering {shape} voxels takes about {needed / GIB:.1f} GiB, of which {free / GIB:.1f} are free; "
             f"take a pixdim {coarser:g} times as large (configs/cpu.yaml takes 2.4 mm), or a machine with more memory"
         )
+
+
+@contextmanager
+def turn(device: torch.device, at_once: int) -> Iterator[None]:
+    """Wait until fewer than ``at_once`` threads have their turn on a device, then be one of them."""
+    name = str(device)
+    with _changed:
+        _changed.wait_for(lambda: _running[name] < at_once)
+        _running[name] += 1
+    try:
+        yield
+    finally:
+        with _changed:
+            _running[name] -= 1
+            _changed.notify_all()

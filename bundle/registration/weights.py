@@ -13,7 +13,7 @@ from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 from torch import nn
 
-from bundle.data import brief, exists, regular_file
+from bundle.system import brief, exists, regular_file
 
 SHARED_FILES = 2
 """Weights that are kept for the next network; older ones live as long as the networks that hold them."""

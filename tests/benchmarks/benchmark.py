@@ -23,8 +23,8 @@ import monai.losses
 import torch
 
 from bundle.api import read_configuration
-from bundle.data import written_whole
 from bundle.registration import adapt
+from bundle.system import written_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (96, 128, 96)  # of a TRUS pair at 0.8 mm

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pydicom
 
-from bundle import console
 from bundle.apps.deploy.inputs import has_nifti
 from bundle.apps.deploy.results import check_output
 from bundle.apps.deploy.settings import read_settings
+from bundle.system import console
 
 
 def main() -> None:

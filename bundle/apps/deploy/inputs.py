@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bundle.apps.deploy.settings import SIDES
 from bundle.dicom import Series, one_volume, read_folder
-from bundle.registration import check_one_patient
+from bundle.results import check_one_patient
 
 SUFFIX = ".nii.gz"
 

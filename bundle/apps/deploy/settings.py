@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from bundle.data import one_line
+from bundle.system import one_line
 
 DEFAULT = Path(__file__).with_name("app.yaml")
 VARIABLE = "HOLOSCAN_CONFIG_PATH"

@@ -14,9 +14,9 @@ from pathlib import Path
 import fire
 import nibabel as nib
 
-from bundle import console
 from bundle.apps.label.settings import ServerSettings
-from bundle.data import simulate_dataset
+from bundle.simulation import simulate_dataset
+from bundle.system import console
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAIN = Path(__file__).with_name("main.py")

@@ -27,9 +27,8 @@ from bundle.apps.label.datastore import Images
 from bundle.apps.label.errors import ClientError, one_answer
 from bundle.apps.label.infer import RegistrationTask
 from bundle.apps.label.record import LossRecord
-from bundle.apps.label.registrar import Registrar
+from bundle.apps.label.registrar import Registrar, ServedWeights
 from bundle.apps.label.request import LABEL, OUTPUTS
-from bundle.apps.label.served import ServedWeights
 from bundle.apps.label.settings import ServerSettings
 from bundle.apps.label.strategy import LargestLoss
 from bundle.apps.label.train import MetaTraining

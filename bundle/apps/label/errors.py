@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 from torch import OutOfMemoryError
 
-from bundle.data import one_line, root_cause
+from bundle.system import one_line, root_cause
 
 logger = logging.getLogger(__name__)
 

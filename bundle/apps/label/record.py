@@ -6,7 +6,7 @@ import json
 import threading
 from pathlib import Path
 
-from bundle.data import written_whole
+from bundle.system import written_whole
 
 Pair = tuple[str, str]
 """Ids of the fixed and the moving image."""

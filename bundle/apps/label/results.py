@@ -12,7 +12,7 @@ import torch
 
 from bundle import Registration
 from bundle.apps.label.request import DISPLACEMENT, WARPED
-from bundle.data import displacement_image, save_image
+from bundle.formats import displacement_image, save_image
 
 
 def write_result(found: Registration, output: str, path: Path) -> list[int]:

@@ -11,11 +11,10 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from bundle.apps.label.datastore import Images
 from bundle.apps.label.errors import ClientError, one_answer
-from bundle.apps.label.progress import read_progress
-from bundle.apps.label.served import ServedWeights
+from bundle.apps.label.registrar import ServedWeights
 from bundle.apps.label.settings import ServerSettings
-from bundle.apps.label.training import PAIRINGS, Wish, better, prepare, scores
-from bundle.data import written_whole
+from bundle.apps.label.training import PAIRINGS, Wish, better, prepare, read_progress, scores
+from bundle.system import written_whole
 
 
 class MetaTraining(TrainTask):

@@ -1,24 +1,27 @@
-"""Training on the images of a datastore: which images, from which weights, and whether its weights are better."""
+"""Training on the images of a datastore: which images, from which weights, how far it is, and what is better."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ignite.engine import Events
 from monai.bundle import ConfigParser
+from monai.engines import Evaluator, Trainer
 
 from bundle import register
 from bundle.apps.label.datastore import Images
 from bundle.apps.label.errors import ClientError
 from bundle.apps.label.request import FINAL
 from bundle.apps.label.settings import ServerSettings
-from bundle.data import fingerprint, written_whole
 from bundle.data.splits import split_patients
 from bundle.maps import copy_weights
+from bundle.system import fingerprint, written_whole
 
 OVERLAY = str(Path(__file__).with_name("train.yaml"))
 PAIRINGS = {"between patients": "fixed", "within patients": "repeat"}
@@ -155,3 +158,51 @@ def scores(pairs: Sequence[Mapping[str, Any]], weights: Path, settings: ServerSe
 def better(new: Mapping[str, float], old: Mapping[str, float]) -> bool:
     """Whether weights are better than others: a lower loss, and no lower DSC where there are labels."""
     return new["loss"] < old["loss"] and new.get("dsc", 0.0) >= old.get("dsc", 0.0)
+
+
+class ProgressFile:
+    """Handler that writes the state of a training after every epoch.
+
+    Args:
+        path: the file.
+        evaluator: engine of the validation, whose metrics are written.
+    """
+
+    def __init__(self, path: str, evaluator: Evaluator) -> None:
+        self.path = Path(path)
+        self.evaluator = evaluator
+
+    def attach(self, engine: Trainer) -> None:
+        """Register with a trainer; put it after the validation handler."""
+        engine.add_event_handler(Events.STARTED, self.write)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def write(self, engine: Trainer) -> None:
+        """Write the file."""
+        validation = {name: float(value) for name, value in self.evaluator.state.metrics.items()}
+        state = {
+            "epoch": engine.state.epoch,
+            "total_epochs": engine.state.max_epochs,
+            "iteration": engine.state.iteration,
+            "ts": int(time.time()),
+            "validation": {name: value for name, value in validation.items() if value == value},
+        }
+        with written_whole(self.path) as file:
+            json.dump(state, file)
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """State of a training as MONAI Label's viewers read it; nothing before the first epoch.
+
+    Args:
+        path: the file.
+
+    Returns:
+        ``epoch``, ``total_epochs``, ``iteration``, ``validation``, and ``best_metric``, which 3D Slicer shows as an
+        accuracy: the DSC of the labels, 0 without any.
+    """
+    try:
+        state = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {**state, "best_metric": state["validation"].get("val_dsc", 0.0)}

@@ -1,0 +1,103 @@
+"""The table over the pairs of a run."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+from ignite.metrics import Metric
+
+from bundle.evaluation.table import headline, mean_and_sd, metrics_row, table_columns, write_table
+from bundle.system import processes
+
+
+class ColumnMean(Metric):
+    """Mean of a column of ``metrics.csv`` over the pairs of a validation, of all processes; NaN where no pair has it.
+
+    Args:
+        column: name of the column, such as ``loss_after``.
+    """
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+        super().__init__()
+
+    def reset(self) -> None:
+        """Forget the values of the last validation."""
+        self.values: list[tuple[str, float | None]] = []
+
+    def update(self, output: Sequence[Mapping[str, Any]]) -> None:
+        """Add the registered pairs of an iteration."""
+        rows = [metrics_row(pair["metrics"]) for pair in output]
+        self.values += [(row["pair_id"], row.get(self.column)) for row in rows]
+
+    def compute(self) -> float:
+        """Mean over the pairs; one that two processes had, to be even, counts once."""
+        values = [value for value in dict(processes.gather(self.values)).values() if value is not None]
+        return float(np.mean(values)) if values else float("nan")
+
+
+class MetricsTable:
+    """Evaluation handler that keeps ``metrics.csv`` over all pairs, the failed ones too, and ``summary.csv``.
+
+    The mean and the SD over the pairs have a file of their own, so that a mean over a column of the pairs is right.
+
+    Of several processes the first writes: the pairs of its own as they are done, at the end those of all.
+
+    Args:
+        output_dir: folder of the run; None writes nothing.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike[str] | None) -> None:
+        self.path = None if output_dir is None else Path(output_dir) / "metrics.csv"
+        self.rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.COMPLETED, self._gather)
+
+    def _start(self, engine: Engine) -> None:
+        self.rows = []
+
+    def _add(self, engine: Engine) -> None:
+        for output in engine.state.output:
+            if "error" in output:
+                self.rows.append({"pair_id": output["pair_id"], "status": "failed", "error": output["error"]})
+            else:
+                self.rows.append(metrics_row(output["metrics"]))
+                what = "finished before:" if output.get("finished") else "registered"
+                engine.logger.info(f"{what} {output['metrics']['pair_id']}: {headline(self.rows[-1])}")
+        self._write()
+
+    def _gather(self, engine: Engine) -> None:
+        self.rows = processes.gather(self.rows)
+        self._write()
+
+    def _write(self) -> None:
+        if self.path is not None and processes.is_first():
+            columns, done = table_columns(self.rows), [row for row in self.rows if row["status"] == "done"]
+            write_table(self.rows, columns, self.path)
+            write_table(mean_and_sd(done), columns, self.path.with_name("summary.csv"))
+
+    def conclude(self) -> None:
+        """Print where the results are, in the first process.
+
+        Raises:
+            RuntimeError: there, when pairs failed, naming each and its reason.
+        """
+        if not processes.is_first():
+            return
+        failed = [row for row in self.rows if row["status"] == "failed"]
+        counts = Counter(row["verdict"] for row in self.rows if "verdict" in row)
+        verdicts = f" ({counts['good']} good, {counts['check']} to check, {counts['failed']} failed)" if counts else ""
+        print(f"{len(self.rows) - len(failed)} of {len(self.rows)} pairs registered{verdicts}; table: {self.path}")
+        if failed:
+            reasons = "; ".join(f"{row['pair_id']}: {row['error']}" for row in failed)
+            raise RuntimeError(f"{len(failed)} of {len(self.rows)} pairs failed ({reasons})")

@@ -1,0 +1,267 @@
+"""The comparisons of Baum et al. 2022 and Park et al. 2021: train every network, run every method, write the report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import run
+
+from bundle.data import SECTIONS, read_datalist, require, write_datalist
+from bundle.evaluation.measures import MEASURES
+from bundle.experiment.maps import fold_folders, is_of_maps, map_files, map_options
+from bundle.experiment.plan import curve_points, kept_epochs, list_name, needed_sections, read_plan
+from bundle.experiment.report import write_report
+from bundle.experiment.runs import Curves, Evaluation, slug
+from bundle.system import written_whole
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@dataclass
+class Experiment:
+    """One experiment on one data set; every training and every run of a method is kept and used again.
+
+    Everything is a ``monai.bundle run`` of ``train.yaml`` or ``inference.yaml`` with overlays, so that a method is a
+    few lines of the configuration: the training its weights come from, overlays, options and the number of steps.
+
+    Args:
+        config_files: ``configs/experiment.yaml``, and files that change it.
+        dataset_dir: folder of images.
+        output_dir: folder of the trainings, the results and the report.
+        overrides: keys of the configuration with other values.
+
+    Raises:
+        ValueError: for a key or a name that the configuration does not know, and for a folder that is not given.
+    """
+
+    config_files: Sequence[str]
+    dataset_dir: Path
+    output_dir: Path
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.plan = read_plan(self.config_files, self.overrides)
+        for name in needed_sections(self.plan):
+            self.folders(name)
+
+    def run(self) -> Path:
+        """Do what is not done yet.
+
+        Returns:
+            The report, ``report.html``.
+        """
+        lists = self.write_lists()
+        for name in self.plan["trainings"]:
+            self.train(name, lists)
+        evaluations = [
+            self.evaluate(title, lists)
+            for title, entry in self.plan["evaluations"].items()
+            if list_name("evaluations", entry) in lists
+        ]
+        return write_report(
+            Path(self.plan["report_dir"] or self.output_dir).absolute(),
+            evaluations,
+            title=self.plan["title"],
+            notes=self.plan["notes"],
+        )
+
+    def folders(self, name: str) -> list[Path]:
+        """Folders that a list of pairs is read from.
+
+        Raises:
+            ValueError: when the command line does not say where they are.
+        """
+        roots: dict[str, Any] = {"dataset_dir": self.dataset_dir, "target_dir": self.plan.get("target_dir")}
+        found = []
+        for folder in self.plan["lists"][name].get("folders", ["dataset_dir"]):
+            root, *inner = folder.split("/")
+            given = roots[root]
+            if not given:
+                raise ValueError(f"lists: {name!r} is read from {folder}, but there is no {root}; add --{root} FOLDER")
+            found.append(Path(given, *inner).expanduser().absolute())
+        return found
+
+    def root(self, name: str) -> Path:
+        """Folder that the paths of a list are relative to."""
+        return Path(os.path.commonpath(self.folders(name)))
+
+    def write_lists(self) -> dict[str, Path]:
+        """Write the lists of pairs that trainings and evaluations use, those of one folder split by patient alike.
+
+        A list of repeat scans is left out, and said so, where no test patient has any.
+        """
+        lists = {}
+        for name, needed in needed_sections(self.plan).items():
+            try:
+                sections = self.read_list(name)
+                require(sections, next(iter(needed)))
+            except ValueError as error:
+                if self.plan["lists"][name].get("pairing") != "repeat":
+                    raise
+                print(f"{name}: left out ({error})")
+                continue
+            lists[name] = self.output_dir / "pairs" / f"{slug(name)}.json"
+            write_datalist(lists[name], {section: sections[section] for section in needed}, self.root(name))
+        return lists
+
+    def read_list(self, name: str) -> dict[str, list[dict[str, Any]]]:
+        """Pairs of a list by section; those of several folders carry the names of their folders."""
+        choices = {key: self.plan[key] for key in ("datalist", "pairing", "split", "pair_limits")}
+        choices |= self.plan["lists"][name]
+        folders = self.folders(name)
+        joined: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
+        for folder in folders:
+            sections = read_datalist(
+                folder,
+                choices["datalist"],
+                pairing=choices["pairing"],
+                fractions=choices["split"],
+                limits=choices["pair_limits"],
+                seed=self.plan["seed"],
+                mixture=choices.get("mixture"),
+            )
+            for section, pairs in sections.items():
+                joined[section] += pairs if len(folders) == 1 else [_of_folder(folder.name, pair) for pair in pairs]
+        return joined
+
+    def train(self, name: str, lists: Mapping[str, Path]) -> None:
+        """Train one network, or go on where its run stopped."""
+        training = self.plan["trainings"][name]
+        if is_of_maps(training):
+            self.train_maps(name, lists)
+            return
+        pairs = list_name("trainings", training)
+        folder = self.training_folder(name)
+        options = {
+            "dataset_dir": str(self.root(pairs)),
+            "datalist": str(lists[pairs]),
+            "output_dir": str(folder),
+            "seed": self.plan["seed"],
+            "cache_dir": str(self.output_dir / "cache"),
+            **self.plan["training_options"],
+            **map_options(self.plan, training, self.training_folder, folds=True),
+            "mixture": self.plan["lists"][pairs].get("mixture"),
+            **training.get("options", {}),
+        }
+        if training.get("start"):
+            options["start_weights"] = str(self.weights(training["start"]))
+        kept = [epoch for epoch in kept_epochs(self.plan, name) if epoch > 0]
+        if kept:
+            options["kept_epochs"] = kept
+        files = self.files("train.yaml", training, training)
+        self.once(folder / "finished.json", "training", files, options)
+
+    def train_maps(self, name: str, lists: Mapping[str, Path]) -> None:
+        """Train a map network for every fold, which is held out of it."""
+        training = self.plan["trainings"][name]
+        pairs = list_name("trainings", training)
+        data = {"dataset_dir": str(self.root(pairs)), "datalist": str(lists[pairs]), "seed": self.plan["seed"]}
+        for fold, folder in enumerate(fold_folders(self.plan, name, self.training_folder)):
+            own = {"side": training.get("side"), "folds": training["folds"], "fold": fold, "output_dir": str(folder)}
+            files = [str(CONFIGS / file) for file in ["maps.yaml", *training.get("configs", [])]]
+            self.once(folder / "finished.json", "maps", files, {**data, **own, **training.get("options", {})})
+
+    def evaluate(self, title: str, lists: Mapping[str, Path]) -> Evaluation:
+        """Register the pairs of an evaluation by its methods, and for its curves."""
+        entry = self.plan["evaluations"][title]
+        pairs = list_name("evaluations", entry)
+        runs = {name: self.register(name, title, lists[pairs]) for name in entry.get("methods") or self.plan["methods"]}
+        curves = entry.get("curves") or {"over": "steps"}
+        starts: dict[str, dict[int, Path]] = {}
+        for start, method, point, value in curve_points(entry):
+            starts.setdefault(start, {})[point] = self.register(method, title, lists[pairs], value)
+        return Evaluation(
+            title,
+            runs,
+            entry.get("reference", self.plan["reference"]),
+            Curves(starts, curves["over"], curves.get("level")),
+            [MEASURES[key] for key in entry.get("measures", self.plan["measures"])],
+            self.root(pairs),
+        )
+
+    def register(self, method_name: str, title: str, pairs: Path, point: Mapping[str, int] | None = None) -> Path:
+        """Register pairs by one method, for a curve with other ``steps`` or another ``epoch`` than its own.
+
+        Returns:
+            The folder of the run; runs that are the same thing under two names are done once.
+        """
+        evaluation = self.plan["evaluations"][title]
+        method = {**self.plan["methods"][method_name], **(point or {})}
+        training = self.plan["trainings"].get(method.get("training"), {})
+        source, epoch, steps = method.get("training"), method.get("epoch"), method.get("steps")
+        if epoch == 0:
+            source, epoch = training["start"], None
+        options: dict[str, Any] = dict(self.plan["inference_options"])
+        options |= evaluation.get("options", {}) | method.get("options", {})
+        options |= map_options(self.plan, {**training, **method}, self.training_folder)
+        options["weights"] = str(self.weights(source, epoch)) if source else None
+        if steps is not None:
+            options["steps"] = steps
+        overlays = [Path(file).stem for file in method.get("configs", [])]
+        own = [f"{key}_{value}" for key, value in method.get("options", {}).items()]
+        numbers = [f"{value} {name}" for name, value in (("epoch", epoch), ("steps", steps)) if value is not None]
+        name = slug(" ".join([source or "random start", *overlays, *own, *numbers]))
+        folder = self.output_dir / "results" / slug(title) / name
+        root = self.root(list_name("evaluations", evaluation))
+        options |= {"dataset_dir": str(root), "datalist": str(pairs), "section": "test", "output_dir": str(folder)}
+        self.once(folder / "finished.json", "run", self.files("inference.yaml", training, method), options)
+        return folder
+
+    def training_folder(self, training: str) -> Path:
+        """Where a training leaves its files."""
+        return self.output_dir / "trainings" / slug(training)
+
+    def weights(self, training: str, epoch: int | None = None) -> Path:
+        """Weights that a training leaves at its end, or after one of its epochs.
+
+        Raises:
+            ValueError: when those of the epoch are not there.
+        """
+        if epoch is None:
+            return self.training_folder(training) / self.plan["weights_file"]
+        path = self.training_folder(training) / f"model_epoch_{epoch}.pt"
+        if not path.is_file():
+            raise ValueError(f"{path} is not there, the training passed epoch {epoch} without keeping it; train anew")
+        return path
+
+    def files(self, base: str, training: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
+        """Configuration files of a run: the base, what all runs share, the network, then the entry's own."""
+        network = entry.get("network", training.get("network", []))
+        return [str(CONFIGS / name) for name in [base, *self.plan["configs"], *network, *entry.get("configs", [])]]
+
+    def once(self, marker: Path, run_id: str, files: Sequence[str], options: Mapping[str, Any]) -> None:
+        """Run a workflow unless its marker says that the same one was finished, with the same weights."""
+        weights = options.get("weights")
+        signature = {
+            "run_id": run_id,
+            "files": [Path(file).name for file in files],
+            "options": dict(options),
+            "weights": _digest(weights) if weights else None,
+            "maps": [_digest(file) for file in map_files(options)],
+            "pairs": _digest(options["datalist"]),
+        }
+        if marker.is_file() and json.loads(marker.read_text()) == json.loads(json.dumps(signature)):
+            return
+        print(f"--- {marker.parent.relative_to(self.output_dir)}", flush=True)
+        # MONAI drops an option that is None; the expression for it arrives.
+        given = {key: "$None" if value is None else value for key, value in options.items()}
+        run(run_id=run_id, config_file=list(files), **given)
+        with written_whole(marker) as file:
+            json.dump(signature, file, indent=1)
+
+
+def _digest(path: str) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _of_folder(name: str, pair: Mapping[str, Any]) -> dict[str, Any]:
+    """A pair of one of several folders: what one folder calls 001 is something else in another."""
+    patients = tuple(f"{name}/{patient}" for patient in pair["patient"])
+    return {**pair, "pair_id": f"{name}_{pair['pair_id']}", "patient": patients}

@@ -1,0 +1,173 @@
+"""The plan of an experiment: lists of pairs, trainings, methods and evaluations, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from bundle.evaluation.measures import MEASURES
+from bundle.experiment.maps import is_of_maps, map_trainings
+
+Plan = dict[str, Any]
+Entry = Mapping[str, Any]
+
+KEYS = {
+    "lists": {"folders", "datalist", "pairing", "mixture", "split", "pair_limits"},
+    "trainings": {"list", "network", "configs", "options", "start", "maps", "folds", "side"},
+    "methods": {"training", "epoch", "network", "configs", "steps", "options"},
+    "evaluations": {"list", "methods", "reference", "measures", "curves", "options"},
+}
+CURVES = {"over", "points", "starts", "level"}
+ROOTS = ("dataset_dir", "target_dir")
+# What a curve is over -> the key of its methods that takes each point.
+VARIED = {"steps": "steps", "epochs": "epoch"}
+# The list of an entry that names none, and the sections that its runs read, the needed one first.
+LISTS = {"trainings": ("training", ("training", "validation")), "evaluations": ("test", ("test",))}
+
+
+def read_plan(config_files: Sequence[str], overrides: Entry) -> Plan:
+    """Read the plan of an experiment.
+
+    Args:
+        config_files: ``configs/experiment.yaml``, and files that change it.
+        overrides: keys of the plan with other values.
+
+    Raises:
+        ValueError: for a key that is not known, or a name of something that is not there.
+    """
+    plan: Plan = ConfigParser.load_config_files(list(config_files))
+    unknown = sorted(set(overrides) - set(plan))
+    if unknown:
+        raise ValueError(f"unknown option --{', --'.join(unknown)}; known options are {', '.join(plan)}")
+    plan |= overrides
+    for kind, known in KEYS.items():
+        for name, entry in plan[kind].items():
+            _check_keys(f"{kind}: {name!r}", entry, known)
+    for title, entry in plan["evaluations"].items():
+        _check_keys(f"evaluations: the curves of {title!r}", entry.get("curves") or {}, CURVES)
+    _check_references(plan)
+    _check_methods(plan)
+    _check_choices(plan)
+    _check_epochs(plan)
+    return plan
+
+
+def list_name(kind: str, entry: Entry) -> str:
+    """Name of the list of pairs of one of the ``trainings`` or ``evaluations``."""
+    return entry.get("list", LISTS[kind][0])
+
+
+def needed_sections(plan: Plan) -> dict[str, dict[str, None]]:
+    """Sections of every list that is used, in order: ``{list: {section: None}}``."""
+    needed: dict[str, dict[str, None]] = {}
+    for kind, (_, sections) in LISTS.items():
+        for entry in plan[kind].values():
+            needed.setdefault(list_name(kind, entry), {}).update(dict.fromkeys(sections))
+    return needed
+
+
+def curve_points(evaluation: Entry) -> Iterator[tuple[str, str, int, dict[str, int]]]:
+    """Points of an evaluation's curves: name of the start, its method, the point, the method's key with that value."""
+    curves = evaluation.get("curves") or {}
+    for start, method in curves.get("starts", {}).items():
+        for point in curves["points"]:
+            yield start, method, point, {VARIED[curves["over"]]: point}
+
+
+def kept_epochs(plan: Plan, training: str) -> list[int]:
+    """Epochs of a training whose weights some method or curve takes, in order; 0 is where the training starts."""
+    return sorted({epoch for _, name, epoch in _asked_epochs(plan) if name == training})
+
+
+def _asked_epochs(plan: Plan) -> Iterator[tuple[str, str | None, int]]:
+    """Who asks for the weights of which training at which epoch."""
+    for name, method in plan["methods"].items():
+        if method.get("epoch") is not None:
+            yield f"methods: {name!r}", method.get("training"), method["epoch"]
+    for title, evaluation in plan["evaluations"].items():
+        for start, method, point, value in curve_points(evaluation):
+            if "epoch" in value:
+                where = f"evaluations: the curve {start!r} of {title!r}"
+                yield where, plan["methods"][method].get("training"), point
+
+
+def _check_keys(where: str, entry: Entry, known: set[str]) -> None:
+    wrong = sorted(set(entry) - known)
+    if wrong:
+        raise ValueError(f"{where} has {', '.join(wrong)}; expected some of {', '.join(sorted(known))}")
+
+
+def _check_references(plan: Plan) -> None:
+    """Lists and trainings that are named are there, and the folders of a list start at a folder of the command line."""
+    named = [("methods", "training", "trainings"), ("trainings", "start", "trainings")]
+    for kind, key, there in [*named, *((kind, "list", "lists") for kind in LISTS)]:
+        for name, entry in plan[kind].items():
+            value = list_name(kind, entry) if key == "list" else entry.get(key)
+            if value not in (None, *plan[there]):
+                found = ", ".join(plan[there])
+                raise ValueError(f"{kind}: {name!r} names the {key} {value!r}, which is not there; expected {found}")
+    order = list(plan["trainings"])
+    for name, entry in plan["trainings"].items():
+        start = entry.get("start")
+        if start and order.index(start) >= order.index(name):
+            raise ValueError(f"trainings: {name!r} starts from {start!r}, which comes later; list it before {name!r}")
+        for maps in map_trainings(entry).values():
+            of_maps = [known for known in order[: order.index(name)] if is_of_maps(plan["trainings"][known])]
+            if maps not in of_maps:
+                raise ValueError(
+                    f"trainings: {name!r} takes the maps of {maps!r}; expected one with folds that is listed before "
+                    f"it: {', '.join(of_maps) or 'there is none'}"
+                )
+    for name, entry in plan["lists"].items():
+        for folder in entry.get("folders", []):
+            if str(folder).split("/")[0] not in ROOTS:
+                raise ValueError(
+                    f"lists: {name!r} has the folder {folder!r}; expected {' or '.join(ROOTS)}, or a folder in it such "
+                    f"as {ROOTS[-1]}/test"
+                )
+
+
+def _check_methods(plan: Plan) -> None:
+    """Methods that evaluations name are there."""
+    named: dict[str, None] = {}
+    for entry in plan["evaluations"].values():
+        curves = entry.get("curves") or {}
+        levels = [curves["level"]] if curves.get("level") else []
+        wanted = [*(entry.get("methods") or []), *curves.get("starts", {}).values(), *levels]
+        named |= dict.fromkeys([*wanted, entry.get("reference", plan["reference"])])
+    missing = sorted(set(named) - set(plan["methods"]))
+    if missing:
+        raise ValueError(f"no method {', '.join(map(repr, missing))}; expected {', '.join(plan['methods'])}")
+
+
+def _check_choices(plan: Plan) -> None:
+    """Measures are known, and curves are over something that a method has."""
+    for title, entry in plan["evaluations"].items():
+        unknown = [key for key in entry.get("measures", plan["measures"]) if key not in MEASURES]
+        if unknown:
+            raise ValueError(
+                f"evaluations: {title!r} has the measure {unknown[0]!r}; expected some of {', '.join(MEASURES)}"
+            )
+        curves = entry.get("curves")
+        if curves and (curves.get("over") not in VARIED or not curves.get("points") or not curves.get("starts")):
+            raise ValueError(
+                f"evaluations: the curves of {title!r} are {dict(curves)}; expected over ({' or '.join(VARIED)}), "
+                "points (a list of numbers) and starts (name: method)"
+            )
+
+
+def _check_epochs(plan: Plan) -> None:
+    """A training lasts as long as its weights are asked for; where it starts from nothing there is no epoch 0."""
+    for who, name, epoch in _asked_epochs(plan):
+        training = plan["trainings"].get(name)
+        if training is None:
+            raise ValueError(f"{who} asks for epoch {epoch} of no training; give its method a training")
+        if epoch == 0 and not training.get("start"):
+            raise ValueError(f"{who} asks for epoch 0 of {name!r}, which has no start; begin with epoch 1")
+        options = {**plan["training_options"], **training.get("options", {})}
+        if {"iterations", "iterations_per_epoch"} <= options.keys():
+            last = -(-options["iterations"] // options["iterations_per_epoch"])
+            if epoch > last:
+                raise ValueError(f"{who} asks for epoch {epoch} of {name!r}, which has {last}; expected 0 to {last}")

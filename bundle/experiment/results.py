@@ -1,0 +1,239 @@
+"""The numbers of an experiment: methods compared over the same pairs."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bundle.evaluation.measures import LOSS, Measure
+from bundle.evaluation.table import metrics_row, read_metrics
+from bundle.experiment.runs import Evaluation, slug
+from bundle.experiment.statistics import compare_paired, summarise
+from bundle.system import written_whole
+
+NOT_REGISTERED = "not registered"
+ALPHA = 0.05
+SPREAD = ("n", "mean", "sd", "low", "high")
+AVERAGED = {
+    "folded_percent": "mean",
+    "log_jacobian_sd": "mean",
+    "seconds": "median",
+    "seconds_registration": "median",
+    "seconds_per_step": "median",
+}
+
+Row = dict[str, Any]
+Run = dict[str, Row]
+"""Rows of a run by pair, as ``metrics_row`` makes them; of a failed pair only ``pair_id``, ``status`` and ``error``."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """An evaluation as read from disk.
+
+    Attributes:
+        evaluation: where from.
+        runs: rows of every method.
+        curves: rows of every start and number of steps or epochs.
+    """
+
+    evaluation: Evaluation
+    runs: dict[str, Run]
+    curves: dict[str, dict[int, Run]]
+
+    @property
+    def reference(self) -> str:
+        """Method that the others are tested against."""
+        return self.evaluation.reference
+
+    @cached_property
+    def pairs(self) -> list[str]:
+        """Every pair, sorted."""
+        return sorted(self.runs[self.reference])
+
+    @cached_property
+    def series(self) -> dict[Measure, dict[str, list[float | None]]]:
+        """Accuracy of every method, not registered first.
+
+        For a measure that some pair has, a value for each of ``pairs``, None where it is missing.
+        """
+        series = {measure: _series(self, measure) for measure in self.evaluation.measures}
+        return {measure: methods for measure, methods in series.items() if numbers(sum(methods.values(), []))}
+
+    @property
+    def slug(self) -> str:
+        """The title as a part of file names."""
+        return slug(self.evaluation.title)
+
+    @property
+    def all_runs(self) -> dict[str, Run]:
+        """The runs of the methods and those of the curves, by name."""
+        over = self.evaluation.curves.over
+        return self.runs | {
+            f"{start}, {n} {over}": run for start, runs in self.curves.items() for n, run in runs.items()
+        }
+
+
+def read_evaluation(evaluation: Evaluation) -> Results:
+    """Read all runs of an evaluation.
+
+    Raises:
+        ValueError: when the reference is not among the methods, a folder holds no results or not the pairs of the
+            reference's.
+    """
+    title, reference = evaluation.title, evaluation.reference
+    names = ", ".join(evaluation.runs)
+    if reference not in evaluation.runs or NOT_REGISTERED in evaluation.runs:
+        raise ValueError(f"{title}: the methods are {names}; expected {reference!r} and no {NOT_REGISTERED!r} in them")
+    curves = evaluation.curves
+    if curves.level not in (None, *evaluation.runs):
+        raise ValueError(f"{title}: the level of the curves is {curves.level!r}, expected one of the methods {names}")
+    results = Results(
+        evaluation,
+        runs={name: read_run(folder) for name, folder in evaluation.runs.items()},
+        curves={start: {n: read_run(path) for n, path in folders.items()} for start, folders in curves.starts.items()},
+    )
+    for name, run in results.all_runs.items():
+        different = sorted(run.keys() ^ set(results.pairs))
+        if different:
+            raise ValueError(
+                f"{title}: the run {name!r} does not hold the same pairs as {reference!r} ({different[0]} is in one of "
+                "them only); run inference over the same list"
+            )
+    return results
+
+
+def read_run(folder: str | Path) -> Run:
+    """Rows of a folder of inference, the pairs that failed too.
+
+    Args:
+        folder: its ``output_dir``.
+
+    Raises:
+        ValueError: when it holds no results.
+    """
+    table = Path(folder) / "metrics.csv"
+    run = {metrics["pair_id"]: metrics_row(metrics) | _device(metrics) for metrics in read_metrics(Path(folder))}
+    if table.is_file():
+        with table.open(newline="", encoding="utf-8") as file:
+            failed = [row for row in csv.DictReader(file) if row["status"] == "failed"]
+        # A pair that fails leaves the folder that an older run may have written for it as it was.
+        run |= {row["pair_id"]: {key: row[key] for key in ("pair_id", "status", "error")} for row in failed}
+    if not done(run):
+        raise ValueError(f"{folder} holds no results, every pair failed ({next(iter(run.values()))['error']})")
+    return run
+
+
+def _device(metrics: Mapping[str, Any]) -> Row:
+    return {"steps": metrics["steps"], "device": metrics["device"]}
+
+
+def numbers(values: Iterable[float | None]) -> list[float]:
+    """The values that are there."""
+    return [value for value in values if value is not None]
+
+
+def column(run: Run, name: str | None, pairs: Iterable[str]) -> list[float | None]:
+    """Values of a column for each pair, None where it is missing, and of no column None alone."""
+    return [None if name is None else run[pair].get(name) for pair in pairs]
+
+
+def _series(results: Results, measure: Measure) -> dict[str, list[float | None]]:
+    """Before registration, and after each method."""
+    runs, pairs = results.runs, results.pairs
+    # All runs start from the same alignment; where a pair failed in the reference's run another one knows.
+    starts = [column(run, measure.at("before"), pairs) for run in (runs[results.reference], *runs.values())]
+    before = [next(iter(numbers(found)), None) for found in zip(*starts, strict=True)]
+    return {NOT_REGISTERED: before} | {n: column(run, measure.at("after"), pairs) for n, run in runs.items()}
+
+
+def done(run: Run) -> list[str]:
+    """Pairs that were registered."""
+    return [pair for pair, row in run.items() if row["status"] == "done"]
+
+
+def summary_rows(results: Results) -> list[Row]:
+    """Table 1: a row for not registered and for every method.
+
+    Returns:
+        ``method``, ``n`` (pairs registered), for every measure ``<key>_n``, ``_mean``, ``_sd`` and the 95 % interval of
+        the mean ``_low`` and ``_high``; ``<column>_mean`` or ``_median`` of folding and times; ``device``.
+    """
+    rows = []
+    for name in (NOT_REGISTERED, *results.runs):
+        run = results.runs.get(name, {})
+        row: Row = {"method": name, "n": len(done(run)) if run else len(results.pairs)}
+        for measure, methods in results.series.items():
+            summary = asdict(summarise(methods[name]))
+            row |= {f"{measure.key}_{key}": summary[key] for key in SPREAD}
+        for title, average in AVERAGED.items():
+            values = numbers(column(run, title, run))
+            row[f"{title}_{average}"] = float(getattr(np, average)(values)) if values else None
+        row["device"] = ", ".join(sorted({run[pair]["device"] for pair in done(run)}))
+        rows.append(row)
+    return rows
+
+
+def comparison_rows(results: Results) -> list[Row]:
+    """The reference against not registered and every other method, over the pairs that both have.
+
+    Returns:
+        ``measure``, ``method``, ``compared_with``, the attributes of ``PairedTest`` and ``significant`` (t-test at
+        0.05; None where there is no p).
+    """
+    rows: list[Row] = []
+    for measure, methods in results.series.items():
+        # What only a registration has is compared with no start.
+        others = set(methods) - {results.reference} - ({NOT_REGISTERED} if measure.at("before") is None else set())
+        for other in [name for name in methods if name in others]:
+            test = compare_paired(methods[results.reference], methods[other], higher_is_better=measure.higher_is_better)
+            verdict = None if math.isnan(test.t_p) else test.t_p < ALPHA
+            names = {"measure": measure.key, "method": results.reference, "compared_with": other}
+            rows.append({**names, **asdict(test), "significant": verdict})
+    return rows
+
+
+def pair_rows(results: Results) -> list[Row]:
+    """Every pair of every method: ``pair_id``, ``method`` and the columns of ``metrics_row``, steps and device."""
+    return [
+        {"pair_id": pair, "method": name, **run[pair]} for pair in results.pairs for name, run in results.runs.items()
+    ]
+
+
+def median_pair(results: Results) -> tuple[str, Measure]:
+    """The pair whose improvement by the reference is the median, in the first measure there is, else in the loss.
+
+    Of an even number of pairs it is the lower one of the two in the middle.
+    """
+    run = results.runs[results.reference]
+    candidates = ((measure, _improvements(run, measure)) for measure in (*results.series, LOSS))
+    measure, improvements = next((measure, found) for measure, found in candidates if found)
+    return sorted(improvements)[(len(improvements) - 1) // 2][1], measure
+
+
+def _improvements(run: Run, measure: Measure) -> list[tuple[float, str]]:
+    """By how much each pair got better, and which pair it is."""
+    sign = 1 if measure.higher_is_better else -1
+    before, after = (column(run, measure.at(when), run) for when in ("before", "after"))
+    ends = zip(run, before, after, strict=True)
+    return [(sign * (end - start), pair) for pair, start, end in ends if start is not None and end is not None]
+
+
+def missing(value: Any) -> bool:
+    """Whether a number is not there: None or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows as CSV under the union of their columns; a missing number is an empty cell."""
+    with written_whole(path) as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
+        writer.writeheader()
+        writer.writerows({name: "" if missing(value) else value for name, value in row.items()} for row in rows)

@@ -1,0 +1,77 @@
+"""The folder of a DICOM series -> its volume."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import itk
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.utils import ImageMetaKey
+
+from bundle.dicom import Series, one_volume
+from bundle.formats.saving import stored_type
+from bundle.system.errors import DataWarning, brief
+from bundle.system.limits import Refused, check_declared
+
+
+def load_series(folder: Path) -> MetaTensor:
+    """Read the one volume of a folder of DICOM, its values after the slope and intercept of each slice.
+
+    Slices are read in the order of their positions and lie where these say. The stored numbers of MONOCHROME1, which
+    shows high ones dark, are turned round, as by every reader that stands on ITK.
+
+    Args:
+        folder: as in :func:`bundle.dicom.read_series`.
+
+    Returns:
+        ``(1, X, Y, Z)``, float32, with a 4x4 affine, mm, RAS. Nothing of the headers is kept in ``meta``.
+
+    Raises:
+        Refused: when the folder has no such volume, or it asks for more than is read.
+
+    Warns:
+        DataWarning: of slices that may be missing at the ends.
+    """
+    try:
+        series = one_volume(folder)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    columns, rows, slices = series.shape
+    check_declared((columns, rows, slices // len(series.files)), 1, series.files[0])
+    check_declared(series.shape, 1, None)
+    for note in series.notes:
+        warnings.warn(f"{folder}: {note}", DataWarning, stacklevel=2)
+    try:
+        voxels = _voxels(series)
+    except RuntimeError as error:
+        what = "its pixels cannot be read, damaged or compressed in a way that ITK does not know"
+        raise Refused(f"{what} ({brief(error)}); decompress it") from error
+    meta = {ImageMetaKey.FILENAME_OR_OBJ: str(folder), "stored_type": str(_type_of(series, voxels))}
+    return MetaTensor(torch.as_tensor(voxels)[None], affine=torch.as_tensor(series.affine), meta=meta)
+
+
+def _voxels(series: Series) -> np.ndarray:
+    """``(X, Y, Z)``, slices in the order of the series."""
+    names = [str(path) for path in series.files]
+    volume = itk.Image[itk.F, 3]
+    if len(names) == 1:
+        reader = itk.ImageFileReader[volume].New(FileName=names[0], ImageIO=itk.GDCMImageIO.New())
+    else:
+        reader = itk.ImageSeriesReader[volume].New(FileNames=names, ImageIO=itk.GDCMImageIO.New())
+        # Uneven slices are refused before; by ITK's measure rounded positions are uneven too.
+        reader.SetSpacingWarningRelThreshold(np.inf)
+    reader.Update()
+    voxels = itk.array_from_image(reader.GetOutput()).transpose(2, 1, 0)
+    return voxels[..., list(series.frames)] if len(names) == 1 else voxels
+
+
+def _type_of(series: Series, voxels: np.ndarray) -> np.dtype:
+    """Type that holds the values of all slices: the first one's, unless others need more."""
+    if not series.whole_numbers:
+        return np.dtype(np.float32)
+    first = stored_type(series.files[0])
+    limits = np.iinfo(first) if first.kind in "iu" else np.finfo(first)
+    return first if limits.min <= voxels.min() and voxels.max() <= limits.max else np.dtype(np.int32)

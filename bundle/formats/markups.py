@@ -1,0 +1,203 @@
+"""Points of 3D Slicer: markups (``.mrk.json``) and the older lists of fiducials (``.fcsv``).
+
+The formats are those of https://slicer.readthedocs.io/en/latest/developer_guide/modules/markups.html.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from bundle.formats.csv_points import Row, join_rows, replace_numbers, split_rows, value_of
+from bundle.geometry.spaces import known_space, swap_space
+
+FLAG = "outside the volume"
+SHAPES = ("Plane", "ROI")  # defined by more than their points
+# Columns of a .fcsv, id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID: 3D Slicer goes by their order.
+POSITION, DESCRIPTION = (1, 2, 3), 12
+LAST_RAS_VERSION = (4, 10)  # fiducials of later versions are in LPS where the file does not say
+
+
+def read_markups(content: bytes) -> np.ndarray:
+    """Control points of all markups of a file, without those that have no position.
+
+    Args:
+        content: of the file.
+
+    Returns:
+        ``(n, 3)``, mm, RAS.
+
+    Raises:
+        ValueError: when it holds no markups, or a position is not one.
+    """
+    found = [swap_space(_position(point), space) for point, space in _placed(_load(content))]
+    return np.stack(found) if found else np.empty((0, 3))
+
+
+def count_unplaced(content: bytes) -> int:
+    """Number of control points that have no position."""
+    document = _load(content)
+    points = sum(len(_points(markup)) for markup in document["markups"])
+    return points - sum(1 for _ in _placed(document))
+
+
+def replace_markups(content: bytes, points: np.ndarray, outside: np.ndarray | None) -> bytes:
+    """Markups with other positions; the values of their measurements, which 3D Slicer works out again, are left out.
+
+    Args:
+        content: of the file that was read.
+        points: ``(n, 3)``, mm, RAS.
+        outside: ``(n,)``, whether each lay outside the volume, which its description then says; None: no flags.
+
+    Returns:
+        Content of the new file, in the coordinate systems of the old one.
+    """
+    document = _load(content)
+    flags = np.zeros(len(points), dtype=bool) if outside is None else outside
+    for (point, space), new, flag in zip(_placed(document), points, flags, strict=True):
+        point["position"] = swap_space(new, space).tolist()
+        if flag:
+            point["description"] = _flagged(str(point.get("description") or ""))
+    for markup in document["markups"]:
+        measurements = markup.get("measurements")
+        for measurement in measurements if isinstance(measurements, list) else []:
+            if isinstance(measurement, dict):
+                measurement.pop("value", None)
+    return (json.dumps(document, indent=4, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def _flagged(description: str) -> str:
+    return description if FLAG in description else "; ".join(filter(None, (description, FLAG)))
+
+
+def _load(content: bytes) -> dict[str, Any]:
+    """Document of a file whose markups can be moved by their points."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"not valid JSON ({reason}), expected markups of 3D Slicer") from error
+    markups = document.get("markups") if isinstance(document, dict) else None
+    if not isinstance(markups, list) or not all(isinstance(markup, dict) for markup in markups) or not markups:
+        raise ValueError('no list "markups" in the JSON, expected markups of 3D Slicer')
+    for markup in markups:
+        if markup.get("type") in SHAPES:
+            raise ValueError(
+                f"a markup of type {markup['type']}, whose shape does not follow from its points; expected point "
+                "lists, lines, angles or curves"
+            )
+        units = markup.get("coordinateUnits", "mm")
+        if (units[0] if isinstance(units, list) and units else units) != "mm":
+            raise ValueError(f"its coordinateUnits are {units!r}, expected mm")
+        _points(markup)
+    return document
+
+
+def _points(markup: dict[str, Any]) -> list[dict[str, Any]]:
+    points = markup.get("controlPoints", [])
+    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+        raise ValueError("controlPoints of a markup are not a list of objects, expected [{...}, ...]")
+    return points
+
+
+def _placed(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Control points that have a position, and its space; of the others 3D Slicer writes that it is undefined."""
+    for markup in document["markups"]:
+        space = known_space(markup.get("coordinateSystem", "LPS"))
+        for point in _points(markup):
+            if point.get("positionStatus", "defined") == "defined" and "position" in point:
+                yield point, space
+
+
+def _position(point: dict[str, Any]) -> np.ndarray:
+    position = point["position"]
+    numbers = isinstance(position, list) and all(type(value) in (int, float) for value in position)
+    try:
+        if not numbers or len(position) != 3:
+            raise ValueError
+        return np.array([float(value) for value in position])
+    except (ValueError, OverflowError) as error:
+        name = point.get("label") or point.get("id") or "without a label"
+        raise ValueError(
+            f"position of the control point {name} is {str(position)[:60]}, expected three numbers"
+        ) from error
+
+
+def read_fiducials(content: bytes) -> np.ndarray:
+    """Points of a list of fiducials.
+
+    Args:
+        content: of the file.
+
+    Returns:
+        ``(n, 3)``, mm, RAS.
+
+    Raises:
+        ValueError: when it is not such a list, or does not say its coordinate system.
+    """
+    rows = split_rows(content)
+    space = _fiducial_space(rows)
+    points = []
+    for number in _fiducial_rows(rows):
+        cells = rows[number][0]
+        try:
+            points.append([float(value_of(cells[column])) for column in POSITION])
+        except (ValueError, IndexError) as error:
+            line = ",".join(cells)[:60]
+            raise ValueError(f"line {number + 1} is {line!r}, expected id,x,y,z,...") from error
+    return swap_space(np.array(points).reshape(-1, 3), space)
+
+
+def replace_fiducials(content: bytes, points: np.ndarray, outside: np.ndarray | None) -> bytes:
+    """List of fiducials with other positions.
+
+    Args:
+        content: of the file that was read.
+        points: ``(n, 3)``, mm, RAS.
+        outside: ``(n,)``, whether each lay outside the volume, which its description then says; None: no flags.
+
+    Returns:
+        Content of the new file, in the coordinate system of the old one.
+    """
+    rows = [(list(cells), end) for cells, end in split_rows(content)]
+    values = swap_space(points, _fiducial_space(rows))
+    flags = np.zeros(len(points), dtype=bool) if outside is None else outside
+    for number, value, flag in zip(_fiducial_rows(rows), values, flags, strict=True):
+        cells = rows[number][0]
+        replace_numbers(cells, POSITION, value)
+        if flag:
+            cells += [""] * (DESCRIPTION + 1 - len(cells))
+            description = _flagged(value_of(cells[DESCRIPTION]))
+            quoted = '"' + description.replace('"', '""') + '"'
+            cells[DESCRIPTION] = quoted if re.search(r'[",\r\n]', description) else description
+    return join_rows(rows)
+
+
+def _fiducial_rows(rows: list[Row]) -> list[int]:
+    """Numbers of the lines that hold a point."""
+    return [
+        number
+        for number, (cells, _) in enumerate(rows)
+        if any(map(value_of, cells)) and not value_of(cells[0]).startswith("#")
+    ]
+
+
+def _fiducial_space(rows: list[Row]) -> str:
+    """Space of a list of fiducials; what it is where only the version is known changed with 3D Slicer 4.11."""
+    comments = "\n".join(text for cells, _ in rows if (text := value_of(",".join(cells))).startswith("#"))
+    columns = re.search(r"^#\s*columns\s*=\s*(.*)$", comments, re.MULTILINE)
+    if columns and [name.strip() for name in columns[1].split(",")][1:4] != ["x", "y", "z"]:
+        raise ValueError(f"its columns are {columns[1].strip()}, expected id,x,y,z,...")
+    named = re.search(r"^#\s*CoordinateSystem\s*=\s*(\w+)", comments, re.MULTILINE)
+    if named:
+        return known_space(named[1])
+    version = re.search(r"^#.*version\s*=\s*(\d+)\.(\d+)", comments, re.MULTILINE)
+    if version is None:
+        raise ValueError(
+            "no line '# CoordinateSystem = LPS' (or RAS) and none with the version, expected fiducials of 3D Slicer"
+        )
+    return "RAS" if (int(version[1]), int(version[2])) <= LAST_RAS_VERSION else "LPS"

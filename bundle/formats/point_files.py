@@ -1,0 +1,152 @@
+"""Files of points and surfaces: read as points, written again with other points and everything else as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from bundle.formats.csv_points import read_csv, replace_csv
+from bundle.formats.markups import count_unplaced, read_fiducials, read_markups, replace_fiducials, replace_markups
+from bundle.formats.surface_files import XML, read_stl, read_vtk, replace_stl, replace_vtk
+from bundle.system.files import written_whole
+from bundle.system.limits import exists, read_whole
+
+Read = Callable[[bytes], np.ndarray]
+Replace = Callable[[bytes, np.ndarray, np.ndarray | None], bytes]
+
+CSV, MARKUPS = ".csv", ".mrk.json"
+FORMATS: dict[str, tuple[Read, Replace]] = {
+    MARKUPS: (read_markups, replace_markups),
+    ".fcsv": (read_fiducials, replace_fiducials),
+    ".vtk": (read_vtk, replace_vtk),
+    ".stl": (read_stl, replace_stl),
+}
+POINT_FORMATS = (CSV, *FORMATS)
+"""Endings of the names of the point and surface files that are read and written."""
+SUPPORTED = "CSV (.csv), 3D Slicer markups (.mrk.json, .fcsv), legacy VTK (.vtk) and STL (.stl)"
+
+
+def point_format(path: str | Path) -> str | None:
+    """Ending of a file's name that says its format, one of ``POINT_FORMATS``; None for another file, as an image."""
+    return next((suffix for suffix in POINT_FORMATS if Path(path).name.lower().endswith(suffix)), None)
+
+
+def is_point_file(path: str | Path) -> bool:
+    """Whether a file is one of points or of a surface, by its name."""
+    return point_format(path) is not None
+
+
+@dataclass(frozen=True, eq=False)
+class PointFile:
+    """A file of points, or of a surface, that was read.
+
+    Attributes:
+        path: the file.
+        points: ``(n, 3)``, mm, RAS, in the order of the file; of STL the three vertices of every facet.
+        unplaced: number of control points of markups that have no position; they are not among ``points``.
+    """
+
+    path: Path
+    points: np.ndarray
+    unplaced: int
+    _content: bytes
+    _side: str | None
+    _planar: bool
+    _affine: np.ndarray | None
+
+    def write(
+        self, path: str | Path, points: np.ndarray, outside: np.ndarray | None = None, affine: np.ndarray | None = None
+    ) -> None:
+        """Write a file of the same format with other points; what else it holds stays as it was.
+
+        A point is flagged in the column ``outside`` of CSV and in the description of markups and fiducials; surfaces
+        have no place for flags.
+
+        Args:
+            path: the new file; its name ends as that of the file that was read.
+            points: ``(n, 3)``, mm, RAS, one for every point that was read.
+            outside: ``(n,)``, whether each lay outside the volume; None writes no flags.
+            affine: ``(4, 4)`` voxel-to-world of the image that the points belong to now, for a CSV of voxels; None:
+                the image they belonged to.
+
+        Raises:
+            ValueError: when the points or the name do not fit, or a point is not finite.
+        """
+        given = np.asarray(points, dtype=float)
+        flags = None if outside is None else np.asarray(outside, dtype=bool)
+        if given.shape != self.points.shape or (flags is not None and flags.shape != given.shape[:1]):
+            shapes = f"points {given.shape}" + ("" if flags is None else f" and flags {flags.shape}")
+            raise ValueError(f"{path}: {shapes}, expected {self.points.shape} and {self.points.shape[:1]}")
+        if point_format(path) != point_format(self.path):
+            raise ValueError(f"{path}: expected a name that ends in {point_format(self.path)}, as {self.path.name}")
+        _check(given, path)
+        image = self._affine if affine is None else affine
+        _, replace = _functions(point_format(self.path), image, self._side, self._planar)
+        content = replace(self._content, given, flags)
+        with written_whole(Path(path), "wb") as file:
+            file.write(content)
+
+
+def read_points(
+    path: str | Path, affine: np.ndarray | None = None, side: str | None = None, planar: bool = False
+) -> PointFile:
+    """Read a file of points or of a surface.
+
+    Args:
+        path: the file, of one of ``POINT_FORMATS``. CSV: the header says what the numbers are: ``x,y,z`` mm in the
+            image's RAS world, ``i,j,k`` voxels of the image. A file without a header holds voxels, as the keypoints
+            of Learn2Reg do. Points of a slice may leave out ``z`` or ``k``, or be ``row,col``, counted from 0 at the
+            centre of the first pixel. Markups and fiducials say themselves whether they are LPS or RAS. Surfaces are
+            LPS unless they say ``SPACE=RAS``.
+        affine: ``(4, 4)`` voxel-to-world of the image that the points belong to, for a CSV of voxels or of a slice.
+        side: ``fixed`` or ``moving`` in a CSV for both images of a pair, the columns of each with ``fixed_`` or
+            ``moving_`` before the name; None for points of one image.
+        planar: whether the image is a single slice.
+
+    Returns:
+        The points, with what is needed to write them again.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the format is not supported, or the file is damaged or holds no points.
+    """
+    path, suffix = Path(path), point_format(path)
+    if suffix is None:
+        found = XML if path.suffix.lower() in (".vtp", ".vtu") else "not a point or surface file that is supported"
+        raise ValueError(f"{path}: {found}; supported are {SUPPORTED}")
+    if side and suffix != CSV:
+        raise ValueError(f"{path}: one file for both images of a pair is a CSV, with the columns of each")
+    if not exists(path):
+        raise FileNotFoundError(f"points not found: {path}")
+    try:
+        content = read_whole(path)
+        read, _ = _functions(suffix, affine, side, planar)
+        points = read(content)
+        unplaced = count_unplaced(content) if suffix == MARKUPS else 0
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    _check(points, path)
+    return PointFile(path, points, unplaced, content, side, planar, affine)
+
+
+def _functions(suffix: str | None, affine: np.ndarray | None, side: str | None, planar: bool) -> tuple[Read, Replace]:
+    """How to read and how to replace the points of a format."""
+    if suffix in FORMATS:
+        return FORMATS[suffix]
+    return (
+        partial(read_csv, affine=affine, side=side, planar=planar),
+        partial(replace_csv, affine=affine, side=side, planar=planar),
+    )
+
+
+def _check(points: np.ndarray, path: str | Path) -> None:
+    """Refuse no points, and points that are nowhere."""
+    if not len(points):
+        raise ValueError(f"{path}: no points in the file, expected one at least")
+    broken = np.flatnonzero(~np.isfinite(points).all(axis=1))
+    if broken.size:
+        raise ValueError(f"{path}: point {broken[0] + 1} is not finite, expected three numbers")

@@ -1,0 +1,207 @@
+"""Transforms from and to the files of ITK, 3D Slicer and ANTs: LPS there, RAS here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import itk
+import nibabel as nib
+import numpy as np
+import torch
+
+from bundle.dicom.spatial_registration import read_registration
+from bundle.formats.headers import check_image, itk_header
+from bundle.formats.saving import nifti
+from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip
+from bundle.system.errors import brief
+from bundle.system.files import silent_exit, silent_libraries
+from bundle.system.limits import Refused, check_hdf5, check_matlab, exists, read_whole, regular_file
+
+FIELD_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+ITK_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
+DICOM_SUFFIX = ".dcm"
+INTENT_DISPLACEMENT, INTENT_VECTOR = 1006, 1007
+"""NIfTI intents of a field. ITK takes the vectors of the first for RAS, those of the second for LPS."""
+
+
+def read_transform(path: str | Path) -> Transform:
+    """Read a transform: a displacement field, or what ITK writes, affine, displacement field or several of them.
+
+    Args:
+        path: a field (NIfTI, NRRD, MetaImage), an ITK transform (``.h5``, ``.tfm``, ``.txt``, ``.mat``) or a DICOM
+            registration (``.dcm``).
+
+    Returns:
+        From a fixed point to the moving point it comes from, mm, RAS.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is not a transform, one of another kind, or larger than is read.
+    """
+    path = Path(path)
+    name = path.name.lower()
+    if not exists(path):
+        raise FileNotFoundError(f"transform not found: {path}")
+    if not name.endswith((*FIELD_SUFFIXES, *ITK_SUFFIXES, DICOM_SUFFIX)):
+        raise ValueError(
+            f"{path}: not a format of a transform; supported are displacement fields ({', '.join(FIELD_SUFFIXES)}), "
+            f"ITK transforms ({', '.join(ITK_SUFFIXES)}) and DICOM registrations ({DICOM_SUFFIX})"
+        )
+    try:
+        if name.endswith(DICOM_SUFFIX):
+            return _read_dicom(regular_file(path))
+        _check_size(regular_file(path))
+        if name.endswith(ITK_SUFFIXES):
+            return Transform(_read_itk(path))
+        read = _read_nifti_field if name.endswith((".nii", ".nii.gz")) else _read_itk_field
+        return Transform([read(path)])
+    except Refused as error:
+        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # every reader fails in its own way: ImageFileError, RuntimeError, EOFError ...
+        raise ValueError(f"{path}: not a transform, or damaged ({brief(error)})") from error
+
+
+def _read_dicom(path: Path) -> Transform:
+    try:
+        return read_registration(path)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a file that asks for more memory than it can hold."""
+    name = path.name.lower()
+    if name.endswith(FIELD_SUFFIXES):
+        check_image(path)
+    elif name.endswith((".h5", ".hdf5")):
+        check_hdf5(path)
+    elif name.endswith(".mat"):
+        check_matlab(path)
+    else:
+        read_whole(path)
+
+
+def write_transform(transform: Transform, path: str | Path) -> None:
+    """Write a transform for ITK, 3D Slicer and ANTs.
+
+    Args:
+        transform: mm, RAS.
+        path: a text file (``.tfm``, ``.txt``) or ``.h5`` for an affine, ``.h5`` for one with displacements.
+
+    Raises:
+        ValueError: when the format cannot hold the transform.
+    """
+    suffixes = (".h5", ".tfm", ".txt") if transform.is_affine else (".h5",)
+    if not str(path).lower().endswith(suffixes):
+        kind = "an affine" if transform.is_affine else "a transform with a displacement field"
+        raise ValueError(f"{path}: {kind} is written as {' or '.join(suffixes)}")
+    if transform.is_affine:
+        written = _itk_affine(transform.affine_part())
+    else:
+        written = itk.CompositeTransform[itk.D, 3].New()
+        # ITK applies the transform that was added last first.
+        for part in reversed(transform.parts):
+            written.AddTransform(_itk_field(part) if isinstance(part, Displacement) else _itk_affine(part))
+    itk.transformwrite([written], str(path), compression=True)
+
+
+def displacement_image(displacement: torch.Tensor, fixed_affine: np.ndarray) -> nib.Nifti1Image:
+    """Displacement field as ITK, 3D Slicer and ANTs read it: ``(X, Y, Z, 1, 3)`` float32, intent vector, LPS mm.
+
+    Args:
+        displacement: ``(3, *fixed_shape)``, mm, RAS.
+        fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
+    """
+    lps = LPS_SIGNS * displacement.cpu().numpy()
+    image = nifti(np.moveaxis(lps, 0, -1)[..., None, :].astype(np.float32), fixed_affine)
+    image.header.set_intent(INTENT_VECTOR)
+    return image
+
+
+def _itk_affine(matrix: np.ndarray) -> Any:
+    lps = flip(matrix)
+    affine = itk.AffineTransform[itk.D, 3].New()
+    affine.SetMatrix(itk.matrix_from_array(np.ascontiguousarray(lps[:3, :3])))
+    affine.SetTranslation(lps[:3, 3].tolist())
+    return affine
+
+
+def _itk_field(displacement: Displacement) -> Any:
+    field = itk.DisplacementFieldTransform[itk.D, 3].New()
+    lps = RAS_TO_LPS @ displacement.affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    grid = [*displacement.field.shape[1:], *lps[:3, 3], *spacing, *(lps[:3, :3] / spacing).ravel()]
+    field.SetFixedParameters(itk.OptimizerParameters[itk.D]([float(value) for value in grid]))
+    # The field that ITK made of these is filled in place: a list of its numbers would take forty times their memory.
+    vectors = itk.array_view_from_image(field.GetModifiableDisplacementField())
+    vectors[:] = (displacement.field.cpu().numpy() * LPS_SIGNS).transpose(3, 2, 1, 0)
+    return field
+
+
+def _read_itk(path: Path) -> list[np.ndarray | Displacement]:
+    try:
+        with silent_libraries():  # HDF5 prints pages about a damaged file, and more at the end
+            read = itk.transformread(str(path))
+    except RuntimeError:
+        silent_exit()
+        raise
+    # A file of several transforms is a queue as a composite is: what stands last applies first.
+    return [part for transform in reversed(read) for part in _parts(itk.down_cast(transform))]
+
+
+def _parts(transform: Any) -> list[np.ndarray | Displacement]:
+    """Parts of an ITK transform in the order in which they apply."""
+    kind = transform.GetNameOfClass()
+    if (transform.GetInputSpaceDimension(), transform.GetOutputSpaceDimension()) != (3, 3):
+        raise Refused(f"a {kind} of a plane, expected one of 3D; a slice is a volume of one slice")
+    if kind == "CompositeTransform":
+        queue = [transform.GetNthTransform(number) for number in range(transform.GetNumberOfTransforms())]
+        return [part for member in reversed(queue) for part in _parts(itk.down_cast(member))]
+    if kind == "DisplacementFieldTransform":
+        return [_displacement(transform.GetDisplacementField())]
+    if transform.IsLinear():
+        origin, *ends = (np.array(transform.TransformPoint(point)) for point in np.eye(4)[:, 1:].tolist())
+        matrix = np.eye(4)
+        matrix[:3] = np.stack([*(end - origin for end in ends), origin], axis=1)
+        return [flip(matrix)]
+    raise Refused(f"holds a {kind}; supported are affine transforms, displacement fields and composites of them")
+
+
+def _read_itk_field(path: Path) -> Displacement:
+    image = itk_header(path)
+    if image.GetNumberOfComponents() != 3:
+        raise Refused(f"not a transform: {image.GetNumberOfComponents()} value(s) per voxel, expected vectors of 3")
+    # ITK would read a file of one slice as a planar image unless it is told the dimensions.
+    reader = itk.ImageFileReader[itk.Image[itk.Vector[itk.F, 3], 3]].New(FileName=str(path))
+    reader.Update()
+    return _displacement(reader.GetOutput())
+
+
+def _displacement(image: Any) -> Displacement:
+    """Displacement of an ITK image of vectors, LPS mm."""
+    lps = np.eye(4)
+    lps[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing())
+    lps[:3, 3] = np.array(image.GetOrigin())
+    return _from_lps(itk.array_from_image(image).transpose(3, 2, 1, 0), RAS_TO_LPS @ lps)
+
+
+def _read_nifti_field(path: Path) -> Displacement:
+    image = nib.load(path)
+    intent = int(image.header["intent_code"])
+    if image.ndim != 5 or image.shape[3:] != (1, 3) or intent not in (INTENT_DISPLACEMENT, INTENT_VECTOR):
+        shape = " x ".join(map(str, image.shape))
+        raise Refused(
+            f"not a transform: {shape} values with intent {intent}, expected a field of X x Y x Z x 1 x 3 with intent "
+            f"{INTENT_VECTOR} (vectors), such as displacement.nii.gz"
+        )
+    vectors = np.moveaxis(np.asarray(image.dataobj, dtype=np.float64)[..., 0, :], -1, 0)
+    affine = np.asarray(image.affine, dtype=float)
+    return _from_lps(vectors if intent == INTENT_VECTOR else vectors * LPS_SIGNS, affine)
+
+
+def _from_lps(vectors: np.ndarray, affine: np.ndarray) -> Displacement:
+    """Displacement of vectors ``(3, *shape)``, mm, LPS, on a grid whose affine is RAS."""
+    if not np.isfinite(vectors).all():
+        raise Refused("not a transform: it has NaN or infinite values")
+    return Displacement(torch.as_tensor(np.ascontiguousarray(vectors * LPS_SIGNS)), affine)

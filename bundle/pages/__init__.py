@@ -1,0 +1,13 @@
+"""What people look at."""
+
+from bundle.pages.batch_page import QualityIndex
+from bundle.pages.overview import PairPictured
+from bundle.pages.page import QualityPaged
+from bundle.pages.pdf import QualityPdfd
+
+__all__ = [
+    "PairPictured",
+    "QualityIndex",
+    "QualityPaged",
+    "QualityPdfd",
+]

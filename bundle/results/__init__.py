@@ -1,0 +1,20 @@
+"""From a displacement to what users keep."""
+
+from bundle.results.apply import apply_transform
+from bundle.results.dicom_outputs import DicomOutputsd, check_one_patient, save_objects
+from bundle.results.evaluator import PairDataset, RegistrationEvaluator
+from bundle.results.inverse import TransformsBothWaysd
+from bundle.results.outputs import FinishedPairs, NativeOutputsd, SavePaird
+
+__all__ = [
+    "DicomOutputsd",
+    "FinishedPairs",
+    "NativeOutputsd",
+    "PairDataset",
+    "RegistrationEvaluator",
+    "SavePaird",
+    "TransformsBothWaysd",
+    "apply_transform",
+    "check_one_patient",
+    "save_objects",
+]

@@ -1,0 +1,232 @@
+"""A saved transform applied to files: images, labels, points and surfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from scipy.ndimage import gaussian_filter
+
+from bundle.data import stem
+from bundle.formats import (
+    check_writable,
+    grid_problems,
+    is_point_file,
+    load_image,
+    read_points,
+    read_transform,
+    save_image,
+)
+from bundle.geometry import Transform, apply_affine, voxel_grid, warp_native
+from bundle.system import exists
+
+NOT_REACHED = 0.1
+"""Distance (mm) from a point that the inverse may leave before the point counts as not reached."""
+LISTED = 10
+
+
+LABEL_MODES = ("nearest", "gaussian")
+
+
+@dataclass(frozen=True, eq=False)
+class Pull:
+    """A transform and the direction in which it is used.
+
+    Attributes:
+        transform: as it was read.
+        inverse: False when it leads from the reference's world to the moving image's; True for the other way.
+    """
+
+    transform: Transform
+    inverse: bool
+
+    def to_moving(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Points ``(3, ...)`` of the reference's world in the moving image's; which of them the transform covers."""
+        return self._backward(points) if self.inverse else self._forward(points)
+
+    def to_reference(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Points ``(3, ...)`` of the moving image's world in the reference's; which of them the transform covers."""
+        return self._forward(points) if self.inverse else self._backward(points)
+
+    def _forward(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.transform(points), self.transform.covers(points)
+
+    def _backward(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = self.transform.inverse_at(points)
+        reached = (self.transform(found) - points).norm(dim=0) < NOT_REACHED
+        return found, reached & self.transform.covers(found)
+
+
+def apply_transform(
+    transform: str | Path,
+    moving: Sequence[str | Path],
+    output: str | Path,
+    reference: str | Path | None = None,
+    inverse: bool = False,
+    label: str | None = None,
+    moving_grid: str | Path | None = None,
+) -> list[str]:
+    """Apply a saved transform to files; images are interpolated once.
+
+    The transform takes a point of the reference, the fixed image, to the point of the moving image that it shows.
+    Images are resampled onto the reference's grid. Points and surfaces of the moving image move the other way, to where
+    the resampled image shows them.
+
+    Args:
+        transform: file of ``bundle.formats.read_transform``.
+        moving: images, and files of points and surfaces, in the moving image's world.
+        output: file, or for several a folder, where they keep their names.
+        reference: image whose grid the images get; points in voxels are written in its voxels.
+        inverse: the transform leads from the moving image to the reference instead.
+        label: one of ``LABEL_MODES`` for labels; None for images, which are interpolated linearly.
+        moving_grid: image in whose voxels a CSV counts its points.
+
+    Returns:
+        What was done, a line per file.
+
+    Raises:
+        FileNotFoundError: for a file that is not there.
+        ValueError: for files that do not fit, in one line.
+    """
+    if label is not None and label not in LABEL_MODES:
+        raise ValueError(f"label is {label!r}; expected {' or '.join(LABEL_MODES)}")
+    targets = _targets([Path(path) for path in moving], Path(output))
+    pull = Pull(read_transform(transform), inverse)
+    grid = None if reference is None else _load(reference)
+    before = None if moving_grid is None else _load(moving_grid)
+    images = [path for path in targets if not is_point_file(path)]
+    if grid is None and images:
+        raise ValueError(f"{images[0]} needs a reference: the image whose grid it should get, such as the fixed image")
+    lines = []
+    for path, target in targets.items():
+        if grid is not None and path in images:
+            done = _resample(pull, path, target, grid, label)
+        else:
+            done = _move_points(pull, path, target, before, grid)
+        lines.append(f"{path} -> {target}: {done}")
+    return lines
+
+
+def _targets(moving: Sequence[Path], output: Path) -> dict[Path, Path]:
+    """Where the result of every file goes, refused before anything is computed."""
+    missing = [str(path) for path in moving if not exists(path)]
+    if missing or not moving:
+        raise FileNotFoundError(f"not found: {', '.join(missing) or 'no file was given'}")
+    if len(moving) == 1 and not output.is_dir():
+        targets = {moving[0]: output}
+    elif output.is_file():
+        raise ValueError(f"{output} is a file; the results of {len(moving)} files go into a folder")
+    else:
+        targets = {path: output / _kept_name(path) for path in moving}
+    for path, target in targets.items():
+        if not is_point_file(path):
+            check_writable(target)
+        if target.resolve() == path.resolve():
+            raise ValueError(f"{target} is the moving file itself; give another output")
+    if len(set(targets.values())) < len(targets):
+        raise ValueError("two of the files have the same name; give each an output of its own")
+    return targets
+
+
+def _kept_name(path: Path) -> str:
+    """Name of a file, and as NIfTI that of a format that is read only, such as the folder of a DICOM series."""
+    try:
+        check_writable(path)
+    except ValueError:
+        return path.name if is_point_file(path) else f"{stem(path)}.nii.gz"
+    return path.name
+
+
+def _load(path: str | Path, label: bool = False) -> MetaTensor:
+    """An image with a usable grid."""
+    if not exists(path):
+        raise FileNotFoundError(f"image not found: {path}")
+    image = load_image(str(path), label)
+    problems = grid_problems(image.shape[1:], np.asarray(image.affine), str(path), 2 if 1 in image.shape[1:] else 3)
+    if problems:
+        raise ValueError("; ".join(problems))
+    return image
+
+
+def _resample(pull: Pull, path: Path, target: Path, grid: MetaTensor, label: str | None) -> str:
+    image = _load(path, label is not None)
+    affine, shape = np.asarray(grid.affine, dtype=float), tuple(grid.shape[1:])
+    points = apply_affine(affine, voxel_grid(shape))
+    moved, covered = pull.to_moving(points)
+    share = 100 * float(covered.float().mean())
+    # What an inverse does not cover comes from beyond the fixed image, where there is nothing to see; a transform that
+    # ends within the reference would leave a seam there.
+    if share == 0 or (not pull.inverse and share < 100):
+        raise ValueError(
+            f"the grid of the transform covers {share:.3g} % of the reference; give a reference within the image that "
+            "the transform was made for"
+        )
+    displacement, moving_affine = moved - points, np.asarray(image.affine, dtype=float)
+    if label is None:
+        warped = warp_native(image.as_tensor(), moving_affine, displacement, affine)
+    else:
+        warped = warp_label(image.as_tensor(), moving_affine, displacement, affine, label)
+    dtype = np.dtype(image.meta["stored_type"])
+    save_image(warped.numpy(), affine, dtype, target)
+    volumes = f"{len(warped)} x " if len(warped) > 1 else ""
+    return f"{volumes}{' x '.join(map(str, shape))}, {dtype}"
+
+
+def _move_points(pull: Pull, path: Path, target: Path, before: MetaTensor | None, grid: MetaTensor | None) -> str:
+    planar = before is not None and before.shape[3] == 1
+    file = read_points(path, None if before is None else np.asarray(before.affine, dtype=float), planar=planar)
+    moved, covered = pull.to_reference(torch.as_tensor(file.points.T))
+    outside = ~covered.numpy()
+    affine = None if grid is None else np.asarray(grid.affine, dtype=float)
+    file.write(target, moved.T.numpy(), outside, affine)
+    count = f"{len(outside)} points"
+    if not outside.any():
+        return count
+    numbers = (np.flatnonzero(outside) + 1).tolist()
+    listed = ", ".join(map(str, numbers[:LISTED])) + (", ..." if len(numbers) > LISTED else "")
+    return f"{count}, {len(numbers)} of them outside the volume of the transform (number {listed})"
+
+
+def warp_label(
+    label: torch.Tensor, moving_affine: np.ndarray, displacement: torch.Tensor, fixed_affine: np.ndarray, mode: str
+) -> torch.Tensor:
+    """Resample a label onto the fixed grid.
+
+    ``"nearest"`` takes the nearest voxel. ``"gaussian"`` takes the structure with the largest part of a voxel,
+    ``argmax_k (G * [m = k])(T(x))``, the Gaussian of half the coarser of the two voxel sizes: contours stay smooth, and
+    what is thinner than a voxel of the fixed grid is not hit or missed by chance.
+
+    Args:
+        label: ``(1, *moving_shape)`` integer map, or ``(channels, *moving_shape)`` with a structure per channel.
+        moving_affine: ``(4, 4)`` voxel-to-world.
+        displacement: ``(3, *fixed_shape)``, mm, RAS.
+        fixed_affine: ``(4, 4)`` voxel-to-world.
+        mode: one of ``LABEL_MODES``.
+
+    Returns:
+        ``(channels, *fixed_shape)``, values of the label; 0 where the moving label has no data.
+    """
+    if mode == "nearest":
+        return warp_native(label, moving_affine, displacement, fixed_affine, "nearest")
+    spacings = [np.linalg.norm(affine[:3, :3], axis=0) for affine in (moving_affine, fixed_affine)]
+    sigma = np.maximum(0.5, 0.5 * spacings[1].max() / spacings[0])
+
+    def part(mask: torch.Tensor) -> torch.Tensor:
+        """Part of every fixed voxel that a structure has."""
+        smooth = gaussian_filter(mask.numpy().astype(np.float32), sigma, mode="nearest")
+        return warp_native(torch.as_tensor(smooth)[None], moving_affine, displacement, fixed_affine)[0]
+
+    if len(label) > 1:
+        return torch.stack([(part(channel > 0) > 0.5).to(label) for channel in label])
+    winner = torch.zeros(displacement.shape[1:], dtype=label.dtype)
+    largest, total = torch.zeros(winner.shape), torch.zeros(winner.shape)
+    for value in label.unique()[label.unique() != 0]:
+        share = part(label[0] == value)
+        winner = torch.where(share > largest, value, winner)
+        largest, total = torch.maximum(largest, share), total + share
+    # The rest of a voxel is background, beyond the moving label too.
+    return torch.where(1 - total > largest, 0, winner)[None]

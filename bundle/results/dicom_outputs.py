@@ -1,0 +1,136 @@
+"""The results of a pair of DICOM series as DICOM objects."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+from monai.transforms import Transform
+from monai.utils import ImageMetaKey
+from pydicom.dataset import Dataset
+
+from bundle.dicom import Series, read_series
+from bundle.dicom.common import first_header, write_objects
+from bundle.dicom.derived import warped_series
+from bundle.dicom.encapsulated import encapsulated_pdf
+from bundle.dicom.spatial_registration import registration_object
+from bundle.results.inverse import pair_transform
+from bundle.system import DataWarning, flush
+
+TITLE = "Quality of the registration"
+
+
+def series_of(image: MetaTensor) -> Series | None:
+    """The DICOM series that an image was read from; None where it comes from somewhere else."""
+    path = str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))
+    return read_series(path) if path and Path(path).is_dir() else None
+
+
+def check_one_patient(fixed: Series, moving: Series) -> None:
+    """Refuse two patients, whose images one DICOM object would mix.
+
+    Raises:
+        ValueError: without the identities.
+    """
+    if len({str(first_header(series).get("PatientID", "")) for series in (fixed, moving)}) > 1:
+        raise ValueError(
+            "the fixed and the moving series have different PatientIDs, expected one patient: a DICOM result belongs "
+            "to one; register without DICOM results, or correct the headers"
+        )
+
+
+class DicomOutputsd(Transform):
+    """``dicom`` of a pair: DICOM objects by the names of their files.
+
+    ``registration.dcm`` and ``warped/<number>.dcm`` of two series; ``segmentation.dcm`` of a carried label and
+    ``report.dcm`` of a page (``bundle.pages.QualityPdfd``) where the fixed image is a series. All but the warped
+    series belong to the fixed image's study.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Make the objects of one pair after ``bundle.results.NativeOutputsd``.
+
+        Raises:
+            ValueError: for series of different patients.
+
+        Warns:
+            DataWarning: naming what is not made, and why.
+        """
+        fixed, moving = (series_of(data[f"native_{side}_image"]) for side in ("fixed", "moving"))
+        if fixed is not None and moving is not None:
+            check_one_patient(fixed, moving)
+        lacking = {"fixed": _lacking(fixed), "moving": _lacking(moving)}
+        objects: dict[str, Dataset] = {}
+        if any(lacking.values()):
+            reasons = " and ".join(f"the {side} image {reason}" for side, reason in lacking.items() if reason)
+            _say(data, "registration and warped series", reasons)
+        elif fixed is not None and moving is not None:
+            objects |= _of_two_series(data, fixed, moving)
+        if "warped_label" in data:
+            label = data["warped_label"].numpy()
+            reason = f"the fixed image {lacking['fixed']}" if lacking["fixed"] else ""
+            if reason or not label.any():
+                _say(data, "segmentation", reason or "the carried label has no voxel in the fixed image")
+            elif fixed is not None:
+                objects["segmentation.dcm"] = _segmentation(label, fixed)
+        if fixed is not None and "pdf" in data:
+            objects["report.dcm"] = encapsulated_pdf(data["pdf"], TITLE, fixed)
+        return {**data, "dicom": objects}
+
+
+def _lacking(series: Series | None) -> str:
+    """What keeps an image from having a place in DICOM; nothing if it is empty."""
+    if series is None:
+        return "is not a DICOM series"
+    return "" if series.frame else "has no frame of reference"
+
+
+def _say(data: Mapping[Hashable, Any], what: str, reason: str) -> None:
+    warnings.warn(f"pair {data['pair_id']}: no DICOM {what}: {reason}", DataWarning, stacklevel=3)
+
+
+def _of_two_series(data: Mapping[Hashable, Any], fixed: Series, moving: Series) -> dict[str, Dataset]:
+    warped = data["warped_image"]
+    whole = np.dtype(warped.meta.get("stored_type", np.float32)).kind in "iub"
+    slices = warped_series(warped[0].numpy(), whole, fixed, moving)
+    digits = len(str(warped.shape[-1]))
+    return {
+        "registration.dcm": registration_object(pair_transform(data), fixed, moving),
+        **{f"warped/{number:0{digits}}.dcm": made for number, made in enumerate(slices, start=1)},
+    }
+
+
+def _segmentation(label: np.ndarray, fixed: Series) -> Dataset:
+    # Of the environments that this room is used in, not all have highdicom.
+    from bundle.dicom.segmentation import segmentation
+
+    return segmentation(label, fixed)
+
+
+def save_objects(objects: Mapping[str, Dataset], folder: Path) -> None:
+    """Write objects to a folder of their own, which is complete or not there.
+
+    Args:
+        objects: by path below the folder.
+        folder: new, or empty.
+
+    Raises:
+        FileExistsError: when there is something in it.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is not empty; give the DICOM files a folder of their own")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        write_objects(objects, partial)
+        for path in (*partial.rglob("*"), partial):
+            flush(path)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,87 @@
+"""Registration of a list of pairs: MONAI's evaluator, in which one bad pair does not stop the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Events
+from monai.data import Dataset
+from monai.engines import SupervisedEvaluator
+
+from bundle.results.outputs import is_finished, read_finished, sources
+from bundle.system import fingerprint, one_line, root_cause
+
+PAIR_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, FloatingPointError)
+"""What a pair's data can cause; anything else is a fault of the program and stops the run."""
+
+
+class PairDataset(Dataset):
+    """Preprocessed pairs, where a pair that cannot be read yields its error instead.
+
+    With ``settings``, which ``FinishedPairs`` sets, every pair has a ``fingerprint`` of its files and of these, and one
+    whose results are there with the same fingerprint yields their folder as ``finished`` instead.
+
+    Args:
+        data: pairs, as from ``bundle.data.read_datalist``.
+        transform: preprocessing.
+        output_dir: where the results of the pairs are; None has none.
+    """
+
+    settings: str | None = None
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Any = None,
+        output_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(data, transform)
+        self.output_dir = output_dir
+
+    def _transform(self, index: int) -> Mapping[Hashable, Any]:
+        pair = self.data[index]
+        try:
+            if self.settings is None or self.output_dir is None:
+                return super()._transform(index)
+            made_of, folder = fingerprint(self.settings, sources(pair)), Path(self.output_dir, pair["pair_id"])
+            if is_finished(folder, made_of):
+                return {"pair_id": pair["pair_id"], "finished": str(folder)}
+            return {**super()._transform(index), "fingerprint": made_of}
+        except PAIR_ERRORS as error:
+            return {"pair_id": pair["pair_id"], "error": one_line(root_cause(error))}
+
+
+class RegistrationEvaluator(SupervisedEvaluator):
+    """``SupervisedEvaluator`` that reports a pair that fails and goes on with the next.
+
+    ``engine.state.output`` of a failed pair is ``[{"pair_id": ..., "error": ...}]``; that of one finished before has
+    its ``metrics`` and ``finished``. Arguments are those of ``SupervisedEvaluator``.
+    """
+
+    def run(self, global_epoch: int = 1) -> None:
+        """As in MONAI, but a process that has no pair takes part in what all processes do at the end."""
+        if self.state.epoch_length == 0:
+            self.fire_event(Events.COMPLETED)
+        else:
+            super().run(global_epoch)
+
+    def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> Any:
+        pair_id = batchdata["pair_id"][0]
+        if "error" in batchdata:
+            return self._failed(pair_id, batchdata["error"][0])
+        try:
+            if "finished" in batchdata:
+                self.state.output = [read_finished(Path(batchdata["finished"][0]))]
+                return self.state.output
+            return super()._iteration(engine, batchdata)
+        except PAIR_ERRORS as error:
+            return self._failed(pair_id, one_line(root_cause(error)))
+
+    def _failed(self, pair_id: str, error: str) -> list[dict[str, str]]:
+        error = error.removeprefix(f"pair {pair_id}: ")
+        self.logger.error(f"pair {pair_id} failed: {error}")
+        self.state.output = [{"pair_id": pair_id, "error": error}]
+        return self.state.output

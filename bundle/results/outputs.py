@@ -1,0 +1,215 @@
+"""From the DDF of the network to results in the grid of the fixed image, to files, and whether these are done."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.transforms import Transform
+from monai.utils import ImageMetaKey, convert_to_tensor
+
+from bundle.dicom.common import write_objects
+from bundle.formats import PICTURE_SUFFIXES, displacement_image, save_image, write_transform
+from bundle.geometry import ddf_to_displacement, lift_ddf, warp_native
+from bundle.system import fingerprint, flush
+
+ORIGIN = (ImageMetaKey.FILENAME_OR_OBJ, "stored_type")
+"""What a warped image keeps of the file of the moving one: its name, and the type of its voxels."""
+PAGES = {"picture": "overview.png", "page": "quality.html"}
+"""What people look at, by its key in a pair."""
+
+
+RECORD = "resume.json"
+
+
+class NativeOutputsd(Transform):
+    """Displacement, warped image and warped label on the fixed image's native grid.
+
+    Native voxels of the moving image are interpolated once, with the initial alignment and the DDF composed. Adds
+    ``displacement`` ``(3, *fixed_shape)`` in mm (RAS), ``warped_image`` and, for a labelled moving image,
+    ``warped_label`` (nearest neighbour) and ``warped_label_weights`` (linear, of a label with a channel per structure:
+    centroids of small landmarks need them); ``aligned_*`` are the same under the initial alignment alone.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Compute the outputs of one pair.
+
+        Args:
+            data: ``pred["ddf"]`` on the grid of ``fixed_image``, ``native_fixed_image``, ``native_moving_image``
+                [, ``native_moving_label``] as read from file, and ``initial_alignment``.
+        """
+        output = dict(data)
+        ddf = lift_ddf(torch.as_tensor(data["pred"]["ddf"]).cpu())
+        fixed = data["native_fixed_image"]
+        fixed_affine, network_affine = np.asarray(fixed.affine), np.asarray(data["fixed_image"].affine)
+        alignment = np.asarray(data["initial_alignment"])
+
+        def displacement(field: torch.Tensor) -> torch.Tensor:
+            return ddf_to_displacement(field, network_affine, fixed_affine, fixed.shape[1:], alignment)
+
+        def warped(key: str, field: torch.Tensor, mode: str) -> MetaTensor:
+            moving = data[key]
+            image = warp_native(moving.as_tensor(), np.asarray(moving.affine), field, fixed_affine, mode)
+            file = {name: moving.meta[name] for name in ORIGIN if name in moving.meta}
+            return MetaTensor(image, affine=fixed.affine, meta=file)
+
+        output["displacement"] = MetaTensor(displacement(ddf), affine=fixed.affine)
+        for name, field in (("warped", output["displacement"].as_tensor()), ("aligned", displacement(0 * ddf))):
+            output[f"{name}_image"] = warped("native_moving_image", field, "bilinear")
+            if "native_moving_label" in data:
+                output[f"{name}_label"] = warped("native_moving_label", field, "nearest")
+                if len(data["native_moving_label"]) > 1:
+                    output[f"{name}_label_weights"] = warped("native_moving_label", field, "bilinear")
+        return output
+
+
+class SavePaird(Transform):
+    """Write the results of one pair to ``<output_dir>/<pair_id>/``; the folder appears complete or not at all.
+
+    A warped picture has the format of the moving one, a warped volume is NIfTI; both have its type of numbers.
+
+    Args:
+        output_dir: where the folders of all pairs go; created when missing.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike[str]) -> None:
+        self.output_dir = Path(output_dir)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write one pair (``NativeOutputsd``, ``bundle.evaluation.PairMetricsd``); an older result is replaced."""
+        final = self.output_dir / data["pair_id"]
+        partial, old = temporary_folders(self.output_dir, data["pair_id"])
+        try:
+            for folder in (partial, old):
+                shutil.rmtree(folder, ignore_errors=True)
+            partial.mkdir(parents=True)
+            self._write(data, partial)
+            for path in (*partial.rglob("*"), partial):
+                flush(path)
+            # Deleted under its own name, a folder would for a moment be there in part.
+            if final.exists():
+                final.rename(old)
+            partial.rename(final)
+            shutil.rmtree(old, ignore_errors=True)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise OSError(f"cannot write the results of pair {data['pair_id']} to {final}: {error}") from error
+        return dict(data)
+
+    @staticmethod
+    def _write(data: Mapping[Hashable, Any], folder: Path) -> None:
+        affine = np.asarray(data["native_fixed_image"].affine)
+        nib.save(displacement_image(data["displacement"].as_tensor(), affine), folder / "displacement.nii.gz")
+        for kind in ("image", "label"):
+            if f"warped_{kind}" not in data:
+                continue
+            warped = convert_to_tensor(data[f"warped_{kind}"], track_meta=True)
+            channels = warped.cpu().numpy()
+            suffix = Path(str(warped.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))).suffix.lower()
+            file = folder / f"warped_{kind}{suffix if suffix in PICTURE_SUFFIXES else '.nii.gz'}"
+            dtype = np.dtype(warped.meta.get("stored_type", np.float32))
+            save_image(channels, affine, label_type(channels, dtype) if kind == "label" else dtype, file)
+        if "inverse_displacement" in data:
+            back = data["inverse_displacement"]
+            nib.save(
+                displacement_image(back.as_tensor(), np.asarray(back.affine)), folder / "inverse_displacement.nii.gz"
+            )
+        for name in ("transform", "inverse_transform"):
+            if name in data:
+                write_transform(data[name], folder / f"{name}{'.tfm' if data[name].is_affine else '.h5'}")
+        (folder / "metrics.json").write_text(json.dumps(data["metrics"], indent=2) + "\n")
+        for key, name in PAGES.items():
+            if key in data:
+                (folder / name).write_bytes(data[key])
+        write_objects(data.get("dicom", {}), folder / "dicom")
+        if "fingerprint" in data:
+            write_record(folder, data["fingerprint"], **{key: data[key] for key in ("thumbnail",) if key in data})
+
+
+def label_type(channels: np.ndarray, stored: np.dtype) -> np.dtype:
+    """Type to write a label in: whole numbers, those of its file if it had them."""
+    if stored.kind in "iub":
+        return stored
+    return np.dtype(np.uint8 if channels.min() >= 0 and channels.max() < 256 else np.int32)
+
+
+"""In the folder of a pair: what it was made of, the names of its files, what the page over all pairs shows."""
+
+
+class FinishedPairs:
+    """Evaluation handler that tells a ``PairDataset`` which settings its pairs are registered with.
+
+    The dataset then leaves out what is there, from the same files with the same settings. It follows the handler that
+    loads the weights, since their content is one of the settings.
+
+    Args:
+        dataset: a ``PairDataset``.
+        depends_on: everything a result depends on, such as the network and the transforms.
+    """
+
+    def __init__(self, dataset: Any, depends_on: Sequence[Any]) -> None:
+        self.dataset = dataset
+        self.depends_on = depends_on
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+
+    def _start(self, engine: Engine) -> None:
+        self.dataset.settings = fingerprint(*self.depends_on)
+        for pair in self.dataset.data:
+            for path in temporary_folders(Path(self.dataset.output_dir), pair["pair_id"]):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def temporary_folders(output_dir: Path, pair_id: str) -> tuple[Path, Path]:
+    """Where new results of a pair grow, and where old ones are deleted; a run that was killed may leave either."""
+    return output_dir / f".{pair_id}.partial", output_dir / f".{pair_id}.old"
+
+
+def sources(pair: Mapping[str, Any]) -> list[list[Any]]:
+    """The entry of a pair, with size and time of every file that it names; of a folder, of the files in it."""
+    found = []
+    for key, value in sorted(pair.items()):
+        path = Path(value) if isinstance(value, str) else None
+        files = [] if path is None else sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
+        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        found.append([key, value, stats])
+    return found
+
+
+def write_record(folder: Path, made_of: str, **shown: Any) -> None:
+    """Note what a pair's results were made of, beside them.
+
+    Args:
+        folder: of the pair, with everything else in it.
+        made_of: fingerprint of files and settings.
+        shown: what the page over all pairs shows, ready for JSON.
+    """
+    files = sorted(path.name for path in folder.iterdir())
+    (folder / RECORD).write_text(json.dumps({"made_of": made_of, "files": files, "shown": shown}) + "\n")
+
+
+def is_finished(folder: Path, made_of: str) -> bool:
+    """Whether a folder holds all results of a pair, made of the same files with the same settings."""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        return record["made_of"] == made_of and set(record["files"]) <= {path.name for path in folder.iterdir()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def read_finished(folder: Path) -> dict[str, Any]:
+    """What the evaluator would have found out about a finished pair: its metrics, and what the page shows."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    shown = json.loads((folder / RECORD).read_text())["shown"]
+    return {"pair_id": metrics["pair_id"], "metrics": metrics, "finished": True, **shown}

@@ -1,0 +1,24 @@
+"""The machine: files and folders, locks, limits, errors, processes, the console."""
+
+from bundle.system.errors import WRAPPING, DataWarning, brief, one_line, root_cause
+from bundle.system.files import flush, moved_into_place, written_whole
+from bundle.system.fingerprint import fingerprint
+from bundle.system.limits import exists, regular_file
+from bundle.system.lock import FolderLock
+from bundle.system.session import Session
+
+__all__ = [
+    "DataWarning",
+    "FolderLock",
+    "Session",
+    "WRAPPING",
+    "brief",
+    "exists",
+    "fingerprint",
+    "flush",
+    "moved_into_place",
+    "one_line",
+    "regular_file",
+    "root_cause",
+    "written_whole",
+]

@@ -1,0 +1,131 @@
+"""What a file may ask for, so that a small one cannot fill the memory."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+MOST_VALUES = 1024**3
+"""Voxels times channels of an image; 4 GiB in single precision."""
+MOST_BYTES = 2**28
+"""Size of a file of points, of a surface or of a datalist, which are read as a whole."""
+EXPANSION = 1100
+"""Bytes that one byte of a file can stand for: deflate, which all formats here use, reaches 1032."""
+
+# The one dimension of an array in HDF5, in an object header of the older form (which has no signature) and the newer.
+HDF5_LENGTH_1 = re.compile(rb"\x01\x00[\x10-\x28]\x00[\x00-\xff]\x00{3}\x01\x01[\x00\x01]\x00{5}(.{8})", re.DOTALL)
+HDF5_LENGTH_2 = re.compile(rb"\x01[\x0c-\x14]\x00[\x00-\xff](?:..)?\x02\x01[\x00\x01]\x01(.{8})", re.DOTALL)
+HDF5_HEADER_2 = re.compile(rb"OHDR|OCHK")
+HDF5_HEADER_BYTES = 1024
+MATLAB_HEADER = 20
+MATLAB_NUMBERS = {0: 8, 10: 4}
+"""Bytes of a number by its kind in MATLAB 4."""
+
+
+class Refused(ValueError):
+    """A file that is not read, with the reason; the file's name stands before it."""
+
+
+def regular_file(path: str | Path) -> Path:
+    """The path of a file.
+
+    Raises:
+        FileNotFoundError: when it is not there.
+        Refused: when it is a folder, a device or a pipe, which would be read for ever.
+    """
+    path = Path(path)
+    if not exists(path):
+        raise FileNotFoundError(f"file not found: {path}")
+    if not path.is_file():
+        raise Refused(f"{'a folder' if path.is_dir() else 'a device or a pipe'}, expected a file")
+    return path
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is something under a name; a name that no file can have names nothing."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def read_whole(path: str | Path) -> bytes:
+    """Content of a file that is not unreasonably large.
+
+    Raises:
+        FileNotFoundError: when it is not there.
+        Refused: when it is larger than ``MOST_BYTES``, or no file.
+    """
+    length = regular_file(path).stat().st_size
+    if length > MOST_BYTES:
+        raise Refused(f"a file of {length} bytes, expected at most {MOST_BYTES}; split it")
+    return Path(path).read_bytes()
+
+
+def check_declared(shape: Sequence[int], bytes_each: int, path: Path | None) -> None:
+    """Refuse a size that is larger than the limit, or than the file can hold.
+
+    Args:
+        shape: numbers along each axis.
+        bytes_each: of one of them.
+        path: the file they are in; None where that is another one.
+
+    Raises:
+        Refused: naming both.
+    """
+    count = math.prod(map(int, shape))
+    if count > MOST_VALUES:
+        raise Refused(f"its header declares {size(shape)} values, more than the {MOST_VALUES} that are read; crop it")
+    if path is None:
+        return
+    length = path.stat().st_size
+    if count * bytes_each > EXPANSION * length:
+        raise Refused(
+            f"its header declares {size(shape)} values, which a file of {length} bytes cannot hold; it is damaged"
+        )
+
+
+def check_hdf5(path: Path) -> None:
+    """Refuse a transform in HDF5 whose arrays are longer than the file can hold.
+
+    ITK allocates what the header of a data set declares, and HDF5 fills it where the file has nothing.
+
+    Raises:
+        Refused: naming the size.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        lengths = [match[1] for match in HDF5_LENGTH_1.finditer(content)]
+        for found in HDF5_HEADER_2.finditer(content):
+            header = content[found.start() : found.start() + HDF5_HEADER_BYTES]
+            lengths += [match[1] for match in HDF5_LENGTH_2.finditer(header)]
+        for length in lengths:
+            check_declared((int.from_bytes(length, "little"),), np.dtype(float).itemsize, path)
+
+
+def check_matlab(path: Path) -> None:
+    """Refuse a transform in MATLAB's format whose matrices are longer than the file.
+
+    Raises:
+        Refused: when it is cut short or no such file.
+    """
+    content = read_whole(path)
+    place = 0
+    while place < len(content):
+        header = content[place : place + MATLAB_HEADER].ljust(MATLAB_HEADER, b"\0")
+        kind, rows, columns, imaginary, name = np.frombuffer(header, "<i4").tolist()
+        bytes_each = MATLAB_NUMBERS.get(kind % 100)  # the hundreds say which of rows and columns comes first
+        if bytes_each is None or min(rows, columns) < 0 or name < 1 or imaginary:
+            raise Refused("not a transform: expected matrices of MATLAB 4, as ITK and ANTs write them")
+        place += MATLAB_HEADER + name + rows * columns * bytes_each
+    if place != len(content) or not content:
+        raise Refused(f"cut short: its matrices need {place} bytes of {len(content)}")
+
+
+def size(shape: Sequence[int | str]) -> str:
+    """Sizes as they are read: ``47 x 63 x 44``."""
+    return " x ".join(map(str, shape))

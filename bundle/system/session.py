@@ -1,0 +1,111 @@
+"""A run from start to end: alone in its output folder, and stopped in order by Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shlex
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Events
+from monai.engines import Trainer, Workflow
+
+from bundle.system import processes
+from bundle.system.lock import FolderLock
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Session:
+    """What ``run`` of a configuration does around its engine: ``start``, then ``run``.
+
+    A signal ends the engine after the iteration in which it comes, so that nothing finished is lost; a second one acts
+    at once, as it does without a session.
+
+    Args:
+        output_dir: folder of the run, which no other run may write into; None locks none.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike[str] | None) -> None:
+        self.lock = FolderLock(output_dir) if output_dir is not None and processes.is_first() else None
+        self.signal: int | None = None
+        self.before: dict[int, Any] = {}
+        self.process = os.getpid()
+
+    def start(self) -> None:
+        """Lock the folder, before anything is written into it.
+
+        Raises:
+            RuntimeError: when another process runs into the folder.
+        """
+        if self.lock is not None:
+            self.lock.acquire()
+            atexit.register(self._unlock)
+
+    def run(self, engine: Workflow, *within: Workflow | None) -> None:
+        """Run an engine, and unlock the folder; of a run that was stopped, print the command that goes on.
+
+        Args:
+            engine: the trainer or evaluator.
+            within: engines that run within it, such as that of the validation, which is stopped as well.
+
+        Raises:
+            SystemExit: with 128 + the signal's number (130 for Ctrl-C, 143 for SIGTERM) when the run was stopped.
+        """
+        engines = [each for each in (engine, *within) if each is not None]
+
+        def end_if_asked(_: Workflow) -> None:
+            if isinstance(engine, Trainer):
+                # Processes that train together stop after the same iteration: one alone would wait for the others.
+                self.signal = max(processes.gather([self.signal or 0])) or None
+            if self.signal is not None:
+                for each in engines:
+                    each.terminate()
+
+        for each in engines:
+            each.add_event_handler(Events.ITERATION_COMPLETED, end_if_asked)
+            each.add_event_handler(Events.EPOCH_COMPLETED, end_if_asked)
+        self._listen()
+        try:
+            engine.run()
+        finally:
+            self._listen_no_more()
+            self._unlock()
+        if self.signal is not None:
+            name = signal.Signals(self.signal).name
+            if processes.is_first():
+                print(f"stopped by {name}; what is done is kept, the same command goes on: {command_line()}")
+            sys.exit(128 + self.signal)
+
+    def _listen(self) -> None:
+        self.process, self.signal = os.getpid(), None
+        # Python hands signals to the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
+
+    def _note(self, number: int, frame: object) -> None:
+        # Ctrl-C reaches the workers of a data loader too; they end with the process they work for.
+        if os.getpid() == self.process:
+            self.signal = number
+            self._listen_no_more()
+            # The signal may have come in the middle of a print, which cannot be entered twice.
+            os.write(2, b"\nstopping after this iteration; again to stop at once\n")
+
+    def _listen_no_more(self) -> None:
+        while self.before:
+            signal.signal(*self.before.popitem())
+
+    def _unlock(self) -> None:
+        if self.lock is not None and os.getpid() == self.process:
+            self.lock.release()
+
+
+def command_line() -> str:
+    """The command that this process was started with."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = ["-m", spec.parent] if spec and Path(sys.argv[0]).name == "__main__.py" else [sys.argv[0]]
+    return shlex.join(["python", *program, *sys.argv[1:]])
