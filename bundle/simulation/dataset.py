@@ -86,7 +86,7 @@ def simulate_dataset(output_dir: str | os.PathLike[str], patients: int = 12, sca
     ``training`` lists single images; ``validation`` and ``test``, each of a sixth of the patients, list pairs between
     patients and between repeat scans of one. Label channels are ``bundle.simulation.anatomy.STRUCTURES``; the inner
     landmarks correspond only between scans of one patient. ``displacements/`` has the truth of the repeat pairs in
-    ``test``: float32 ``(X, Y, Z, 1, 3)``, mm, LPS, on the fixed image's grid, fixed point + displacement = moving point.
+    ``test``: float32 ``(X, Y, Z, 1, 3)``, mm, LPS, on the fixed image's grid, fixed + displacement = moving point.
 
     Args:
         output_dir: folder to create; it appears complete or not at all.

@@ -2,7 +2,8 @@
 
 A scan sees the anatomy of a patient (``bundle.simulation.anatomy``) through a probe that pushes the tissue: the world
 point ``p`` shows the anatomy at ``p + u(p)``. Every scan evaluates the anatomy at its own voxels' positions, so
-nothing is interpolated and the displacement between two scans of a patient is known. Points are ``(3, ...)`` arrays, mm, RAS.
+nothing is interpolated and the displacement between two scans of a patient is known. Points are ``(3, ...)``
+arrays, mm, RAS.
 """
 
 from __future__ import annotations
