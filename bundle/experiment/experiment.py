@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from bundle.experiment.maps import fold_folders, is_of_maps, map_files, map_opti
 from bundle.experiment.plan import curve_points, kept_epochs, list_name, needed_sections, read_plan
 from bundle.experiment.report import write_report
 from bundle.experiment.runs import Curves, Evaluation, slug
-from bundle.system import written_whole
+from bundle.system import fingerprint, written_whole
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -236,29 +235,17 @@ class Experiment:
         return [str(CONFIGS / name) for name in [base, *self.plan["configs"], *network, *entry.get("configs", [])]]
 
     def once(self, marker: Path, run_id: str, files: Sequence[str], options: Mapping[str, Any]) -> None:
-        """Run a workflow unless its marker says that the same one was finished, with the same weights."""
-        weights = options.get("weights")
-        signature = {
-            "run_id": run_id,
-            "files": [Path(file).name for file in files],
-            "options": dict(options),
-            "weights": _digest(weights) if weights else None,
-            "maps": [_digest(file) for file in map_files(options)],
-            "pairs": _digest(options["datalist"]),
-        }
-        if marker.is_file() and json.loads(marker.read_text()) == json.loads(json.dumps(signature)):
+        """Run a workflow unless its marker says that the same one was finished, with the same files."""
+        inputs = [options["datalist"], *([options["weights"]] if options.get("weights") else []), *map_files(options)]
+        made_of = fingerprint(run_id, dict(options), [Path(file).read_bytes() for file in (*files, *inputs)])
+        if marker.is_file() and json.loads(marker.read_text()).get("made_of") == made_of:
             return
         print(f"--- {marker.parent.relative_to(self.output_dir)}", flush=True)
         # MONAI drops an option that is None; the expression for it arrives.
         given = {key: "$None" if value is None else value for key, value in options.items()}
         run(run_id=run_id, config_file=list(files), **given)
         with written_whole(marker) as file:
-            json.dump(signature, file, indent=1)
-
-
-def _digest(path: str) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            json.dump({"made_of": made_of, "run_id": run_id, "files": list(files), "options": options}, file, indent=1)
 
 
 def _of_folder(name: str, pair: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,10 @@ from monai.utils import CommonKeys
 from tqdm import tqdm
 
 from bundle.meta.sampling import RestOfEpoch
-from bundle.system import brief, processes, written_whole
+from bundle.system import brief, changes, described, processes, written_whole
+
+MOST_CHANGES = 5
+"""Settings that an error names."""
 
 
 def save_atomically(content: Any, path: Path, previous: Path | None = None) -> None:
@@ -50,7 +53,7 @@ class ResumableCheckpoint:
         output_dir: folder of the run.
         save_dict: name -> object with ``state_dict`` and ``load_state_dict``, or None for nothing; ``network`` must be
             there.
-        settings: what the result depends on; a checkpoint made with others is refused.
+        settings: what the result depends on, by name, objects too; a checkpoint made with others is refused.
         evaluator: validation engine whose key metric decides what is best; without one the last epoch is.
         interval: epochs between checkpoints.
         kept_epochs: epochs whose weights stay, as ``model_epoch_<n>.pt``.
@@ -69,7 +72,7 @@ class ResumableCheckpoint:
         self.path = self.folder / "checkpoint.pt"
         self.previous = self.folder / "checkpoint_previous.pt"
         self.save_dict = {name: item for name, item in save_dict.items() if item is not None}
-        self.settings = {key: str(value) for key, value in settings.items()}
+        self.settings = described(**settings)
         self.evaluator = evaluator
         self.interval = interval
         self.kept_epochs = kept_epochs
@@ -137,14 +140,11 @@ class ResumableCheckpoint:
         return None
 
     def _check_settings(self, stored: Mapping[str, str]) -> None:
-        changed = [
-            f"{key} was {stored.get(key)}, is {value}"
-            for key, value in self.settings.items()
-            if stored.get(key) != value
-        ]
+        changed = changes(stored, self.settings)
         if changed:
+            more = f"; and {len(changed) - MOST_CHANGES} more" if len(changed) > MOST_CHANGES else ""
             raise ValueError(
-                f"{self.folder} holds a run with other settings ({'; '.join(changed)}); "
+                f"{self.folder} holds a run with other settings ({'; '.join(changed[:MOST_CHANGES])}{more}); "
                 "give another --output_dir, or the same settings to continue that run"
             )
 

@@ -11,8 +11,8 @@ from ignite.engine import Events
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 
-from bundle.results.outputs import is_finished, read_finished, sources
-from bundle.system import fingerprint, one_line, root_cause
+from bundle.results.outputs import is_finished, read_finished
+from bundle.system import fingerprint, one_line, root_cause, sources
 
 PAIR_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, FloatingPointError)
 """What a pair's data can cause; anything else is a fault of the program and stops the run."""

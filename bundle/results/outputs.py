@@ -26,9 +26,8 @@ ORIGIN = (ImageMetaKey.FILENAME_OR_OBJ, "stored_type")
 """What a warped image keeps of the file of the moving one: its name, and the type of its voxels."""
 PAGES = {"picture": "overview.png", "page": "quality.html"}
 """What people look at, by its key in a pair."""
-
-
 RECORD = "resume.json"
+"""In the folder of a pair: what it was made of, the names of its files, what the page over all pairs shows."""
 
 
 class NativeOutputsd(Transform):
@@ -142,9 +141,6 @@ def label_type(channels: np.ndarray, stored: np.dtype) -> np.dtype:
     return np.dtype(np.uint8 if channels.min() >= 0 and channels.max() < 256 else np.int32)
 
 
-"""In the folder of a pair: what it was made of, the names of its files, what the page over all pairs shows."""
-
-
 class FinishedPairs:
     """Evaluation handler that tells a ``PairDataset`` which settings its pairs are registered with.
 
@@ -174,17 +170,6 @@ class FinishedPairs:
 def temporary_folders(output_dir: Path, pair_id: str) -> tuple[Path, Path]:
     """Where new results of a pair grow, and where old ones are deleted; a run that was killed may leave either."""
     return output_dir / f".{pair_id}.partial", output_dir / f".{pair_id}.old"
-
-
-def sources(pair: Mapping[str, Any]) -> list[list[Any]]:
-    """The entry of a pair, with size and time of every file that it names; of a folder, of the files in it."""
-    found = []
-    for key, value in sorted(pair.items()):
-        path = Path(value) if isinstance(value, str) else None
-        files = [] if path is None else sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
-        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        found.append([key, value, stats])
-    return found
 
 
 def write_record(folder: Path, made_of: str, **shown: Any) -> None:

@@ -2,7 +2,15 @@
 
 from bundle.system.errors import WRAPPING, DataWarning, brief, one_line, root_cause
 from bundle.system.files import flush, moved_into_place, written_whole
-from bundle.system.fingerprint import fingerprint
+from bundle.system.fingerprint import (
+    changes,
+    described,
+    fingerprint,
+    fingerprint_of_list,
+    hash_of_files,
+    hash_of_transforms,
+    sources,
+)
 from bundle.system.limits import exists, regular_file
 from bundle.system.lock import FolderLock
 from bundle.system.session import Session
@@ -13,12 +21,18 @@ __all__ = [
     "Session",
     "WRAPPING",
     "brief",
+    "changes",
+    "described",
     "exists",
     "fingerprint",
+    "fingerprint_of_list",
     "flush",
+    "hash_of_files",
+    "hash_of_transforms",
     "moved_into_place",
     "one_line",
     "regular_file",
     "root_cause",
+    "sources",
     "written_whole",
 ]

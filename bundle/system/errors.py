@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 WRAPPING = re.compile(r"applying transform |Failed to evaluate |Failed to instantiate component ")
 """What MONAI says, from the error itself, about where it was."""
+
+
+ABSENT = re.compile(r"path: 'bundle\.\w+\.(\w+)[.']|module 'bundle(?:\.\w+)?' has no attribute '(\w+)'")
+"""How MONAI and Python speak of a name that a room of the bundle does not have."""
 
 
 class DataWarning(UserWarning):
@@ -25,7 +30,19 @@ def one_line(error: BaseException) -> str:
     if "Original Traceback" in text:
         raised = re.findall(r"^[\w.]*(?:Error|Exception): (.*)$", text, re.MULTILINE)
         text = next((line for line in reversed(raised) if not WRAPPING.match(line)), text)
-    return printable(text) or type(error).__name__
+    return printable(text + _other_room(text)) or type(error).__name__
+
+
+def _other_room(text: str) -> str:
+    """Where a name is that a configuration looks for in the wrong room, as those written for another version do."""
+    absent = ABSENT.search(text)
+    if absent is None:
+        return ""
+    name = absent[1] or absent[2]
+    for face in sorted(Path(__file__).parents[1].glob("*/__init__.py")):
+        if f'    "{name}",\n' in face.read_text() or face.with_name(f"{name}.py").exists():
+            return f"; it is now bundle.{face.parent.name}.{name}"
+    return ""
 
 
 def printable(text: str) -> str:

@@ -1,11 +1,15 @@
-"""What a result depends on, as a short text: two runs with the same text give the same result."""
+"""What a result depends on: leaf by leaf, to say what changed, or as a short text.
+
+Numbers and texts count by value, arrays and weights by content, functions by code, other objects by their class and
+attributes. The order of mappings and sets does not count, nor does the state of random generators, nor the device that
+an object computes on.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -18,54 +22,105 @@ import torch
 PLAIN = (str, bytes, int, float, complex, type(None), Path, Enum, torch.dtype, torch.device, np.dtype, np.generic)
 
 
-def fingerprint(*values: Any) -> str:
-    """16 hexadecimal digits that stand for values, objects of a configuration among them.
+def described(**values: Any) -> dict[str, str]:
+    """Everything that values consist of, objects of a configuration among them.
 
-    Numbers and texts count by value, arrays and weights by content, functions by code, other objects by their class
-    and attributes. The order of mappings and sets does not count, nor does the state of random generators.
+    Returns:
+        Path of each leaf, such as ``preprocessing.transforms.3.keys.0`` -> text that stands for its value.
     """
-    text = json.dumps(_described(values, {}))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    seen: dict[int, Any] = {}
+    return {path: text for name, value in values.items() for path, text in _leaves(value, name, seen)}
 
 
-def _described(value: Any, seen: dict[int, Any]) -> Any:
+def fingerprint(*values: Any) -> str:
+    """16 hexadecimal digits that stand for values: two runs with the same depend on the same."""
+    leaves = sorted(described(**{str(number): value for number, value in enumerate(values)}).items())
+    return hashlib.sha256(repr(leaves).encode()).hexdigest()[:16]
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What differs between two descriptions, for people: ``pixdim was 0.8, is 1.0``."""
+    paths = sorted({*before, *now}, key=lambda path: (path.count("."), path))
+    texts = [(path, *(_shown(leaves.get(path)) for leaves in (before, now))) for path in paths]
+    return [f"{path} was {old}, is {new}" for path, old, new in texts if before.get(path) != now.get(path)]
+
+
+def sources(pair: Mapping[str, Any], times: bool = True) -> list[list[Any]]:
+    """The entry of a pair, with size and time of every file that it names; of a folder, of the files in it.
+
+    Args:
+        pair: the entry.
+        times: whether a file that was copied again counts as another one.
+    """
+    found = []
+    for key, value in sorted(pair.items()):
+        path = Path(value) if isinstance(value, str) else None
+        files = [] if path is None else sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
+        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns if times else 0) for file in files]
+        found.append([key, value, stats])
+    return found
+
+
+def fingerprint_of_list(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """Fingerprint of a list of pairs or images, with the sizes of their files."""
+    return fingerprint(*(sources(pair, times=False) for pair in pairs))
+
+
+def hash_of_files(pair: Mapping[str, Any]) -> bytes:
+    """Name of a pair in MONAI's ``PersistentDataset``: another one where one of its files changed."""
+    return fingerprint(sources(pair)).encode()
+
+
+def hash_of_transforms(transforms: Sequence[Any]) -> bytes:
+    """Name of transforms in MONAI's ``PersistentDataset``."""
+    return fingerprint(list(transforms)).encode()
+
+
+def _shown(text: str | None) -> str:
+    """The value of a leaf without its type."""
+    return "None" if text is None else text.partition(" ")[2] or text
+
+
+def _leaves(value: Any, path: str, seen: dict[int, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(value, PLAIN):
-        return f"{type(value).__name__} {value!r}"
-    if isinstance(value, type | ModuleType | logging.Logger):
-        return f"{getattr(value, '__module__', '')} {getattr(value, '__qualname__', value)}"
-    if id(value) in seen:
-        return f"again {seen[id(value)][0]}"
-    # The value is kept with its number: the next object could get the address of one that is gone.
-    seen[id(value)] = (len(seen), value)
-    return [type(value).__qualname__, _parts(value, seen)]
+        yield path, f"{type(value).__name__} {value!r}"
+    elif isinstance(value, type | ModuleType | logging.Logger):
+        yield path, f"{getattr(value, '__module__', '')} {getattr(value, '__qualname__', value)}"
+    elif id(value) in seen:
+        yield path, f"again {seen[id(value)][0]}"
+    else:
+        # The value is kept with its name: the next object could get the address of one that is gone.
+        seen[id(value)] = (path, value)
+        yield path, f"a {type(value).__qualname__}"
+        for name, part in _parts(value):
+            yield from _leaves(part, f"{path}.{name}", seen)
 
 
-def _parts(value: Any, seen: dict[int, Any]) -> Any:
-    """What an object consists of."""
-
-    def each(items: Any) -> list[Any]:
-        return [_described(item, seen) for item in items]
-
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """What an object consists of, each part with its name."""
     if isinstance(value, torch.Tensor):
-        return each(
-            [value.dtype, tuple(value.shape), value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()]
-        )
-    if isinstance(value, np.ndarray):
-        return [str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
-    if isinstance(value, Mapping):
-        return sorted(([str(key), _described(item, seen)] for key, item in value.items()), key=lambda part: part[0])
-    if isinstance(value, Set):
-        return sorted(map(repr, value))
-    if isinstance(value, Sequence):
-        return each(value)
-    if isinstance(value, partial):
-        return each((value.func, value.args, value.keywords))
-    if isinstance(value, MethodType):
-        return each((value.__func__, value.__self__))
-    if isinstance(value, FunctionType):
+        content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        yield from {"dtype": value.dtype, "shape": str(list(value.shape)), "content": _digest(content)}.items()
+    elif isinstance(value, np.ndarray):
+        yield from {"dtype": value.dtype, "shape": str(list(value.shape)), "content": _digest(value)}.items()
+    elif isinstance(value, Mapping):
+        yield from ((str(key), item) for key, item in value.items())
+    elif isinstance(value, Set):
+        yield from ((text, None) for text in sorted(map(repr, value)))
+    elif isinstance(value, Sequence):
+        yield from ((str(number), item) for number, item in enumerate(value))
+    elif isinstance(value, partial):
+        yield from {"func": value.func, "args": value.args, "keywords": value.keywords}.items()
+    elif isinstance(value, MethodType):
+        yield from {"function": value.__func__, "self": value.__self__}.items()
+    elif isinstance(value, FunctionType):
         code, closure = value.__code__, [cell.cell_contents for cell in value.__closure__ or ()]
         constants = [constant for constant in code.co_consts if isinstance(constant, PLAIN)]
-        return each([value.__qualname__, code.co_code, code.co_names, constants, value.__defaults__, closure])
-    if isinstance(value, np.random.RandomState | np.random.Generator | torch.Generator):
-        return None
-    return each([vars(value)] if hasattr(value, "__dict__") else [])
+        parts = [value.__qualname__, code.co_code, code.co_names, constants, value.__defaults__, closure]
+        yield from zip(("name", "code", "names", "constants", "defaults", "closure"), parts, strict=True)
+    elif hasattr(value, "__dict__") and not isinstance(value, np.random.Generator | np.random.RandomState):
+        yield from ((name, part) for name, part in vars(value).items() if not isinstance(part, torch.device))
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
