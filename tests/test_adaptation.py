@@ -12,7 +12,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from bundle.api import read_configuration
-from bundle.registration import BestState, RegistrationLoss, RegistrationNetwork, adapt
+from bundle.registration import BestState, RegistrationLoss, RegistrationNetwork, adapt, inner_loop
 
 SHAPE = (16, 8, 8)
 SGD = partial(torch.optim.SGD, lr=0.5)
@@ -40,6 +40,19 @@ class Parabola(nn.Module):
 def versions(target, steps):
     """Mini-batches with a moving image of 1: the loss is ``(w - target)^2 / 2``."""
     return repeat((torch.tensor([1.0, target]).reshape(1, 2, 1, 1, 1), None), steps)
+
+
+PAIR = (next(iter(versions(1.0, 1)))[0],)
+
+
+def states(network, loss, optimizer, batches, tolerance):
+    """What an inferer makes of the states: the best, and the one that it stopped at."""
+    best = BestState()
+    for state in inner_loop(network, loss, optimizer, batches):
+        best.visit(state.network, (state.terms or loss(state.network(*PAIR), *PAIR))["loss"])
+        if tolerance is not None and best.stalls(tolerance):
+            break
+    return best, state
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10])
@@ -83,16 +96,16 @@ def test_no_step_gives_an_equal_copy_and_no_losses():
 @pytest.mark.parametrize("tolerance, steps", [(None, 6), (0.7, 6), (0.8, 1)])
 def test_stops_when_a_step_no_longer_gains_the_tolerated_fraction(tolerance, steps):
     # Every step lowers the loss to a quarter of its value: by 75 %.
-    result = adapt(OneWeight(3.0), Parabola(), SGD, versions(1.0, 6), tolerance=tolerance)
-    assert len(result.losses) == steps
-    assert result.network.weight.item() == 1 + 2 * 0.5**steps
+    best, end = states(OneWeight(3.0), Parabola(), SGD, versions(1.0, 6), tolerance)
+    assert best.visited - 1 == steps
+    assert end.network.weight.item() == 1 + 2 * 0.5**steps
 
 
 def test_a_loss_that_rises_stops_at_any_tolerance():
     diverging = partial(torch.optim.SGD, lr=2.5)
-    result = adapt(OneWeight(3.0), Parabola(), diverging, versions(1.0, 6), tolerance=0.0)
+    _best, end = states(OneWeight(3.0), Parabola(), diverging, versions(1.0, 6), 0.0)
     # w_1 = 1 - 1.5 * 2; the loss there is above the first, so no second step follows.
-    assert result.network.weight.item() == -2.0
+    assert end.network.weight.item() == -2.0
 
 
 def test_tolerance_works_for_negative_losses():
@@ -101,14 +114,14 @@ def test_tolerance_works_for_negative_losses():
             return {"loss": super().forward(ddf, pair)["loss"] - 10}
 
     # From -8 to -9.5: by 1.5 / 8, then by 0.375 / 9.5 = 4 %.
-    result = adapt(OneWeight(3.0), Negative(), SGD, versions(1.0, 6), tolerance=0.1)
-    assert result.losses.tolist() == [-8.0, -9.5]
+    best, _end = states(OneWeight(3.0), Negative(), SGD, versions(1.0, 6), 0.1)
+    assert best.losses.tolist() == [-8.0, -9.5, -9.875]
 
 
 def test_steps_are_reported_before_the_weights_change():
-    seen = []
-    adapt(OneWeight(3.0), Parabola(), SGD, versions(1.0, 3), on_step=lambda k, terms: seen.append((k, terms["loss"])))
-    assert [(step, loss.item()) for step, loss in seen] == [(0, 2.0), (1, 0.5), (2, 0.125)]
+    loop = inner_loop(OneWeight(3.0), Parabola(), SGD, versions(1.0, 3))
+    seen = [(state.network.weight.item(), [term.item() for term in state.terms.values()]) for state in loop]
+    assert seen == [(3.0, [2.0]), (2.0, [0.5]), (1.5, [0.125]), (1.25, [])]
 
 
 def test_a_loss_that_is_not_finite_raises_and_names_the_step():
@@ -116,7 +129,7 @@ def test_a_loss_that_is_not_finite_raises_and_names_the_step():
     with pytest.raises(FloatingPointError, match="inf at adaptation step 1; lower inner_lr"):
         adapt(OneWeight(3.0), Parabola(), exploding, versions(1.0, 4))
     with pytest.raises(FloatingPointError, match="nan at adaptation step 0"):
-        adapt(OneWeight(3.0), Parabola(), SGD, versions(float("nan"), 2), tolerance=0.1)
+        adapt(OneWeight(3.0), Parabola(), SGD, versions(float("nan"), 2))
 
 
 @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
@@ -192,7 +205,7 @@ def test_labels_reach_the_loss():
     np.testing.assert_array_equal(result.network.weight.item(), 5.0)
 
 
-@pytest.mark.parametrize(("tolerance", "visited"), [(None, 3), (0.01, 2)])
+@pytest.mark.parametrize(("tolerance", "visited"), [(None, 4), (0.01, 2)])
 def test_steps_of_registration_wait_for_the_device_only_to_stop_early(tolerance, visited):
     """Tensors without values: to read one, which on a GPU is to wait, raises; what is read at the end, too."""
     settings = {"precision": "float32", "map_weights": None, "step_sizes": None}
@@ -203,7 +216,11 @@ def test_steps_of_registration_wait_for_the_device_only_to_stop_early(tolerance,
     best = BestState()
     with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(DataDependentOutputException):
         pair = torch.rand(1, 2, 48, 48, 48)
-        adapt(network, loss, optimizer, repeat((pair, None), 3), tolerance=tolerance, best=best)
+        for state in inner_loop(network, loss, optimizer, repeat((pair, None), 3)):
+            best.visit(state.network, state.terms["loss"] if state.terms else loss(network(pair), pair)["loss"])
+            if tolerance is not None and best.stalls(tolerance):
+                break
+        assert best.losses.isfinite().all()
     assert best.visited == visited
 
 

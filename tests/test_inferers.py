@@ -17,7 +17,7 @@ from bundle.registration import (
     LabelLoss,
     RegistrationLoss,
     RegistrationNetwork,
-    adapt,
+    inner_loop,
 )
 
 SHAPE = (16, 8, 8)
@@ -302,8 +302,9 @@ def test_numbers_that_are_not_finite_end_the_steps_at_the_last_finite_state(what
 
 def test_meta_learning_goes_where_the_steps_lead_even_if_that_is_worse(loss):
     best = BestState()
-    versions = [(SHIFTED, None)]
-    result = adapt(OneWeight(1.0), loss, partial(torch.optim.Adam, lr=10), versions, best=best)
+    for result in inner_loop(OneWeight(1.0), loss, partial(torch.optim.Adam, lr=10), [(SHIFTED, None)]):
+        if result.terms:
+            best.visit(result.network, result.terms["loss"])
     assert result.network.weight.item() == pytest.approx(11.0)
     best.visit(result.network, loss(result.network(SHIFTED), SHIFTED)["loss"])
     assert best.step == 0

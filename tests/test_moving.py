@@ -11,7 +11,7 @@ from monai.losses import BendingEnergyLoss
 from torch import nn
 
 from bundle.meta import first_order_maml
-from bundle.registration import BestState, Moving, RegistrationLoss, RegistrationNetwork, adapt, moved_names
+from bundle.registration import BestState, Moving, RegistrationLoss, RegistrationNetwork, adapt, inner_loop, moved_names
 
 SGD = partial(torch.optim.SGD, lr=0.25)
 
@@ -87,7 +87,9 @@ def graph(node):
 
 def test_the_best_state_holds_what_moves_and_leaves_the_rest():
     best, network = BestState(), Sum()
-    result = adapt(network, Distance(), Moving(partial(torch.optim.SGD, lr=2.5), ["second"]), versions(2), best=best)
+    for result in inner_loop(network, Distance(), Moving(partial(torch.optim.SGD, lr=2.5), ["second"]), versions(2)):
+        if result.terms:
+            best.visit(result.network, result.terms["loss"])
     assert result.network.second.item() != 2.0
     best.restore(result.network)
     assert (result.network.first.item(), result.network.second.item()) == (1.0, 2.0)

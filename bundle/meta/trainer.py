@@ -14,7 +14,7 @@ from torch import nn
 from bundle.data import RandomPairAffine
 from bundle.meta.rules import MetaGradient, OuterLoss, learned, mean_over_episodes, reptile
 from bundle.meta.step_sizes import LearnedStepSizes
-from bundle.registration import OptimizerFactory, Version, adapt, moved_names
+from bundle.registration import OptimizerFactory, Version, check_finite, inner_loop, moved_names
 from bundle.system import processes
 
 Objective = Callable[[nn.Module, torch.Tensor, torch.Tensor | None], dict[str, torch.Tensor]]
@@ -224,16 +224,19 @@ class ReptileTrainer(SupervisedTrainer):
             outer_losses.append(loss.detach())
             return loss
 
-        def on_step(step: int, terms: dict[str, torch.Tensor]) -> None:
-            self.state.output = [{CommonKeys.LOSS: terms["loss"].detach(), "inner_step": step}]
-            self.fire_event(IterationEvents.INNER_ITERATION_COMPLETED)
-
+        losses: list[torch.Tensor] = []
         inner_loss = self.inner_loss or self.loss_function
-        adaptation = adapt(self.network, inner_loss, self.inner_optimizer, versions(), on_step=on_step)
-        gradient = self.rule(self.network, adaptation.network, outer_loss)
+        for state in inner_loop(self.network, inner_loss, self.inner_optimizer, versions()):
+            if state.terms:
+                self.state.output = [{CommonKeys.LOSS: state.terms["loss"].detach(), "inner_step": len(losses)}]
+                losses.append(state.terms["loss"].detach())
+                self.fire_event(IterationEvents.INNER_ITERATION_COMPLETED)
+        if losses:
+            check_finite(torch.stack(losses))
+        gradient = self.rule(self.network, state.network, outer_loss)
         if self.step_sizes is not None:
-            gradient = gradient + self.step_sizes.meta_gradient(self.network, adaptation.network, gradient)
-        history = torch.stack([*adaptation.losses.to(self.state.device), *outer_losses])
+            gradient = gradient + self.step_sizes.meta_gradient(self.network, state.network, gradient)
+        history = torch.stack([*losses, *outer_losses])
         # A gradient of an inner step that is not finite shows in the weights after it.
         if not torch.stack([part.isfinite().all() for part in (history, *gradient)]).all():
             raise FloatingPointError("the meta-gradient is not finite")

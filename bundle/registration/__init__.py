@@ -8,6 +8,8 @@ from bundle.registration.adaptation import (
     OptimizerFactory,
     Version,
     adapt,
+    check_finite,
+    inner_loop,
 )
 from bundle.registration.consistency import ConsistencyInferer
 from bundle.registration.inferers import AdaptationInferer, ClassicalInferer, DisplacementField
@@ -59,6 +61,8 @@ __all__ = [
     "Version",
     "WeightsLoader",
     "adapt",
+    "check_finite",
+    "inner_loop",
     "moved_names",
     "read_weights",
     "use_instance_statistics",

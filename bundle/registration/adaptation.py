@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,19 @@ STOPPED = ("", "loss", "gradient")
 
 INITIAL_ALIGNMENT = -1
 """In place of a number of steps: the state without any displacement."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A state of an adaptation.
+
+    Attributes:
+        network: the adapted copy, the same object in every state; its gradients are those of the step before.
+        terms: of the loss, on the mini-batch of the next step; of the last state, which no step follows, none.
+    """
+
+    network: nn.Module
+    terms: Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class BestState:
         self._weights: dict[str, torch.Tensor] = {}
 
     def visit(self, network: nn.Module, loss: torch.Tensor) -> None:
-        """Look at the next state and its loss."""
+        """Look at the next state, its loss, and whether the gradients that led there are finite."""
         loss = loss.detach()
         step = torch.full_like(loss, len(self._losses))
         self._losses.append(loss)
@@ -61,18 +75,22 @@ class BestState:
             still = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
             self._weights = {name: tensor.clone() for name, tensor in _state(network).items() if name not in still}
             return
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        sound = [torch.ones_like(loss, dtype=torch.bool), *(part.isfinite().all() for part in gradients)]
+        self._gradients.append(torch.stack(sound).all())
         state = _state(network)
-        self._finite = self._finite & loss.isfinite()
+        self._finite = self._finite & self._gradients[-1] & loss.isfinite()
         # What follows a number that is not finite does not count, even where it is finite again.
         better = self._finite & (loss <= self._best[0])
         self._best = (torch.where(better, loss, self._best[0]), torch.where(better, step, self._best[1]))
         self._weights = {name: torch.where(better, state[name], best) for name, best in self._weights.items()}
 
-    def look_at_gradients(self, network: nn.Module) -> None:
-        """Note whether the gradients at the state visited last are finite."""
-        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-        self._gradients.append(torch.stack([gradient.isfinite().all() for gradient in gradients]).all())
-        self._finite = self._finite & self._gradients[-1]
+    def stalls(self, tolerance: float) -> bool:
+        """Whether the last step lowered the loss by less than this fraction of its value before."""
+        if self.visited < 2:
+            return False
+        before, now = self._losses[-2:]
+        return bool(before - now < tolerance * before.abs())
 
     @property
     def visited(self) -> int:
@@ -82,7 +100,7 @@ class BestState:
     @property
     def losses(self) -> torch.Tensor:
         """Loss of each state up to the first with a loss or gradient that is not finite, that one included."""
-        return torch.stack(self._losses[: self.taken + 1])
+        return torch.stack(self._losses[: self.taken + 1]) if self._losses else torch.empty(0)
 
     @property
     def taken(self) -> int:
@@ -120,73 +138,81 @@ def _state(network: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach() for name, tensor in (*network.named_parameters(), *network.named_buffers())}
 
 
-def not_finite(loss: float, step: int) -> FloatingPointError:
-    """The error about a loss that is not finite."""
-    return FloatingPointError(
-        f"the loss became {loss} at adaptation step {step}; "
-        "lower inner_lr, or check the images with `python -m bundle check_data`"
-    )
+def check_finite(losses: torch.Tensor) -> None:
+    """Refuse losses of which one is not finite.
+
+    Args:
+        losses: ``(steps,)``, before each step.
+
+    Raises:
+        FloatingPointError: naming the first, and its step.
+    """
+    if not torch.isfinite(losses).all():
+        step = int((~torch.isfinite(losses)).nonzero()[0])
+        raise FloatingPointError(
+            f"the loss became {losses[step].item()} at adaptation step {step}; "
+            "lower inner_lr, or check the images with `python -m bundle check_data`"
+        )
 
 
-def adapt(
-    network: nn.Module,
-    loss: nn.Module,
-    optimizer: OptimizerFactory,
-    versions: Iterable[Version],
-    *,
-    tolerance: float | None = None,
-    best: BestState | None = None,
-    on_step: Callable[[int, dict[str, torch.Tensor]], None] | None = None,
-) -> Adaptation:
+@contextmanager
+def _with_gradients() -> Iterator[None]:
+    """Gradients, whatever the caller does: evaluators and servers run inference without them."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def inner_loop(
+    network: nn.Module, loss: nn.Module, optimizer: OptimizerFactory, versions: Iterable[Version]
+) -> Generator[State]:
     """Take one gradient step on a copy of a network for every mini-batch of a pair (Baum et al. 2022, Eq. 2).
 
     ``theta_0 = omega``, ``theta_{i+1} = theta_i - optimiser(grad L(theta_i; version_i))``. The network that was given
-    never changes: neither weights nor buffers nor gradients nor mode. Gradients are enabled here, since evaluators
-    and servers run inference without them. What moves is what the optimiser takes (``Moving`` takes some by name); in
-    the copy that is returned, the same parameters ask for gradients as in the network that was given.
+    never changes: neither weights nor buffers nor gradients nor mode. What moves is what the optimiser takes
+    (``Moving`` takes some by name); in the copy, once the loop is over, the same parameters ask for gradients as in the
+    network that was given. Whoever stops asking for states stops the steps.
 
     Args:
         network: joined pair -> DDF.
         loss: ``(ddf, pair, labels) -> terms`` with the total under ``"loss"``.
         optimizer: named parameters -> optimiser; called once, so its state is fresh for every pair.
         versions: one mini-batch per step; empty for no adaptation.
-        tolerance: stop before a step once the loss fell by less than this fraction of its value in the step before,
-            for which every step waits for the device; None takes every step.
-        best: notes the best of the states before each step; steps after a loss or a gradient that is not finite are
-            not counted. The last state is returned all the same: meta-learning goes where the steps lead.
-        on_step: called with the step's index and its terms, before the weights change.
 
-    Returns:
-        The adapted copy and the losses before each step taken.
-
-    Raises:
-        FloatingPointError: when a loss is not finite; with ``best``, only the first.
+    Yields:
+        The state before each step, then the last one.
     """
-    with torch.inference_mode(False), torch.enable_grad():
+    with _with_gradients():
         adapted = copy.deepcopy(network)
         stepper = optimizer(adapted.named_parameters())
-        losses: list[torch.Tensor] = []
-        for step, (pair, labels) in enumerate(versions):
-            terms = loss(adapted(pair), pair, labels)
-            if best is not None:
-                best.visit(adapted, terms["loss"])
-            if tolerance is not None and losses and losses[-1] - terms["loss"] < tolerance * losses[-1].abs():
-                break
-            if on_step is not None:
-                on_step(step, terms)
-            stepper.zero_grad()
-            terms["loss"].backward()
-            if best is not None:
-                best.look_at_gradients(adapted)
-            losses.append(terms["loss"].detach())
-            stepper.step()
+    try:
+        for pair, labels in versions:
+            with _with_gradients():
+                terms = loss(adapted(pair), pair, labels)
+            yield State(adapted, terms)
+            with _with_gradients():
+                stepper.zero_grad()
+                terms["loss"].backward()
+                stepper.step()
+        yield State(adapted, {})
+    finally:
         stepper.zero_grad()
         for given, parameter in zip(network.parameters(), adapted.parameters(), strict=True):
             parameter.requires_grad_(given.requires_grad)
+
+
+def adapt(network: nn.Module, loss: nn.Module, optimizer: OptimizerFactory, versions: Iterable[Version]) -> Adaptation:
+    """Take all steps of ``inner_loop``, whose arguments these are.
+
+    Returns:
+        The adapted copy and the losses before each step.
+
+    Raises:
+        FloatingPointError: when a loss is not finite.
+    """
+    losses: list[torch.Tensor] = []
+    for state in inner_loop(network, loss, optimizer, versions):
+        if state.terms:
+            losses.append(state.terms["loss"].detach())
     history = torch.stack(losses) if losses else torch.empty(0)
-    if best is not None and best.stopped and history[0].isfinite():
-        history = history[: best.taken]
-    if not torch.isfinite(history).all():
-        step = int((~torch.isfinite(history)).nonzero()[0])
-        raise not_finite(history[step].item(), step)
-    return Adaptation(adapted, history)
+    check_finite(history)
+    return Adaptation(state.network, history)

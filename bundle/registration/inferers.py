@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from itertools import repeat
 from typing import Any
 
@@ -13,7 +14,15 @@ from monai.inferers import Inferer
 from torch import nn
 from torch.optim import Optimizer
 
-from bundle.registration.adaptation import INITIAL_ALIGNMENT, STOPPED, BestState, OptimizerFactory, adapt, not_finite
+from bundle.registration.adaptation import (
+    INITIAL_ALIGNMENT,
+    STOPPED,
+    BestState,
+    OptimizerFactory,
+    adapt,
+    check_finite,
+    inner_loop,
+)
 from bundle.registration.memory import check_memory, turn
 from bundle.registration.networks import RegistrationNetwork
 
@@ -107,28 +116,37 @@ class AdaptationInferer(Inferer):
             labels = labels if labels is None else labels.clone()
         check_memory(lambda pair: self._one_step(pair, labels, network), pair, self.memory_gib)
         best, versions = BestState(), repeat((pair, labels), self.steps)
-        adaptation = adapt(network, self.loss, self.optimizer, versions, tolerance=self.tolerance, best=best)
-        # Reading a value waits for the device, so that the clock measures work done rather than work queued.
-        taken = len(adaptation.losses.tolist())
-        adapted = time.perf_counter()
+        ddf = pair.new_empty(0)
+        with closing(inner_loop(network, self.loss, self.optimizer, versions)) as states:
+            for state in states:
+                terms = state.terms
+                if not terms:
+                    # To read a value is to wait for the device: the clock measures work done, not work queued.
+                    best.losses.tolist()
+                    adapted = time.perf_counter()
+                    with torch.no_grad():
+                        ddf = state.network(pair)
+                        terms = self.loss(ddf, pair, labels)
+                best.visit(state.network, terms["loss"])
+                if self.tolerance is not None and best.stalls(self.tolerance):
+                    adapted = time.perf_counter()
+                    break
+        taken = best.taken
         with torch.no_grad():
-            if not best.stopped:
-                ddf = adaptation.network(pair)
-                terms = self.loss(ddf, pair, labels)
-                if taken == best.visited:  # else the steps ended early, at a state that was looked at
-                    best.visit(adaptation.network, terms["loss"])
             if best.stopped or best.step < taken:
-                best.restore(adaptation.network)
-                ddf = adaptation.network(pair)
+                best.restore(state.network)
+                ddf = pair.new_empty(0)
+            if not ddf.numel():
+                ddf = state.network(pair)
                 terms = self.loss(ddf, pair, labels)
             losses = pair.new_full((1, self.steps + 1), torch.nan)
             losses[0, : len(best.losses)] = best.losses
             outputs = {"ddf": ddf}
-            if isinstance(adaptation.network, RegistrationNetwork) and adaptation.network.integration_steps:
-                outputs["inverse_ddf"] = adaptation.network.inverse(pair)
+            if isinstance(state.network, RegistrationNetwork) and state.network.integration_steps:
+                outputs["inverse_ddf"] = state.network.inverse(pair)
             identity = self.loss(torch.zeros_like(ddf), pair, labels)
-        if not math.isfinite(terms["loss"].item()):
-            raise not_finite(terms["loss"].item(), taken)
+        if not terms["loss"].isfinite():
+            check_finite(best.losses)
         best_step = best.step
         if self.keep_alignment and identity["loss"] < terms["loss"]:
             outputs = {name: torch.zeros_like(field) for name, field in outputs.items()}
