@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.networks.nets import DynUNet
 from monai.transforms import Compose, RandGaussianNoised
 from torch import nn
 from toys import oblique_affine
@@ -23,6 +24,7 @@ from bundle.maps import (
     copy_beside,
     copy_weights,
     maps_beside,
+    start_rare,
 )
 
 AFFINE = torch.as_tensor(oblique_affine([1.0, 1.5, 2.0], [10, -20, 30], [5, -7, 11]))
@@ -248,3 +250,10 @@ def test_map_networks_travel_beside_the_weights(tmp_path, weights):
     assert len(maps_beside(tmp_path / "other/start.pt")) == 2
     (tmp_path / "run/model_maps_best.pt").touch()
     assert maps_beside(tmp_path / "run/model.pt") == found
+
+
+def test_a_new_network_expects_structures_to_be_rare():
+    network = DynUNet(3, 1, 2, [3, 3, 3], [1, 2, 2], [2, 2], filters=[2, 4, 8])
+    nn.init.zeros_(network.output_block.conv.conv.weight)
+    start_rare(network, share=0.02)
+    assert network(torch.rand(1, 1, 8, 8, 8)).sigmoid().flatten().tolist() == pytest.approx([0.02] * 1024, rel=1e-4)

@@ -4,7 +4,7 @@ from bundle.maps.augmentation import RandDepthAttenuationd, RandShadowd
 from bundle.maps.beside import copy_beside, copy_weights, maps_beside
 from bundle.maps.dataset import SeededDataset
 from bundle.maps.losses import LandmarkDistance, MapLoss
-from bundle.maps.network import MapNetwork
+from bundle.maps.network import MapNetwork, start_rare
 from bundle.maps.targets import CheckImaged, MapTargetsd
 from bundle.maps.transform import AnatomyMapsd
 
@@ -21,4 +21,5 @@ __all__ = [
     "copy_beside",
     "copy_weights",
     "maps_beside",
+    "start_rare",
 ]

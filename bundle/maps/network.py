@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -43,3 +45,17 @@ class MapNetwork(CoarseNetwork):
         """Voxels behind the end of each axis, as ``torch.nn.functional.pad`` takes them: the last axis first."""
         multiple = self.downsampling * self.size_divisor
         return [part for length in reversed(shape) for part in (0, -length % multiple)]
+
+
+def start_rare(network: nn.Module, share: float = 0.01) -> None:
+    """Let a new network expect structures in a small share of the voxels: ``bias = log(share / (1 - share))``.
+
+    From 0.5 everywhere it would first learn that most of an image is background, for as long as the rest takes (Lin et
+    al. 2017, Focal Loss, section 3.3).
+
+    Args:
+        network: whose last bias is that of the logits.
+        share: of the voxels.
+    """
+    *_, bias = (parameter for name, parameter in network.named_parameters() if name.endswith("bias"))
+    nn.init.constant_(bias, math.log(share / (1 - share)))
