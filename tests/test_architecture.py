@@ -63,6 +63,14 @@ def rooms(path):
             yield parts[1]
 
 
+def test_the_drawing_of_the_house_is_true():
+    page = (ROOT / "docs/architecture.md").read_text()
+    drawn = [line.split()[0] for line in page.split("```")[1].strip().splitlines()]
+    assert sorted(drawn) == sorted([*STANDING, "apps"])
+    for room in STANDING:
+        assert all(drawn.index(other) > drawn.index(room) for other in BELOW[room]), room
+
+
 def test_every_room_is_known():
     found = {path.name for path in (ROOT / "bundle").iterdir() if (path / "__init__.py").exists()}
     assert found == {*BELOW, "apps"}  # the applications stand on all rooms
