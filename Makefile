@@ -3,7 +3,8 @@
 # make weights DATASET=folder:   everything that ships, trained on a folder of images with labels.
 # make label STUDIES=folder:   a MONAI Label server for 3D Slicer and OHIF on a folder of images.
 # make deploy:   the MONAI Deploy application with its environment, and the folder for its packager.
-# make test:  the whole test suite.   make lint: style and types.   make install: the environment alone.
+# make test:  the whole test suite.   make quick: style, types and the tests of single modules.
+# make lint:  style and types.   make install: the environment alone.
 PYTHON ?= python3
 BIN ?= .venv/bin
 RUNS ?= runs/demo
@@ -20,7 +21,7 @@ BUNDLE := $(BIN)/python -m monai.bundle run
 REGISTER := $(BUNDLE) --config_file "['configs/inference.yaml','configs/quick.yaml']" $(DATA) --section test \
 	--weights $(RUNS)/training/model.pt
 
-.PHONY: install run experiment weights label deploy package test lint
+.PHONY: install run experiment weights label deploy package quick test lint
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
@@ -75,6 +76,9 @@ package:
 	cp -rL bundle configs bundle/apps/deploy/__main__.py bundle/apps/deploy/app.yaml bundle/apps/deploy/requirements.txt \
 		runs/deploy
 	find runs/deploy -name __pycache__ -prune -exec rm -r {} +
+
+quick: .venv/ready lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=bundle --cov-report=term

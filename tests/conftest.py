@@ -12,6 +12,14 @@ from toys import Grid, oblique_affine
 torch.set_num_threads(1)
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+WORKFLOWS = {"command", "trained", "finished", "whole", "user", "server"}
+"""Fixtures that run whole workflows; `make quick` leaves out what asks for one."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if WORKFLOWS & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

@@ -28,8 +28,7 @@ from bundle.data import check_data
 from bundle.dicom import find_series, read_series
 from bundle.dicom.frames import Damaged, read_frames
 from bundle.formats import LoadPaird, load_image
-from bundle.results.outputs import sources
-from bundle.system import DataWarning
+from bundle.system import DataWarning, sources
 
 AFFINE = oblique_affine()
 SHAPE = (8, 6, 7)
