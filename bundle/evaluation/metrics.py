@@ -13,7 +13,8 @@ from monai.transforms import Transform
 from bundle.data import Timed, corresponding, side_tensor
 from bundle.evaluation.anatomy import map_metrics
 from bundle.evaluation.landmark_metrics import landmark_metrics
-from bundle.evaluation.landmarks import WHEN, label_landmarks, native_affine, point_errors, reached_points
+from bundle.evaluation.landmarks import label_landmarks, native_affine, point_errors, reached_points
+from bundle.evaluation.measures import WHEN
 from bundle.evaluation.overlap import overlap_metrics
 from bundle.evaluation.scored import in_fixed_numbers, scored_channels
 from bundle.geometry import compose, folded_voxels, lift_ddf, log_jacobian_sd, native_ddf, sample, voxel_grid
