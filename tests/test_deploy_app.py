@@ -238,7 +238,7 @@ class Result:
     """Stands in for a registration."""
 
     def save(self, folder):
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "displacement.nii.gz").touch()
         return folder
 

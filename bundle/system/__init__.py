@@ -1,7 +1,7 @@
 """The machine: files and folders, locks, limits, errors, processes, the console."""
 
 from bundle.system.errors import WRAPPING, DataWarning, brief, one_line, root_cause
-from bundle.system.files import flush, moved_into_place, written_whole
+from bundle.system.files import moved_into_place, remove_leftovers, whole_folder, written_whole
 from bundle.system.fingerprint import fingerprint
 from bundle.system.limits import exists, regular_file
 from bundle.system.lock import FolderLock
@@ -15,10 +15,11 @@ __all__ = [
     "brief",
     "exists",
     "fingerprint",
-    "flush",
     "moved_into_place",
     "one_line",
     "regular_file",
+    "remove_leftovers",
     "root_cause",
+    "whole_folder",
     "written_whole",
 ]
