@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bundle.data import SIDES
 from bundle.evaluation.landmarks import (
-    SIDES,
     Landmarks,
     doubtful_points,
     file_landmarks,

@@ -13,6 +13,7 @@ from monai.transforms import Transform
 from monai.utils import ImageMetaKey
 from pydicom.dataset import Dataset
 
+from bundle.data import SIDES
 from bundle.dicom import Series, read_series
 from bundle.dicom.common import first_header, write_objects
 from bundle.dicom.derived import warped_series
@@ -60,7 +61,7 @@ class DicomOutputsd(Transform):
         Warns:
             DataWarning: naming what is not made, and why.
         """
-        fixed, moving = (series_of(data[f"native_{side}_image"]) for side in ("fixed", "moving"))
+        fixed, moving = (series_of(data[f"native_{side}_image"]) for side in SIDES)
         if fixed is not None and moving is not None:
             check_one_patient(fixed, moving)
         lacking = {"fixed": _lacking(fixed), "moving": _lacking(moving)}
