@@ -23,7 +23,8 @@ from bundle import register
 from bundle.apps.deploy import __main__ as command
 from bundle.apps.deploy.inputs import has_nifti, nifti_pair, series_in, series_pair
 from bundle.apps.deploy.results import check_output, write_results
-from bundle.apps.deploy.settings import DEFAULT, SIDES, read_settings
+from bundle.apps.deploy.settings import DEFAULT, read_settings
+from bundle.data import SIDES
 from bundle.dicom import read_series
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -238,7 +239,7 @@ class Result:
     """Stands in for a registration."""
 
     def save(self, folder):
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "displacement.nii.gz").touch()
         return folder
 

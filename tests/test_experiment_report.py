@@ -216,7 +216,7 @@ def test_one_pair_is_enough(tmp_path):
     row = read(tmp_path / "report/table_e.csv")[1]
     assert (row["dsc_sd"], row["seconds_per_step_median"]) == ("", "")
     assert read(tmp_path / "report/tests_e.csv")[0]["t_p"] == ""
-    assert "s per step" not in page
+    assert "time per step" not in page
     assert "nan" not in re.sub('base64,[^"]*', "", page)
 
 

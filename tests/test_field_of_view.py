@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.data import FieldOfViewMaskd, field_of_view
+from bundle.data import SIDES, FieldOfViewMaskd, field_of_view
 
 SHAPE = (120, 90, 8)
 SPACING = (0.5, 0.6, 1.0)
@@ -105,6 +105,3 @@ def test_masks_that_are_given_stay_and_others_are_derived():
     images["moving_image"] = MetaTensor(torch.zeros(1, *SHAPE), affine=affine)
     with pytest.raises(ValueError, match="pair p: moving_image: the image is all background"):
         FieldOfViewMaskd()({"pair_id": "p", **images})
-
-
-SIDES = ("fixed", "moving")

@@ -13,8 +13,7 @@ from monai.data import MetaTensor
 from torch import nn
 from toys import affine_ddf, apply, ball, killer, rigid, texture
 
-from bundle.data import PreparePair
-from bundle.data.preprocessing import SIDES
+from bundle.data import SIDES, PreparePair
 from bundle.formats import displacement_image
 from bundle.geometry import RAS_TO_LPS, centroids, fixed_to_moving, initial_alignment
 from bundle.results import NativeOutputsd, SavePaird

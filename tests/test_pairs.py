@@ -1,10 +1,15 @@
 """Pairs: moving first, images and labels joined on one grid, episodes collated one by one."""
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from monai.data import MetaTensor
 
-from bundle.data import PreparePair, collate_episodes, images_of, join_pair, split_pair
+from bundle.data import SIDES, PreparePair, collate_episodes, images_of, join_pair, pairs, split_pair
 
 
 def test_join_puts_moving_first_and_split_takes_it_apart():
@@ -74,3 +79,90 @@ def test_masks_of_slices_lose_the_slice_axis_too():
     image = torch.rand(1, 1, 6, 5, 1)
     data = {"fixed_image": image, "moving_image": image, "moving_mask": torch.ones(1, 1, 6, 5, 1)}
     assert PreparePair(spatial_dims=2)(data)[0].shape == (1, 4, 6, 5)
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("data", "maps", "results", "evaluation", "pages")
+TABLE = [line.split(" | ") for line in pairs.__doc__.splitlines() if line.count(" | ") == 3][2:]
+KEYS = {row[0]: row for row in TABLE}
+PAIR_NAMES = {"data", "output", "batchdata", "pair"}
+"""What functions of these rooms call a pair."""
+ELSEWHERE = {
+    "dataset.py": {"image", "label"},  # single images, which map networks train on
+    "targets.py": {"image", "label"},
+    "layouts.py": set(SIDES),  # Learn2Reg's pairs
+}
+
+
+def texts(node):
+    """What an expression may be as a text, ``*`` for what is not known."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return [node.value]
+    if isinstance(node, ast.JoinedStr):
+        return ["".join(part.value if isinstance(part, ast.Constant) else "*" for part in node.values)]
+    return texts(node.body) + texts(node.orelse) if isinstance(node, ast.IfExp) else []
+
+
+def is_pair(node):
+    return isinstance(node, ast.Name) and node.id in PAIR_NAMES
+
+
+def keys_in(code):
+    """Keys of pairs in code: ``data[key]``, ``key in data``, ``data.get(key)`` and ``{**data, key: ...}``."""
+    for node in ast.walk(ast.parse(code)):
+        match node:
+            case ast.Subscript(value=of, slice=key) if is_pair(of):
+                yield from texts(key)
+            case ast.Compare(left=key, ops=[ast.In() | ast.NotIn()], comparators=[of]) if is_pair(of):
+                yield from texts(key)
+            case ast.Call(func=ast.Attribute(value=of, attr="get" | "pop"), args=[key, *_]) if is_pair(of):
+                yield from texts(key)
+            case ast.Dict(keys=keys, values=values) if any(map(is_pair, values)):
+                yield from (text for key in keys if key for text in texts(key))
+
+
+def keys_of(config):
+    """Keys of pairs that a configuration names."""
+    if isinstance(config, dict):
+        for name, value in config.items():
+            if name in ("keys", "names", "key_dst"):
+                yield from [value] if isinstance(value, str) else value
+            else:
+                yield from keys_of(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from keys_of(value)
+
+
+def written(key):
+    """Rows of the table that a key may be of; ``*`` stands for anything."""
+    pattern = re.escape(key).replace(r"\*", "[a-z_]+")
+    own = {name: [re.sub("<[a-z]+>", value, name) for value in (*SIDES, "image", "label")] for name in KEYS}
+    return {name for name, spelled in own.items() if any(re.fullmatch(pattern, text) for text in spelled)}
+
+
+def used():
+    """``(file, key)`` of every key of a pair in the rooms that have to do with pairs, and in the configurations."""
+    for path in (path for room in ROOMS for path in (ROOT / "bundle" / room).glob("*.py")):
+        found = set(keys_in(path.read_text())) - ELSEWHERE.get(path.name, set())
+        yield from ((path.name, key) for key in found)
+    for name in ("train.yaml", "inference.yaml", "2d.yaml"):
+        yield from ((name, key) for key in keys_of(yaml.safe_load((ROOT / "configs" / name).read_text())))
+
+
+def test_every_key_that_is_used_is_written_down():
+    assert not {(file, key) for file, key in used() if not written(key)}
+
+
+def test_every_key_that_is_written_down_is_used():
+    assert set(KEYS) == {name for _, key in used() for name in written(key)}
+    assert len(KEYS) == len(TABLE)
+    assert all(cell.strip() for row in TABLE for cell in row)
+
+
+def test_the_table_would_miss_a_key():
+    code = 'data["new"] = {**data, f"{side}_shape": 1, "page": 2}; x = "old" in data or data.get("fixed_image")'
+    assert set(keys_in(code)) == {"new", "*_shape", "page", "old", "fixed_image"}
+    assert [key for key in sorted(keys_in(code)) if not written(key)] == ["*_shape", "new", "old"]

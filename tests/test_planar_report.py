@@ -108,7 +108,8 @@ def test_table_has_the_measures_of_the_plan_in_their_order(written):
         assert float(table[name]["distance_px_sd"]) == pytest.approx(values.std(ddof=1))
         assert float(table[name]["inverse_distance_px_mean"]) == pytest.approx(values.mean() + 0.5)
         assert float(table[name]["ncc_mean"]) == pytest.approx((1 / values).mean())
-    assert "<th>distance (px of 400)</th><th>NCC</th><th>distance in the fixed image (px of 400)</th>" in page
+    titles = ("distance (px of the point grid)", "NCC", "distance in the fixed image (px of the point grid)")
+    assert "".join(f"<th>{title}</th>" for title in titles) in page
     assert "DSC" not in page
 
 
@@ -135,7 +136,7 @@ def test_figures_are_those_of_planar_images(written):
 def test_curves_are_over_epochs_with_the_level_of_a_method(evaluation):
     figure, caption = experiment_figures(read_evaluation(evaluation))["epochs"]
     distance, ncc, loss = figure.axes
-    assert [axis.get_title() for axis in figure.axes] == ["distance (px of 400)", "NCC", "loss (test pairs)"]
+    assert [axis.get_title() for axis in figure.axes] == ["distance (px of the point grid)", "NCC", "loss (test pairs)"]
     np.testing.assert_allclose(distance.lines[0].get_xydata(), [[0, 10], [2, 10 / 3], [10, 10 / 11]])
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [0.1, 0.1 / 3, 0.1 / 11])
     assert [set(axis.lines[2].get_ydata()) for axis in (distance, loss)] == [{5.0}, {0.05}]

@@ -7,7 +7,17 @@ from bundle.data.field_of_view import FieldOfViewMaskd, field_of_view
 from bundle.data.images import read_folds, read_images
 from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
 from bundle.data.pairing import check_mixture, of_kinds, pair_kind
-from bundle.data.pairs import PreparePair, collate_episodes, images_of, join_pair, seen_of, side_tensor, split_pair
+from bundle.data.pairs import (
+    SIDES,
+    PreparePair,
+    collate_episodes,
+    images_of,
+    is_picture,
+    join_pair,
+    seen_of,
+    side_tensor,
+    split_pair,
+)
 from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
 from bundle.data.structures import Correspondence, by_name, corresponding
 
@@ -21,6 +31,7 @@ __all__ = [
     "PreparePair",
     "RandomPairAffine",
     "SECTIONS",
+    "SIDES",
     "SmoothToSpacingd",
     "Timed",
     "by_name",
@@ -31,6 +42,7 @@ __all__ = [
     "field_of_view",
     "image_problems",
     "images_of",
+    "is_picture",
     "join_pair",
     "of_kinds",
     "pair_kind",

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 
 from bundle.data.datalist import FRACTIONS, LIMITS, survey
+from bundle.data.pairs import SIDES
 from bundle.data.structures import number_problems
 from bundle.data.validation import Pair, Sections
 from bundle.formats.loading import load_image
@@ -75,7 +76,7 @@ class Report:
         yield ("section", "pairs", "patients", "images", "with labels", "with masks", "with landmarks")
         for section, pairs in self.sections.items():
             patients = {patient for pair in pairs for patient in pair["patient"]}
-            images = {pair[f"{side}_image"] for pair in pairs for side in ("fixed", "moving")}
+            images = {pair[f"{side}_image"] for pair in pairs for side in SIDES}
             # A pair has landmarks in one file of its own, or one for each image.
             both = [
                 sum(kind in pair or (f"fixed_{kind}" in pair and f"moving_{kind}" in pair) for pair in pairs)
@@ -101,7 +102,7 @@ class Report:
                     for pair in pairs
                     if (path := pair.get(f"{side}_{kind}"))
                 }
-                for side in ("fixed", "moving")
+                for side in SIDES
             )
             groups = {f"fixed {kind}s": fixed, f"moving {kind}s": moving}
             for name, paths in ({f"{kind}s": fixed | moving} if fixed.keys() & moving.keys() else groups).items():
@@ -162,7 +163,7 @@ def check_data(
 def _check_images(pairs: Sequence[Pair], report: Report, spatial_dims: int | None) -> tuple[dict[str, Grid], int]:
     """Open every image of the pairs; the grids of those that have a sound one come back, and their dimensions."""
     grids: dict[str, Grid] = {}
-    for path in dict.fromkeys(pair[f"{side}_image"] for pair in pairs for side in ("fixed", "moving")):
+    for path in dict.fromkeys(pair[f"{side}_image"] for pair in pairs for side in SIDES):
         loaded = _load(path, report)
         if loaded is not None:
             array, affine = loaded
@@ -182,7 +183,7 @@ def _check_labels(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Repo
         pair[f"{side}_{kind}"]: (kind, pair[f"{side}_image"], pair.get(f"{side}_structures", {}))
         for kind in ("label", "mask")
         for pair in pairs
-        for side in ("fixed", "moving")
+        for side in SIDES
         if f"{side}_{kind}" in pair
     }
     for path, (kind, image, structures) in owners.items():

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bundle.data.pairs import SIDES
 from bundle.system.limits import Refused, exists, read_whole
 
 SECTIONS = ("training", "validation", "test")
@@ -182,10 +183,10 @@ def _patients(entry: Any) -> list[str]:
 
 def _learn2reg_pair(pair: Any, root: Path) -> Any:
     """``{"fixed", "moving"}`` -> entry of a pair; anything else as it is, for the checks to name."""
-    if not isinstance(pair, dict) or not all(isinstance(pair.get(side), str) for side in ("fixed", "moving")):
+    if not isinstance(pair, dict) or not all(isinstance(pair.get(side), str) for side in SIDES):
         return pair
-    entry: dict[str, Any] = {f"{side}_image": pair[side] for side in ("fixed", "moving")}
-    for side in ("fixed", "moving"):
+    entry: dict[str, Any] = {f"{side}_image": pair[side] for side in SIDES}
+    for side in SIDES:
         entry |= {f"{side}_{kind}": path for kind, path in _companions(pair[side], root).items()}
     return _with_patients(entry, pair["moving"], pair["fixed"])
 

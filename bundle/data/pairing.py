@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from bundle.data.layouts import KINDS, SECTIONS
+from bundle.data.pairs import SIDES
 from bundle.data.structures import STRUCTURES, one_patient
 from bundle.data.validation import Pair, Sections
 
@@ -58,9 +59,7 @@ def repeat_problems(sections: Sections) -> list[str]:
     return problems
 
 
-def single_images(
-    entries: Iterable[Pair], problems: list[str], sides: Sequence[str] = ("fixed", "moving")
-) -> list[Pair]:
+def single_images(entries: Iterable[Pair], problems: list[str], sides: Sequence[str] = SIDES) -> list[Pair]:
     """The images of single images and pairs, each once, with what belongs to it.
 
     Args:

@@ -1,4 +1,46 @@
-"""What a pair is: the names of its parts and the joined tensor the network sees."""
+"""What a pair is: the keys that it carries along its way, and the joined tensor the network sees.
+
+``<side>`` is fixed or moving. Images, labels and masks are MONAI tensors with the affine of their grid: the file's own
+grid until ``Spacingd`` and ``ResampleToMatchd`` of the preprocessing bring both sides to the fixed image's 0.8 mm grid,
+the network's. World coordinates are in mm, RAS; a picture's "mm" are pixels.
+
+key | what, shape, space, unit | added by | read by
+--- | --- | --- | ---
+pair_id | text, fit for a folder's name, unique | read_datalist | results, table, pages, messages of errors
+patient | tuple of texts: the patients of the images, each once | read_datalist | by_name, scored_channels
+task | text: the named source of the pair, where there are several | read_datalist | pairing, sampling of training
+<side>_structures | number by name, of the label | read_datalist | corresponding
+<side>_image | path; then (1, X, Y, Z), at last in [0, 1] on the network's grid | read_datalist; LoadPaird | PreparePair
+<side>_label | path; then integers (1, X, Y, Z), then (structures, X, Y, Z) in [0, 1] | read_datalist | PreparePair
+<side>_mask | path; then (1, X, Y, Z) in [0, 1], where the image counts | read_datalist; FieldOfViewMaskd | PreparePair
+<side>_landmarks | path of points, row by row those of the other side; mm, world | read_datalist | landmark_metrics
+landmarks | path of the points of both sides in one file | read_datalist | landmark_metrics
+native_<side>_image | (1, X, Y, Z), voxels of the file on their own grid | CopyItemsd | NativeOutputsd, pages, DICOM
+native_<side>_label | (channels, X, Y, Z), as native_<side>_image | CopyItemsd | NativeOutputsd, PairMetricsd
+structures | names or numbers of the label's channels | LabelChannelsd | whoever asks what they are
+initial_alignment | (4, 4), fixed world to moving world, mm | InitialAlignmentd | NativeOutputsd, metrics, pages
+<side>_maps | (maps, X, Y, Z) in [0, 1], network's grid | AnatomyMapsd | PreparePair, map_metrics
+pred | of the inferer: ddf (3, X, Y, Z), voxels of the network's grid, losses ... | SupervisedEvaluator | postprocessing
+displacement | (3, X, Y, Z), fixed image's own grid; mm: fixed p shows moving p + d(p) | NativeOutputsd | all others
+warped_image | (1, X, Y, Z), fixed image's own grid | NativeOutputsd | SavePaird, pages, DICOM
+warped_label | (channels, X, Y, Z), the same grid, nearest voxels | NativeOutputsd | PairMetricsd, SavePaird, pages
+warped_label_weights | (channels, X, Y, Z), the same grid, in [0, 1], linear | NativeOutputsd | warped_centroid_errors
+aligned_<part> | as warped_<part>, under the initial alignment alone | NativeOutputsd | PairMetricsd, pages
+transform | fixed points to moving ones; mm, world | TransformsBothWaysd | SavePaird
+inverse_transform | moving points to fixed ones; mm, world | TransformsBothWaysd | SavePaird
+inverse_displacement | (3, X, Y, Z), moving image's own grid; mm, world | TransformsBothWaysd | SavePaird
+inverse_residual_mm | mean, p95 and max of what the two miss each other by; mm | TransformsBothWaysd | PairMetricsd
+seconds_<stage> | time of a stage, s | Timed | PairMetricsd
+metrics | content of metrics.json | PairMetricsd, QualityVerdictd | SavePaird, table, pages
+picture | PNG, bytes | PairPictured | SavePaird
+page | HTML, bytes | QualityPaged | SavePaird
+thumbnail | HTML of a small picture | QualityPaged | QualityIndex, SavePaird
+pdf | PDF, bytes | QualityPdfd | DicomOutputsd
+dicom | DICOM objects by the names of their files | DicomOutputsd | SavePaird
+fingerprint | text: files and settings that the result depends on | PairDataset | SavePaird
+finished | path: folder of an earlier result, in place of all else but pair_id | PairDataset | evaluator, table
+error | text: why there is no result, in place of all else but pair_id | PairDataset, evaluator | table, pages
+"""
 
 from __future__ import annotations
 
@@ -8,6 +50,8 @@ from typing import Any
 import torch
 from monai.data import MetaTensor, list_data_collate
 from monai.engines import PrepareBatch
+
+SIDES = ("fixed", "moving")
 
 
 def join_pair(moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
@@ -122,3 +166,8 @@ def side_tensor(data: Mapping[Any, Any], side: str, kind: str) -> torch.Tensor:
         return torch.ones_like(side_tensor(data, side, "image"))
     part = data[f"{side}_{kind}"]
     return part.as_tensor() if isinstance(part, MetaTensor) else part
+
+
+def is_picture(image: MetaTensor) -> bool:
+    """Whether an image was read from a picture, whose header knows no lengths and whose rows count downwards."""
+    return "mode" in image.meta  # which Pillow says of every picture

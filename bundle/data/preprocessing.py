@@ -13,11 +13,11 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import ImageMetaKey
 from scipy.ndimage import gaussian_filter1d
 
+from bundle.data.pairs import SIDES
 from bundle.data.structures import Correspondence, by_name, corresponding, one_patient
 from bundle.formats.problems import extent_problems, image_problems, label_problems
 from bundle.geometry import initial_alignment
 
-SIDES = ("fixed", "moving")
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 

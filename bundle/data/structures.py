@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bundle.data.layouts import stem
+from bundle.data.pairs import SIDES
 from bundle.system.limits import exists, read_whole
 
 STRUCTURES = "structures"
@@ -37,7 +38,7 @@ def one_patient(pair: Mapping[Any, Any]) -> bool:
 
 def by_name(pair: Mapping[Any, Any]) -> bool:
     """Whether the structures of a pair correspond by name: both labels have names, of different patients."""
-    return not one_patient(pair) and all(f"{side}_{STRUCTURES}" in pair for side in ("fixed", "moving"))
+    return not one_patient(pair) and all(f"{side}_{STRUCTURES}" in pair for side in SIDES)
 
 
 def corresponding(pair: Mapping[Any, Any], numbers: Iterable[int]) -> list[Correspondence]:

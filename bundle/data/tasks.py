@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.data.folders import SIDES, has_folders, has_slices, image_entries, slice_entries
+from bundle.data.folders import has_folders, has_slices, image_entries, slice_entries
 from bundle.data.layouts import FOLDERS, read_patients
+from bundle.data.pairs import SIDES
 
 # (root, pairing, patients, problems) -> entries
 Reader = Callable[[Path, str, Mapping[str, str], list[str]], list[dict[str, Any]]]

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from bundle.data.layouts import KINDS, POINT_SUFFIXES, SECTIONS, stem
+from bundle.data.pairs import SIDES
 from bundle.data.structures import PARTS, clean_structures
 from bundle.system.limits import exists
 
 Pair = dict[str, Any]
 Sections = dict[str, list[Pair]]
 
-PAIR_PATHS = (*(f"{side}_{kind}" for kind in KINDS for side in ("fixed", "moving")), "landmarks")
+PAIR_PATHS = (*(f"{side}_{kind}" for kind in KINDS for side in SIDES), "landmarks")
 PAIR_NAMES = ("pair_id", "patient", "task", "fixed_structures", "moving_structures")
 LONGEST_ID = 200  # names of files have 255 bytes, and a folder is written under a longer name first
 PAIR_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_ID - 1}}}")

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from bundle.dicom.series import Series, read_folder
+from bundle.system import whole_folder
 
 LONGEST_NAME = 60
-PARTIAL = ".partial."
 
 
 def list_series(folder: str | Path, output_dir: str | Path | None = None) -> tuple[list[str], bool]:
@@ -89,12 +89,6 @@ def _name(series: Series) -> str:
 
 def _copy(files: Sequence[Path], target: Path) -> None:
     """Copy files under names in the order of the slices; the folder is complete or not there."""
-    partial = target.with_name(f"{PARTIAL}{target.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(target) as folder:
         for number, path in enumerate(files):
-            shutil.copyfile(path, partial / f"{number:04d}.dcm")
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            shutil.copyfile(path, folder / f"{number:04d}.dcm")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bundle.data import side_tensor
+from bundle.data import SIDES, side_tensor
 from bundle.geometry import sample, voxel_grid
 
 
@@ -30,7 +30,7 @@ def map_metrics(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, An
     """
     if "fixed_maps" not in data:
         return {}
-    fixed, moving = (side_tensor(data, side, "maps").cpu().float() for side in ("fixed", "moving"))
+    fixed, moving = (side_tensor(data, side, "maps").cpu().float() for side in SIDES)
     warped = sample(moving, voxel_grid(fixed.shape[1:]) + ddf, padding_mode="border")
     return {
         "predicted_overlap": overlap(warped, fixed),

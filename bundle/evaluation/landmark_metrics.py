@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bundle.data import SIDES
 from bundle.evaluation.landmarks import (
-    SIDES,
-    WHEN,
     Landmarks,
     doubtful_points,
     file_landmarks,
@@ -20,6 +19,7 @@ from bundle.evaluation.landmarks import (
     reached_points,
     target_registration_error,
 )
+from bundle.evaluation.measures import WHEN
 from bundle.evaluation.overlap import structure_channels
 from bundle.geometry import centroids, moving_to_fixed, transform_points
 

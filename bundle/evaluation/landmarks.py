@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from bundle.data import POINT_SUFFIXES
+from bundle.data import POINT_SUFFIXES, SIDES
+from bundle.evaluation.measures import WHEN
 from bundle.evaluation.overlap import structure_channels
 from bundle.formats import read_points
 from bundle.geometry import Displacement, apply_affine, centroids, fixed_to_moving, inside_grid, transform_points
-
-WHEN = ("before", "after")
-"""Under the initial alignment alone, and registered."""
-SIDES = ("fixed", "moving")
 
 
 @dataclass(frozen=True, eq=False)

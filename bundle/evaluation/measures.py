@@ -1,70 +1,158 @@
-"""How good a registration is: the measures that a report shows."""
+"""What is measured of a registered pair: the table from which CSV, console, pages, verdict and experiment take it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+WHEN = ("before", "after")
+"""Under the initial alignment alone, and registered."""
+Metrics = Mapping[str, Any]
+"""Of a pair, as in ``metrics.json``."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """How good a registration is.
+    """Something measured of a registered pair.
 
     Attributes:
-        key: name in files.
-        title: name for people, with its unit.
-        column: of ``metrics_row``, with ``{}`` for ``before`` or ``after``; without it what only a registration has.
+        key: name in the plan of an experiment and in its files.
+        title: name for people, without the unit.
+        unit: for people; ``mm`` are pixels where the fixed image is a picture.
         digits: worth showing.
+        column: of ``metrics.csv``, by default the key. With ``{}``, for ``before`` or ``after``, where there is a value
+            before registration too.
         higher_is_better: True for a DSC, False for a distance.
+        per_structure: whether it is measured of every structure. The value of the pair is the mean over those that
+            have one both before and after: a structure that registration loses must not improve it.
+        average: ``mean`` or ``median`` over the pairs, where a table has room for one number.
+        find: metrics -> the value, or that by when, or these by structure; without it, the entry that is named as the
+            column without its when.
     """
 
     key: str
     title: str
-    column: str
-    digits: int
+    unit: str = ""
+    digits: int = 2
+    column: str = ""
     higher_is_better: bool = False
-
-    def at(self, when: str) -> str | None:
-        """Column of the values ``before`` or ``after``; None where there are none before."""
-        return self.column.format(when) if "{}" in self.column or when == "after" else None
-
-    @property
-    def name(self) -> str:
-        """The title without its unit."""
-        return self.title.split(" (")[0]
+    per_structure: bool = False
+    average: str = "mean"
+    find: Callable[[Metrics], Any] | None = None
 
     @property
     def stem(self) -> str:
         """The key without its unit, as a part of file names."""
         return self.key.removesuffix("_mm").removesuffix("_px")
 
+    @property
+    def has_before(self) -> bool:
+        """Whether there is a value before registration."""
+        return "{}" in self.column
 
-DSC = Measure("dsc", "DSC", "dsc_{}", 3, higher_is_better=True)
-TRE = Measure("tre_mm", "TRE (mm)", "tre_rms_{}_mm", 2)
-WARPED_CENTROID = Measure("warped_centroid_mm", "distance of warped centroids (mm)", "warped_centroid_rms_{}_mm", 2)
-CENTRE = Measure("centre_mm", "distance of centres (mm)", "centre_{}_mm", 2)
-HD95 = Measure("hd95_mm", "HD95 (mm)", "hd95_{}_mm", 2)
-DISTANCE = Measure("distance_px", "distance (px of 400)", "distance_grid_{}_px", 2)
-INVERSE_DISTANCE = Measure(
-    "inverse_distance_px", "distance in the fixed image (px of 400)", "distance_fixed_grid_{}_px", 2
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns of ``metrics.csv``, ``before`` (if there is one) and ``after``."""
+        return {when: (self.column or self.key).format(when) for when in (WHEN if self.has_before else WHEN[1:])}
+
+    def label(self, lengths: str = "mm", structure: str = "") -> str:
+        """Title with unit, given that of an image's lengths, and the structure where it is of one."""
+        unit = lengths if self.unit == "mm" else self.unit
+        return f"{self.title}{structure and f' of {structure}'}{unit and f' ({unit})'}"
+
+    def text(self, value: float) -> str:
+        """A value with the digits worth showing."""
+        return f"{value:.{self.digits}f}"
+
+    def entries(self, metrics: Metrics) -> dict[str, dict[str, float | None]]:
+        """Values ``before`` (if there is one) and ``after`` by structure; of the pair as a whole under no name."""
+        found = self.find(metrics) if self.find else metrics.get((self.column or self.key).replace("_{}", ""))
+        named = (found or {}) if self.per_structure else {"": found}
+        return {
+            name: dict(entry) if self.has_before else {"after": entry}
+            for name, entry in named.items()
+            if entry is not None
+        }
+
+    def of(self, metrics: Metrics) -> dict[str, float]:
+        """The value of a pair ``before`` (if there is one) and ``after``; empty where one is missing."""
+        complete = [entry for entry in self.entries(metrics).values() if None not in entry.values()]
+        return {when: float(np.mean([entry[when] for entry in complete])) for when in (complete or [{}])[0]}
+
+    def after(self, metrics: Metrics) -> float | None:
+        """The value of a pair after registration; None where there is none."""
+        return self.of(metrics).get("after")
+
+    def worsening(self, metrics: Metrics) -> float | None:
+        """By how much a pair got worse, in the unit of the measure; None where a value is missing."""
+        values = self.of(metrics)
+        return (-1 if self.higher_is_better else 1) * (values["after"] - values["before"]) if values else None
+
+
+MEASURES: dict[str, Measure] = {}
+"""By key, in the order of tables and pages."""
+
+
+def _add(key: str, title: str, unit: str = "", digits: int = 2, column: str = "", **more: Any) -> Measure:
+    return MEASURES.setdefault(key, Measure(key, title, unit, digits, column, **more))
+
+
+def _inside(key: str, name: str) -> Callable[[Metrics], float | None]:
+    return lambda metrics: metrics.get(key, {}).get(name)
+
+
+def _losses(metrics: Metrics) -> dict[str, float]:
+    # Results older than the choice of the best state have the field of the last one.
+    best = metrics.get("adaptation", {}).get("best_loss", metrics["loss"][-1])
+    return {"before": metrics["loss"][0], "after": best}
+
+
+DSC = _add("dsc", "DSC", "", 3, "dsc_{}", higher_is_better=True, per_structure=True)
+TRE = _add("tre_mm", "TRE", "mm", 2, "tre_rms_{}_mm")
+WARPED_CENTROID = _add("warped_centroid_mm", "distance of warped centroids", "mm", 2, "warped_centroid_rms_{}_mm")
+CENTRE = _add("centre_mm", "distance of centres", "mm", 2, "centre_{}_mm", per_structure=True)
+HD95 = _add("hd95_mm", "HD95", "mm", 2, "hd95_{}_mm", per_structure=True)
+IMAGE_DISTANCE = _add("image_distance_px", "distance", "px", 2, "distance_{}_px")
+GRID = "px of the point grid"
+DISTANCE = _add("distance_px", "distance", GRID, 2, "distance_grid_{}_px")
+INVERSE_DISTANCE = _add("inverse_distance_px", "distance in the fixed image", GRID, 2, "distance_fixed_grid_{}_px")
+NCC = _add("ncc", "NCC", "", 3, "ncc_{}", higher_is_better=True)
+SIMILARITY = _add("similarity", "similarity term of the loss", "", 3, "similarity_{}")
+LOSS = _add("loss", "loss", "", 4, "loss_{}", find=_losses)
+FOLDED = _add("folded_percent", "folded", "%")
+NETWORK_FOLDED = _add("network_folded_percent", "folded on the network's grid", "%")
+LOG_JACOBIAN_SD = _add("log_jacobian_sd", "SD of the log-Jacobian", "", 3)
+LARGEST = _add("largest_displacement_mm", "largest displacement", "mm", 1)
+BORDER = _add("border_displacement_mm", "displacement at the border", "mm", 1)
+FIELDS_OF_VIEW = _add("overlap_percent", "overlap of the fields of view", "%", 1, higher_is_better=True)
+PREDICTED = _add("predicted_overlap", "predicted overlap of the anatomy maps", higher_is_better=True)
+INVERSE_CONSISTENCY = _add("inverse_consistency_mm", "inverse consistency", "mm")
+SELF_MEAN = _add(
+    "self_displacement_mm",
+    "displacement on itself, mean",
+    "mm",
+    column="self_displacement_mean_mm",
+    find=_inside("self_displacement_mm", "mean"),
 )
-NCC = Measure("ncc", "NCC", "ncc_{}", 3, higher_is_better=True)
-LOSS = Measure("loss", "loss", "loss_{}", 4)
-INVERSE_CONSISTENCY = Measure("inverse_consistency_mm", "inverse consistency (mm)", "inverse_consistency_mm", 2)
-SELF_MEAN = Measure("self_displacement_mm", "displacement on itself, mean (mm)", "self_displacement_mean_mm", 2)
-SELF_MAX = Measure("self_displacement_max_mm", "displacement on itself, largest (mm)", "self_displacement_max_mm", 2)
-MEASURES = {
-    measure.key: measure
-    for measure in (
-        DSC,
-        TRE,
-        WARPED_CENTROID,
-        CENTRE,
-        HD95,
-        DISTANCE,
-        INVERSE_DISTANCE,
-        NCC,
-        INVERSE_CONSISTENCY,
-        SELF_MEAN,
-        SELF_MAX,
+SELF_MAX = _add(
+    "self_displacement_max_mm",
+    "displacement on itself, largest",
+    "mm",
+    find=_inside("self_displacement_mm", "max"),
+)
+for _name, _title in (("mean", "mean"), ("p95", "95 %"), ("max", "largest")):
+    _add(
+        f"inverse_residual_{_name}_mm",
+        f"error of the inverse, {_title}",
+        "mm",
+        3,
+        find=_inside("inverse_residual_mm", _name),
     )
-}
+SECONDS = _add("seconds", "time", "s", average="median", find=lambda metrics: sum(metrics["seconds"].values()))
+SECONDS_REGISTRATION = _add(
+    "seconds_registration", "time to register", "s", average="median", find=_inside("seconds", "registration")
+)
+SECONDS_PER_STEP = _add("seconds_per_step", "time per step", "s", 3, average="median")

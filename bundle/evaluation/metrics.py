@@ -10,10 +10,11 @@ import torch
 from monai.data.utils import affine_to_spacing
 from monai.transforms import Transform
 
-from bundle.data import Timed, corresponding, side_tensor
+from bundle.data import SIDES, Timed, corresponding, side_tensor
 from bundle.evaluation.anatomy import map_metrics
 from bundle.evaluation.landmark_metrics import landmark_metrics
-from bundle.evaluation.landmarks import WHEN, label_landmarks, native_affine, point_errors, reached_points
+from bundle.evaluation.landmarks import label_landmarks, native_affine, point_errors, reached_points
+from bundle.evaluation.measures import WHEN
 from bundle.evaluation.overlap import overlap_metrics
 from bundle.evaluation.scored import in_fixed_numbers, scored_channels
 from bundle.geometry import compose, folded_voxels, lift_ddf, log_jacobian_sd, native_ddf, sample, voxel_grid
@@ -117,8 +118,7 @@ class PairMetricsd(Transform):
     def _correlation(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, float]:
         """NCC of the preprocessed images, as the network saw them, where the masks overlap."""
         fixed, moving = (
-            torch.cat([side_tensor(data, side, kind).cpu() for kind in ("image", "mask")])
-            for side in ("fixed", "moving")
+            torch.cat([side_tensor(data, side, kind).cpu() for kind in ("image", "mask")]) for side in SIDES
         )
         warped = sample(moving, voxel_grid(fixed.shape[1:]) + ddf, padding_mode="border")
         both = zip(WHEN, (moving, warped), strict=True)

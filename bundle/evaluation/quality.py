@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from monai.transforms import Transform
 
+from bundle.data import is_picture
 from bundle.evaluation.verdict import Limits, check_limits, findings, judge, score
 from bundle.geometry import apply_affine, inside_grid, voxel_grid, without_alignment
 
@@ -53,7 +54,7 @@ def overlap_percent(
 
 def length_unit(image: Any) -> str:
     """Unit of an image's lengths: ``px`` of a picture, which has no spacing, else ``mm``."""
-    return "px" if "mode" in image.meta else "mm"
+    return "px" if is_picture(image) else "mm"
 
 
 class QualityVerdictd(Transform):

@@ -6,7 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from bundle.evaluation.measures import (
+    BORDER,
+    DSC,
+    FIELDS_OF_VIEW,
+    FOLDED,
+    LARGEST,
+    LOG_JACOBIAN_SD,
+    PREDICTED,
+    SIMILARITY,
+    TRE,
+    Measure,
+    Metrics,
+)
 
 GOOD, CHECK, FAILED = VERDICTS = ("good", "check", "failed")
 Limits = Mapping[str, Sequence[float | None] | None]
@@ -28,54 +40,45 @@ class Rule:
     """
 
     title: str
-    value: Callable[[Mapping[str, Any]], float | None]
+    value: Callable[[Metrics], float | None]
     sentence: str
     advice: str
     unit: str = ""
     digits: int = 1
     least: bool = False
-    named: Callable[[Mapping[str, Any]], str] = lambda metrics: ""
+    named: Callable[[Metrics], str] = lambda metrics: ""
+
+
+def _rule(measure: Measure, sentence: str, advice: str, least: bool = False) -> dict[str, Rule]:
+    """A rule on the value of a measure after registration, under its key."""
+    rule = Rule(measure.title, measure.after, sentence, advice, measure.unit, measure.digits, least)
+    return {measure.key: rule}
 
 
 def _percent_of_start(change: float, start: float) -> float:
     return 100 * change / max(abs(start), 1e-6)
 
 
-def _similarity_gain(metrics: Mapping[str, Any]) -> float | None:
-    entry = metrics.get("similarity")
-    # A loss: lower is better.
-    return _percent_of_start(entry["before"] - entry["after"], entry["before"]) if entry else None
+def _similarity_gain(metrics: Metrics) -> float | None:
+    worse = SIMILARITY.worsening(metrics)
+    return None if worse is None else _percent_of_start(-worse, SIMILARITY.of(metrics)["before"])
 
 
-def _loss_rise(metrics: Mapping[str, Any]) -> float | None:
+def _loss_rise(metrics: Metrics) -> float | None:
     losses = metrics["loss"]
     return _percent_of_start(losses[-1] - losses[0], losses[0]) if len(losses) > 1 else None
 
 
-def _lost_steps(metrics: Mapping[str, Any]) -> float | None:
+def _lost_steps(metrics: Metrics) -> float | None:
     return metrics.get("adaptation", {}).get("lost_steps")
 
 
-def _dsc_drop(metrics: Mapping[str, Any]) -> float | None:
-    entries = [entry for entry in metrics.get("dsc", {}).values() if None not in entry.values()]
-    return float(np.mean([entry["before"] - entry["after"] for entry in entries])) if entries else None
-
-
-def _tre_rise(metrics: Mapping[str, Any]) -> float | None:
-    entry = metrics.get("tre_rms_mm", {"before": None})
-    return None if None in entry.values() else entry["after"] - entry["before"]
-
-
-def _lost_landmarks(metrics: Mapping[str, Any]) -> float | None:
+def _lost_landmarks(metrics: Metrics) -> float | None:
     return len(metrics["lost_landmarks"]) if "lost_landmarks" in metrics else None
 
 
-def _lost_names(metrics: Mapping[str, Any]) -> str:
+def _lost_names(metrics: Metrics) -> str:
     return "; ".join(f"{name} {what}" for name, what in metrics.get("lost_landmarks", {}).items())
-
-
-def _of(key: str) -> Callable[[Mapping[str, Any]], float | None]:
-    return lambda metrics: metrics.get(key)
 
 
 RULES = {
@@ -101,57 +104,45 @@ RULES = {
         "lower inner_lr, or check the images",
         digits=0,
     ),
-    "folded_percent": Rule(
-        "folded voxels",
-        _of("folded_percent"),
-        "{value} % of the voxels fold",
-        "raise regularisation_weight, or set integration_steps in training",
-        "%",
-        2,
+    **_rule(
+        FOLDED, "{value} % of the voxels fold", "raise regularisation_weight, or set integration_steps in training"
     ),
-    "border_displacement_mm": Rule(
-        "displacement at the border",
-        _of("border_displacement_mm"),
+    **_rule(
+        BORDER,
         "the border of the fixed image moves by {value} {unit}",
         "the initial alignment may be off, or tissue has entered or left the image",
-        "mm",
     ),
-    "largest_displacement_mm": Rule(
-        "largest displacement",
-        _of("largest_displacement_mm"),
+    **_rule(
+        LARGEST,
         "the largest displacement is {value} {unit}",
         "look where it is; is it more than anatomy can move?",
-        "mm",
     ),
-    "log_jacobian_sd": Rule(
-        "SD of the log-Jacobian",
-        _of("log_jacobian_sd"),
+    **_rule(
+        LOG_JACOBIAN_SD,
         "the field stretches space unevenly: the log-Jacobian has an SD of {value}",
         "raise regularisation_weight",
-        digits=2,
     ),
-    "overlap_percent": Rule(
-        "overlap of the fields of view",
-        _of("overlap_percent"),
+    **_rule(
+        FIELDS_OF_VIEW,
         "only {value} % of the fixed image lies inside the moving image",
         "what lies outside is extrapolated; try another initial_alignment",
-        "%",
         least=True,
     ),
     "dsc_drop": Rule(
         "drop of the DSC",
-        _dsc_drop,
+        DSC.worsening,
         "the labels overlap less than before: their DSC fell by {value}",
         "trust the labels more than the images; look at the contours",
-        digits=3,
+        DSC.unit,
+        DSC.digits,
     ),
     "tre_rise_mm": Rule(
         "rise of the TRE",
-        _tre_rise,
+        TRE.worsening,
         "landmarks are {value} {unit} further apart than before",
         "trust the landmarks more than the images, unless they are of few voxels",
-        "mm",
-        2,
+        TRE.unit,
+        TRE.digits,
     ),
     "lost_landmarks": Rule(
         "landmarks missing, vanished or outside",
@@ -161,12 +152,10 @@ RULES = {
         digits=0,
         named=_lost_names,
     ),
-    "predicted_overlap": Rule(
-        "predicted overlap of the anatomy maps",
-        _of("predicted_overlap"),
+    **_rule(
+        PREDICTED,
         "the predicted anatomy of the two images overlaps by {value} only",
         "look at the contours; try more steps, or weights for such images",
-        digits=2,
         least=True,
     ),
 }
@@ -190,7 +179,7 @@ def check_limits(limits: Limits) -> None:
             raise ValueError(f"quality::{key} is {list(pair)}; expected [check, failed] with {order}, or null")
 
 
-def findings(metrics: Mapping[str, Any], limits: Limits, unit: str = "mm") -> list[dict[str, Any]]:
+def findings(metrics: Metrics, limits: Limits, unit: str = "mm") -> list[dict[str, Any]]:
     """Apply every rule that has limits.
 
     A value right at a limit is still within it.
@@ -223,7 +212,7 @@ def findings(metrics: Mapping[str, Any], limits: Limits, unit: str = "mm") -> li
     return found
 
 
-def score(metrics: Mapping[str, Any]) -> float | None:
+def score(metrics: Metrics) -> float | None:
     """How good a registration is likely to be, without its labels: ``score = predicted overlap``; higher is better.
 
     It puts the pairs of a run in an order, which limits alone do not.
@@ -234,7 +223,7 @@ def score(metrics: Mapping[str, Any]) -> float | None:
     Returns:
         0 to 1; None where there is nothing to tell it by.
     """
-    return metrics.get("predicted_overlap")
+    return PREDICTED.after(metrics)
 
 
 def judge(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -44,9 +44,9 @@ def _boxplots(results: Results) -> Figures:
         if measure in results.series:
             values = {name: numbers(values) for name, values in results.series[measure].items()}
             drawn[f"figure_{number}_{measure.stem}"] = (
-                boxplots(values, measure.title),
-                f"Figure {number}. Tukey's boxplots of {measure.title} for all methods: quartiles and median, whiskers "
-                "at the 10th and 90th percentiles, a dot for every pair beyond them, a diamond at the mean.",
+                boxplots(values, measure.label()),
+                f"Figure {number}. Tukey's boxplots of {measure.label()} for all methods: quartiles and median, "
+                "whiskers at the 10th and 90th percentiles, a dot for every pair beyond them, a diamond at the mean.",
             )
     return drawn
 
@@ -68,9 +68,9 @@ def _example(results: Results) -> Figures:
         drawn = method_slices(*read_volumes({"pair_id": pair, **files}, alignment, registered))
         kind, name, text = "Axial slices", "figure_4_slices", SLICES
     row = results.runs[results.reference][pair]
-    before, after = (f"{row[measure.column.format(when)]:.{measure.digits}f}" for when in ("before", "after"))
+    before, after = (measure.text(row[name]) for name in measure.columns.values())
     caption = (
-        f"Figure 4. {kind} of {pair}, picked by rule and not by eye: its change of {measure.title} by "
+        f"Figure 4. {kind} of {pair}, picked by rule and not by eye: its change of {measure.label()} by "
         f"{results.reference}, from {before} to {after}, is the median of all pairs. {text}"
     )
     return {name: (drawn, caption)}
@@ -97,7 +97,7 @@ def _curves(results: Results) -> Figures:
     shown = [measure for measure in results.evaluation.measures[:2] if measure in results.series]
     panels: Panels = {}
     levels: dict[str, float] = {}
-    for measure, title in (*((measure, measure.title) for measure in shown), (LOSS, f"{LOSS.title} (test pairs)")):
+    for measure, title in (*((measure, measure.label()) for measure in shown), (LOSS, f"{LOSS.label()} (test pairs)")):
         for start, runs in results.curves.items():
             for number, run in runs.items():
                 values = _after(results, run, measure)
@@ -117,4 +117,4 @@ def _curves(results: Results) -> Figures:
 
 
 def _after(results: Results, run: Run, measure: Measure) -> list[float]:
-    return numbers(column(run, measure.at("after"), results.pairs))
+    return numbers(column(run, measure, results.pairs))

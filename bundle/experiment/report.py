@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from bundle.evaluation.measures import Measure
 from bundle.experiment.curves import save_figure
 from bundle.experiment.figures import experiment_figures
 from bundle.experiment.results import (
     ALPHA,
+    AVERAGED,
+    SPREAD,
     Results,
     Row,
     comparison_rows,
@@ -21,18 +25,8 @@ from bundle.experiment.results import (
     write_rows,
 )
 from bundle.experiment.runs import Evaluation
-from bundle.pages.markup import page, table
+from bundle.pages.markup import ABSENT, page, table
 from bundle.system import written_whole
-
-# Columns of Table 1 after those of accuracy: title and digits.
-AVERAGES = {
-    "folded_percent_mean": ("folded (%)", 2),
-    "log_jacobian_sd_mean": ("SD of log J", 3),
-    "seconds_median": ("s per pair", 2),
-    "seconds_registration_median": ("s to register", 2),
-    "seconds_per_step_median": ("s per step", 3),
-}
-ABSENT = "–"
 
 
 def write_report(
@@ -106,26 +100,27 @@ def _numbers_part(results: Results, output: Path) -> str:
 
 
 def _summary_table(results: Results, rows: Sequence[Row]) -> str:
-    averages = {name: shown for name, shown in AVERAGES.items() if any(not missing(row.get(name)) for row in rows)}
-    header = ["", "n", *(measure.title for measure in results.series), *(title for title, _ in averages.values())]
+    averages = {name: one for name, one in AVERAGED.items() if any(not missing(row.get(name)) for row in rows)}
+    header = ["", "n", *(measure.label() for measure in (*results.series, *averages.values()))]
     cells = [
         [row["method"], str(row["n"])]
-        + [_spread(row, measure.key, measure.digits) for measure in results.series]
-        + [_number(row.get(name), digits) for name, (_, digits) in averages.items()]
+        + [_spread(row, measure) for measure in results.series]
+        + [_number(row.get(name), measure) for name, measure in averages.items()]
         + [row["device"]]
         for row in rows
     ]
     return table([*header, "device"], cells, results.reference)
 
 
-def _spread(row: Row, key: str, digits: int) -> str:
-    mean, sd, low, high = (_number(row[f"{key}_{name}"], digits) for name in ("mean", "sd", "low", "high"))
-    fewer = f" (n = {row[f'{key}_n']})" if 0 < row[f"{key}_n"] != row["n"] else ""
+def _spread(row: Row, measure: Measure) -> str:
+    count, *spread = (row[f"{measure.key}_{name}"] for name in SPREAD)
+    mean, sd, low, high = (_number(value, measure) for value in spread)
+    fewer = f" (n = {count})" if 0 < count != row["n"] else ""
     return f"{mean} ± {sd} [{low}, {high}]{fewer}" if mean != ABSENT else ABSENT
 
 
-def _number(value: float | None, digits: int) -> str:
-    return ABSENT if missing(value) else f"{value:.{digits}f}"
+def _number(value: float | None, measure: Measure) -> str:
+    return ABSENT if value is None or math.isnan(value) else measure.text(value)
 
 
 def _tests_table(results: Results, rows: Sequence[Row]) -> str:
@@ -133,8 +128,8 @@ def _tests_table(results: Results, rows: Sequence[Row]) -> str:
     cells = []
     for row in rows:
         measure = measures[row["measure"]]
-        sentence = f"{measure.name} better than {row['compared_with']} on {row['improved']} of {row['n']} pairs"
-        difference, low, high = (_number(row[name], measure.digits) for name in ("difference", "low", "high"))
+        sentence = f"{measure.title} better than {row['compared_with']} on {row['improved']} of {row['n']} pairs"
+        difference, low, high = (_number(row[name], measure) for name in ("difference", "low", "high"))
         better = (row["difference"] > 0) == measure.higher_is_better
         verdict = f"significantly {'better' if better else 'worse'}" if row["significant"] else "not significant"
         cells.append(

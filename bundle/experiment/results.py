@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from bundle.evaluation.measures import LOSS, Measure
+from bundle.evaluation.measures import (
+    FOLDED,
+    LOG_JACOBIAN_SD,
+    LOSS,
+    SECONDS,
+    SECONDS_PER_STEP,
+    SECONDS_REGISTRATION,
+    WHEN,
+    Measure,
+)
 from bundle.evaluation.table import metrics_row, read_metrics
 from bundle.experiment.runs import Evaluation, slug
 from bundle.experiment.statistics import compare_paired, summarise
@@ -22,12 +31,10 @@ NOT_REGISTERED = "not registered"
 ALPHA = 0.05
 SPREAD = ("n", "mean", "sd", "low", "high")
 AVERAGED = {
-    "folded_percent": "mean",
-    "log_jacobian_sd": "mean",
-    "seconds": "median",
-    "seconds_registration": "median",
-    "seconds_per_step": "median",
+    f"{measure.key}_{measure.average}": measure
+    for measure in (FOLDED, LOG_JACOBIAN_SD, SECONDS, SECONDS_REGISTRATION, SECONDS_PER_STEP)
 }
+"""Columns of Table 1 with one number of all pairs, after those of accuracy."""
 
 Row = dict[str, Any]
 Run = dict[str, Row]
@@ -140,18 +147,19 @@ def numbers(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def column(run: Run, name: str | None, pairs: Iterable[str]) -> list[float | None]:
-    """Values of a column for each pair, None where it is missing, and of no column None alone."""
-    return [None if name is None else run[pair].get(name) for pair in pairs]
+def column(run: Run, measure: Measure, pairs: Iterable[str], when: str = "after") -> list[float | None]:
+    """Values of a measure ``before`` or ``after`` for each pair, None where it is missing."""
+    name = measure.columns.get(when, "")
+    return [run[pair].get(name) for pair in pairs]
 
 
 def _series(results: Results, measure: Measure) -> dict[str, list[float | None]]:
     """Before registration, and after each method."""
     runs, pairs = results.runs, results.pairs
     # All runs start from the same alignment; where a pair failed in the reference's run another one knows.
-    starts = [column(run, measure.at("before"), pairs) for run in (runs[results.reference], *runs.values())]
+    starts = [column(run, measure, pairs, "before") for run in (runs[results.reference], *runs.values())]
     before = [next(iter(numbers(found)), None) for found in zip(*starts, strict=True)]
-    return {NOT_REGISTERED: before} | {n: column(run, measure.at("after"), pairs) for n, run in runs.items()}
+    return {NOT_REGISTERED: before} | {n: column(run, measure, pairs) for n, run in runs.items()}
 
 
 def done(run: Run) -> list[str]:
@@ -173,9 +181,9 @@ def summary_rows(results: Results) -> list[Row]:
         for measure, methods in results.series.items():
             summary = asdict(summarise(methods[name]))
             row |= {f"{measure.key}_{key}": summary[key] for key in SPREAD}
-        for title, average in AVERAGED.items():
-            values = numbers(column(run, title, run))
-            row[f"{title}_{average}"] = float(getattr(np, average)(values)) if values else None
+        for title, measure in AVERAGED.items():
+            values = numbers(column(run, measure, run))
+            row[title] = float(getattr(np, measure.average)(values)) if values else None
         row["device"] = ", ".join(sorted({run[pair]["device"] for pair in done(run)}))
         rows.append(row)
     return rows
@@ -191,7 +199,7 @@ def comparison_rows(results: Results) -> list[Row]:
     rows: list[Row] = []
     for measure, methods in results.series.items():
         # What only a registration has is compared with no start.
-        others = set(methods) - {results.reference} - ({NOT_REGISTERED} if measure.at("before") is None else set())
+        others = set(methods) - {results.reference} - (set() if measure.has_before else {NOT_REGISTERED})
         for other in [name for name in methods if name in others]:
             test = compare_paired(methods[results.reference], methods[other], higher_is_better=measure.higher_is_better)
             verdict = None if math.isnan(test.t_p) else test.t_p < ALPHA
@@ -221,7 +229,7 @@ def median_pair(results: Results) -> tuple[str, Measure]:
 def _improvements(run: Run, measure: Measure) -> list[tuple[float, str]]:
     """By how much each pair got better, and which pair it is."""
     sign = 1 if measure.higher_is_better else -1
-    before, after = (column(run, measure.at(when), run) for when in ("before", "after"))
+    before, after = (column(run, measure, run, when) for when in WHEN)
     ends = zip(run, before, after, strict=True)
     return [(sign * (end - start), pair) for pair, start, end in ends if start is not None and end is not None]
 

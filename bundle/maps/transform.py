@@ -11,8 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from torch import nn
 
-from bundle.data import side_tensor
-from bundle.data.preprocessing import SIDES
+from bundle.data import SIDES, side_tensor
 from bundle.maps.network import MapNetwork
 from bundle.registration import read_weights
 

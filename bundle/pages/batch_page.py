@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from ignite.engine import Engine, Events
 
+from bundle.evaluation.measures import FOLDED, LARGEST, SECONDS, Measure
 from bundle.evaluation.table import accuracy, metrics_row
 from bundle.evaluation.verdict import VERDICTS
 from bundle.pages.markup import ABSENT, STYLE, Markup, badge, page, rules_table, table
@@ -83,18 +84,17 @@ def batch_page(pairs: list[Mapping[str, Any]]) -> str:
     body = f"<p>{len(pairs)} pair{'s' * (len(pairs) != 1)}: {', '.join(parts)}</p>"
     rows = [metrics_row(metrics) for metrics in done]
     shown = accuracy(rows)
-    titles = [f"{title} {unit}".rstrip() for title, _, unit, _ in shown]
     header = [
         "",
         "pair",
         "verdict",
         "reasons",
         "score",
-        *titles,
+        *(measure.label() for measure in shown),
         "gain of similarity %",
-        "folded %",
-        "largest displacement",
-        "s",
+        FOLDED.label(),
+        LARGEST.title,
+        SECONDS.label(),
     ]
     found = iter(rows)
     cells = [_done(pair, next(found), shown) if "metrics" in pair else _lost(pair, len(shown)) for pair in pairs]
@@ -104,7 +104,7 @@ def batch_page(pairs: list[Mapping[str, Any]]) -> str:
     return page("Quality of the registered pairs", body, STYLE + THUMBNAILS)
 
 
-def _done(pair: Mapping[str, Any], row: Mapping[str, Any], shown: Any) -> list[str]:
+def _done(pair: Mapping[str, Any], row: Mapping[str, Any], shown: Sequence[Measure]) -> list[str]:
     metrics, name = pair["metrics"], pair["metrics"]["pair_id"]
     verdict = metrics["verdict"]
     gain = next((rule["value"] for rule in verdict["rules"] if rule["rule"] == "similarity_gain_percent"), None)
@@ -116,17 +116,16 @@ def _done(pair: Mapping[str, Any], row: Mapping[str, Any], shown: Any) -> list[s
         badge(verdict["verdict"]),
         Markup(f"<ul>{reasons}</ul>") if reasons else "",
         ABSENT if row.get("score") is None else f"{row['score']:.2f}",
-        *(_both(row, column, digits) for _, column, _, digits in shown),
+        *(_both(row, measure) for measure in shown),
         ABSENT if gain is None else f"{gain:.1f}",
-        f"{metrics['folded_percent']:.2f}",
-        f"{metrics['largest_displacement_mm']:.1f} {unit}",
-        f"{row['seconds']:.1f}",
+        FOLDED.text(row[FOLDED.key]),
+        f"{LARGEST.text(row[LARGEST.key])} {unit}",
+        SECONDS.text(row[SECONDS.key]),
     ]
 
 
-def _both(row: Mapping[str, Any], column: str, digits: int) -> str:
-    values = [row.get(column.format(when)) for when in ("before", "after")]
-    return ABSENT if None in values else " → ".join(f"{value:.{digits}f}" for value in values)
+def _both(row: Mapping[str, Any], measure: Measure) -> str:
+    return " → ".join(measure.text(row[column]) for column in measure.columns.values() if column in row) or ABSENT
 
 
 def _lost(pair: Mapping[str, Any], measures: int) -> list[str]:

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from monai.transforms import Transform
 
+from bundle.data import is_picture
+
 
 class PairPictured(Transform):
     """Picture of a registered pair as PNG bytes under ``picture``.
@@ -38,7 +40,7 @@ class PairPictured(Transform):
         spacing = data["native_fixed_image"].pixdim.tolist()
         planes = [plane for plane in range(3) if min(shape[:plane] + shape[plane + 1 :]) > 1]
         # The rows of a picture go down, the second axis of a volume goes up.
-        origin: Any = "upper" if "mode" in data["native_fixed_image"].meta else "lower"
+        origin: Any = "upper" if is_picture(data["native_fixed_image"]) else "lower"
         # Figures of pyplot are numbered in one list, which threads would share.
         figure = Figure(figsize=(12, 2.5 * len(planes)), layout="constrained")
         axes = figure.subplots(len(planes), 5, squeeze=False)

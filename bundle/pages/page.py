@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from monai.transforms import Transform
 
+from bundle.evaluation.measures import MEASURES
 from bundle.evaluation.quality import length_unit
 from bundle.pages.drawing import FIXED, FOLDED, MOVING, colour_bar, deformed_grid, loss_curve, outline, panel, picture
 from bundle.pages.markup import ABSENT, STYLE, Markup, badge, page, rules_table, table
@@ -16,18 +17,6 @@ from bundle.pages.slices import ShownSlice, shown_slices
 
 MOST_STRETCH = 2.0
 """Largest log-Jacobian on the scale: e^2, seven times the volume."""
-BEFORE_AND_AFTER = {
-    "similarity": "similarity (a loss: lower is better)",
-    "ncc": "NCC",
-    "tre_rms_mm": "TRE, RMS ({unit})",
-    "warped_centroid_rms_mm": "distance of warped centroids, RMS ({unit})",
-    "distance_px": "distance of points (px)",
-    "distance_grid_px": "distance of points (px of the point grid)",
-}
-OPTIONAL = {
-    "predicted_overlap": "predicted overlap of the anatomy maps",
-    "inverse_consistency_mm": "inverse consistency (mm)",
-}
 Row = Callable[[ShownSlice], Iterable[Markup]]
 THUMBNAIL = 100
 """Pixels along the longer side."""
@@ -191,32 +180,14 @@ def numbers(metrics: Mapping[str, Any], unit: str) -> tuple[list[list[str]], lis
     Returns:
         Rows of what there is before and after registration, and rows of single values.
     """
-    entries = {title.format(unit=unit): metrics.get(key) for key, title in BEFORE_AND_AFTER.items()}
-    for title, key in (
-        ("DSC of {}", "dsc"),
-        (f"HD95 of {{}} ({unit})", "hd95_mm"),
-        (f"distance of centres of {{}} ({unit})", "centre_mm"),
-    ):
-        entries |= {title.format(structure): entry for structure, entry in metrics.get(key, {}).items()}
-    both = [
-        [title, _number(entry["before"]), _number(entry["after"])]
-        for title, entry in entries.items()
-        if entry and set(entry.values()) != {None}
-    ]
-    inverse = metrics.get("inverse_residual_mm", {})
-    on_itself = metrics.get("self_displacement_mm", {})
-    single = [
-        ["folded voxels (%)", _number(metrics["folded_percent"])],
-        ["folded voxels of the network's grid (%)", _number(metrics["network_folded_percent"])],
-        ["SD of the log-Jacobian", _number(metrics["log_jacobian_sd"])],
-        [f"largest displacement ({unit})", _number(metrics["largest_displacement_mm"])],
-        [f"displacement at the border, 95 % ({unit})", _number(metrics["border_displacement_mm"])],
-        ["overlap of the fields of view (%)", _number(metrics["overlap_percent"])],
-        *([title, _number(metrics[key])] for key, title in OPTIONAL.items() if key in metrics),
-        *([f"displacement on itself, {name} (mm)", _number(value)] for name, value in on_itself.items()),
-        *([f"error of the inverse, {name} (mm)", _number(value)] for name, value in inverse.items()),
-        *([f"seconds of {stage}", _number(value)] for stage, value in metrics["seconds"].items()),
-    ]
+    both: list[list[str]] = []
+    single: list[list[str]] = []
+    for measure in MEASURES.values():
+        for structure, values in measure.entries(metrics).items():
+            if set(values.values()) != {None}:
+                shown = [ABSENT if value is None else measure.text(value) for value in values.values()]
+                (both if measure.has_before else single).append([measure.label(unit, structure), *shown])
+    single += [[f"seconds of {stage}", f"{value:.2f}"] for stage, value in metrics["seconds"].items()]
     return both, single
 
 
@@ -235,10 +206,6 @@ def _lost_part(metrics: Mapping[str, Any]) -> str:
     lost = metrics.get("lost_landmarks")
     items = "".join(f"<li>{escape(name)}: {escape(what)}</li>" for name, what in (lost or {}).items())
     return f"<h3>Landmarks missing, vanished or outside</h3><ul>{items}</ul>" if lost else ""
-
-
-def _number(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.3f}"
 
 
 def _rules_part(metrics: Mapping[str, Any]) -> str:

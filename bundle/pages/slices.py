@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bundle.data import is_picture
 from bundle.geometry import jacobian_determinant, native_ddf, without_alignment
 from bundle.pages.drawing import scaled
 from bundle.pages.views import View, Volumes
@@ -67,7 +68,7 @@ def shown_slices(data: Mapping[Hashable, Any]) -> list[ShownSlice]:
     Only slices are worked on: a page costs no more for a large volume.
     """
     native = data["native_fixed_image"]
-    volumes = Volumes(np.asarray(native.affine), native.shape[1:], picture="mode" in native.meta)
+    volumes = Volumes(np.asarray(native.affine), native.shape[1:], picture=is_picture(native))
     images = {name: volumes.turn(data[key][0].numpy()) for name, key in IMAGES.items()}
     moving = samples(data["native_moving_image"][0].numpy())
     ranges = {"fixed": samples(images["fixed"]), "moving": moving, "warped": moving}

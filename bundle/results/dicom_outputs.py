@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -14,13 +13,14 @@ from monai.transforms import Transform
 from monai.utils import ImageMetaKey
 from pydicom.dataset import Dataset
 
+from bundle.data import SIDES
 from bundle.dicom import Series, read_series
 from bundle.dicom.common import first_header, write_objects
 from bundle.dicom.derived import warped_series
 from bundle.dicom.encapsulated import encapsulated_pdf
 from bundle.dicom.spatial_registration import registration_object
 from bundle.results.inverse import pair_transform
-from bundle.system import DataWarning, flush
+from bundle.system import DataWarning, whole_folder
 
 TITLE = "Quality of the registration"
 
@@ -61,7 +61,7 @@ class DicomOutputsd(Transform):
         Warns:
             DataWarning: naming what is not made, and why.
         """
-        fixed, moving = (series_of(data[f"native_{side}_image"]) for side in ("fixed", "moving"))
+        fixed, moving = (series_of(data[f"native_{side}_image"]) for side in SIDES)
         if fixed is not None and moving is not None:
             check_one_patient(fixed, moving)
         lacking = {"fixed": _lacking(fixed), "moving": _lacking(moving)}
@@ -124,13 +124,5 @@ def save_objects(objects: Mapping[str, Dataset], folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is not empty; give the DICOM files a folder of their own")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with whole_folder(folder) as partial:
         write_objects(objects, partial)
-        for path in (*partial.rglob("*"), partial):
-            flush(path)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

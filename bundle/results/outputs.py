@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from monai.utils import ImageMetaKey, convert_to_tensor
 from bundle.dicom.common import write_objects
 from bundle.formats import PICTURE_SUFFIXES, displacement_image, save_image, write_transform
 from bundle.geometry import ddf_to_displacement, lift_ddf, warp_native
-from bundle.system import fingerprint, flush
+from bundle.system import fingerprint, remove_leftovers, whole_folder
 
 ORIGIN = (ImageMetaKey.FILENAME_OR_OBJ, "stored_type")
 """What a warped image keeps of the file of the moving one: its name, and the type of its voxels."""
@@ -86,21 +85,10 @@ class SavePaird(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write one pair (``NativeOutputsd``, ``bundle.evaluation.PairMetricsd``); an older result is replaced."""
         final = self.output_dir / data["pair_id"]
-        partial, old = temporary_folders(self.output_dir, data["pair_id"])
         try:
-            for folder in (partial, old):
-                shutil.rmtree(folder, ignore_errors=True)
-            partial.mkdir(parents=True)
-            self._write(data, partial)
-            for path in (*partial.rglob("*"), partial):
-                flush(path)
-            # Deleted under its own name, a folder would for a moment be there in part.
-            if final.exists():
-                final.rename(old)
-            partial.rename(final)
-            shutil.rmtree(old, ignore_errors=True)
+            with whole_folder(final) as folder:
+                self._write(data, folder)
         except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
             raise OSError(f"cannot write the results of pair {data['pair_id']} to {final}: {error}") from error
         return dict(data)
 
@@ -163,13 +151,7 @@ class FinishedPairs:
     def _start(self, engine: Engine) -> None:
         self.dataset.settings = fingerprint(*self.depends_on)
         for pair in self.dataset.data:
-            for path in temporary_folders(Path(self.dataset.output_dir), pair["pair_id"]):
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def temporary_folders(output_dir: Path, pair_id: str) -> tuple[Path, Path]:
-    """Where new results of a pair grow, and where old ones are deleted; a run that was killed may leave either."""
-    return output_dir / f".{pair_id}.partial", output_dir / f".{pair_id}.old"
+            remove_leftovers(Path(self.dataset.output_dir, pair["pair_id"]))
 
 
 def write_record(folder: Path, made_of: str, **shown: Any) -> None:

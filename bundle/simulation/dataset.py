@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from bundle.geometry import RAS_TO_LPS
 from bundle.simulation.scan import known_displacement, simulate_scan
+from bundle.system import whole_folder
 
 
 def _save(array: np.ndarray, affine: np.ndarray, path: Path, intent: str = "none") -> None:
@@ -108,14 +108,6 @@ def simulate_dataset(output_dir: str | os.PathLike[str], patients: int = 12, sca
     output = Path(output_dir).resolve()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output} exists and is not an empty folder; choose another or remove it")
-    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        _write_dataset(partial, patients, scans, seed)
-        if output.exists():
-            output.rmdir()
-        partial.replace(output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with whole_folder(output) as folder:
+        _write_dataset(folder, patients, scans, seed)
     return Path(output_dir)

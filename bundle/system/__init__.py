@@ -1,7 +1,7 @@
 """The machine: files and folders, locks, limits, errors, processes, the console."""
 
 from bundle.system.errors import WRAPPING, DataWarning, brief, one_line, root_cause
-from bundle.system.files import flush, moved_into_place, written_whole
+from bundle.system.files import moved_into_place, remove_leftovers, whole_folder, written_whole
 from bundle.system.fingerprint import (
     changes,
     described,
@@ -26,13 +26,14 @@ __all__ = [
     "exists",
     "fingerprint",
     "fingerprint_of_list",
-    "flush",
     "hash_of_files",
     "hash_of_transforms",
     "moved_into_place",
     "one_line",
     "regular_file",
+    "remove_leftovers",
     "root_cause",
     "sources",
+    "whole_folder",
     "written_whole",
 ]

@@ -1,9 +1,10 @@
-"""Files that are there as a whole or not at all."""
+"""Files and folders that are there as a whole or not at all."""
 
 from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -65,6 +66,47 @@ def written_whole(path: Path, mode: str = "w", previous: Path | None = None) -> 
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     with moved_into_place(path, previous) as partial, partial.open(mode, **text) as file:
         yield file
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside a folder's place; moved there at the end, flushed to disk, in place of an older one.
+
+    When the body or the disk fails, an older folder stays as it was and nothing is left under the temporary name. A
+    process that is killed may leave something there, which the next one that writes this folder removes. At a time,
+    one process writes a folder.
+
+    Args:
+        path: final name; missing folders above it are created.
+
+    Yields:
+        The folder to fill, empty.
+    """
+    partial, old = _temporary_folders(path)
+    remove_leftovers(path)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for written in (*partial.rglob("*"), partial):
+            flush(written)
+        # Deleted under its own name, a folder would for a moment be there in part.
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a process that was killed may have left of ``whole_folder``."""
+    for folder in _temporary_folders(path):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary_folders(path: Path) -> tuple[Path, Path]:
+    """Where the new content of a folder grows, and where the old one is deleted."""
+    return path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
 
 
 @cache

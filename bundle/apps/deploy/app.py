@@ -17,7 +17,8 @@ from bundle.apps.deploy.operators import (
     SeriesPairOperator,
     SideSelectorOperator,
 )
-from bundle.apps.deploy.settings import SIDES, Settings
+from bundle.apps.deploy.settings import Settings
+from bundle.data import SIDES
 
 
 class RegistrationApp(Application):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.apps.deploy.settings import SIDES
+from bundle.data import SIDES
 from bundle.dicom import Series, one_volume, read_folder
 from bundle.results import check_one_patient
 

@@ -19,7 +19,8 @@ from monai.deploy.operators.dicom_series_selector_operator import DICOMSeriesSel
 from bundle.api import register
 from bundle.apps.deploy.inputs import nifti_pair, series_pair
 from bundle.apps.deploy.results import write_results
-from bundle.apps.deploy.settings import SIDES, Settings
+from bundle.apps.deploy.settings import Settings
+from bundle.data import SIDES
 
 
 class NiftiPairOperator(Operator):

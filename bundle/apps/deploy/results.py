@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from bundle.api import Registration
+from bundle.system import whole_folder
 
 NAME = "registration"
 
@@ -36,12 +36,8 @@ def write_results(registration: Registration, folder: Path, dicom: bool) -> Path
         ValueError: when the two series are not of one patient.
     """
     check_output(folder)
-    partial = folder / f".{NAME}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        made = registration.save(partial / NAME)
+    with whole_folder(folder / NAME) as made:
+        registration.save(made)
         if dicom:
             registration.save_dicom(made / "dicom")
-        return made.rename(folder / NAME)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    return folder / NAME

@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
+from bundle.data.pairs import SIDES
 from bundle.system import one_line
 
 DEFAULT = Path(__file__).with_name("app.yaml")
 VARIABLE = "HOLOSCAN_CONFIG_PATH"
 """Where MONAI Deploy says which configuration file a run has."""
-SIDES = ("fixed", "moving")
 KEYS = {"config_file": (str, list), "weights": (str,), "steps": (int,)}
 
 

@@ -16,7 +16,7 @@ import nibabel as nib
 
 from bundle.apps.label.settings import ServerSettings
 from bundle.simulation import simulate_dataset
-from bundle.system import console
+from bundle.system import console, whole_folder
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAIN = Path(__file__).with_name("main.py")
@@ -30,8 +30,8 @@ def simulated_studies(folder: Path) -> Path:
     """
     if folder.exists():
         return folder
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        source, made = simulate_dataset(Path(temporary) / "source", patients=6), Path(temporary) / "made"
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary, whole_folder(folder) as made:
+        source = simulate_dataset(Path(temporary) / "source", patients=6)
         (made / "labels" / "final").mkdir(parents=True)
         for image in sorted((source / "images").iterdir()):
             shutil.move(image, made / image.name)
@@ -40,7 +40,6 @@ def simulated_studies(folder: Path) -> Path:
                 label = nib.load(source / "labels" / image.name)
                 nib.save(label.slicer[..., 0], made / "labels" / "final" / image.name)
         shutil.move(source / "patients.csv", made)
-        made.rename(folder)
     return folder
 
 
