@@ -21,7 +21,8 @@ from bundle.data import CheckPaird
 from bundle.formats import LoadPaird, read_transform
 from bundle.geometry import apply_affine, voxel_grid, warp_native, without_alignment
 from bundle.pages.drawing import scaled
-from bundle.pages.overview import first_structure, outline, slice_of_interest
+from bundle.pages.overview import outline
+from bundle.pages.views import slice_of_interest
 from bundle.system import written_whole
 
 WHISKERS = (10, 90)  # percentiles
@@ -141,7 +142,7 @@ def read_volumes(
         return turned(MetaTensor(array.numpy(), affine=affine)).numpy()
 
     def gland(label: torch.Tensor | None) -> np.ndarray | None:
-        return None if label is None else first_structure(oriented(label))
+        return None if label is None else oriented(label)[0] > 0
 
     def aligned(key: str, mode: str) -> torch.Tensor:
         return warp_native(data[key].as_tensor(), np.asarray(data[key].affine), start, affine, mode)
