@@ -15,7 +15,7 @@ from PIL import Image
 from bundle.evaluation import ColumnMean, MetricsTable, compare
 from bundle.evaluation.table import headline, mean_and_sd, metrics_row, table_columns, write_table
 from bundle.pages import PairPictured
-from bundle.pages.overview import slice_of_interest
+from bundle.pages.views import slice_of_interest
 
 
 def metrics(pair_id="a", dsc=(0.5, 0.8), tre=(4.0, 2.0), hd95=(9.0, 6.0), **changes):
@@ -342,10 +342,11 @@ def test_compare_leaves_out_what_an_interrupted_run_was_writing(tmp_path):
 def pictured(grid, **changes):
     images = {
         f"{name}_image": MetaTensor(torch.as_tensor(grid.smooth_image())[None], affine=grid.affine)
-        for name in ("native_fixed", "aligned", "warped")
+        for name in ("native_fixed", "native_moving", "aligned", "warped")
     }
     displacement = torch.as_tensor(grid.world()).float()
-    return PairPictured()({**images, "displacement": displacement, **changes})["picture"]
+    start = {"initial_alignment": np.eye(4)}
+    return PairPictured()({**images, **start, "displacement": displacement} | changes)["picture"]
 
 
 def test_picture_is_a_png_that_shows_the_labels(fixed_grid):
@@ -359,6 +360,25 @@ def test_picture_is_a_png_that_shows_the_labels(fixed_grid):
     lime = (outlined[..., 1] > 200) & (outlined[..., 0] < 60) & (outlined[..., 2] < 60)
     assert lime.sum() > 100
     assert not ((bare[..., 1] > 200) & (bare[..., 0] < 60) & (bare[..., 2] < 60)).any()
+
+
+def test_picture_is_radiological_whatever_the_order_of_the_voxels(fixed_grid):
+    """Voxels stored from left to right and from right to left are one anatomy, and one picture."""
+    turns = [(), (1,), (1, 3)]
+    pictures = []
+    for axes in turns:
+        flipped = np.diag([-1.0 if axis + 1 in axes else 1.0 for axis in range(3)] + [1.0])
+        flipped[:3, 3] = [size - 1 if axis + 1 in axes else 0 for axis, size in enumerate(fixed_grid.shape)]
+        affine = fixed_grid.affine @ flipped
+        anatomy = torch.as_tensor(fixed_grid.smooth_image())[None].flip(axes)
+        images = {
+            f"{name}_image": MetaTensor(anatomy, affine=affine)
+            for name in ("native_fixed", "native_moving", "aligned", "warped")
+        }
+        displacement = torch.as_tensor(fixed_grid.world()).float().flip(axes) / 9
+        pictures.append(np.asarray(Image.open(io.BytesIO(pictured(fixed_grid, **images, displacement=displacement)))))
+    for other in pictures[1:]:
+        assert np.abs(pictures[0].astype(int) - other).max() <= 2
 
 
 def test_slice_of_interest_has_most_of_the_label():

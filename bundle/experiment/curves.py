@@ -15,12 +15,14 @@ import torch
 from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from monai.transforms import Orientation
+from PIL import Image
 
 from bundle.data import CheckPaird
 from bundle.formats import LoadPaird, read_transform
 from bundle.geometry import apply_affine, voxel_grid, warp_native, without_alignment
 from bundle.pages.drawing import scaled
-from bundle.pages.overview import first_structure, outline, slice_of_interest
+from bundle.pages.overview import outline
+from bundle.pages.views import slice_of_interest
 from bundle.system import written_whole
 
 WHISKERS = (10, 90)  # percentiles
@@ -140,7 +142,7 @@ def read_volumes(
         return turned(MetaTensor(array.numpy(), affine=affine)).numpy()
 
     def gland(label: torch.Tensor | None) -> np.ndarray | None:
-        return None if label is None else first_structure(oriented(label))
+        return None if label is None else oriented(label)[0] > 0
 
     def aligned(key: str, mode: str) -> torch.Tensor:
         return warp_native(data[key].as_tensor(), np.asarray(data[key].affine), start, affine, mode)
@@ -227,17 +229,20 @@ def wrapped(name: str) -> str:
     return "\n".join(textwrap.wrap(name, 18, break_long_words=False, break_on_hyphens=False)) or name
 
 
-def save_figure(figure: Figure, stem: Path) -> bytes:
+def save_figure(figure: Figure, stem: Path) -> str:
     """Write ``<stem>.pdf`` and ``<stem>.png``, without dates: the same figure gives the same bytes.
 
     Returns:
-        The PNG.
+        Name of the PNG.
     """
-    content = b""
-    for suffix, dateless in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix[1:], dpi=DPI, metadata=dateless)
-        content = buffer.getvalue()
+    drawn = {suffix: io.BytesIO() for suffix in (".pdf", ".png")}
+    figure.savefig(drawn[".pdf"], format="pdf", dpi=DPI, metadata={"CreationDate": None})
+    figure.savefig(drawn[".png"], format="png", dpi=DPI)
+    # 256 colours are enough for a figure, and a third of the bytes.
+    picture = Image.open(drawn[".png"]).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    drawn[".png"] = io.BytesIO()
+    picture.save(drawn[".png"], format="PNG", optimize=True, dpi=(DPI, DPI))
+    for suffix, buffer in drawn.items():
         with written_whole(stem.with_name(stem.name + suffix), "wb") as file:
-            file.write(content)
-    return content
+            file.write(buffer.getvalue())
+    return f"{stem.name}.png"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
+from typing import Any
 
 from bundle.evaluation.measures import Measure
 from bundle.experiment.curves import save_figure
@@ -25,7 +24,7 @@ from bundle.experiment.results import (
     write_rows,
 )
 from bundle.experiment.runs import Evaluation
-from bundle.pages.markup import ABSENT, page, table
+from bundle.pages.markup import ABSENT, render
 from bundle.system import written_whole
 
 
@@ -35,10 +34,11 @@ def write_report(
     title: str,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write the report of an experiment: ``report.html``, one file that needs no other, with its tables and figures.
+    """Write the report of an experiment: ``report.html`` with its tables, and the figures that it shows beside it.
 
-    Beside it, for every evaluation, ``table_<slug>.csv``, ``tests_<slug>.csv`` and ``pairs_<slug>.csv``, and as PNG and
-    PDF the figures of ``experiment_figures``. The same runs give the same bytes.
+    There are, for every evaluation, ``table_<slug>.csv``, ``tests_<slug>.csv`` and ``pairs_<slug>.csv``, and the
+    figures of ``experiment_figures`` as PNG and, for print, as PDF. The page names files of its own folder only, which
+    can be moved as one. The same runs give the same bytes.
 
     Args:
         output_dir: folder of the report; created when missing.
@@ -58,48 +58,38 @@ def write_report(
     slugs = [results.slug for results in found]
     if "" in slugs or len(set(slugs)) < len(slugs):
         raise ValueError(f"titles of evaluations name files, here {slugs}; give each letters or digits of its own")
-    body = [f"<p>{escape(note)}</p>" for note in notes]
-    for results in found:
-        body += [_numbers_part(results, output), *_figures_part(results, output)]
+    evaluated = [_numbers_part(results, output) | {"figures": _figures_part(results, output)} for results in found]
     path = output / "report.html"
     with written_whole(path) as file:
-        file.write(page(title, "\n".join(body)))
+        file.write(render("report.html", title=title, notes=notes, evaluations=evaluated, alpha=ALPHA))
     return path
 
 
-def _numbers_part(results: Results, output: Path) -> str:
-    """The tables of an evaluation, written as CSV and returned as HTML."""
+def _numbers_part(results: Results, output: Path) -> dict[str, Any]:
+    """The tables of an evaluation, written as CSV and returned as text."""
     summary, tests = summary_rows(results), comparison_rows(results)
-    files = {"table": summary, "tests": tests, "pairs": pair_rows(results)}
+    files = {f"{name}_{results.slug}.csv": rows for name, rows in (("table", summary), ("tests", tests))}
+    files[f"pairs_{results.slug}.csv"] = pair_rows(results)
     for name, rows in files.items():
-        write_rows(output / f"{name}_{results.slug}.csv", rows)
-    links = ", ".join(f'<a href="{name}_{results.slug}.csv">{name}_{results.slug}.csv</a>' for name in files)
+        write_rows(output / name, rows)
     failures = [
         f"{name} failed on {pair}: {row['error']}"
         for name, run in results.all_runs.items()
         for pair, row in run.items()
         if row["status"] == "failed"
     ]
-    title = results.evaluation.title
-    parts = [
-        f"<h2>{escape(title)}</h2>",
-        f"<p>{len(results.pairs)} pairs. Accuracy is mean ± SD over the pairs [95 % confidence interval of the mean]; "
-        "folding and SD of log J are means, times medians over the pairs.</p>",
-        _summary_table(results, summary),
-        *(f'<p class="small">{escape(failure)}</p>' for failure in failures),
-    ]
-    if tests:
-        parts += [
-            f"<h3>{escape(results.reference)} against the others</h3>",
-            _tests_table(results, tests),
-            f'<p class="small">Two-tailed paired t-test at {ALPHA} and Wilcoxon signed-rank test over the pairs that '
-            "both methods have; p is not corrected for the number of comparisons. Difference: mean of "
-            f"{escape(results.reference)} minus the other [95 % confidence interval].</p>",
-        ]
-    return "\n".join([*parts, f'<p class="small">Numbers: {links}</p>'])
+    return {
+        "title": results.evaluation.title,
+        "reference": results.reference,
+        "pairs": len(results.pairs),
+        "summary": _summary_table(results, summary),
+        "failures": failures,
+        "tests": _tests_table(results, tests),
+        "files": list(files),
+    }
 
 
-def _summary_table(results: Results, rows: Sequence[Row]) -> str:
+def _summary_table(results: Results, rows: Sequence[Row]) -> dict[str, Any]:
     averages = {name: one for name, one in AVERAGED.items() if any(not missing(row.get(name)) for row in rows)}
     header = ["", "n", *(measure.label() for measure in (*results.series, *averages.values()))]
     cells = [
@@ -109,7 +99,7 @@ def _summary_table(results: Results, rows: Sequence[Row]) -> str:
         + [row["device"]]
         for row in rows
     ]
-    return table([*header, "device"], cells, results.reference)
+    return {"header": [*header, "device"], "rows": cells}
 
 
 def _spread(row: Row, measure: Measure) -> str:
@@ -123,7 +113,7 @@ def _number(value: float | None, measure: Measure) -> str:
     return ABSENT if value is None or math.isnan(value) else measure.text(value)
 
 
-def _tests_table(results: Results, rows: Sequence[Row]) -> str:
+def _tests_table(results: Results, rows: Sequence[Row]) -> dict[str, Any]:
     measures = {measure.key: measure for measure in results.series}
     cells = []
     for row in rows:
@@ -137,22 +127,16 @@ def _tests_table(results: Results, rows: Sequence[Row]) -> str:
             + [f"{difference} [{low}, {high}]", _p(row["t_p"]), _p(row["wilcoxon_p"])]
             + [ABSENT if row["significant"] is None else verdict]
         )
-    return table([results.reference, "difference", "t-test p", "Wilcoxon p", f"at {ALPHA}"], cells)
+    return {"header": [results.reference, "difference", "t-test p", "Wilcoxon p", f"at {ALPHA}"], "rows": cells}
 
 
 def _p(value: float, equals: str = "") -> str:
     return ABSENT if missing(value) else "< 0.001" if value < 0.001 else f"{equals}{value:.3f}"
 
 
-def _figures_part(results: Results, output: Path) -> list[str]:
-    """The figures of an evaluation, written as PNG and PDF and returned as HTML."""
-    parts = []
-    for name, (figure, caption) in experiment_figures(results).items():
-        stem = f"{name}_{results.slug}"
-        image = base64.b64encode(save_figure(figure, output / stem)).decode()
-        text = escape(caption)
-        parts.append(
-            f'<figure><img alt="{text}" src="data:image/png;base64,{image}">\n<figcaption>{text} '
-            f'<a href="{stem}.pdf">{stem}.pdf</a></figcaption></figure>'
-        )
-    return parts
+def _figures_part(results: Results, output: Path) -> list[dict[str, str]]:
+    """The figures of an evaluation, written beside the page: name of the picture, and caption."""
+    return [
+        {"file": save_figure(figure, output / f"{name}_{results.slug}"), "caption": caption}
+        for name, (figure, caption) in experiment_figures(results).items()
+    ]

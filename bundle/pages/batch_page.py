@@ -6,26 +6,20 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from ignite.engine import Engine, Events
+from markupsafe import Markup
 
 from bundle.evaluation.measures import FOLDED, LARGEST, SECONDS, Measure
 from bundle.evaluation.table import accuracy, metrics_row
 from bundle.evaluation.verdict import VERDICTS
-from bundle.pages.markup import ABSENT, STYLE, Markup, badge, page, rules_table, table
+from bundle.pages.markup import ABSENT, render, rules_shown
 from bundle.system import processes, written_whole
 
 ERROR = "error"
-THUMBNAILS = """
-.pairs td { vertical-align: middle } .pairs svg { width: 6rem; display: block } .pairs .letter { display: none }
-.pairs td:nth-child(4) { white-space: normal; text-align: left; min-width: 16rem; overflow-wrap: anywhere }
-.pairs ul { margin: 0; padding-left: 1rem }
-.pairs td:nth-child(2), .pairs td:nth-child(3), .pairs thead th { text-align: left }
-"""
 
 
 class QualityIndex:
@@ -78,55 +72,66 @@ def batch_page(pairs: list[Mapping[str, Any]]) -> str:
     """
     done = [pair["metrics"] for pair in pairs if "metrics" in pair]
     counts = Counter(metrics["verdict"]["verdict"] for metrics in done)
-    parts = [f"{counts[verdict]} {badge(verdict)}" for verdict in VERDICTS]
-    if len(done) < len(pairs):
-        parts.append(f"{len(pairs) - len(done)} could not be registered {badge(ERROR)}")
-    body = f"<p>{len(pairs)} pair{'s' * (len(pairs) != 1)}: {', '.join(parts)}</p>"
     rows = [metrics_row(metrics) for metrics in done]
     shown = accuracy(rows)
-    header = [
-        "",
-        "pair",
-        "verdict",
-        "reasons",
-        "score",
-        *(measure.label() for measure in shown),
-        "gain of similarity %",
-        FOLDED.label(),
-        LARGEST.title,
-        SECONDS.label(),
-    ]
     found = iter(rows)
-    cells = [_done(pair, next(found), shown) if "metrics" in pair else _lost(pair, len(shown)) for pair in pairs]
-    body += f'<div class="pairs">{table(header, cells)}</div>'
-    if done:
-        body += f"<h2>Rules of the verdict</h2>{rules_table(done[0]['verdict']['rules'], measured=False)}"
-    return page("Quality of the registered pairs", body, STYLE + THUMBNAILS)
+    return render(
+        "run.html",
+        title="Quality of the registered pairs",
+        counts=[(verdict, counts[verdict]) for verdict in VERDICTS],
+        lost=len(pairs) - len(done),
+        titles=[
+            "",
+            "pair",
+            "verdict",
+            "reasons",
+            "score",
+            *(measure.label() for measure in shown),
+            "gain of similarity %",
+            FOLDED.label(),
+            LARGEST.title,
+            SECONDS.label(),
+        ],
+        pairs=[_done(pair, next(found), shown) if "metrics" in pair else _lost(pair, len(shown)) for pair in pairs],
+        rules=rules_shown(done[0]["verdict"]["rules"]) if done else [],
+    )
 
 
-def _done(pair: Mapping[str, Any], row: Mapping[str, Any], shown: Sequence[Measure]) -> list[str]:
+def _done(pair: Mapping[str, Any], row: Mapping[str, Any], shown: Sequence[Measure]) -> dict[str, Any]:
     metrics, name = pair["metrics"], pair["metrics"]["pair_id"]
     verdict = metrics["verdict"]
     gain = next((rule["value"] for rule in verdict["rules"] if rule["rule"] == "similarity_gain_percent"), None)
     unit = next((rule["unit"] for rule in verdict["rules"] if rule["rule"] == "largest_displacement_mm"), "mm")
-    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict["reasons"])
-    return [
-        Markup(pair["thumbnail"]),
-        Markup(f'<a href="{quote(name)}/quality.html">{escape(name)}</a>'),
-        badge(verdict["verdict"]),
-        Markup(f"<ul>{reasons}</ul>") if reasons else "",
-        ABSENT if row.get("score") is None else f"{row['score']:.2f}",
-        *(_both(row, measure) for measure in shown),
-        ABSENT if gain is None else f"{gain:.1f}",
-        FOLDED.text(row[FOLDED.key]),
-        f"{LARGEST.text(row[LARGEST.key])} {unit}",
-        SECONDS.text(row[SECONDS.key]),
-    ]
+    return {
+        "name": name,
+        "link": f"{quote(name)}/quality.html",
+        # That of a pair finished before was read from a file, as mere text.
+        "picture": Markup(pair["thumbnail"]),
+        "verdict": verdict["verdict"],
+        "reasons": verdict["reasons"],
+        "error": None,
+        "numbers": [
+            ABSENT if row.get("score") is None else f"{row['score']:.2f}",
+            *(_both(row, measure) for measure in shown),
+            ABSENT if gain is None else f"{gain:.1f}",
+            FOLDED.text(row[FOLDED.key]),
+            f"{LARGEST.text(row[LARGEST.key])} {unit}",
+            SECONDS.text(row[SECONDS.key]),
+        ],
+    }
 
 
 def _both(row: Mapping[str, Any], measure: Measure) -> str:
     return " → ".join(measure.text(row[column]) for column in measure.columns.values() if column in row) or ABSENT
 
 
-def _lost(pair: Mapping[str, Any], measures: int) -> list[str]:
-    return ["", pair["pair_id"], badge(ERROR), f"Could not be registered: {pair['error']}", *[ABSENT] * (measures + 5)]
+def _lost(pair: Mapping[str, Any], measures: int) -> dict[str, Any]:
+    return {
+        "name": pair["pair_id"],
+        "link": None,
+        "picture": "",
+        "verdict": ERROR,
+        "reasons": [],
+        "error": pair["error"],
+        "numbers": [ABSENT] * (measures + 5),
+    }

@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from html import escape
 
 import matplotlib
 import numpy as np
 from contourpy import contour_generator
+from markupsafe import Markup
 from PIL import Image
 
-from bundle.pages.markup import Markup
+from bundle.pages.markup import part
 from bundle.pages.views import View
 
 FIXED, MOVING, FOLDED = "#00e000", "#ff3030", "#ff00ff"
@@ -41,7 +41,7 @@ def picture(plane: np.ndarray, colours: str = "gray", low: float = 0.0, high: fl
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def panel(view: View, image: str, alt: str, overlays: Sequence[str] = ()) -> Markup:
+def panel(view: View, image: str, alt: str, overlays: Sequence[Markup] = ()) -> Markup:
     """A slice in millimetres with what is drawn on it.
 
     Args:
@@ -51,28 +51,14 @@ def panel(view: View, image: str, alt: str, overlays: Sequence[str] = ()) -> Mar
         overlays: SVG elements, in mm from the upper left corner.
     """
     width, height = view.size
-    return Markup(
-        f'<svg viewBox="0 0 {width:.2f} {height:.2f}" role="img" aria-label="{escape(alt)}">'
-        f"<title>{escape(alt)}</title>"
-        f'<image href="{image}" width="{width:.2f}" height="{height:.2f}" preserveAspectRatio="none"/>'
-        f"{''.join(overlays)}{_letters(view)}</svg>"
-    )
-
-
-def _letters(view: View) -> str:
-    if view.letters is None:
-        return ""
-    width, height = view.size
     high = LETTER * max(width, height)
     inside = 0.65 * high
     places = [(inside, height / 2), (width - inside, height / 2), (width / 2, inside), (width / 2, height - inside)]
-    return "".join(
-        f'<text class="letter" x="{x:.1f}" y="{y:.1f}" font-size="{high:.1f}" text-anchor="middle">{letter}</text>'
-        for letter, (x, y) in zip(view.letters, places, strict=True)
-    )
+    letters = [(letter, f"{x:.1f}", f"{y:.1f}") for letter, (x, y) in zip(view.letters or (), places, strict=False)]
+    return part("panel", f"{width:.2f}", f"{height:.2f}", image, alt, overlays, letters, f"{high:.1f}")
 
 
-def outline(view: View, mask: np.ndarray, colour: str, filled: bool = False) -> str:
+def outline(view: View, mask: np.ndarray, colour: str, filled: bool = False) -> Markup:
     """Contours of a mask in a slice.
 
     Args:
@@ -89,16 +75,15 @@ def outline(view: View, mask: np.ndarray, colour: str, filled: bool = False) -> 
     )
     lines = [np.asarray(line) for line in contour_generator(x=columns, y=rows, z=marks).lines(0.5)]
     if not lines:
-        return ""
-    style = f'fill="{colour if filled else "none"}" fill-rule="evenodd" stroke="{colour}"'
-    return f'<path class="line" {style} d="{"".join(_path(line) for line in lines)}"/>'
+        return Markup()
+    return part("path", "line", "".join(map(_path, lines)), colour, colour if filled else "none")
 
 
 def _path(points: np.ndarray) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
-def deformed_grid(view: View, right: np.ndarray, down: np.ndarray, colour: str = "#ffd000") -> tuple[str, float]:
+def deformed_grid(view: View, right: np.ndarray, down: np.ndarray, colour: str = "#ffd000") -> tuple[Markup, float]:
     """The straight lines of a grid on the fixed slice, drawn where their points come from: ``p + u(p)``, in the plane.
 
     Args:
@@ -119,7 +104,7 @@ def deformed_grid(view: View, right: np.ndarray, down: np.ndarray, colour: str =
     fine = max(1, max(rows, columns) // 80)
     lines = [points[row, ::fine] for row in _lines(rows, along, distance)]
     lines += [points[::fine, column] for column in _lines(columns, across, distance)]
-    return f'<path class="grid" fill="none" stroke="{colour}" d="{"".join(map(_path, lines))}"/>', distance
+    return part("path", "grid", "".join(map(_path, lines)), colour), distance
 
 
 def _lines(count: int, spacing: float, distance: float) -> np.ndarray:
@@ -137,16 +122,8 @@ def _round_number(value: float) -> float:
 
 def colour_bar(colours: str, low: float, high: float, title: str) -> Markup:
     """A scale with its first, middle and last value."""
-    strip = picture(np.linspace(0, 1, 256)[None], colours)
-    ticks = "".join(
-        f'<text x="{x}" y="42" text-anchor="{anchor}">{value:.3g}</text>'
-        for x, anchor, value in ((0, "start", low), (130, "middle", (low + high) / 2), (260, "end", high))
-    )
-    return Markup(
-        f'<svg class="bar" viewBox="0 0 260 46" role="img" aria-label="{escape(title)}: {low:.3g} to {high:.3g}">'
-        f'<text x="0" y="11">{escape(title)}</text>'
-        f'<image href="{strip}" y="16" width="260" height="12" preserveAspectRatio="none"/>{ticks}</svg>'
-    )
+    values = [f"{value:.3g}" for value in (low, (low + high) / 2, high)]
+    return part("bar", title, picture(np.linspace(0, 1, 256)[None], colours), values)
 
 
 def loss_curve(losses: Sequence[float]) -> Markup:
@@ -164,23 +141,18 @@ def loss_curve(losses: Sequence[float]) -> Markup:
         (left + step * across, (high - loss) / (high - low) * (height - below)) for step, loss in enumerate(losses)
     ]
     every = max(1, round(_round_number((len(losses) - 1) / 5)))
-    ticks = "".join(
-        f'<text x="{left + step * across:.1f}" y="{height - 18}" text-anchor="middle">{step}</text>'
-        for step in range(0, len(losses), every)
-    )
-    levels = "".join(
-        f'<line class="level" x1="{left}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>'
-        for value, y in (
-            (value, (high - value) / (high - low) * (height - below)) for value in (min(losses), max(losses))
-        )
-    )
-    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in points) if len(points) <= 60 else ""
-    alt = f"loss over {len(losses) - 1} steps, from {losses[0]:.4g} to {losses[-1]:.4g}"
-    return Markup(
-        f'<svg class="curve" viewBox="0 0 {width} {height}" role="img" aria-label="{alt}">{levels}'
-        f'<path fill="none" d="{_path(np.array(points))}"/>{dots}{ticks}'
-        f'<text x="{(left + width) / 2}" y="{height - 2}" text-anchor="middle">gradient steps</text></svg>'
+    return part(
+        "curve",
+        f"loss over {len(losses) - 1} steps, from {losses[0]:.4g} to {losses[-1]:.4g}",
+        (width, height),
+        (left + width) / 2,
+        [
+            (left, round((high - value) / (high - low) * (height - below), 1), f"{value:.4g}")
+            for value in (min(losses), max(losses))
+        ],
+        _path(np.array(points)),
+        [(f"{x:.1f}", f"{y:.1f}") for x, y in points] if len(points) <= 60 else [],
+        [(f"{left + step * across:.1f}", step) for step in range(0, len(losses), every)],
     )
 
 

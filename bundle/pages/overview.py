@@ -3,88 +3,87 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from monai.transforms import Transform
 
-from bundle.data import is_picture
+from bundle.evaluation.quality import length_unit
+from bundle.pages.drawing import FIXED, MOVING
+from bundle.pages.slices import ShownSlice, shown_slices
+
+COLUMN, DPI = 2.3, 90
+"""Width of a column in inches, dots per inch."""
+TITLES = ("fixed", "moving, aligned", "warped", "fixed and warped")
+RADIOLOGICAL = "Radiological: the patient's right (R) is on the left of the picture. "
+CONTOURS = "Contours: fixed green, moving or warped red. "
+LEGEND = "Displacement without the initial alignment."
 
 
 class PairPictured(Transform):
-    """Picture of a registered pair as PNG bytes under ``picture``.
+    """Picture of a registered pair as PNG bytes under ``picture``: the slices of its page (``shown_slices``).
 
-    Rows: the three planes through the middle of the fixed image; of a single slice, itself. Columns: fixed, moving
-    (initially aligned), warped, checkerboard of fixed and warped, displacement in mm. The first structure of the labels
-    is outlined, fixed green and moving or warped red.
+    Columns: fixed, moving (initially aligned), warped, checkerboard of fixed and warped, displacement without the
+    initial alignment. Labels are outlined, fixed green and moving or warped red. All panels have one scale in mm.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Draw one pair after ``bundle.results.NativeOutputsd``."""
-        images = {
-            "fixed": data["native_fixed_image"][0].numpy(),
-            "moving": data["aligned_image"][0].numpy(),
-            "warped": data["warped_image"][0].numpy(),
-        }
-        labels = {
-            name: first_structure(data[key].numpy())
-            for name, key in (("fixed", "native_fixed_label"), ("moving", "aligned_label"), ("warped", "warped_label"))
-            if key in data
-        }
-        shape = images["fixed"].shape
-        board = np.indices(shape) // max(4, max(shape) // 12)
-        images["checkerboard"] = np.where(board.sum(0) % 2, images["fixed"], images["warped"])
-        magnitude = np.linalg.norm(data["displacement"].numpy(), axis=0)
-        spacing = data["native_fixed_image"].pixdim.tolist()
-        planes = [plane for plane in range(3) if min(shape[:plane] + shape[plane + 1 :]) > 1]
-        # The rows of a picture go down, the second axis of a volume goes up.
-        origin: Any = "upper" if is_picture(data["native_fixed_image"]) else "lower"
+        slices = shown_slices(data)
+        sizes = np.array([shown.view.size for shown in slices])
+        heights = sizes[:, 1] / sizes[:, 0].max()
         # Figures of pyplot are numbered in one list, which threads would share.
-        figure = Figure(figsize=(12, 2.5 * len(planes)), layout="constrained")
-        axes = figure.subplots(len(planes), 5, squeeze=False)
-        for line, plane in enumerate(planes):
-            index = slice_of_interest(labels.get("fixed"), shape, plane)
-            rows = [axis for axis in range(3) if axis != plane]
-            aspect = spacing[rows[1]] / spacing[rows[0]]
-            for axis, (name, image) in zip(axes[line], images.items(), strict=False):
-                axis.imshow(image.take(index, plane).T, cmap="gray", origin=origin, aspect=aspect)
-                axis.set_title(name if line == 0 else "")
-                for outlined, colour in (("fixed", "lime"), (name, "red")):
-                    if name in labels and outlined in labels and (outlined, colour) != ("fixed", "red"):
-                        outline(axis, labels[outlined].take(index, plane).T, colour)
-            shown = axes[line, 4].imshow(
-                magnitude.take(index, plane).T,
-                cmap="viridis",
-                origin=origin,
-                aspect=aspect,
-                vmin=0,
-                vmax=magnitude.max(),
-            )
-            axes[line, 4].set_title("displacement (mm)" if line == 0 else "")
-            figure.colorbar(shown, ax=axes[line, 4], fraction=0.05)
-        for axis in axes.flat:
-            axis.set_axis_off()
+        figure = Figure(figsize=(COLUMN * (len(TITLES) + 1) + 1, COLUMN * heights.sum() + 0.7), layout="constrained")
+        axes = figure.subplots(len(slices), len(TITLES) + 1, squeeze=False, height_ratios=heights)
+        longest = max(float(shown.length.max()) for shown in slices) or 1.0
+        for line, shown in zip(axes, slices, strict=True):
+            _draw_images(line, shown)
+            length = _draw(line[-1], shown, shown.view.pixels(shown.length), cmap="viridis", vmax=longest)
+            if shown.view.letters:
+                line[0].set_ylabel(f"{shown.view.name}\n{shown.view.position}", fontsize=9)
+        for axis, title in zip(axes[0], (*TITLES, "displacement"), strict=True):
+            axis.set_title(title, fontsize=10)
+        unit = length_unit(data["native_fixed_image"])
+        figure.colorbar(length, ax=axes[:, -1].tolist(), label=unit, fraction=0.08, pad=0.03)
+        legend = [RADIOLOGICAL] * bool(slices[0].view.letters) + [CONTOURS] * bool(slices[0].labels) + [LEGEND]
+        figure.supxlabel("".join(legend), fontsize=8)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=90)
+        figure.savefig(buffer, format="png", dpi=DPI)
         return {**data, "picture": buffer.getvalue()}
 
 
-def outline(axis: Any, mask: np.ndarray, colour: str) -> None:
+def _draw_images(line: Any, shown: ShownSlice) -> None:
+    """The images of a slice and their checkerboard, with contours on all but that."""
+    for axis, (name, image) in zip(line, shown.images.items(), strict=False):
+        _draw(axis, shown, shown.view.pixels(image))
+        for side, colour in (("fixed", FIXED), (name, MOVING))[: 1 + (name != "fixed")]:
+            for mask in shown.labels.get(side, []) if name in shown.labels else []:
+                outline(axis, shown.view.marks(mask), colour, extent=_extent(shown))
+    _draw(line[len(shown.images)], shown, shown.checkerboard())
+
+
+def _extent(shown: ShownSlice) -> tuple[float, float, float, float]:
+    """Edges of a slice in mm from its upper left corner, rows downwards."""
+    width, height = shown.view.size
+    return 0, width, height, 0
+
+
+def _draw(axis: Any, shown: ShownSlice, plane: np.ndarray, **style: Any) -> Any:
+    """A slice in mm, with the directions at its edges."""
+    drawn = axis.imshow(plane, extent=_extent(shown), **{"cmap": "gray", "vmin": 0, "vmax": 1, **style})
+    axis.set(xticks=[], yticks=[])
+    axis.set_frame_on(False)
+    places = ((0.05, 0.5), (0.95, 0.5), (0.5, 0.94), (0.5, 0.06))
+    for letter, (x, y) in zip(shown.view.letters or (), places, strict=False):
+        text = axis.text(x, y, letter, transform=axis.transAxes, color="white", fontsize=8, ha="center", va="center")
+        text.set_path_effects([withStroke(linewidth=1.5, foreground="black")])
+    return drawn
+
+
+def outline(axis: Any, mask: np.ndarray, colour: str, **style: Any) -> None:
     """Draw the border of a mask that lies in the slice."""
     if mask.any() and not mask.all():
-        axis.contour(mask.astype(float), levels=[0.5], colors=colour, linewidths=1)
-
-
-def first_structure(label: np.ndarray) -> np.ndarray:
-    """Mask of the first channel, or of every value of an integer map, from ``(channels, *shape)``."""
-    return label[0] > 0
-
-
-def slice_of_interest(label: np.ndarray | None, shape: Sequence[int], axis: int) -> int:
-    """Index of the slice across ``axis`` with most of the label, or the middle one without a label."""
-    if label is None or not label.any():
-        return shape[axis] // 2
-    others = tuple(other for other in range(label.ndim) if other != axis)
-    return int(label.sum(others).argmax())
+        axis.contour(mask.astype(float), levels=[0.5], colors=colour, linewidths=1, **style)

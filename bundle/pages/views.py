@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 
-from bundle.pages.overview import slice_of_interest
-
 MOST_PIXELS = 320
 """Along a side of a slice: finer ones are averaged, so that a page stays small."""
 # Axes pointing left, posterior and superior: a row of the picture is a step along its second axis.
@@ -144,3 +142,11 @@ class Volumes:
                 )
             )
         return found
+
+
+def slice_of_interest(label: np.ndarray | None, shape: Sequence[int], axis: int) -> int:
+    """Index of the slice across ``axis`` with most of the label, or the middle one without a label."""
+    if label is None or not label.any():
+        return shape[axis] // 2
+    others = tuple(other for other in range(label.ndim) if other != axis)
+    return int(label.sum(others).argmax())
