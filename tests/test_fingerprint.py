@@ -94,7 +94,8 @@ def test_objects_that_hold_each_other_have_an_end():
 
 def test_another_process_finds_the_same():
     script = (
-        "import torch, functools; from bundle.data import *; from monai.transforms import Compose\n"
+        "import torch; from bundle.data import *; from bundle.system import fingerprint\n"
+        "from monai.transforms import Compose\n"
         "value = Compose([InitialAlignmentd('center'), lambda x: x + 1]), {'b', 'a'}, torch.ones(2)\n"
         "print(fingerprint(value))"
     )
