@@ -9,17 +9,29 @@ PYTHON ?= python3
 BIN ?= .venv/bin
 RUNS ?= runs/demo
 # Data and results of make experiment; without DATASET patients are simulated.
-DATASET ?= $(EXPERIMENT)/data
+DATASET ?=
 EXPERIMENT ?= runs/experiment
 WEIGHTS ?= runs/weights
 # Images of make label, a folder or the address of a DICOMweb server; without STUDIES patients are simulated.
 STUDIES ?=
 # Further options of every run, such as OPTIONS="--iterations 50".
 OPTIONS ?=
-DATA := --dataset_dir $(RUNS)/data --datalist $(RUNS)/data/datalist.json
+# A name as one word of the shell, and a variable as it was typed, with what make would take for its own in it.
+quoted = '$(subst ','\'',$(1))'
+typed = $(if $(filter command environment,$(firstword $(origin $(1)))),$(value $(1)),$($(1)))
+override RUNS := $(call typed,RUNS)
+override DATASET := $(call typed,DATASET)
+override EXPERIMENT := $(call typed,EXPERIMENT)
+override WEIGHTS := $(call typed,WEIGHTS)
+override STUDIES := $(call typed,STUDIES)
+DATA = --dataset_dir $(call quoted,$(RUNS)/data) --datalist $(call quoted,$(RUNS)/data/datalist.json)
 BUNDLE := $(BIN)/python -m monai.bundle run
-REGISTER := $(BUNDLE) --config_file "['configs/inference.yaml','configs/quick.yaml']" $(DATA) --section test \
-	--weights $(RUNS)/training/model.pt
+REGISTER = $(BUNDLE) --config_file "['configs/inference.yaml','configs/quick.yaml']" $(DATA) --section test \
+	--weights $(call quoted,$(RUNS)/training/model.pt)
+# The data set of an experiment: the one that is given, else patients that are simulated once.
+IMAGES = $(call quoted,$(or $(DATASET),$(EXPERIMENT)/data))
+SIMULATED = $(if $(DATASET),,test -e $(IMAGES) || { $(BIN)/python -m bundle simulate --patients 20 \
+	--output_dir $(IMAGES) && rm $(IMAGES)/datalist.json; })
 
 .PHONY: install run experiment weights label deploy package quick test lint
 .venv/ready: pyproject.toml
@@ -30,29 +42,26 @@ REGISTER := $(BUNDLE) --config_file "['configs/inference.yaml','configs/quick.ya
 install: .venv/ready
 
 run: .venv/ready
-	test -e $(RUNS)/data || $(BIN)/python -m bundle simulate --output_dir $(RUNS)/data
+	test -e $(call quoted,$(RUNS)/data) || $(BIN)/python -m bundle simulate --output_dir $(call quoted,$(RUNS)/data)
 	$(BUNDLE) training --config_file "['configs/train.yaml','configs/quick.yaml']" $(DATA) \
-		--output_dir $(RUNS)/training $(OPTIONS)
-	$(REGISTER) --steps 0 --output_dir $(RUNS)/start $(OPTIONS)
-	$(REGISTER) --steps 5 --output_dir $(RUNS)/adapted $(OPTIONS)
+		--output_dir $(call quoted,$(RUNS)/training) $(OPTIONS)
+	$(REGISTER) --steps 0 --output_dir $(call quoted,$(RUNS)/start) $(OPTIONS)
+	$(REGISTER) --steps 5 --output_dir $(call quoted,$(RUNS)/adapted) $(OPTIONS)
 	@echo
-	@$(BIN)/python -m bundle compare $(RUNS)/start,$(RUNS)/adapted
-	@echo
-	@echo "data:          $(RUNS)/data"
-	@echo "weights:       $(RUNS)/training/model.pt"
-	@echo "registrations: $(RUNS)/adapted/<pair>/ (warped_image, warped_label, displacement, metrics, quality.html)"
-	@echo "all pairs:     $(RUNS)/adapted/metrics.csv"
+	@$(BIN)/python -m bundle compare $(call quoted,$(RUNS)/start) $(call quoted,$(RUNS)/adapted)
+	@printf '%s\n' '' $(call quoted,data:          $(RUNS)/data) \
+		$(call quoted,weights:       $(RUNS)/training/model.pt) \
+		$(call quoted,registrations: $(RUNS)/adapted/<pair>/)' (warped_image, warped_label, displacement, metrics, quality.html)' \
+		$(call quoted,all pairs:     $(RUNS)/adapted/metrics.csv)
 
-$(EXPERIMENT)/data: | .venv/ready
-	$(BIN)/python -m bundle simulate --patients 20 --output_dir $@
-	rm $@/datalist.json
+experiment: .venv/ready
+	$(SIMULATED)
+	$(BIN)/python -m bundle experiment --dataset_dir $(IMAGES) --output_dir $(call quoted,$(EXPERIMENT)) $(OPTIONS)
 
-experiment: .venv/ready $(DATASET)
-	$(BIN)/python -m bundle experiment --dataset_dir $(DATASET) --output_dir $(EXPERIMENT) $(OPTIONS)
-
-weights: .venv/ready $(DATASET)
+weights: .venv/ready
+	$(SIMULATED)
 	$(BIN)/python -m bundle experiment --config_file "['configs/experiment.yaml','configs/weights.yaml']" \
-		--dataset_dir $(DATASET) --output_dir $(WEIGHTS) $(OPTIONS)
+		--dataset_dir $(IMAGES) --output_dir $(call quoted,$(WEIGHTS)) $(OPTIONS)
 
 # The applications need other versions than the bundle: each has an environment of its own.
 .venv-%/ready: bundle/apps/%/requirements.txt pyproject.toml
@@ -63,7 +72,7 @@ weights: .venv/ready $(DATASET)
 	touch $@
 
 label: .venv-label/ready
-	.venv-label/bin/python -m bundle.apps.label $(if $(STUDIES),--studies $(STUDIES)) $(OPTIONS)
+	.venv-label/bin/python -m bundle.apps.label $(if $(STUDIES),--studies $(call quoted,$(STUDIES))) $(OPTIONS)
 
 deploy: .venv-deploy/ready package
 	@echo "register: .venv-deploy/bin/python -m bundle.apps.deploy -i INPUT -o OUTPUT -m models"

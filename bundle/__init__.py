@@ -1,35 +1,51 @@
-"""Meta-learned image registration as a MONAI bundle."""
+"""Meta-learned image registration as a MONAI bundle.
 
-from bundle import (
-    data,
-    dicom,
-    evaluation,
-    experiment,
-    formats,
-    geometry,
-    maps,
-    meta,
-    pages,
-    registration,
-    results,
-    system,
+Rooms and what they need, torch and MONAI among it, are imported when they are first asked for: ``bundle.meta`` works
+after ``import bundle``, which takes no time itself.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bundle.api import Registration, create_workflow, register
+
+DISTRIBUTION = "meta-registration-bundle"
+ROOMS = (
+    *("data", "dicom", "evaluation", "experiment", "formats", "geometry", "maps", "meta", "pages", "registration"),
+    *("results", "simulation", "system"),
 )
-from bundle.api import Registration, register
+__all__ = ["Registration", "create_workflow", "register", *ROOMS]
 
-__all__ = [
-    "Registration",
-    "data",
-    "dicom",
-    "evaluation",
-    "experiment",
-    "formats",
-    "geometry",
-    "maps",
-    "meta",
-    "pages",
-    "register",
-    "registration",
-    "results",
-    "simulation",
-    "system",
-]
+
+def __getattr__(name: str) -> Any:
+    """A room, what ``bundle.api`` has, or the version, when it is first asked for."""
+    if name == "__version__":
+        return _version()
+    if name in ROOMS:
+        return import_module(f"bundle.{name}")
+    if name in __all__:
+        return getattr(import_module("bundle.api"), name)
+    raise AttributeError(f"module 'bundle' has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:  # a copy of the folder, as of an application
+        return str(json.loads((Path(__file__).parents[1] / "configs/metadata.json").read_text())["version"])
+
+
+def version() -> str:
+    """Name and version of the package, for ``--version``."""
+    return f"{DISTRIBUTION} {_version()}"
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, "__version__"])

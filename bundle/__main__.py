@@ -6,21 +6,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import fire
-from monai.bundle import ConfigParser
-
-from bundle.data import check_data as check
-from bundle.dicom import list_series
-from bundle.evaluation import compare as compare_runs
-from bundle.experiment import Experiment
-from bundle.results import apply_transform
-from bundle.simulation import simulate_dataset
-from bundle.system import console, written_whole
+import bundle
+from bundle.system import commands, configurations, console, written_whole
 from bundle.system.errors import printable
 
-EXPERIMENT = str(Path(__file__).resolve().parent.parent / "configs" / "experiment.yaml")
+# What a command needs is imported when it is called: the libraries take seconds, --help none.
 
 
 def simulate(output_dir: str, patients: int = 12, scans: int = 2, seed: int = 0) -> None:
@@ -32,6 +23,8 @@ def simulate(output_dir: str, patients: int = 12, scans: int = 2, seed: int = 0)
         scans: scans per patient, deformed against each other.
         seed: the same seed gives the same data.
     """
+    from bundle.simulation import simulate_dataset
+
     print("simulated data:", simulate_dataset(output_dir, patients=patients, scans=scans, seed=seed))
 
 
@@ -43,6 +36,8 @@ def check_data(dataset_dir: str, datalist: str | None = None, pairing: str = "pa
         datalist: JSON with training, validation and test lists; without it the folder's layout is read.
         pairing: 'paired', 'fixed' or 'moving' images of paired folders; 'repeat' for scans of one patient.
     """
+    from bundle.data import check_data as check
+
     report = check(dataset_dir, datalist, pairing=pairing)
     print(report)
     sys.exit(bool(report.problems))
@@ -55,6 +50,8 @@ def dicom_series(folder: str, output_dir: str | None = None) -> None:
         folder: with files of any names, several series mixed.
         output_dir: every volume that can be registered is copied to a folder of its own in it, for pairs to name.
     """
+    from bundle.dicom import list_series
+
     lines, good = list_series(folder, output_dir)
     for line in lines:
         print(printable(line))
@@ -66,7 +63,9 @@ def write_json() -> None:
 
     That function knows nothing of this package: how many maps the shipped network sees is written down for it.
     """
-    folder = Path(__file__).resolve().parent.parent / "configs"
+    from monai.bundle import ConfigParser
+
+    folder = configurations.CONFIGS
     contents = {name: ConfigParser.load_config_file(folder / f"{name}.yaml") for name in ("train", "inference")}
     maps_seen = ConfigParser(contents["inference"]).get_parsed_content("maps_seen")
     for name, content in contents.items():
@@ -75,19 +74,20 @@ def write_json() -> None:
             file.write(json.dumps(content, indent=2) + "\n")
 
 
-def compare(results: str) -> None:
+def compare(*results: str) -> None:
     """Print a table of several inference runs over the same pairs.
 
     Args:
-        results: output folders, separated by commas.
+        results: output folders, one after the other or separated by commas.
     """
-    folders = results.split(",") if isinstance(results, str) else list(results)
-    print(compare_runs(folders))
+    from bundle.evaluation import compare as compare_runs
+
+    print(compare_runs(commands.several(results)))
 
 
 def apply(
     transform: str,
-    moving: str | Sequence[str],
+    moving: Sequence[str],
     output: str,
     reference: str | None = None,
     inverse: bool = False,
@@ -105,17 +105,18 @@ def apply(
         label: the images are labels, which keep their values; 'gaussian' for smooth borders.
         moving_grid: the image that points of a CSV in voxels belong to.
     """
-    files = [name.strip() for name in moving.split(",")] if isinstance(moving, str) else list(map(str, moving))
+    from bundle.results import apply_transform
+
     mode = "nearest" if label is True else label or None
-    for line in apply_transform(transform, files, output, reference, inverse, mode, moving_grid):
+    for line in apply_transform(transform, commands.several(moving), output, reference, inverse, mode, moving_grid):
         print(line)
 
 
 def experiment(
     dataset_dir: str,
     output_dir: str = "runs/experiment",
-    config_file: str | Sequence[str] = EXPERIMENT,
-    **overrides: Any,
+    config_file: Sequence[str] = ("experiment.yaml",),
+    **overrides: str | None,
 ) -> None:
     """Train, register and compare every method of the experiment; stop it any time, the same command goes on.
 
@@ -125,26 +126,43 @@ def experiment(
         config_file: what is compared, see configs/experiment.yaml; further files change the first.
         overrides: keys of the configuration with other values, such as target_dir of configs/experiment_2d.yaml.
     """
-    files = [config_file] if isinstance(config_file, str) else list(config_file)
-    report = Experiment(files, Path(dataset_dir).absolute(), Path(output_dir).absolute(), overrides).run()
-    print("report:", report)
+    from bundle.experiment import Experiment
+    from bundle.system.overrides import listed, parsed
+
+    files = [str(path) for path in configurations.find_configurations(commands.several(config_file))]
+    options = parsed(listed(overrides))
+    print("report:", Experiment(files, Path(dataset_dir).absolute(), Path(output_dir).absolute(), options).run())
+
+
+def run(run_id: str = "run", config_file: Sequence[str] = (), **overrides: str | None) -> None:
+    """Run a workflow as python -m monai.bundle run does, from any folder, and with names left as they are typed.
+
+    Args:
+        run_id: what is run of the configuration, such as training or maps.
+        config_file: configurations, files or names such as configs/train.yaml; further files change the first.
+        overrides: keys of the configuration with other values, such as output_dir.
+    """
+    from bundle.system.overrides import check_overrides, listed, parsed
+
+    if not config_file:
+        raise ValueError("--config_file is missing; give a configuration, such as configs/inference.yaml")
+    files = commands.several(config_file)
+    options = listed(overrides)
+    check_overrides({"config_file": files, **options})
+    workflow = bundle.create_workflow(files, run_id=run_id, **parsed(options))
+    workflow.run()
+    workflow.finalize()
+
+
+COMMANDS: dict[str, commands.Command] = {
+    each.__name__: each for each in (apply, check_data, compare, dicom_series, experiment, run, simulate, write_json)
+}
 
 
 def main() -> None:
     """Run a command of this package."""
     console.setup()
-    fire.Fire(
-        {
-            "apply": apply,
-            "check_data": check_data,
-            "compare": compare,
-            "dicom_series": dicom_series,
-            "experiment": experiment,
-            "simulate": simulate,
-            "write_json": write_json,
-        },
-        name="python -m bundle",
-    )
+    commands.run("python -m bundle", COMMANDS, sys.argv[1:], bundle.version)
 
 
 if __name__ == "__main__":

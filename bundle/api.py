@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import monai.bundle
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
@@ -21,13 +22,13 @@ from bundle.geometry import Transform
 from bundle.pages import PairPictured, QualityPaged, QualityPdfd
 from bundle.results import DicomOutputsd, SavePaird, TransformsBothWaysd, save_objects
 from bundle.system import exists, processes
-from bundle.system.console import HARMLESS, unknown_option
+from bundle.system.configurations import find_configurations, load_configurations, unknown_option
+from bundle.system.console import HARMLESS
 
 IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False, "dicom": False}
 """What the workflow writes is made when the result is saved."""
 BUILDING = threading.Lock()
 """Held while a configuration becomes objects."""
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 Image: TypeAlias = str | Path | MetaTensor | SpatialImage | tuple[np.ndarray, np.ndarray]
 """A file, a folder of DICOM, a nibabel image, or an array ``(X, Y, Z)`` and its affine ``(4, 4)`` to RAS mm."""
 
@@ -204,17 +205,32 @@ def register(
     return Registration({**evaluator.state.batch[0], **found})
 
 
+def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: Any) -> Any:
+    """A workflow as ``monai.bundle.create_workflow`` makes it, of configurations that are found wherever one stands.
+
+    Args:
+        config_file: files, or names of files of this package, such as ``"configs/inference.yaml"``.
+        settings: keys of the configuration with other values, and options of MONAI's function.
+
+    Returns:
+        The workflow, initialized.
+
+    Raises:
+        FileNotFoundError: for a configuration that is not there.
+        ValueError: for a setting that the configuration does not have.
+    """
+    files = [str(path) for path in find_configurations(config_file)]
+    return monai.bundle.create_workflow(config_file=files, **settings)
+
+
 def read_configuration(config_file: str | Path | Sequence[str | Path], settings: Mapping[str, Any]) -> ConfigParser:
     """The configuration with some values replaced."""
-    names = [config_file] if isinstance(config_file, str | Path) else config_file
-    files = [name if Path(name).is_file() else CONFIGS / name for name in names]
-    missing = [str(name) for name, file in zip(names, files, strict=True) if not Path(file).is_file()]
-    if missing:
-        raise FileNotFoundError(f"configuration not found: {', '.join(missing)}; give a file, or a name in {CONFIGS}")
-    content = ConfigParser.load_config_files(files)
+    content = load_configurations(config_file)
     unknown = [name for name in settings if name not in content]
     if unknown:
         raise ValueError(unknown_option(unknown, content))
+    if settings.get("device") is not None:
+        processes.check_device(settings["device"])
     return ConfigParser({**content, **settings})
 
 

@@ -6,9 +6,10 @@ import sys
 
 import nibabel as nib
 import pytest
-from workflow_fixtures import INFERENCE, ROOT, pair, write_json
+from workflow_fixtures import INFERENCE, ROOT, SMALL, options, pair, write_json
 
 from bundle import __main__ as commands
+from bundle.system import configurations
 
 pytest_plugins = ["workflow_fixtures"]
 
@@ -100,7 +101,7 @@ def test_write_json_rewrites_the_twins(tmp_path, monkeypatch):
     for twin in (tmp_path / "configs").glob("*.json"):
         if twin.name != "metadata.json":
             twin.unlink()
-    monkeypatch.setattr(commands, "__file__", str(tmp_path / "bundle/__main__.py"))
+    monkeypatch.setattr(configurations, "CONFIGS", tmp_path / "configs")
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(sys, "argv", ["bundle", "write_json"])
     commands.main()
@@ -120,3 +121,24 @@ def test_unknown_option_is_one_line_and_a_traceback_for_those_who_ask(command):
     assert asked.code == 1
     assert "Traceback (most recent call last)" in asked.err
     assert "ValueError: unknown option --foo" in asked.err
+
+
+@pytest.mark.parametrize(("module", "output"), [("monai.bundle", "a#2"), ("bundle", "[1e3]")])
+def test_names_that_look_like_python_stay_text(dataset, command, module, output):
+    """The runner of MONAI took 2025 for a number, (2) for 2 and a#2 for a."""
+    dataset.rename(command.folder / "2025")
+    (command.folder / "2025/datalist.json").rename(command.folder / "2025/(2)")
+    values = {"dataset_dir": "2025", "datalist": "(2)", "section": "test", "output_dir": output, "weights": "$None"}
+    pages = {"pictures": False, "quality_pages": False}
+    config = INFERENCE if module == "monai.bundle" else "configs/inference.yaml"
+    finished = command(module, "run", "--config_file", config, *options({**SMALL, **values, **pages, "steps": 0}))
+    assert finished.code == 0, finished.error
+    assert (command.folder / output / "F_to_G/metrics.json").is_file()
+    assert {path.name for path in command.folder.iterdir()} == {"2025", output, "out.txt", "err.txt"}
+
+
+def test_a_missing_configuration_is_one_line(command):
+    finished = command("bundle", "run", "training", "--config_file", "configs/missing.yaml")
+    assert finished.code == 1
+    assert finished.err.startswith("error: configuration not found: configs/missing.yaml; give a file, or a name in ")
+    assert finished.err.count("\n") == 1

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from workflow_fixtures import INFERENCE, TRAIN
+from workflow_fixtures import INFERENCE
 
 from bundle.system import DataWarning, console
 
@@ -84,51 +84,6 @@ def test_traceback_is_there_for_those_who_ask(capsys, monkeypatch):
 
 def test_interruption_says_how_to_go_on(capsys):
     assert "same command continues" in reported(KeyboardInterrupt(), capsys)
-
-
-def test_options_are_read_from_both_ways_of_writing():
-    assert console.overrides(["training", "--a", "1", "2", "--b=x=y", "--c"]) == {
-        "a": ["1", "2"],
-        "b": ["x=y"],
-        "c": [],
-    }
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--tracking", "mlflow", "--experiment_name", "tiny"],
-        ["--steps", "3", "--pair_limits::test", "4"],
-        ["--pair_limits#test=4", "--+imports", "[]", "--weights=$None"],
-        ["--steps", "@inner_steps", "--inner_lr", "1e-3", "--pixdim", "1"],
-        ["--seed", "$1 + 1", "--pictures", "False"],
-    ],
-)
-def test_known_options_pass(arguments):
-    console.check_overrides(["--config_file", f"['{TRAIN}', '{INFERENCE}']", *arguments])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--step", "3"], r"unknown option --step; known options are .*\bsteps\b"),
-        (["--experiment_name", "tiny"], "unknown option --experiment_name;"),
-        (["--foo", "--pairlimits::test", "4"], "unknown option --foo, --pairlimits::test;"),
-        (["--steps", "five"], "--steps is 'five'; expected a whole number, such as 5"),
-        (["--steps", "1.5"], "--steps is '1.5'; expected a whole number"),
-        (["--steps", "True"], "--steps is 'True'; expected a whole number"),
-        (["--weights", "null"], r"--weights null: .* null is written '\$None'"),
-        (["--weights=None"], r"--weights None: .* null is written '\$None'"),
-        (["--pixdim=fine"], "--pixdim is 'fine'; expected a number, such as 0.8"),
-    ],
-)
-def test_wrong_options_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        console.check_overrides(["--config_file", str(INFERENCE), *arguments])
-
-
-def test_commands_without_a_configuration_are_left_to_monai():
-    console.check_overrides(["--foo", "1"])
 
 
 def test_setup_looks_at_the_options_of_monai_bundle_only(monkeypatch):

@@ -40,7 +40,15 @@ torch.set_num_threads(1)
 
 # A process forked from a server that has imported everything starts at once; importing takes seconds.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["torch", "monai.bundle", "monai.engines", "matplotlib.pyplot", "bundle"])
+ROOMS = [
+    "bundle.api",
+    "bundle.experiment",
+    "bundle.maps",
+    "bundle.meta",
+    "bundle.simulation",
+    "bundle.system.overrides",
+]
+FORKS.set_forkserver_preload(["torch", "monai.bundle", "monai.engines", "matplotlib.pyplot", *ROOMS])
 
 
 @dataclass(frozen=True)

@@ -176,8 +176,10 @@ def _check_options(pairing: str, fractions: Sequence[float]) -> None:
 
 
 def _check_limits(limits: Mapping[str, int | None]) -> None:
+    if not isinstance(limits, Mapping):
+        raise ValueError(f"limits is {limits!r}, expected numbers of pairs by section, such as {{'test': 32}}")
     for section, limit in limits.items():
-        if section not in SECTIONS or (limit is not None and limit < 0):
+        if section not in SECTIONS or not (limit is None or isinstance(limit, int) and limit >= 0):
             raise ValueError(f"limits has {section!r}: {limit}, expected {', '.join(SECTIONS)}: a number >= 0 or None")
 
 

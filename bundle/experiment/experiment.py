@@ -18,8 +18,7 @@ from bundle.experiment.plan import curve_points, kept_epochs, list_name, needed_
 from bundle.experiment.report import write_report
 from bundle.experiment.runs import Curves, Evaluation, slug
 from bundle.system import fingerprint, written_whole
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+from bundle.system.configurations import CONFIGS
 
 
 @dataclass

@@ -1,19 +1,24 @@
 """The machine: files and folders, locks, limits, errors, processes, the console."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from bundle.system.errors import WRAPPING, DataWarning, brief, one_line, root_cause
 from bundle.system.files import moved_into_place, remove_leftovers, whole_folder, written_whole
-from bundle.system.fingerprint import (
-    changes,
-    described,
-    fingerprint,
-    fingerprint_of_list,
-    hash_of_files,
-    hash_of_transforms,
-    sources,
-)
 from bundle.system.limits import exists, regular_file
 from bundle.system.lock import FolderLock
-from bundle.system.session import Session
+
+if TYPE_CHECKING:
+    from bundle.system.fingerprints import (
+        changes,
+        described,
+        fingerprint,
+        fingerprint_of_list,
+        hash_of_files,
+        hash_of_transforms,
+        sources,
+    )
+    from bundle.system.session import Session
 
 __all__ = [
     "DataWarning",
@@ -37,3 +42,24 @@ __all__ = [
     "whole_folder",
     "written_whole",
 ]
+
+LATER = {
+    "Session": "bundle.system.session",
+    "changes": "bundle.system.fingerprints",
+    "described": "bundle.system.fingerprints",
+    "fingerprint": "bundle.system.fingerprints",
+    "fingerprint_of_list": "bundle.system.fingerprints",
+    "hash_of_files": "bundle.system.fingerprints",
+    "hash_of_transforms": "bundle.system.fingerprints",
+    "sources": "bundle.system.fingerprints",
+}
+"""What needs torch or MONAI, which take seconds, and the files it is in."""
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch, or a file of this room, when it is first asked for."""
+    if name in LATER:
+        return getattr(import_module(LATER[name]), name)
+    if name in ("console", "processes"):  # of which configurations speak
+        return import_module(f"bundle.system.{name}")
+    raise AttributeError(f"module 'bundle.system' has no attribute {name!r}")

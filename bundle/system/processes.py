@@ -56,6 +56,25 @@ def device() -> torch.device:
     return torch.device("cuda", local) if gpus else torch.device("cpu")
 
 
+def check_device(device: Any) -> None:
+    """Refuse a device that this machine does not have.
+
+    Args:
+        device: its name, such as ``cuda:0``, or a ``torch.device``.
+
+    Raises:
+        ValueError: saying what there is.
+    """
+    gpus = torch.cuda.device_count()
+    there = ", ".join(["cpu", *(f"cuda:{k}" for k in range(gpus))])
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is {device!r}; expected one of {there}") from error
+    if found.type == "cuda" and (found.index or 0) >= gpus:
+        raise ValueError(f"device is {found}, but torch finds {gpus or 'no'} GPU(s) here; expected one of {there}")
+
+
 def only_deterministic(wanted: bool) -> None:
     """Have torch take only operations that repeat bit by bit, in the whole process; nothing is undone for false.
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import fire
 import nibabel as nib
 
+import bundle
 from bundle.apps.label.settings import ServerSettings
 from bundle.simulation import simulate_dataset
-from bundle.system import console, whole_folder
+from bundle.system import commands, console, whole_folder
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAIN = Path(__file__).with_name("main.py")
@@ -48,11 +48,11 @@ def serve(
     home: str = "runs/label",
     host: str = "127.0.0.1",
     port: int = 8000,
-    config: str | Sequence[str] = "",
-    train_config: str | Sequence[str] = "",
+    config: Sequence[str] = (),
+    train_config: Sequence[str] = (),
     weights: str = "",
     device: str = "",
-    labels: str | Sequence[str] = "",
+    labels: Sequence[str] = (),
 ) -> None:
     """Start MONAI Label with the registration app.
 
@@ -116,4 +116,4 @@ def serve(
 
 if __name__ == "__main__":
     console.setup()
-    fire.Fire(serve, name="python -m bundle.apps.label")
+    commands.run("python -m bundle.apps.label", serve, sys.argv[1:], bundle.version)

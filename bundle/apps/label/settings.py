@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from bundle.api import CONFIGS, read_configuration
+from bundle.api import read_configuration
+from bundle.system.configurations import find_configurations
 
 KEYS = ("config", "train_config", "weights", "device", "labels")
 OF_MONAI_LABEL = ("server_mode",)
@@ -58,8 +59,8 @@ class ServerSettings:
         train_config = _list(conf["train_config"]) if "train_config" in conf else ("train.yaml", *config[1:])
         read_configuration(train_config, {})
         return cls(
-            tuple(map(_file, config)),
-            tuple(map(_file, train_config)),
+            _files(config),
+            _files(train_config),
             start,
             _device(conf.get("device") or str(parser.get_parsed_content("device"))),
             _list(conf.get("labels", "")),
@@ -71,9 +72,9 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _file(name: str) -> str:
+def _files(names: tuple[str, ...]) -> tuple[str, ...]:
     # Training runs in a process of its own, maybe in another folder.
-    return str(Path(name).absolute() if Path(name).is_file() else CONFIGS / name)
+    return tuple(str(path.absolute()) for path in find_configurations(names))
 
 
 def _device(name: str) -> str:

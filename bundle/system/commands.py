@@ -1,0 +1,219 @@
+"""A command line from functions: the signature says the options, the docstring what they mean, and names stay text."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any, NoReturn, get_args
+
+from bundle.system.limits import exists
+
+Command = Callable[..., None]
+Commands = Mapping[str, Command]
+TRUTH = {"true": True, "false": False}
+BRACKETS = re.compile(r"\[(.*)\]|\((.*)\)", re.DOTALL)
+MEANING = re.compile(r"^ {2,}(\w+): (.+?)(?=\n {2,}\w+: |\Z)", re.MULTILINE | re.DOTALL)
+
+
+class Parser(argparse.ArgumentParser):
+    """Of one command; what is wrong is raised, for the console to say in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a ``ValueError``."""
+        message = re.sub(r"^argument (--\w+)[^:]*: ", r"\1: ", message)
+        raise ValueError(f"{message}; {self.prog} --help lists the options")
+
+
+def run(program: str, commands: Commands | Command, words: Sequence[str], version: Callable[[], str]) -> None:
+    """Call the command that a command line names.
+
+    Args:
+        program: how the user calls it.
+        commands: functions by name, or one function. Options are ``--name value`` or ``--name=value``, and values
+            without a name those of the first parameters in their order. A parameter of ``str`` takes its text as it
+            is, whatever it looks like; ``*names`` and ``Sequence[str]`` take several, ``**options`` all other
+            options, None where they have no value.
+        words: the command line after the program's name.
+        version: what ``--version`` prints.
+
+    Raises:
+        ValueError: for a command or an option that there is not, or a value that is none, before anything is called.
+    """
+    if list(words) == ["--version"]:
+        print(version())
+        return
+    if callable(commands):
+        command = commands
+    elif not words or words[0] in ("-h", "--help", "help"):
+        print(_overview(program, commands))
+        return
+    else:
+        command = _named(words[0], program, commands)
+        program, words = f"{program} {words[0]}", words[1:]
+    positional, named = _bind(command, program, words)
+    command(*positional, **named)
+
+
+def _named(name: str, program: str, commands: Commands) -> Command:
+    if name in commands:
+        return commands[name]
+    near = "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(name, commands, 1))
+    raise ValueError(f"{name!r} is no command of {program}{near}; commands are {', '.join(commands)}")
+
+
+def several(words: str | Sequence[str]) -> list[str]:
+    """Names that were given as words of their own, separated by commas, or in brackets as MONAI has them.
+
+    A name with a comma or brackets in it is one name where there is such a file.
+    """
+    found = []
+    for word in [words] if isinstance(words, str) else words:
+        inside = BRACKETS.fullmatch(word)
+        if exists(word):
+            found.append(word)
+        else:
+            parts = (next(filter(None, inside.groups()), "") if inside else word).split(",")
+            found += [part.strip().strip("'\"") if inside else part.strip() for part in parts]
+    return [name for name in found if name]
+
+
+def _bind(command: Command, program: str, words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Arguments of a function from a command line."""
+    parameters = inspect.signature(command, eval_str=True).parameters
+    options = {name: each for name, each in parameters.items() if each.kind is not each.VAR_KEYWORD}
+    parser = _parser(command, program, options)
+    others: dict[str, str | None] = {}
+    if len(options) < len(parameters):
+        words, others = _others(words, options)
+    given, unknown = parser.parse_known_intermixed_args(words)
+    if unknown:
+        parser.error(f"unknown option {unknown[0]}; known options are --{', --'.join(options)}")
+    found = vars(given)
+    nameless = found.pop("words")
+    for name, each in options.items():
+        if nameless and name not in found:
+            count = len(nameless) if each.kind is each.VAR_POSITIONAL else 1
+            found[name], nameless = _values(parser, each, nameless[:count]), nameless[count:]
+    if nameless:
+        parser.error(f"{nameless[0]!r} belongs to no option")
+    missing = [name for name, each in options.items() if name not in found and _is_needed(each)]
+    if missing:
+        parser.error(f"--{missing[0]} is missing")
+    several = [name for name, each in options.items() if each.kind is each.VAR_POSITIONAL]
+    return [word for name in several for word in found.pop(name)], found | others
+
+
+def _parser(command: Command, program: str, options: Mapping[str, inspect.Parameter]) -> Parser:
+    """Parser of a function's options, with the meanings that its docstring gives them."""
+    summary, _, arguments = (inspect.getdoc(command) or "").partition("Args:\n")
+    meanings = dict(MEANING.findall(arguments.partition("\n\n")[0]))
+    parser = Parser(prog=program, description=" ".join(summary.split()), allow_abbrev=False)
+    for name, each in options.items():
+        truth = bool in _kinds(each)
+        parser.add_argument(
+            *dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]),
+            dest=name,
+            type=_converter(each),
+            nargs="+" if _takes_several(each) else "?" if truth else None,
+            const=True if truth else None,
+            default=argparse.SUPPRESS,
+            metavar=name.upper(),
+            help=f"{' '.join(meanings.get(name, '').split())} {_default(each)}".strip().replace("%", "%%"),
+        )
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    return parser
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    if _is_needed(parameter):
+        return "(needed)"
+    return f"(default: {parameter.default})" if parameter.default not in (None, "", (), parameter.empty) else ""
+
+
+def _kinds(parameter: inspect.Parameter) -> tuple[Any, ...]:
+    """Types of a parameter: itself, or those that it is one of."""
+    return (parameter.annotation, *get_args(parameter.annotation))
+
+
+def _takes_several(parameter: inspect.Parameter) -> bool:
+    return parameter.kind is parameter.VAR_POSITIONAL or Sequence[str] in _kinds(parameter)
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty
+
+
+def _converter(parameter: inspect.Parameter) -> Callable[[str], Any]:
+    """Function that makes a value of a word."""
+    kinds = _kinds(parameter)
+    if bool in kinds:
+        return truth_or_text if str in kinds else truth
+    return whole_number if int in kinds else text
+
+
+def text(word: str) -> str:
+    """A word as it is.
+
+    Raises:
+        argparse.ArgumentTypeError: when there is nothing in it.
+    """
+    if not word:
+        raise argparse.ArgumentTypeError("expected a name or a value, not nothing")
+    return word
+
+
+def whole_number(word: str) -> int:
+    """A word as a number; errors as for ``text``."""
+    try:
+        return int(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, not {word!r}") from None
+
+
+def truth(word: str) -> bool:
+    """``True`` or ``False``; errors as for ``text``."""
+    if word.lower() not in TRUTH:
+        raise argparse.ArgumentTypeError(f"expected True or False, not {word!r}")
+    return TRUTH[word.lower()]
+
+
+def truth_or_text(word: str) -> bool | str:
+    """``True``, ``False``, or another word as it is."""
+    return TRUTH.get(word.lower(), word)
+
+
+def _values(parser: Parser, parameter: inspect.Parameter, words: Sequence[str]) -> Any:
+    """Value of a parameter that was given without its name."""
+    try:
+        values = [_converter(parameter)(word) for word in words]
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"--{parameter.name}: {error}")
+    return values if _takes_several(parameter) else values[0]
+
+
+def _others(words: Sequence[str], known: Container[str]) -> tuple[list[str], dict[str, str | None]]:
+    """Words without the options that are not known, and these, each with its value; None where it has none."""
+    rest: list[str] = []
+    others: dict[str, str | None] = {}
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        option, equals, value = word.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if not word.startswith("--") or name in known or name == "help":
+            rest.append(word)
+        elif equals:
+            others[name] = value
+        else:
+            others[name] = waiting.pop(0) if waiting and not waiting[0].startswith("--") else None
+    return rest, others
+
+
+def _overview(program: str, commands: Mapping[str, Command]) -> str:
+    """The commands, and what each does."""
+    width = max(map(len, commands)) + 2
+    lines = [f"  {name:{width}}{(inspect.getdoc(command) or '').splitlines()[0]}" for name, command in commands.items()]
+    return "\n".join([f"usage: {program} COMMAND ...", "", *lines, "", f"{program} COMMAND --help lists its options."])

@@ -1,0 +1,58 @@
+"""Configuration files: found wherever one stands, and read with one line about what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bundle.system.errors import brief
+from bundle.system.limits import exists
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+"""Those of this package."""
+
+
+def find_configurations(names: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Files of configurations: as they are, else of this package, such as ``configs/train.yaml`` or ``train.yaml``.
+
+    Raises:
+        FileNotFoundError: naming those that are neither.
+    """
+    listed = [names] if isinstance(names, str | Path) else names
+    found = {name: _find(Path(name).expanduser()) for name in listed}
+    missing = [str(name) for name, path in found.items() if path is None]
+    if missing:
+        raise FileNotFoundError(f"configuration not found: {', '.join(missing)}; give a file, or a name in {CONFIGS}")
+    return [path for path in found.values() if path is not None]
+
+
+def _find(path: Path) -> Path | None:
+    places = [path] if path.is_absolute() else [path, CONFIGS.parent / path, CONFIGS / path]
+    return next((place for place in places if exists(place) and place.is_file()), None)
+
+
+def load_configurations(names: str | Path | Sequence[str | Path]) -> dict[str, Any]:
+    """Content of configurations, the later ones over the earlier.
+
+    Raises:
+        FileNotFoundError: as :func:`find_configurations`.
+        ValueError: for a file that is no configuration.
+    """
+    from monai.bundle import ConfigParser  # which takes seconds
+
+    files = find_configurations(names)
+    for file in files:
+        if file.suffix.lower() not in (".yaml", ".yml", ".json"):
+            raise ValueError(f"configuration {file} is not YAML or JSON by its name; expected .yaml, .yml or .json")
+    try:
+        content = ConfigParser.load_config_files(list(map(str, files)))
+    except Exception as error:  # PyYAML's errors have no common class with JSON's
+        raise ValueError(f"configuration {', '.join(map(str, files))} cannot be read: {brief(error)}") from error
+    return dict(content)
+
+
+def unknown_option(names: Iterable[str], content: Mapping[str, Any]) -> str:
+    """Message about options that a configuration does not have, with those that it has."""
+    known = sorted(key for key, value in content.items() if not isinstance(value, dict))
+    return f"unknown option {', '.join(names)}; known options are {', '.join(known)}"

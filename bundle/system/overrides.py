@@ -1,0 +1,157 @@
+"""Options of ``python -m monai.bundle run``: checked before anything is done, and names among them left as text.
+
+MONAI's runner takes what looks like Python for Python: ``2025`` and ``1e3`` for numbers, ``a#1`` for ``a``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fire.parser import DefaultParseValue
+from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
+
+from bundle.system import processes
+from bundle.system.commands import several
+from bundle.system.configurations import load_configurations, unknown_option
+from bundle.system.limits import exists
+
+RUNNER_OPTIONS = {"run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"}
+PATHS = re.compile(r"\w*(_dir|weights|datalist|_root|_file)")
+"""Names of the options that are files and folders."""
+NEVER_NULL = ("dataset_dir", "output_dir")
+LISTED = ("map_weights", "config_file", "meta_file")
+"""The paths of which there may be several, in brackets."""
+NULL = ("null", "None")
+Options = Mapping[str, Sequence[str]]
+
+
+def overrides(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """Options of a MONAI bundle command line: name -> values, from ``--name value`` and ``--name=value``."""
+    options: dict[str, list[str]] = {}
+    name = ""
+    for argument in arguments:
+        if argument.startswith("--"):
+            option, _, value = argument[2:].partition("=")
+            name = option.replace("-", "_")
+            options[name] = [value] if value else []
+        elif name:
+            options[name].append(argument)
+    return options
+
+
+def listed(options: Mapping[str, str | None]) -> dict[str, list[str]]:
+    """The same of options that have one value each, or none."""
+    return {name: [] if value is None else [value] for name, value in options.items()}
+
+
+def check_overrides(options: Options) -> None:
+    """Refuse what MONAI would ignore, or stumble over later.
+
+    Args:
+        options: as :func:`overrides` gives them.
+
+    Raises:
+        FileNotFoundError: for a configuration that is not there.
+        ValueError: naming unknown options and the known ones, or the value that is wrong and what is expected.
+    """
+    if not options.get("config_file"):
+        return
+    content = load_configurations(several(options["config_file"]))
+    known = set(content) | RUNNER_OPTIONS
+    if "tracking" in options:
+        known |= set(DEFAULT_MLFLOW_SETTINGS["configs"])
+    unknown = [f"--{name}" for name in options if _keys(name)[0] not in known]
+    if unknown:
+        raise ValueError(unknown_option(unknown, content))
+    for name, values in options.items():
+        _check(name, _default(name, content), values)
+
+
+def _keys(name: str) -> list[str]:
+    """Keys of the configuration that an option leads along: ``pair_limits::test`` is a part of ``pair_limits``."""
+    return name.lstrip("+").replace("#", "::").split("::")
+
+
+def _default(name: str, content: Any) -> Any:
+    for key in _keys(name):
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
+
+
+def _is_language(value: str) -> bool:
+    """Whether it is an expression, a reference or a macro of MONAI's configuration language."""
+    return value[:1] in ("$", "@", "%")
+
+
+def is_path(name: str) -> bool:
+    """Whether the values of an option are names of files or folders."""
+    return PATHS.fullmatch(name) is not None
+
+
+def _check(name: str, default: Any, values: Sequence[str]) -> None:
+    """Refuse a value of another kind than the configuration has; the language of configurations is left to MONAI."""
+    if not values:
+        if not isinstance(default, bool):
+            raise ValueError(f"--{name} has no value; write --{name} VALUE")
+        return
+    value = values[0]
+    if _is_language(value):
+        return
+    if value in NULL and not (is_path(name) and (name in NEVER_NULL or exists(value))):
+        file = f"; a file of that name is ./{value}" if is_path(name) else ""
+        raise ValueError(f"--{name} {value}: on the command line, null is written '$None'{file}")
+    if name == "device":
+        processes.check_device(value)
+    parsed = DefaultParseValue(value)
+    expected = _expected(name, default, parsed)
+    if expected:
+        raise ValueError(f"--{name} is {value!r}; expected {expected}")
+
+
+def _expected(name: str, default: Any, value: Any) -> str | None:
+    """What a value should be that is of another kind than the default; None where it is of the same."""
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "True or False"
+    if isinstance(default, int | float):
+        kinds = int if isinstance(default, int) else (int, float)
+        number = "a whole number" if kinds is int else "a number"
+        return None if isinstance(value, kinds) and not isinstance(value, bool) else f"{number}, such as {default}"
+    if isinstance(default, list) and not isinstance(value, list | tuple):
+        return f'a list, such as "{default}"'
+    if isinstance(default, Mapping) and not isinstance(value, Mapping):
+        return f"one of its parts, such as --{name}::{next(iter(default), 'key')} VALUE"
+    return None
+
+
+def names_as_text(options: Options) -> dict[str, str]:
+    """The files and folders among the options, as they were typed.
+
+    Args:
+        options: as :func:`overrides` gives them, checked.
+    """
+    return {
+        name: values[0]
+        for name, values in options.items()
+        if is_path(name)
+        and values
+        and not _is_language(values[0])
+        and not (name in LISTED and values[0][0] in "[({" and not exists(values[0]))
+    }
+
+
+def parsed(options: Options) -> dict[str, Any]:
+    """Values as MONAI's runner reads them, but names as they were typed.
+
+    Args:
+        options: as :func:`overrides` gives them, checked.
+
+    Raises:
+        ValueError: for the name of a file or folder that is missing.
+    """
+    for name, values in options.items():
+        if is_path(name) and not values:
+            raise ValueError(f"--{name} has no value; write --{name} VALUE")
+    others = {name: DefaultParseValue(values[0]) if values else True for name, values in options.items()}
+    return others | names_as_text(options)

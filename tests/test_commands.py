@@ -1,0 +1,173 @@
+"""Commands from functions: options by their signature, meanings by their docstring, names as they are typed."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+from workflow_fixtures import ROOT
+
+import bundle
+from bundle.system import commands
+
+NAMES = [
+    "2025",
+    "2024_01",
+    "1e3",
+    "(2)",
+    "a#1",
+    "None",
+    "True",
+    "[a]",
+    "{a: b}",
+    "0x10",
+    "-1",
+    "a 'b'",
+    "$x",
+    "@y",
+    "%z",
+]
+
+
+class Called:
+    """Two commands, and what they were called with."""
+
+    def __init__(self):
+        self.values = None
+
+    def move(
+        self, source: str, target: Sequence[str], times: int = 1, back: bool = False, mode: bool | str = False
+    ) -> None:
+        """Move things. They stay whole.
+
+        Args:
+            source: where they are,
+                or were.
+            target: where they go.
+            times: how often, 100 % at most.
+            back: the other way.
+            mode: how.
+        """
+        self.values = source, target, times, back, mode
+
+    def show(self, *results: str, **others: str | None) -> None:
+        """Show them."""
+        self.values = results, others
+
+    def __call__(self, *words):
+        commands.run("tool", {"move": self.move, "show": self.show}, words, lambda: "tool 1.2")
+        return self.values
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_stay_text(name):
+    assert Called()("move", "--source", name, f"--target={name}") == (name, [name], 1, False, False)
+    assert Called()("move", name, name) == (name, [name], 1, False, False)
+    assert Called()("show", name, f"--any_key={name}") == ((name,), {"any_key": name})
+
+
+def test_options_stand_anywhere_and_in_either_way():
+    assert Called()("move", "--times=3", "a", "--back", "--mode", "soft", "--target", "b", "c") == (
+        *("a", ["b", "c"], 3, True, "soft"),
+    )
+    assert Called()("move", "a", "b", "--back", "False", "--mode") == ("a", ["b"], 1, False, True)
+    assert Called()("show", "a", "b", "--x-y", "1", "--flag", "--z=") == (
+        ("a", "b"),
+        {"x_y": "1", "flag": None, "z": ""},
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (["mvoe"], "'mvoe' is no command of tool; did you mean move?; commands are move, show"),
+        (["move", "a"], "--target is missing; tool move --help lists the options"),
+        (["move", "a", "b", "--time", "2"], "unknown option --time; known options are --source, --target, --times,"),
+        (["move", "a", "b", "2", "True", "x", "y"], "'y' belongs to no option"),
+        (["move", "a", "b", "--times", "2.5"], "--times: expected a whole number, not '2.5'"),
+        (["move", "a", "b", "two"], "--times: expected a whole number, not 'two'"),
+        (["move", "a", "b", "--back", "maybe"], "--back: expected True or False, not 'maybe'"),
+        (["move", "--source", "--target", "b"], "--source: expected one argument"),
+        (["move", "", "b"], "--source: expected a name or a value, not nothing"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_called(words, cause):
+    called = Called()
+    with pytest.raises(ValueError) as failure:
+        called(*words)
+    assert cause in str(failure.value)
+    assert called.values is None
+
+
+def test_help_lists_commands_options_meanings_and_defaults(capsys):
+    Called()()
+    assert "move  Move things. They stay whole." in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        Called()("move", "--help")
+    assert stop.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--source SOURCE where they are, or were. (needed)" in shown
+    assert "--times TIMES how often, 100 % at most. (default: 1)" in shown
+
+
+def test_several_names_in_one_word(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert commands.several("a, b") == ["a", "b"]
+    assert commands.several(["['a.yaml','b.yaml']", "c"]) == ["a.yaml", "b.yaml", "c"]
+    assert commands.several("[a]") == ["a"]
+    for name in ("a, b", "[a]", "(x)"):
+        (tmp_path / name).touch()
+        assert commands.several(name) == [name]
+
+
+def test_version_is_that_of_the_package(capsys):
+    commands.run("tool", {}, ["--version"], bundle.version)
+    assert capsys.readouterr().out == f"meta-registration-bundle {bundle.__version__}\n"
+
+
+PROGRAM = """
+import sys, bundle.__main__ as main
+sys.argv = ["bundle", *{words}]
+try:
+    main.main()
+except (ValueError, SystemExit):
+    pass
+slow = ("torch", "monai", "itk", "nibabel", "fire", "matplotlib")
+print([name for name in slow if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["apply", "--help"], ["apply", "--wrong", "1"]])
+def test_what_does_no_work_imports_nothing_that_takes_time(words):
+    finished = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(words=words)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert finished.stderr.splitlines()[-1] == "[]"
+
+
+NAME = 'it\'s (2) #1 a,b $x "y"'
+
+
+@pytest.mark.parametrize(
+    ("target", "variables", "words"),
+    [
+        (
+            "experiment",
+            {"DATASET": NAME, "EXPERIMENT": "x " + NAME},
+            ["--dataset_dir", NAME, "--output_dir", "x " + NAME],
+        ),
+        ("weights", {"DATASET": NAME, "WEIGHTS": "x " + NAME}, ["--dataset_dir", NAME, "--output_dir", "x " + NAME]),
+        ("experiment", {"EXPERIMENT": NAME}, ["--dataset_dir", NAME + "/data", "--output_dir", NAME]),
+        ("label", {"STUDIES": NAME}, ["--studies", NAME]),
+        ("run", {"RUNS": NAME}, ["compare", NAME + "/start", NAME + "/adapted"]),
+    ],
+)
+def test_make_takes_names_as_they_are(target, variables, words):
+    given = [f"{name}={value}" for name, value in variables.items()]
+    old = [part for file in (".venv/ready", ".venv-label/ready") for part in ("--old-file", file)]
+    made = subprocess.run(
+        ["make", "--dry-run", *old, target, *given], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    lines = [shlex.split(line) for line in made.stdout.replace("\\\n", "").splitlines()]
+    assert any(line[-len(words) :] == words for line in lines), made.stdout
