@@ -26,7 +26,7 @@ override WEIGHTS := $(call typed,WEIGHTS)
 override STUDIES := $(call typed,STUDIES)
 DATA = --dataset_dir $(call quoted,$(RUNS)/data) --datalist $(call quoted,$(RUNS)/data/datalist.json)
 BUNDLE := $(BIN)/python -m monai.bundle run
-REGISTER = $(BUNDLE) --config_file "['configs/inference.yaml','configs/quick.yaml']" $(DATA) --section test \
+REGISTER = $(BUNDLE) --config_file "['configs/inference.yaml','configs/presets/quick.yaml']" $(DATA) --section test \
 	--weights $(call quoted,$(RUNS)/training/model.pt)
 # The data set of an experiment: the one that is given, else patients that are simulated once.
 IMAGES = $(call quoted,$(or $(DATASET),$(EXPERIMENT)/data))
@@ -43,7 +43,7 @@ install: .venv/ready
 
 run: .venv/ready
 	test -e $(call quoted,$(RUNS)/data) || $(BIN)/python -m bundle simulate --output_dir $(call quoted,$(RUNS)/data)
-	$(BUNDLE) training --config_file "['configs/train.yaml','configs/quick.yaml']" $(DATA) \
+	$(BUNDLE) training --config_file "['configs/train.yaml','configs/presets/quick.yaml']" $(DATA) \
 		--output_dir $(call quoted,$(RUNS)/training) $(OPTIONS)
 	$(REGISTER) --steps 0 --output_dir $(call quoted,$(RUNS)/start) $(OPTIONS)
 	$(REGISTER) --steps 5 --output_dir $(call quoted,$(RUNS)/adapted) $(OPTIONS)
@@ -60,7 +60,7 @@ experiment: .venv/ready
 
 weights: .venv/ready
 	$(SIMULATED)
-	$(BIN)/python -m bundle experiment --config_file "['configs/experiment.yaml','configs/weights.yaml']" \
+	$(BIN)/python -m bundle experiment --config_file "['configs/experiments/experiment.yaml','configs/experiments/weights.yaml']" \
 		--dataset_dir $(IMAGES) --output_dir $(call quoted,$(WEIGHTS)) $(OPTIONS)
 
 # The applications need other versions than the bundle: each has an environment of its own.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import bundle
-from bundle.system import commands, configurations, console, written_whole
+from bundle.system import commands, configurations, console
 from bundle.system.errors import printable
 
 # What a command needs is imported when it is called: the libraries take seconds, --help none.
@@ -59,19 +58,10 @@ def dicom_series(folder: str, output_dir: str | None = None) -> None:
 
 
 def write_json() -> None:
-    """Rewrite configs/train.json and configs/inference.json, which ``monai.bundle.load`` asks for, from the YAML.
+    """Rewrite what stands twice for MONAI's sake: train.json, inference.json and inference_2d.yaml in configs/."""
+    from bundle.system.twins import write_twins
 
-    That function knows nothing of this package: how many maps the shipped network sees is written down for it.
-    """
-    from monai.bundle import ConfigParser
-
-    folder = configurations.CONFIGS
-    contents = {name: ConfigParser.load_config_file(folder / f"{name}.yaml") for name in ("train", "inference")}
-    maps_seen = ConfigParser(contents["inference"]).get_parsed_content("maps_seen")
-    for name, content in contents.items():
-        content["maps_seen"] = maps_seen
-        with written_whole(folder / f"{name}.json") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
+    write_twins()
 
 
 def compare(*results: str) -> None:
@@ -121,10 +111,10 @@ def experiment(
     """Train, register and compare every method of the experiment; stop it any time, the same command goes on.
 
     Args:
-        dataset_dir: folder of images with labels, or of the source tasks of configs/experiment_2d.yaml.
+        dataset_dir: folder of images with labels, or of the source tasks of configs/experiments/experiment_2d.yaml.
         output_dir: folder of the trained networks, the results and report.html.
-        config_file: what is compared, see configs/experiment.yaml; further files change the first.
-        overrides: keys of the configuration with other values, such as target_dir of configs/experiment_2d.yaml.
+        config_file: what is compared, see configs/experiments/experiment.yaml; further files change the first.
+        overrides: keys of the configuration with other values, such as target_dir of experiment_2d.yaml.
     """
     from bundle.experiment import Experiment
     from bundle.system.overrides import listed, parsed

@@ -1,17 +1,16 @@
 """Fixtures shared by the tests: grids, files, parts of the configurations."""
 
-from pathlib import Path
-
 import nibabel as nib
 import pytest
 import torch
 from monai.bundle import ConfigParser
 from toys import Grid, oblique_affine
 
+from bundle.system.configurations import find_configurations
+
 # On volumes this small threads cost more than they give: twenty times more where other processes use the cores too.
 torch.set_num_threads(1)
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 WORKFLOWS = {"command", "trained", "finished", "whole", "user", "server"}
 """Fixtures that run whole workflows; `make quick` leaves out what asks for one."""
 
@@ -54,7 +53,7 @@ def content():
 
     def parsed(file, identifier, **values):
         parser = ConfigParser()
-        parser.read_config(CONFIGS / file)
+        parser.read_config(find_configurations(file))
         for key, value in {"map_weights": None, **values}.items():
             parser[key] = value
         return parser.get_parsed_content(identifier)

@@ -25,18 +25,19 @@ from onnx.reference import ReferenceEvaluator
 from workflow_fixtures import INFERENCE, ROOT, SMALL, SMALL_TRAINING, TRAIN, options, pair, write_json
 
 from bundle.registration import RegistrationNetwork
+from bundle.system import twins
 
 pytest_plugins = ["workflow_fixtures"]
 
 CONFIGS = ROOT / "configs"
 METADATA = CONFIGS / "metadata.json"
-EXPERIMENTS = {*CONFIGS.glob("experiment*.yaml"), *CONFIGS.glob("weights*.yaml")}
-SLICES = set(CONFIGS.glob("*2d.yaml"))
-PROCESSES = set(CONFIGS.glob("multi_gpu_*.yaml"))
+EXPERIMENTS = {*CONFIGS.rglob("experiment*.yaml"), *CONFIGS.rglob("weights*.yaml")}
+SLICES = set(CONFIGS.rglob("*2d.yaml"))
+PROCESSES = set(CONFIGS.rglob("multi_gpu_*.yaml"))
 MAPS = CONFIGS / "maps.yaml"
-OF_MAPS = set(CONFIGS.glob("*_maps.yaml"))
+OF_MAPS = set(CONFIGS.rglob("*_maps.yaml"))
 WHOLE = {TRAIN, INFERENCE, MAPS, *OF_MAPS, *EXPERIMENTS}
-PRESETS = sorted(path for path in CONFIGS.glob("*.yaml") if path not in WHOLE | SLICES | PROCESSES)
+PRESETS = sorted(path for path in CONFIGS.rglob("*.yaml") if path not in WHOLE | SLICES | PROCESSES)
 # `python -m` as on a machine where the package is not installed.
 UNINSTALLED = """
 import runpy, sys
@@ -294,7 +295,12 @@ def test_what_is_set_for_slices_is_known(path):
 
 @pytest.mark.parametrize("network", ["", "voxelmorph", "globalnet", "composite"])
 def test_every_network_registers_slices(network):
-    files = [TRAIN, CONFIGS / "2d.yaml", *([CONFIGS / f"{network}.yaml"] if network else []), CONFIGS / "cpu_2d.yaml"]
+    files = [
+        TRAIN,
+        CONFIGS / "overlays/2d.yaml",
+        *([CONFIGS / f"overlays/{network}.yaml"] if network else []),
+        CONFIGS / "presets/cpu_2d.yaml",
+    ]
     parser = network_def(files, channels=2)[1]
     registration = parser.get_parsed_content("registration_network")
     joined = torch.rand(1, 2, *parser.get_parsed_content("spatial_size"))
@@ -307,12 +313,15 @@ def test_every_network_registers_slices(network):
 
 
 def test_inference_of_slices_is_inference_with_the_overlays():
-    names = ("inference", "2d", "voxelmorph", "cpu_2d")
-    joined = ConfigParser.load_config_files([CONFIGS / f"{name}.yaml" for name in names])
+    overlays = [CONFIGS / name for name in twins.SLICES]
+    joined = ConfigParser.load_config_files([INFERENCE, *overlays])
     own = content(CONFIGS / "inference_2d.yaml")
-    assert {key for key, value in own.items() if joined[key] != value} == {"weights"}
-    only_training = own_keys(CONFIGS / "2d.yaml") - set(own)
-    assert set(joined) - set(own) - only_training == {"intensity_percentiles", "channels"}
+    assert not {key for key, value in own.items() if joined[key] != value}
+    assert (CONFIGS / "inference_2d.yaml").read_text() == twins.written_out(INFERENCE, overlays)
+    only_training = own_keys(CONFIGS / "overlays/2d.yaml") - set(own)
+    # What registration of slices has no use for: maps, and the numbers of the other network and preprocessing.
+    unused = {"intensity_percentiles", "channels", "maps_seen", "map_network_def", "map_held_out"}
+    assert set(joined) - set(own) - only_training == unused | {"map_channels", "map_filters", "map_pixdim"}
 
 
 def test_run_works_elsewhere_without_an_installation(tiny_dataset, trained, tmp_path):

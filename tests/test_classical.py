@@ -99,7 +99,7 @@ def test_works_inside_evaluators_and_servers(context, steps):
 
 def overlay(**values):
     parser = ConfigParser()
-    parser.read_config([str(INFERENCE), str(ROOT / "configs/classical.yaml")])
+    parser.read_config([str(INFERENCE), str(ROOT / "configs/overlays/classical.yaml")])
     parser.update(values)
     return parser
 

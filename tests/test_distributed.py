@@ -27,8 +27,8 @@ from workflow_fixtures import (
 pytest_plugins = ["workflow_fixtures"]
 
 SECONDS = 240
-TRAINING = f"['{TRAIN}','{ROOT / 'configs/multi_gpu_train.yaml'}']"
-REGISTRATION = f"['{INFERENCE}','{ROOT / 'configs/multi_gpu_inference.yaml'}']"
+TRAINING = f"['{TRAIN}','{ROOT / 'configs/overlays/multi_gpu_train.yaml'}']"
+REGISTRATION = f"['{INFERENCE}','{ROOT / 'configs/overlays/multi_gpu_inference.yaml'}']"
 # Three episodes for two processes, and three pairs to validate.
 SETTINGS = {**SMALL_TRAINING, "episodes_per_iteration": 3, "iterations": 8}
 
@@ -169,5 +169,5 @@ def test_processes_without_the_overlay_are_refused(one, data, command, tmp_path)
     finished = torchrun(command, "--config_file", INFERENCE, output_dir=tmp_path / "two", **{**SMALL, **data})
     assert finished.code == 1
     (line,) = errors(finished)
-    assert "expected configs/multi_gpu_train.yaml or configs/multi_gpu_inference.yaml" in line
+    assert "expected configs/overlays/multi_gpu_train.yaml or configs/overlays/multi_gpu_inference.yaml" in line
     assert not (tmp_path / "two").exists()

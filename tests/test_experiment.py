@@ -11,7 +11,7 @@ from bundle.experiment import Experiment
 from bundle.experiment.results import slug
 from bundle.simulation import simulate_dataset
 
-CONFIG = ROOT / "configs/experiment.yaml"
+CONFIG = ROOT / "configs/experiments/experiment.yaml"
 SIZE = {"pixdim": 6.0, "channels": 2, "downsampling": 1, "map_filters": [4, 8, 8], "map_pixdim": 6.0}
 MAPS = {"pixdim": 6.0, "filters": [4, 8, 8], "spatial_size": [16, 16, 16], "epochs": 1, "batch_size": 2}
 SMALL = {
@@ -36,7 +36,7 @@ def folder(patients):
 
 
 def small_plan(path):
-    """A file that changes ``configs/experiment.yaml`` into something that takes seconds."""
+    """A file that changes ``configs/experiments/experiment.yaml`` into something that takes seconds."""
     plan = yaml.safe_load(CONFIG.read_text())
     for training in plan["trainings"].values():
         training["options"] = MAPS if "folds" in training else {"iterations": 1, "iterations_per_epoch": 1}

@@ -13,7 +13,7 @@ from workflow_fixtures import ROOT, Command, write_json
 
 from bundle.experiment.results import slug
 
-CONFIG = ROOT / "configs/experiment_2d.yaml"
+CONFIG = ROOT / "configs/experiments/experiment_2d.yaml"
 SIZE = 40
 SHIFT = (3, -2)  # columns, rows that the moving image's content lies further on
 STEPS = {"iterations": 2, "iterations_per_epoch": 1}
@@ -64,7 +64,7 @@ def folders(tmp_path_factory):
 
 
 def small_plan(path):
-    """A file that changes ``configs/experiment_2d.yaml`` into something that takes seconds."""
+    """A file that changes ``configs/experiments/experiment_2d.yaml`` into something that takes seconds."""
     plan = yaml.safe_load(CONFIG.read_text())
     for name, training in plan["trainings"].items():
         training["options"] = STEPS | OWN.get(name, {})

@@ -12,11 +12,12 @@ from workflow_fixtures import ROOT, write_json
 from bundle.data import read_datalist
 from bundle.experiment import Experiment
 from bundle.experiment.plan import curve_points, kept_epochs, read_plan
+from bundle.system.configurations import find_configurations
 
 CONFIGS = ROOT / "configs"
-PLAN = [str(CONFIGS / "experiment_2d.yaml")]
+PLAN = [str(CONFIGS / "experiments/experiment_2d.yaml")]
 POINTS = [0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100]
-SMALLER = [*PLAN, str(CONFIGS / "experiment_2d_cpu.yaml")]
+SMALLER = [*PLAN, str(CONFIGS / "experiments/experiment_2d_cpu.yaml")]
 
 
 def changed(path, **keys):
@@ -24,11 +25,11 @@ def changed(path, **keys):
     return [*SMALLER, str(write_json(path / "change.json", {k.replace("__", "::"): v for k, v in keys.items()}))]
 
 
-@pytest.mark.parametrize("files", [PLAN, SMALLER, [str(CONFIGS / "experiment.yaml")]])
+@pytest.mark.parametrize("files", [PLAN, SMALLER, [str(CONFIGS / "experiments/experiment.yaml")]])
 def test_the_plans_hold_together(files):
     plan = read_plan(files, {})
     overlays = [*plan["configs"], *(name for kind in ("trainings", "methods") for name in files_of(plan[kind]))]
-    assert all((CONFIGS / name).is_file() for name in overlays)
+    assert len(find_configurations(overlays)) == len(overlays)
 
 
 def files_of(entries):

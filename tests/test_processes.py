@@ -130,7 +130,7 @@ def test_every_process_takes_the_gpu_of_its_number(monkeypatch):
 def test_processes_that_did_not_join_are_refused(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="2 processes were started.*expected configs/multi_gpu_train.yaml"):
+    with pytest.raises(ValueError, match="2 processes were started.*expected configs/overlays/multi_gpu_train.yaml"):
         processes.check_joined()
 
 

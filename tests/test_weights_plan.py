@@ -11,7 +11,7 @@ from workflow_fixtures import ROOT, Command, write_json
 from bundle.experiment.plan import read_plan
 from bundle.simulation import simulate_dataset
 
-FILES = [str(ROOT / "configs/experiment.yaml"), str(ROOT / "configs/weights.yaml")]
+FILES = [str(ROOT / "configs/experiments/experiment.yaml"), str(ROOT / "configs/experiments/weights.yaml")]
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def finished(tmp_path_factory):
     home = tmp_path_factory.mktemp("weights")
     data = simulate_dataset(home / "data", patients=8, scans=2)
     (data / "datalist.json").unlink()
-    plan = yaml.safe_load((ROOT / "configs/weights.yaml").read_text())
+    plan = yaml.safe_load((ROOT / "configs/experiments/weights.yaml").read_text())
     for training in plan["trainings"].values():
         small = {"iterations": 1, "iterations_per_epoch": 1, "versions": 1, "inner_steps": 1}
         training["options"] = MAPS if "folds" in training else small
@@ -58,7 +58,7 @@ def test_the_registration_network_sees_the_maps(finished):
 def test_both_trainings_are_compared_with_and_without_steps(finished):
     with (finished / "table_between_patients.csv").open() as file:
         rows = [row["method"] for row in csv.DictReader(file)]
-    methods = yaml.safe_load((ROOT / "configs/weights.yaml").read_text())["methods"]
+    methods = yaml.safe_load((ROOT / "configs/experiments/weights.yaml").read_text())["methods"]
     assert rows == ["not registered", *methods]
 
 
@@ -70,7 +70,7 @@ def test_both_trainings_are_compared_with_and_without_steps(finished):
     ],
 )
 def test_maps_of_something_else_are_refused(change, message, tmp_path):
-    plan = yaml.safe_load((ROOT / "configs/weights.yaml").read_text())
+    plan = yaml.safe_load((ROOT / "configs/experiments/weights.yaml").read_text())
     plan["trainings"]["meta"] |= change
     file = write_json(tmp_path / "plan.json", {"trainings": plan["trainings"]})
     with pytest.raises(ValueError, match=message):

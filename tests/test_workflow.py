@@ -137,7 +137,7 @@ def test_meta_batches_first_order_maml_and_adam_train(tiny_dataset, command, tmp
 
 
 def test_label_overlay_trains_with_labels_and_names_missing_ones(tiny_dataset, command, tmp_path):
-    config = f"['{TRAIN}','{ROOT / 'configs/labels.yaml'}']"
+    config = f"['{TRAIN}','{ROOT / 'configs/overlays/labels.yaml'}']"
     settings = {"config": config, "dataset_dir": tiny_dataset, "iterations": 2, "structures": [1]}
     finished = command.train(tmp_path / "labelled", datalist="datalist.json", **settings)
     assert finished.code == 0, finished.error

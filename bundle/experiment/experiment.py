@@ -18,7 +18,7 @@ from bundle.experiment.plan import curve_points, kept_epochs, list_name, needed_
 from bundle.experiment.report import write_report
 from bundle.experiment.runs import Curves, Evaluation, slug
 from bundle.system import fingerprint, written_whole
-from bundle.system.configurations import CONFIGS
+from bundle.system.configurations import find_configurations
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Experiment:
     few lines of the configuration: the training its weights come from, overlays, options and the number of steps.
 
     Args:
-        config_files: ``configs/experiment.yaml``, and files that change it.
+        config_files: ``configs/experiments/experiment.yaml``, and files that change it.
         dataset_dir: folder of images.
         output_dir: folder of the trainings, the results and the report.
         overrides: keys of the configuration with other values.
@@ -162,7 +162,7 @@ class Experiment:
         data = {"dataset_dir": str(self.root(pairs)), "datalist": str(lists[pairs]), "seed": self.plan["seed"]}
         for fold, folder in enumerate(fold_folders(self.plan, name, self.training_folder)):
             own = {"side": training.get("side"), "folds": training["folds"], "fold": fold, "output_dir": str(folder)}
-            files = [str(CONFIGS / file) for file in ["maps.yaml", *training.get("configs", [])]]
+            files = _configurations(["maps.yaml", *training.get("configs", [])])
             self.once(folder / "finished.json", "maps", files, {**data, **own, **training.get("options", {})})
 
     def evaluate(self, title: str, lists: Mapping[str, Path]) -> Evaluation:
@@ -231,7 +231,7 @@ class Experiment:
     def files(self, base: str, training: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
         """Configuration files of a run: the base, what all runs share, the network, then the entry's own."""
         network = entry.get("network", training.get("network", []))
-        return [str(CONFIGS / name) for name in [base, *self.plan["configs"], *network, *entry.get("configs", [])]]
+        return _configurations([base, *self.plan["configs"], *network, *entry.get("configs", [])])
 
     def once(self, marker: Path, run_id: str, files: Sequence[str], options: Mapping[str, Any]) -> None:
         """Run a workflow unless its marker says that the same one was finished, with the same files."""
@@ -245,6 +245,11 @@ class Experiment:
         run(run_id=run_id, config_file=list(files), **given)
         with written_whole(marker) as file:
             json.dump({"made_of": made_of, "run_id": run_id, "files": list(files), "options": options}, file, indent=1)
+
+
+def _configurations(names: Sequence[str]) -> list[str]:
+    """Files of the configurations that a plan names."""
+    return [str(path) for path in find_configurations(names)]
 
 
 def _of_folder(name: str, pair: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def read_plan(config_files: Sequence[str], overrides: Entry) -> Plan:
     """Read the plan of an experiment.
 
     Args:
-        config_files: ``configs/experiment.yaml``, and files that change it.
+        config_files: ``configs/experiments/experiment.yaml``, and files that change it.
         overrides: keys of the plan with other values.
 
     Raises:

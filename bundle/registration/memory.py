@@ -107,7 +107,7 @@ def check_memory(call: Callable[[torch.Tensor], Any], pair: torch.Tensor, limit_
         coarser = math.ceil(20 * (needed / max(free, 1)) ** (1 / (pair.ndim - 2))) / 20
         raise ValueError(
             f"registering {shape} voxels takes about {needed / GIB:.1f} GiB, of which {free / GIB:.1f} are free; "
-            f"take a pixdim {coarser:g} times as large (configs/cpu.yaml takes 2.4 mm), or a machine with more memory"
+            f"take a pixdim {coarser:g} times as large (cpu.yaml takes 2.4 mm), or a machine with more memory"
         )
 
 

@@ -14,7 +14,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def find_configurations(names: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Files of configurations: as they are, else of this package, such as ``configs/train.yaml`` or ``train.yaml``.
+    """Files of configurations: as they are, else of this package, such as ``configs/train.yaml`` or ``cpu.yaml``.
 
     Raises:
         FileNotFoundError: naming those that are neither.
@@ -28,7 +28,9 @@ def find_configurations(names: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def _find(path: Path) -> Path | None:
-    places = [path] if path.is_absolute() else [path, CONFIGS.parent / path, CONFIGS / path]
+    # No two files below it have one name, whichever of its folders they are in.
+    below = sorted(CONFIGS.rglob(path.name)) if path.name == str(path) else []
+    places = [path] if path.is_absolute() else [path, CONFIGS.parent / path, CONFIGS / path, *below]
     return next((place for place in places if exists(place) and place.is_file()), None)
 
 

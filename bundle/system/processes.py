@@ -116,7 +116,7 @@ def check_joined() -> None:
     if started() > 1 and not dist.is_initialized():
         raise ValueError(
             f"{started()} processes were started, and the configuration does not join them; "
-            "expected configs/multi_gpu_train.yaml or configs/multi_gpu_inference.yaml in --config_file"
+            "expected configs/overlays/multi_gpu_train.yaml or multi_gpu_inference.yaml in --config_file"
         )
 
 

@@ -1,0 +1,82 @@
+"""Configurations that stand twice because MONAI's tools ask for them so: written from those that stand once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bundle.system.configurations import CONFIGS
+from bundle.system.files import written_whole
+
+SLICES = ("overlays/2d.yaml", "overlays/voxelmorph.yaml", "presets/cpu_2d.yaml", "presets/octa_2d.yaml")
+HEADER = """# Registration of pairs of slices (PNG, JPEG, TIFF, NIfTI of one slice), as one file: inference.yaml with
+# {overlays}. Edit those; `python -m bundle write_json` writes this.
+#   python -m monai.bundle run --config_file configs/inference_2d.yaml --dataset_dir DATA --output_dir OUT
+# Every value below can be given on the command line: --steps 10 --weights runs/training/model.pt
+"""
+KEY = re.compile(r"(\w+):")
+
+
+def write_twins() -> None:
+    """Write ``train.json`` and ``inference.json`` for ``monai.bundle.load``, and ``inference_2d.yaml``.
+
+    That function knows nothing of this package: how many maps the shipped network sees is written down for it.
+    """
+    from monai.bundle import ConfigParser
+
+    contents = {name: ConfigParser.load_config_file(CONFIGS / f"{name}.yaml") for name in ("train", "inference")}
+    maps_seen = ConfigParser(contents["inference"]).get_parsed_content("maps_seen")
+    for name, content in contents.items():
+        content["maps_seen"] = maps_seen
+        with written_whole(CONFIGS / f"{name}.json") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+    with written_whole(CONFIGS / "inference_2d.yaml") as file:
+        file.write(written_out(CONFIGS / "inference.yaml", [CONFIGS / name for name in SLICES]))
+
+
+def written_out(base: Path, overlays: Sequence[Path]) -> str:
+    """A configuration with overlays as one text, with the comments of both.
+
+    A key of an overlay takes the place of the base's. One that the base does not have stands behind its neighbour in
+    the overlay, if something asks for it; one of the base that nothing asks for any more is left out.
+    """
+    names = ", ".join(path.name for path in overlays[:-1]) + f" and {overlays[-1].name}"
+    head, *blocks = _blocks(base.read_text())
+    ends = {key for key, _ in blocks if not _asked_for(key, blocks)}
+    for overlay in overlays:
+        place = 0
+        for key, block in _blocks(overlay.read_text()):
+            found = [number for number, (other, _) in enumerate(blocks) if key and other == key]
+            if found:
+                place = found[0]
+                blocks[place] = (key, block)
+            elif key and place:
+                place += 1
+                blocks.insert(place, (key, block))
+    while unused := {key for key, _ in blocks if key and key not in ends and not _asked_for(key, blocks)}:
+        blocks = [(key, block) for key, block in blocks if key not in unused]
+    return (
+        HEADER.format(overlays=names)
+        + "\n"
+        + head[1].partition("\n\n")[2]
+        + re.sub(r"\n{3,}", "\n\n", "".join(block for _, block in blocks))
+    )
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """Keys of the top level with everything below them; what lies between, blank lines and comments, has no key."""
+    found: list[tuple[str, str]] = []
+    for line in text.splitlines(keepends=True):
+        match = KEY.match(line)
+        if match or not found or (found[-1][0] and not line.startswith(" ")):
+            found.append((match[1] if match else "", line))
+        else:
+            found[-1] = (found[-1][0], found[-1][1] + line)
+    return found
+
+
+def _asked_for(key: str, blocks: Sequence[tuple[str, str]]) -> bool:
+    """Whether another block names a key."""
+    return any(re.search(rf"[@%]{key}\b", block) for other, block in blocks if other != key)
