@@ -29,7 +29,7 @@ def changed(path, **keys):
 def test_the_plans_hold_together(files):
     plan = read_plan(files, {})
     overlays = [*plan["configs"], *(name for kind in ("trainings", "methods") for name in files_of(plan[kind]))]
-    assert len(find_configurations(overlays)) == len(overlays)
+    assert len(find_configurations(overlays)) == len(set(overlays)) > 0
 
 
 def files_of(entries):
