@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from ignite import distributed as idist
 
 Item = TypeVar("Item")
 
@@ -28,12 +29,12 @@ def started() -> int:
 
 def count() -> int:
     """Number of processes that have joined."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return idist.get_world_size()
 
 
 def number() -> int:
     """Number of this process, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return idist.get_rank()
 
 
 def is_first() -> bool:
@@ -88,7 +89,7 @@ def only_deterministic(wanted: bool) -> None:
 
 
 def join(device: torch.device, minutes: float, quiet: bool = False) -> None:
-    """Make this process one of those that ``torchrun`` started, or the only one: NCCL for GPUs, gloo for CPUs.
+    """Make this process one of those that ``torchrun`` started, if it did: NCCL for GPUs, gloo for CPUs.
 
     Args:
         device: where this process computes.
@@ -97,14 +98,17 @@ def join(device: torch.device, minutes: float, quiet: bool = False) -> None:
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    alone: dict[str, Any] = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
-    dist.init_process_group(
-        dist.get_default_backend_for_device(device),
-        timeout=timedelta(minutes=minutes),
-        **({} if "RANK" in os.environ else alone),
-    )
+    if "RANK" in os.environ:
+        # Not by ignite, which would take the number of a process from SLURM where torchrun has given it.
+        dist.init_process_group(dist.get_default_backend_for_device(device), timeout=timedelta(minutes=minutes))
+        idist.sync()
     if quiet and not is_first():
         logging.disable(logging.INFO)
+
+
+def leave() -> None:
+    """End what ``join`` began."""
+    idist.finalize()
 
 
 def check_joined() -> None:
@@ -113,7 +117,7 @@ def check_joined() -> None:
     Raises:
         ValueError: when ``torchrun`` started several and the configuration does not join them.
     """
-    if started() > 1 and not dist.is_initialized():
+    if started() > count():
         raise ValueError(
             f"{started()} processes were started, and the configuration does not join them; "
             "expected configs/overlays/multi_gpu_train.yaml or multi_gpu_inference.yaml in --config_file"
@@ -133,33 +137,27 @@ def share(items: Sequence[Item], even: bool = False) -> list[Item]:
 
 def gather(own: Sequence[Item]) -> list[Item]:
     """Results of all processes, in the order in which ``share`` dealt what they are of. Every process calls it."""
-    if not dist.is_initialized():
-        return list(own)
-    shares: list[Any] = [None] * count()
-    dist.all_gather_object(shares, list(own))
+    shares: Any = idist.all_gather(list(own))
     return [item for turn in zip_longest(*shares, fillvalue=MISSING) for item in turn if item is not MISSING]
 
 
 def from_first(make: Callable[[], Item]) -> Item:
     """What a function gives in the first process, in all of them. Every process calls it."""
     content = [make() if is_first() else None]
-    if dist.is_initialized():
+    if count() > 1:  # ignite's broadcast takes tensors and texts only
         dist.broadcast_object_list(content, src=0)
     return content[0]  # type: ignore[return-value]
 
 
 def total(tensor: torch.Tensor) -> torch.Tensor:
-    """Sum of the processes' tensors, in place. Every process calls it."""
-    if dist.is_initialized():
-        dist.all_reduce(tensor)
-    return tensor
+    """Sum of the processes' tensors. Every process calls it."""
+    return idist.all_reduce(tensor)
 
 
 def start_alike(network: torch.nn.Module) -> None:
     """Give the network of every process the weights and buffers of the first. Every process calls it."""
-    if dist.is_initialized():
-        for tensor in network.state_dict().values():
-            dist.broadcast(tensor, src=0)
+    for tensor in network.state_dict().values():
+        tensor.copy_(idist.broadcast(tensor))
 
 
 def is_first_to_fail() -> bool:
