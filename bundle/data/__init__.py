@@ -5,6 +5,7 @@ from bundle.data.check import check_data, image_problems
 from bundle.data.datalist import read_datalist, require, select_pairs, write_datalist
 from bundle.data.field_of_view import FieldOfViewMaskd, field_of_view
 from bundle.data.images import read_folds, read_images
+from bundle.data.intensities import RobustIntensityd
 from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
 from bundle.data.pairing import check_mixture, of_kinds, pair_kind
 from bundle.data.pairs import (
@@ -30,6 +31,7 @@ __all__ = [
     "POINT_SUFFIXES",
     "PreparePair",
     "RandomPairAffine",
+    "RobustIntensityd",
     "SECTIONS",
     "SIDES",
     "SmoothToSpacingd",

@@ -1,0 +1,130 @@
+"""The range of intensities that becomes 0 to 1: MONAI's percentiles where they say something, never empty."""
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import ScaleIntensityRangePercentiles
+from workflow_fixtures import SHAPE, SMALL, volume
+
+from bundle import register
+from bundle.data import RobustIntensityd
+
+
+def scaled(array, lower=0.5, upper=99.5):
+    image = MetaTensor(
+        torch.as_tensor(np.asarray(array, dtype=np.float32))[None], affine=torch.diag(torch.tensor([2.0, 2, 2, 1]))
+    )
+    result = RobustIntensityd("image", lower, upper)({"image": image})["image"]
+    assert isinstance(result, MetaTensor)
+    assert torch.equal(result.affine, image.affine)
+    assert result.dtype == torch.float32
+    return result[0].numpy()
+
+
+def smooth(shape=(24, 22, 20)):
+    """Like soft tissue: between 0 and 1, no value twice."""
+    return volume(0, shape)[0] / 100
+
+
+def fan(shape=(24, 22, 20)):
+    """Like ultrasound: grey values from 0 to 255, black beside the fan, which has dark and saturated places."""
+    image = np.clip(np.round(400 * smooth(shape) - 80), 0, 255)
+    image[:9] = 0
+    return image
+
+
+def sparse():
+    """Like a needle: 99.7 % of the voxels are 0."""
+    image = np.zeros((40, 40, 40))
+    grid = np.stack(np.meshgrid(*[np.arange(40)] * 3, indexing="ij"))
+    for centre in ((12, 20, 20), (25, 23, 17)):
+        image += np.exp(-((grid - np.reshape(centre, (3, 1, 1, 1))) ** 2).sum(0) / 2.5)
+    return np.where(image < 0.1, 0, image)
+
+
+def organ():
+    """A cropped organ, brighter than its background, which is most of the image."""
+    return np.where(smooth() > 0.6, 500 + 100 * smooth(), 0)
+
+
+NORMAL = {
+    "smooth": smooth,
+    "fan": fan,
+    "organ": organ,
+    "many": lambda: smooth((110, 100, 100)),
+    "CT": lambda: 2000 * smooth() - 1024,
+    "CT, padded with -2000": lambda: np.where(smooth() < 0.3, -2000, 2000 * smooth() - 1024),
+    "outlier": lambda: np.where(smooth() == smooth().max(), 1e9, smooth()),
+    "two values": lambda: (smooth() > 0.5).astype(float),
+}
+
+
+@pytest.mark.parametrize("name", NORMAL)
+def test_usual_images_are_scaled_as_monai_does(name):
+    image = NORMAL[name]()
+    expected = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)(np.asarray(image, dtype=np.float32)[None])
+    np.testing.assert_array_equal(scaled(image), np.asarray(expected)[0])
+
+
+def test_where_nearly_all_is_background_the_rest_is_the_range():
+    image = sparse()
+    assert np.percentile(image, 99.5) == 0
+    result = scaled(image)
+    np.testing.assert_array_equal(result == 0, image == 0)
+    np.testing.assert_allclose(result, np.clip(image / np.sort(image.ravel())[-2], 0, 1), atol=1e-6)
+    hot = image.copy()
+    hot[0, 0, 0] = 1e9
+    assert scaled(hot)[0, 0, 0] == 1
+    np.testing.assert_allclose(np.delete(scaled(hot).ravel(), 0), np.delete(result.ravel(), 0), atol=0.02)
+    dark = scaled(-image)
+    np.testing.assert_allclose(dark, 1 - result, atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", [-32768.0, -10000.0, 65535.0, 1e9])
+def test_padding_far_from_all_intensities_is_left_out(padding):
+    inside = 2000 * smooth() - 1024
+    outside = smooth() < 0.3
+    image = np.where(outside, padding, inside)
+    result = scaled(image)
+    low, high = np.percentile(inside[~outside], [0.5, 99.5])
+    np.testing.assert_allclose(result[~outside], np.clip((inside[~outside] - low) / (high - low), 0, 1), atol=1e-5)
+    assert np.unique(result[outside]) == [float(padding > 0)]
+
+
+def test_one_intensity_becomes_nothing():
+    assert not scaled(np.full((4, 4, 4), 7.0)).any()
+    one = np.zeros((4, 4, 4))
+    one[1, 2, 3] = 5e-7
+    np.testing.assert_array_equal(scaled(one), one > 0)
+
+
+@pytest.mark.parametrize("bounds", [(50, 50), (99, 1), (-1, 99), (1, 101)])
+def test_percentiles_that_are_no_range_are_refused(bounds):
+    with pytest.raises(ValueError, match="expected two between 0 and 100, in order"):
+        scaled(smooth(), *bounds)
+
+
+@pytest.mark.parametrize("make", [sparse, fan, organ, NORMAL["CT, padded with -2000"]])
+@pytest.mark.parametrize(("factor", "shift"), [(1500, 0), (2**-20, 0), (3.7, 20000), (1e5, -3e6)])
+def test_another_unit_gives_the_same_image(make, factor, shift):
+    image = make()
+    unit = np.ptp(image)
+    np.testing.assert_allclose(scaled(factor * image / unit + shift / unit), scaled(image), atol=2e-3)
+
+
+def spot(place):
+    """0.5 % of the voxels are not 0."""
+    grid = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"))
+    distance = ((grid - np.reshape((place, 9, 8), (3, 1, 1, 1))) ** 2).sum(0)
+    return np.where(distance < 3.4, np.exp(-distance / 4), 0)
+
+
+@pytest.mark.parametrize("images", [(volume(0)[0], volume(1)[0]), (spot(10), spot(11))], ids=["usual", "sparse"])
+def test_another_unit_gives_the_same_displacement(images):
+    found = []
+    for factor, shift in ((1, 0), (1500, -2000)):
+        pair = [(np.float32(factor * image + shift), np.diag([5.0, 5, 5, 1])) for image in images]
+        found.append(register(*pair, **{**SMALL, "weights": None, "inner_lr": 0.0003}).displacement)
+    assert np.abs(found[0]).max() > 0.1
+    np.testing.assert_allclose(found[1], found[0], atol=0.01 * np.abs(found[0]).max())
