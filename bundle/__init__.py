@@ -6,10 +6,17 @@ after ``import bundle``, which takes no time itself.
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+try:
+    getpass.getuser()
+except (KeyError, OSError):  # a user without an entry in the password file, as in containers, stops the import of MONAI
+    os.environ["LOGNAME"] = f"uid{os.getuid()}"
 
 if TYPE_CHECKING:
     from bundle.api import Registration, create_workflow, register

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import bundle
@@ -124,6 +126,80 @@ def experiment(
     print("report:", Experiment(files, Path(dataset_dir).absolute(), Path(output_dir).absolute(), options).run())
 
 
+def register(
+    fixed: str,
+    moving: str | None = None,
+    fixed_label: str | None = None,
+    moving_label: str | None = None,
+    output: str = "results",
+    config: Sequence[str] = (),
+    verbose: bool = False,
+    **overrides: str | None,
+) -> None:
+    """Register two images, or every pair of a folder or a datalist, as configs/inference.yaml does.
+
+    Args:
+        fixed: image onto which the other is moved; alone: a folder of images, or a datalist (JSON).
+        moving: image that is moved.
+        fixed_label: of the fixed image, to measure by; the steps do not see it.
+        moving_label: of the moving image, which is moved with it.
+        output: folder with a folder for every pair.
+        config: presets and overlays for inference.yaml, such as cpu.yaml, or inference_2d.yaml for slices.
+        verbose: show what the libraries log.
+        overrides: keys of the configuration with other values, such as steps, device or weights.
+    """
+    names = commands.several(config)
+    base = [] if any(Path(name).stem.startswith("inference") for name in names) else ["inference.yaml"]
+    with tempfile.TemporaryDirectory() as folder:
+        if moving is None:
+            place = Path(fixed)
+            given = {"dataset_dir": str(place.parent if place.is_file() else place)}
+            given |= {"datalist": str(place.absolute())} if place.is_file() else {}
+        else:
+            sides = {"fixed_image": fixed, "moving_image": moving}
+            files = {**sides, "fixed_label": fixed_label, "moving_label": moving_label}
+            pair = {key: str(Path(name).absolute()) for key, name in files.items() if name is not None}
+            datalist = Path(folder, "pair.json")
+            datalist.write_text(json.dumps({"test": [pair]}))
+            given = {"dataset_dir": str(Path.cwd()), "datalist": str(datalist)}
+        _workflow("run", [*base, *names], verbose, {**given, "output_dir": output, **overrides})
+    print(f"see {Path(output, 'quality.html')}")
+
+
+def train(
+    dataset_dir: str,
+    output: str = "runs/training",
+    config: Sequence[str] = (),
+    verbose: bool = False,
+    **overrides: str | None,
+) -> None:
+    """Meta-train on a folder of images as configs/train.yaml does; stop it any time, the same command goes on.
+
+    Args:
+        dataset_dir: folder of images.
+        output: folder of checkpoints and weights.
+        config: presets and overlays for train.yaml, such as cpu.yaml or labels.yaml.
+        verbose: show what the libraries log.
+        overrides: keys of the configuration with other values, such as iterations or pairing.
+    """
+    given: dict[str, str | None] = {"dataset_dir": dataset_dir, "output_dir": output, **overrides}
+    _workflow("training", ["train.yaml", *commands.several(config)], verbose, given)
+
+
+def _workflow(run_id: str, files: Sequence[str], verbose: bool, options: Mapping[str, str | None]) -> None:
+    """Run a workflow of configurations."""
+    from bundle.system.overrides import check_overrides, listed, parsed
+
+    words = listed(dict(options))
+    check_overrides({"config_file": list(files), **words})
+    logged = {} if verbose else {"logging_file": False}
+    if not verbose:
+        console.say_little()
+    workflow = bundle.create_workflow(list(files), run_id=run_id, **parsed(words), **logged)
+    workflow.run()
+    workflow.finalize()
+
+
 def run(run_id: str = "run", config_file: Sequence[str] = (), **overrides: str | None) -> None:
     """Run a workflow as python -m monai.bundle run does, from any folder, and with names left as they are typed.
 
@@ -132,20 +208,14 @@ def run(run_id: str = "run", config_file: Sequence[str] = (), **overrides: str |
         config_file: configurations, files or names such as configs/train.yaml; further files change the first.
         overrides: keys of the configuration with other values, such as output_dir.
     """
-    from bundle.system.overrides import check_overrides, listed, parsed
-
     if not config_file:
         raise ValueError("--config_file is missing; give a configuration, such as configs/inference.yaml")
-    files = commands.several(config_file)
-    options = listed(overrides)
-    check_overrides({"config_file": files, **options})
-    workflow = bundle.create_workflow(files, run_id=run_id, **parsed(options))
-    workflow.run()
-    workflow.finalize()
+    _workflow(run_id, commands.several(config_file), True, overrides)
 
 
 COMMANDS: dict[str, commands.Command] = {
-    each.__name__: each for each in (apply, check_data, compare, dicom_series, experiment, run, simulate, write_json)
+    each.__name__: each
+    for each in (register, train, check_data, apply, compare, experiment, dicom_series, simulate, run, write_json)
 }
 
 

@@ -587,7 +587,7 @@ def test_bad_folders(tmp_path, files, options, message):
     [
         ("image,patient\nc0,A\n", "patients.csv has no line for the image c1"),
         ("image,patient\nc0,A\nc1,B\nc0,B\n", "line 4: image c0 has patient B and A"),
-        ("image;patient\nc0;A\n", "line 2: expected an image and a patient"),
+        ("image:patient\nc0:A\n", "line 2: expected an image and a patient"),
     ],
 )
 def test_bad_patients_csv(tmp_path, text, message):

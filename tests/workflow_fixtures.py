@@ -61,8 +61,9 @@ class Finished:
 
     @property
     def error(self) -> str:
-        """The error lines, which MONAI's notice about configuration files precedes."""
-        return "\n".join(line for line in self.err.splitlines() if not line.startswith("parsing config_file"))
+        """The error lines, which MONAI's notices about configuration files precede."""
+        notices = ("parsing config_file", "Not all config files are in ")
+        return "\n".join(line for line in self.err.splitlines() if not line.startswith(notices))
 
 
 def execute(module, arguments, folder, environment, streams):

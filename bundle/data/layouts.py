@@ -5,15 +5,15 @@ An entry is a pair (``fixed_image``, ``moving_image`` ...) or a single image (``
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bundle.data.pairs import SIDES
+from bundle.formats.tables import Table, value_of
 from bundle.system.limits import Refused, exists, read_whole
+from bundle.system.text import load_json
 
 SECTIONS = ("training", "validation", "test")
 PAIRINGS = ("paired", "fixed", "moving", "repeat")
@@ -69,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not exists(path):
         raise FileNotFoundError(f"datalist not found: {path}; give a JSON file, as it is or relative to dataset_dir")
     try:
-        content = json.loads(read_whole(path).decode("utf-8"))
+        content = load_json(read_whole(path))
     except Refused as error:
         raise ValueError(f"datalist {path}: {error}") from error
     except (ValueError, RecursionError) as error:
@@ -119,14 +119,16 @@ def read_patients(root: Path, problems: list[str]) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        problems.append(f"patients.csv is not a table in UTF-8 with the header image,patient ({error})")
+        table = Table.read(read_whole(path))
+    except ValueError as error:
+        problems.append(f"patients.csv is not a table with the header image,patient ({error})")
         return {}
+    header, *filled = table.filled() or (0,)
+    names = [value_of(cell) for cell in table.rows[header][0]]
     patients: dict[str, str] = {}
-    for line, row in enumerate(rows, start=2):
-        image, patient = stem(row.get("image") or ""), (row.get("patient") or "").strip()
+    for number in filled:
+        row = dict(zip(names, map(value_of, table.rows[number][0]), strict=False))
+        line, image, patient = number + 1, stem(row.get("image", "")), row.get("patient", "")
         if not image or not patient:
             problems.append(f"patients.csv line {line}: expected an image and a patient under the header image,patient")
         elif patients.setdefault(image, patient) != patient:

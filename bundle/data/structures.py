@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from bundle.data.layouts import stem
 from bundle.data.pairs import SIDES
 from bundle.system.limits import exists, read_whole
+from bundle.system.text import load_json
 
 STRUCTURES = "structures"
 FILE = "structures.json"
@@ -110,7 +110,7 @@ def read_structures(folder: Path, problems: list[str]) -> dict[str, dict[str, in
         return dict(items)
 
     try:
-        content = json.loads(read_whole(path).decode("utf-8"), object_pairs_hook=distinct)
+        content = load_json(read_whole(path), object_pairs_hook=distinct)
     except (ValueError, RecursionError) as error:
         problems.append(f"{path} is not valid JSON ({error}); correct the file")
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ class MetricsTable:
         engine.add_event_handler(Events.COMPLETED, self._gather)
 
     def _start(self, engine: Engine) -> None:
-        self.rows = []
+        self.rows, self.started = [], time.monotonic()
 
     def _add(self, engine: Engine) -> None:
         for output in engine.state.output:
@@ -73,8 +74,17 @@ class MetricsTable:
             else:
                 self.rows.append(metrics_row(output["metrics"]))
                 what = "finished before:" if output.get("finished") else "registered"
-                engine.logger.info(f"{what} {output['metrics']['pair_id']}: {headline(self.rows[-1])}")
+                engine.logger.info(
+                    f"pair {engine.state.iteration} of {engine.state.epoch_length}{self._time_left(engine)}, "
+                    f"{what} {output['metrics']['pair_id']}: {headline(self.rows[-1])}"
+                )
         self._write()
+
+    def _time_left(self, engine: Engine) -> str:
+        """How long the other pairs will take, where that is long."""
+        done, seconds = engine.state.iteration, time.monotonic() - self.started
+        left = seconds / done * (engine.state.epoch_length - done)
+        return f" ({left / 60:.0f} min left)" if left >= 60 else ""
 
     def _gather(self, engine: Engine) -> None:
         self.rows = processes.gather(self.rows)

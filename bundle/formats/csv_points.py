@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from bundle.formats.tables import Row, Table, number_of, replace_numbers, value_of
 from bundle.geometry import transform_points
 
 VOXELS = {("i", "j", "k"): (0, 1, 2), ("row", "col"): (1, 0), ("i", "j"): (0, 1)}
@@ -15,50 +15,6 @@ VOXELS = {("i", "j", "k"): (0, 1, 2), ("row", "col"): (1, 0), ("i", "j"): (0, 1)
 MILLIMETRES = {("x", "y", "z"): (0, 1, 2), ("x", "y"): (0, 1)}
 AXES = {**VOXELS, **MILLIMETRES}
 OUTSIDE = "outside"
-BYTE_ORDER_MARK = "\ufeff"
-BLANKS = " \t\r\n" + BYTE_ORDER_MARK  # around what a cell says
-
-# A cell as it is written, quotes and blanks included, and what ends it.
-CELL = re.compile(r'([^\S\r\n]*"(?:[^"]|"")*"[^,\r\n]*|[^,\r\n]*)(,|\r\n|\n|\r|\Z)')
-Row = tuple[list[str], str]  # cells as they are written, end of the line
-
-
-def split_rows(content: bytes) -> list[Row]:
-    """Cells of a table with commas; together with the ends of the lines they are the text again.
-
-    Raises:
-        ValueError: when it is not text.
-    """
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not text in UTF-8 (byte {error.start}), expected a table with commas") from error
-    rows: list[Row] = []
-    cells: list[str] = []
-    for cell, end in CELL.findall(text):  # an empty row at the end of the text changes nothing
-        cells.append(cell)
-        if end != ",":
-            rows.append((cells, end))
-            cells = []
-    return rows
-
-
-def join_rows(rows: Sequence[Row]) -> bytes:
-    """Table of such cells."""
-    return "".join(",".join(cells) + end for cells, end in rows).encode("utf-8")
-
-
-def value_of(cell: str) -> str:
-    """What a cell says, without quotes and blanks around it."""
-    text = cell.strip(BLANKS)
-    quoted = len(text) > 1 and text[0] == text[-1] == '"'
-    return text[1:-1].replace('""', '"').strip() if quoted else text
-
-
-def replace_numbers(cells: list[str], columns: Sequence[int], values: np.ndarray) -> None:
-    """Put numbers in the place of others, to the last digit; the blanks around them stay."""
-    for column, value in zip(columns, values, strict=True):
-        cells[column] = cells[column].replace(cells[column].strip(BLANKS), repr(float(value)))
 
 
 @dataclass(frozen=True)
@@ -80,20 +36,20 @@ class Columns:
     rows: tuple[int, ...]
 
 
-def find_columns(rows: Sequence[Row], side: str | None, planar: bool) -> Columns:
+def find_columns(table: Table, side: str | None, planar: bool) -> Columns:
     """Find the points of a CSV, by its header or, without one, as voxels in the first columns.
 
     Args:
-        rows: of the file.
+        table: of the file.
         side: ``fixed`` or ``moving`` in a file for both images of a pair, whose columns have it before their names.
         planar: whether the image is a single slice, whose points may lack the third coordinate.
 
     Raises:
         ValueError: when there is no such column, or no row.
     """
-    filled = tuple(number for number, (cells, _) in enumerate(rows) if any(map(value_of, cells)))
+    filled = table.filled()
     prefix = f"{side}_" if side else ""
-    first = [value_of(cell) for cell in rows[filled[0]][0]] if filled else []
+    first = [value_of(cell) for cell in table.rows[filled[0]][0]] if filled else []
     found: Mapping[str, int] = {
         name.removeprefix(prefix): number for number, name in enumerate(first) if name.startswith(prefix)
     }
@@ -128,15 +84,14 @@ def read_csv(content: bytes, affine: np.ndarray | None, side: str | None, planar
     Raises:
         ValueError: when it is not such a table, or the image is needed.
     """
-    rows = split_rows(content)
-    columns = find_columns(rows, side, planar)
+    table = Table.read(content)
+    columns = find_columns(table, side, planar)
     values = np.empty((len(columns.rows), len(columns.names)))
     for point, number in enumerate(columns.rows):
-        cells = rows[number][0]
         try:
-            values[point] = [float(value_of(cells[column])) for column in columns.numbers]
+            values[point] = [number_of(table.rows[number][0][column]) for column in columns.numbers]
         except (ValueError, IndexError) as error:
-            line = ",".join(cells)[:60]
+            line = table.line(number)[:60]
             raise ValueError(f"{_expected(columns.prefix, planar)}; row {number + 1} is {line!r}") from error
     matrix = _image(affine, columns)
     millimetres = columns.names in MILLIMETRES
@@ -175,38 +130,37 @@ def replace_csv(
     Returns:
         Content of the new file.
     """
-    rows = [(list(cells), end) for cells, end in split_rows(content)]
-    columns = find_columns(rows, side, planar)
+    table = Table.read(content).copy()
+    columns = find_columns(table, side, planar)
     values = points
     if columns.names in VOXELS:
         # Rounding takes the noise of the affine and its inverse off whole voxels.
         values = np.round(transform_points(np.linalg.inv(_image(affine, columns)), points), 9)
-    for number, value in zip(columns.rows, values, strict=True):
-        replace_numbers(rows[number][0], columns.numbers, value[list(AXES[columns.names])])
+    rows = [table.rows[number][0] for number in columns.rows]
+    mark = "," if any("," in value_of(cells[column]) for cells in rows for column in columns.numbers) else "."
+    for cells, value in zip(rows, values, strict=True):
+        replace_numbers(cells, columns.numbers, value[list(AXES[columns.names])], mark)
     if outside is not None:
-        _flag(rows, columns, outside)
-    return join_rows(rows)
+        _flag(table.rows, columns, outside)
+    return table.content()
 
 
 def _flag(rows: list[Row], columns: Columns, outside: np.ndarray) -> None:
     """Fill the column ``outside``, the last one unless there is one."""
+    first = columns.rows[0]
     width = max(len(rows[number][0]) for number in columns.rows)
+    flagged = [rows[number][0] for number in columns.rows]
     if columns.header:
-        first = next(number for number, (cells, _) in enumerate(rows) if any(map(value_of, cells)))
-        header = rows[first][0]
-        flagged = list(columns.rows)
+        header = next(cells for cells, _ in reversed(rows[:first]) if any(map(value_of, cells)))
     else:
         # Without names a column more would turn the points of a slice into those of a volume.
         header = [*columns.names, *[""] * (width - len(columns.names))]
-        rows[0][0][0] = rows[0][0][0].removeprefix(BYTE_ORDER_MARK)
-        rows.insert(0, (header, rows[columns.rows[0]][1] or "\n"))
-        flagged = [number + 1 for number in columns.rows]
+        rows.insert(first, (header, rows[first][1] or "\n"))
     name = columns.prefix + OUTSIDE
     names = [value_of(cell) for cell in header]
     column = names.index(name) if name in names else max(width, len(header))
     header += [""] * (column + 1 - len(header))
     header[column] = name
-    for number, flag in zip(flagged, outside, strict=True):
-        cells = rows[number][0]
+    for cells, flag in zip(flagged, outside, strict=True):
         cells += [""] * (column + 1 - len(cells))
         cells[column] = str(int(flag))

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from bundle.formats.csv_points import Row, join_rows, replace_numbers, split_rows, value_of
+from bundle.formats.tables import Row, Table, replace_numbers, value_of
 from bundle.geometry.spaces import known_space, swap_space
+from bundle.system.text import load_json
 
 FLAG = "outside the volume"
 SHAPES = ("Plane", "ROI")  # defined by more than their points
@@ -77,7 +78,7 @@ def _flagged(description: str) -> str:
 def _load(content: bytes) -> dict[str, Any]:
     """Document of a file whose markups can be moved by their points."""
     try:
-        document = json.loads(content)
+        document = load_json(content)
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"not valid JSON ({reason}), expected markups of 3D Slicer") from error
@@ -139,7 +140,7 @@ def read_fiducials(content: bytes) -> np.ndarray:
     Raises:
         ValueError: when it is not such a list, or does not say its coordinate system.
     """
-    rows = split_rows(content)
+    rows = Table.read(content, ",").rows
     space = _fiducial_space(rows)
     points = []
     for number in _fiducial_rows(rows):
@@ -163,7 +164,8 @@ def replace_fiducials(content: bytes, points: np.ndarray, outside: np.ndarray | 
     Returns:
         Content of the new file, in the coordinate system of the old one.
     """
-    rows = [(list(cells), end) for cells, end in split_rows(content)]
+    table = Table.read(content, ",").copy()
+    rows = table.rows
     values = swap_space(points, _fiducial_space(rows))
     flags = np.zeros(len(points), dtype=bool) if outside is None else outside
     for number, value, flag in zip(_fiducial_rows(rows), values, flags, strict=True):
@@ -174,7 +176,7 @@ def replace_fiducials(content: bytes, points: np.ndarray, outside: np.ndarray | 
             description = _flagged(value_of(cells[DESCRIPTION]))
             quoted = '"' + description.replace('"', '""') + '"'
             cells[DESCRIPTION] = quoted if re.search(r'[",\r\n]', description) else description
-    return join_rows(rows)
+    return table.content()
 
 
 def _fiducial_rows(rows: list[Row]) -> list[int]:

@@ -103,3 +103,20 @@ def setup(resolved: dict[str, Any] | None = None) -> None:
         check_overrides(options)
         if resolved is not None:
             resolved |= names_as_text(options)
+
+
+def say_little() -> None:
+    """Let the libraries be silent, and of a registration show one line for each pair."""
+    import monai.bundle  # noqa: F401  whose loggers take their levels when they are made
+
+    warnings.filterwarnings("ignore", message="parsing config_file")
+    logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.ERROR, force=True)
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("monai"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(lambda record: record.getMessage().startswith(("pair ", "resumed ")))
+    engines = logging.getLogger("ignite.engine.engine")
+    engines.setLevel(logging.INFO)
+    engines.addHandler(handler)
+    engines.propagate = False

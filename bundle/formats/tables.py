@@ -1,0 +1,128 @@
+"""Tables of text (CSV) as spreadsheets write them: cells that can be replaced with everything else left as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bundle.system.text import BYTE_ORDER_MARK, decode
+
+DELIMITERS = (";", "\t", ",")
+BLANKS = " \t\r\n"  # around what a cell says
+# Excel's own line about the delimiter, which is no row of the table.
+ANNOUNCED = re.compile(r'"?sep=(.)"?[;,\t]*(?=[\r\n]|\Z)', re.IGNORECASE)
+QUOTED = re.compile(r'"[^"]*"')
+Row = tuple[list[str], str]  # cells as they are written, end of the line
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of a table with what is needed to write them again.
+
+    Attributes:
+        rows: cells as they are written and the ends of the lines; together with the delimiters they are the text again.
+        delimiter: between cells.
+        encoding: of the file.
+        mark: the byte order mark, or nothing.
+    """
+
+    rows: list[Row]
+    delimiter: str
+    encoding: str
+    mark: str
+
+    @classmethod
+    def read(cls, content: bytes, delimiter: str | None = None) -> Table:
+        """Table of a file.
+
+        Args:
+            content: of the file.
+            delimiter: between cells; None: what the first line tells.
+
+        Raises:
+            ValueError: when it is not text.
+        """
+        marked, encoding = decode(content)
+        text = marked.removeprefix(BYTE_ORDER_MARK)
+        delimiter = delimiter or delimiter_of(text)
+        rows: list[Row] = []
+        cells: list[str] = []
+        # A cell as it is written, quotes and blanks included, and what ends it.
+        plain = rf"[^{delimiter}\r\n]*"
+        quoted = rf'(?:(?!{delimiter})[^\S\r\n])*"(?:[^"]|"")*"'
+        part = re.compile(rf"({quoted}{plain}|{plain})({delimiter}|\r\n|\n|\r|\Z)")
+        for cell, end in part.findall(text):  # an empty row at the end of the text changes nothing
+            cells.append(cell)
+            if end != delimiter:
+                rows.append((cells, end))
+                cells = []
+        return cls(rows, delimiter, encoding, marked[: len(marked) - len(text)])
+
+    def copy(self) -> Table:
+        """A table whose cells can be replaced."""
+        return replace(self, rows=[(list(cells), end) for cells, end in self.rows])
+
+    def content(self) -> bytes:
+        """The file of the table."""
+        return (self.mark + "".join(self.delimiter.join(cells) + end for cells, end in self.rows)).encode(self.encoding)
+
+    def filled(self) -> tuple[int, ...]:
+        """Numbers of the rows that say something, from 0."""
+        announced = bool(self.rows) and ANNOUNCED.match(self.line(0).strip(BLANKS)) is not None
+        return tuple(
+            n for n, (cells, _) in enumerate(self.rows) if any(map(value_of, cells)) and not (announced and n == 0)
+        )
+
+    def line(self, number: int) -> str:
+        """A row as it is written."""
+        return self.delimiter.join(self.rows[number][0])
+
+
+def delimiter_of(text: str) -> str:
+    """What is between the cells of a table: a comma, or a semicolon or tab as where the decimal mark is a comma.
+
+    It is what cuts the first line into the most numbers; between names of columns, what there is most of.
+    """
+    first = next(iter(text.lstrip(BLANKS).splitlines()), "")
+    announced = ANNOUNCED.match(first)
+    if announced:
+        return announced[1]
+    cells = {mark: _cells(first, mark) for mark in DELIMITERS if mark in QUOTED.sub("", first)}
+    numbers = {mark: sum(map(_is_number, found)) for mark, found in cells.items()}
+    return max(cells, key=lambda mark: (numbers[mark], len(cells[mark])), default=",")
+
+
+def _cells(line: str, mark: str) -> list[str]:
+    return QUOTED.sub(lambda quoted: quoted[0].replace(mark, ""), line).split(mark)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        number_of(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def value_of(cell: str) -> str:
+    """What a cell says, without quotes and blanks around it."""
+    text = cell.strip(BLANKS)
+    quoted = len(text) > 1 and text[0] == text[-1] == '"'
+    return text[1:-1].replace('""', '"').strip() if quoted else text
+
+
+def number_of(cell: str) -> float:
+    """The number in a cell, whose decimal mark may be a comma.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    text = value_of(cell)
+    return float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
+
+
+def replace_numbers(cells: list[str], columns: Sequence[int], values: Sequence[float], mark: str = ".") -> None:
+    """Put numbers in the place of others, to the last digit; the blanks around them stay."""
+    for column, value in zip(columns, values, strict=True):
+        cells[column] = cells[column].replace(cells[column].strip(BLANKS), repr(float(value)).replace(".", mark))
