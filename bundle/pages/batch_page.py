@@ -80,10 +80,6 @@ def batch_page(pairs: list[Mapping[str, Any]]) -> str:
         counts=[(verdict, counts[verdict]) for verdict in VERDICTS],
         lost=len(pairs) - len(done),
         titles=[
-            "",
-            "pair",
-            "verdict",
-            "reasons",
             "score",
             *(f"{title} {unit}".rstrip() for title, _, unit, _ in shown),
             "gain of similarity %",
