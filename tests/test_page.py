@@ -1,6 +1,8 @@
 """The quality pages: complete in themselves, the right way up, and with what they promise."""
 
+import base64
 import re
+import zlib
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,6 +17,7 @@ from bundle.evaluation import PairMetricsd, QualityVerdictd
 from bundle.pages import QualityIndex, QualityPaged
 from bundle.pages.batch_page import batch_page
 from bundle.pages.drawing import deformed_grid, outline
+from bundle.pages.explorer import Blocks, explored
 from bundle.pages.slices import shown_slices
 from bundle.pages.views import MOST_PIXELS, Volumes
 from bundle.results import NativeOutputsd, SavePaird
@@ -96,7 +99,7 @@ def sections(html):
 def assert_complete(html):
     reader = Reader(html)
     assert [address for address in reader.addresses if not address.startswith("data:image/png;base64,")] == []
-    assert not re.search(r"https?:|url\(|@import|<script|<link", html)
+    assert not re.search(r"https?:|url\(|@import|<script[^>]*src|<link", html)
     assert len(html) < 2e6
     return reader
 
@@ -141,6 +144,19 @@ def test_score_and_lost_landmarks_are_named(fixed_grid):
     assert "score" not in bare
     assert "missing, vanished" not in bare
     assert "0.88" in Reader(batch_page([{"metrics": metrics, "thumbnail": data["thumbnail"]}])).text
+
+
+def test_structures_have_the_names_of_their_list(fixed_grid):
+    data = registered(fixed_grid, labels=True)
+    data["metrics"]["lost_landmarks"] = {"3": "missing in the moving label"}
+    names = {"fixed_structures": {"<gland>": 1, "apex": 3}, "moving_structures": {"<gland>": 2}}
+    html = QualityPaged()({**data, **names})["page"].decode()
+    text = assert_complete(html).text
+    assert "DSC of <gland>" in text
+    assert "HD95 of <gland> (mm)" in text
+    assert "apex: missing in the moving label" in text
+    assert "DSC of 1" not in text
+    assert "<gland>" not in html
 
 
 def test_a_good_pair_has_no_reasons(fixed_grid):
@@ -238,6 +254,73 @@ def test_views_go_through_most_of_the_label():
     assert {view.name: view.index for view in volumes.views(label)} == {"axial": 7, "coronal": 5, "sagittal": 2}
 
 
+# --- what is explored -----------------------------------------------------------------------------------------------
+
+
+def unpacked(found, name):
+    """A volume of the page, as its script reads it."""
+    levels = np.frombuffer(zlib.decompress(base64.b64decode(found["volumes"][name])), dtype=np.uint8)
+    return levels.reshape(found["shape"], order="F")
+
+
+def test_the_page_holds_whole_volumes_as_people_look_at_them():
+    """On a grid of R, A, S the shown axes run to L, P, S: the first two are the other way round."""
+    grid = Grid(np.diag([2.0, 1.0, 3.0, 1.0]), (9, 11, 7))
+    ddf = torch.zeros(3, *grid.shape)
+    ddf[0], ddf[1], ddf[2] = -1.0, 2.0, 0.5  # voxels: 2 mm to the left, 2 mm anterior, 1.5 mm superior
+    data = registered(grid, ddf=ddf, labels=True)
+    data["metrics"]["tre_mm"] = {"point 0": {"before": 1.0, "after": 2.0}}
+    found = explored(data, 5.0, 1.0, {"1": "gland"})
+    assert (found["shape"], found["spacing"], found["steps"]) == (grid.shape, [2.0, 1.0, 3.0], (1, 1, 1))
+    image = data["native_fixed_image"][0].numpy()
+    low, high = np.percentile(image, (0.5, 99.5))
+    expected = np.rint(255 * np.clip((image - low) / (high - low), 0, 1))[::-1, ::-1]
+    np.testing.assert_array_equal(unpacked(found, "fixed"), expected)
+    for axis, mm in enumerate((2.0, -2.0, 1.5)):
+        shown = (unpacked(found, f"u_{axis}") - 128.0) / 127 * found["reach"]
+        np.testing.assert_allclose(shown, mm, atol=found["reach"] / 254)
+    assert (unpacked(found, "log_jacobian") == 128).all()
+    mask = data["native_fixed_label"][0].numpy()[::-1, ::-1] > 0
+    np.testing.assert_array_equal(unpacked(found, "bits_fixed_0"), mask)
+    (gland,) = found["landmarks"]
+    assert gland["name"] == "gland"
+    np.testing.assert_allclose(gland["at"], np.argwhere(mask).mean(0), atol=1e-4)
+
+
+def test_folded_voxels_are_marked_in_the_volume(fixed_grid):
+    data = registered(fixed_grid, ddf=folding(fixed_grid.shape, 2))
+    assert (unpacked(explored(data, 5.0, 1.0, {}), "log_jacobian") == 0).sum() == data["metrics"]["folded_voxels"]
+
+
+def test_maps_are_shown_where_the_image_is(fixed_grid):
+    data = registered(fixed_grid)
+    ball = torch.as_tensor(fixed_grid.ball(fixed_grid.centre, 5))[None].float()
+    maps = {
+        f"{side}_maps": MetaTensor(torch.cat([ball, 0 * ball]), affine=fixed_grid.affine)
+        for side in ("fixed", "moving")
+    }
+    found = explored({**data, **maps}, 5.0, 1.0, {})
+    volumes = Volumes(fixed_grid.affine, fixed_grid.shape, picture=False)
+    assert found["maps"] == 2
+    for name in ("fixed", "moving", "warped"):
+        np.testing.assert_array_equal(unpacked(found, f"maps_{name}_0") > 127, volumes.turn(ball[0].numpy()) > 0)
+        assert not unpacked(found, f"maps_{name}_1").any()
+
+
+def test_large_images_are_explored_in_blocks_near_to_cubes(monkeypatch):
+    monkeypatch.setattr("bundle.pages.explorer.MOST_VOXELS", 500)
+    volumes = Volumes(np.diag([-1.0, -1.0, 4.0, 1.0]), (33, 24, 8), picture=False)
+    blocks = Blocks(volumes)
+    assert blocks.steps == (4, 4, 1)
+    assert blocks.shape == (9, 6, 8)
+    plane = np.broadcast_to(np.arange(33.0).reshape(-1, 1, 1), volumes.shape)
+    # Means of 0..3, 4..7, ... and of the last voxel alone.
+    np.testing.assert_allclose(blocks.averaged(plane)[:, 0, 0], [*np.arange(8) * 4 + 1.5, 32])
+    np.testing.assert_allclose(blocks.middle(plane)[:, 0, 0], [*np.arange(8) * 4 + 2, 32])
+    # The middle of the first block, voxels 0..3 by 0..3 by 0.
+    np.testing.assert_allclose(blocks.affine @ [0, 0, 0, 1], volumes.affine @ [1.5, 1.5, 0, 1])
+
+
 def coordinates(path):
     return np.array(re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", path), dtype=float)
 
@@ -302,7 +385,7 @@ def test_page_of_a_run_lists_every_pair(outputs, tmp_path):
         SavePaird(tmp_path)(output)
     html = (tmp_path / "quality.html").read_text(encoding="utf-8")
     reader = Reader(html)
-    assert not re.search(r"https?:|url\(|@import|<script|<link", html)
+    assert not re.search(r"https?:|url\(|@import|<script[^>]*src|<link", html)
     links = [address for address in reader.addresses if not address.startswith("data:")]
     assert links == ["good%20one/quality.html", "bad/quality.html"]
     assert (tmp_path / "bad/quality.html").read_bytes() == outputs[2]["page"]

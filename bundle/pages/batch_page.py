@@ -81,10 +81,6 @@ def batch_page(pairs: list[Mapping[str, Any]]) -> str:
         counts=[(verdict, counts[verdict]) for verdict in VERDICTS],
         lost=len(pairs) - len(done),
         titles=[
-            "",
-            "pair",
-            "verdict",
-            "reasons",
             "score",
             *(measure.label() for measure in shown),
             "gain of similarity %",

@@ -9,9 +9,11 @@ import numpy as np
 from markupsafe import Markup
 from monai.transforms import Transform
 
+from bundle.data import by_name
 from bundle.evaluation.measures import MEASURES
 from bundle.evaluation.quality import length_unit
 from bundle.pages.drawing import FIXED, FOLDED, MOVING, colour_bar, deformed_grid, loss_curve, outline, panel, picture
+from bundle.pages.explorer import explored
 from bundle.pages.markup import ABSENT, render, rules_shown
 from bundle.pages.slices import ShownSlice, shown_slices
 
@@ -28,12 +30,16 @@ class QualityPaged(Transform):
     The page shows three orthogonal views through most of the label, or through the middle: both images, the warped one,
     a checkerboard and differences, contours of labels before and after; the deformed grid, the displacement and the
     log-Jacobian of the registration itself, the initial alignment taken out; the loss, the metrics, and the verdict
-    with its reasons. It refers to no other file.
+    with its reasons. Where scripts run, people also look through the volumes (``explored``). It refers to no other
+    file, and needs no network.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the page of one pair after ``QualityVerdictd``."""
-        slices, metrics = shown_slices(data), data["metrics"]
+        slices = shown_slices(data)
+        names = structure_names(data)
+        metrics = named(data["metrics"], names)
+        stretch = _stretch(slices)
         unit = length_unit(data["native_fixed_image"])
         both, single = numbers(metrics, unit)
         losses = metrics["loss"]
@@ -44,7 +50,9 @@ class QualityPaged(Transform):
             unit=unit,
             colours={"fixed": FIXED, "moving": MOVING, "folded": FOLDED},
             images=_images_part(slices),
-            deformation=_deformation_part(slices, metrics, unit),
+            deformation=_deformation_part(slices, stretch, metrics, unit),
+            explored=explored(data, metrics["largest_displacement_mm"], stretch, names),
+            distance=_distance,
             both=both,
             single=single,
             curve=loss_curve(losses) if len(losses) > 1 else None,
@@ -52,6 +60,23 @@ class QualityPaged(Transform):
             lost=(metrics.get("lost_landmarks") or {}).items(),
         )
         return {**data, "page": html.encode(), "thumbnail": thumbnail(slices[0])}
+
+
+def structure_names(data: Mapping[Hashable, Any]) -> dict[str, str]:
+    """Names of the structures of a pair by their numbers in the fixed label, where its list has names."""
+    # Labels whose structures correspond by number call the same number the same.
+    sides = ("fixed",) if by_name(data) else ("moving", "fixed")
+    return {
+        str(int(number)): str(name) for side in sides for name, number in (data.get(f"{side}_structures") or {}).items()
+    }
+
+
+def named(metrics: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Metrics whose entries of structures stand under their names instead of numbers."""
+    return {
+        key: {names.get(name, name): entry for name, entry in value.items()} if isinstance(value, dict) else value
+        for key, value in metrics.items()
+    }
 
 
 def thumbnail(shown: ShownSlice) -> Markup:
@@ -121,10 +146,16 @@ def _images_part(slices: list[ShownSlice]) -> dict[str, Any]:
     }
 
 
-def _deformation_part(slices: list[ShownSlice], metrics: Mapping[str, Any], unit: str) -> dict[str, Any]:
+def _stretch(slices: list[ShownSlice]) -> float:
+    """The log-Jacobian at the end of its scale."""
+    found = np.abs(np.concatenate([shown.log_jacobian[~shown.folded] for shown in slices]))
+    return min(MOST_STRETCH, max(0.1, float(np.quantile(found, 0.995)))) if found.size else 1.0
+
+
+def _deformation_part(
+    slices: list[ShownSlice], stretch: float, metrics: Mapping[str, Any], unit: str
+) -> dict[str, Any]:
     largest = metrics["largest_displacement_mm"]
-    stretch = np.abs(np.concatenate([shown.log_jacobian[~shown.folded] for shown in slices]))
-    most = min(MOST_STRETCH, max(0.1, float(np.quantile(stretch, 0.995)))) if stretch.size else 1.0
     distances = [deformed_grid(shown.view, shown.right, shown.down)[1] for shown in slices]
 
     def row(shown: ShownSlice) -> Iterable[Markup]:
@@ -133,7 +164,7 @@ def _deformation_part(slices: list[ShownSlice], metrics: Mapping[str, Any], unit
         yield panel(view, picture(view.pixels(shown.images["moving"])), f"deformation grid, {view.name}", [lines])
         yield panel(view, picture(view.pixels(shown.length), "viridis", 0, largest), f"displacement, {view.name}")
         # Where the field folds there is no logarithm; what is drawn there lies under the mark.
-        image = picture(view.pixels(np.nan_to_num(shown.log_jacobian)), "PuOr", -most, most)
+        image = picture(view.pixels(np.nan_to_num(shown.log_jacobian)), "PuOr", -stretch, stretch)
         text = f"log-Jacobian, {view.name}, {int(shown.folded.sum())} voxels fold"
         yield panel(view, image, text, [outline(view, shown.folded, FOLDED, filled=True)])
 
@@ -145,7 +176,7 @@ def _deformation_part(slices: list[ShownSlice], metrics: Mapping[str, Any], unit
         "grid": _panels(titles, slices, row, note),
         "bars": [
             colour_bar("viridis", 0, largest, f"displacement ({unit})"),
-            colour_bar("PuOr", -most, most, "log-Jacobian (0: volume kept)"),
+            colour_bar("PuOr", -stretch, stretch, "log-Jacobian (0: volume kept)"),
         ],
         "distances": " / ".join(f"{distance:g}" for distance in dict.fromkeys(distances)),
         "folded": metrics["folded_voxels"],
@@ -190,3 +221,7 @@ def numbers(metrics: Mapping[str, Any], unit: str) -> tuple[list[list[str]], lis
                 (both if measure.has_before else single).append([measure.label(unit, structure), *shown])
     single += [[f"seconds of {stage}", f"{value:.2f}"] for stage, value in metrics["seconds"].items()]
     return both, single
+
+
+def _distance(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.1f}"

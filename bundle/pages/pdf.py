@@ -13,7 +13,7 @@ from monai.transforms import Transform
 
 from bundle.evaluation.quality import length_unit
 from bundle.pages.overview import PairPictured
-from bundle.pages.page import numbers
+from bundle.pages.page import named, numbers, structure_names
 
 A4 = (8.27, 11.69)
 """Inches."""
@@ -39,7 +39,7 @@ class QualityPdfd(Transform):
         verdict, picture, tables = (figure.add_axes(place) for place in PLACES)
         _verdict(verdict, data["metrics"])
         picture.imshow(imread(io.BytesIO(shown["picture"])), interpolation="lanczos")
-        _tables(tables, data["metrics"], length_unit(data["native_fixed_image"]))
+        _tables(tables, named(data["metrics"], structure_names(data)), length_unit(data["native_fixed_image"]))
         for axis in figure.axes:
             axis.set_axis_off()
         buffer = io.BytesIO()

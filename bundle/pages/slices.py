@@ -65,7 +65,7 @@ class ShownSlice:
 def shown_slices(data: Mapping[Hashable, Any]) -> list[ShownSlice]:
     """The orthogonal slices through most of the label, or the middle, of a pair after ``NativeOutputsd``.
 
-    Only slices are worked on: a page costs no more for a large volume.
+    Only slices are worked on: still pictures cost no more for a large volume.
     """
     native = data["native_fixed_image"]
     volumes = Volumes(np.asarray(native.affine), native.shape[1:], picture=is_picture(native))
@@ -126,4 +126,9 @@ def log_jacobian(
     if view.count == 1:
         determinant = np.expand_dims(determinant, view.across)
     middle = determinant.take([view.index - first], view.across)
-    return np.where(middle > 0, np.log(np.maximum(middle, 1e-6)), np.nan)
+    return log_or_nan(middle)
+
+
+def log_or_nan(determinant: np.ndarray) -> np.ndarray:
+    """Natural logarithm of a Jacobian determinant; NaN where the field folds."""
+    return np.where(determinant > 0, np.log(np.maximum(determinant, 1e-6)), np.nan)
