@@ -24,6 +24,7 @@ from bundle.results import DicomOutputsd, SavePaird, TransformsBothWaysd, save_o
 from bundle.system import exists, processes
 from bundle.system.configurations import find_configurations, load_configurations, unknown_option
 from bundle.system.console import HARMLESS
+from bundle.system.overrides import check_known
 
 IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False, "dicom": False}
 """What the workflow writes is made when the result is saved."""
@@ -219,6 +220,7 @@ def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: 
         FileNotFoundError: for a configuration that is not there.
         ValueError: for a setting that the configuration does not have.
     """
+    check_known(settings, load_configurations(config_file))
     files = [str(path) for path in find_configurations(config_file)]
     return monai.bundle.create_workflow(config_file=files, **settings)
 

@@ -13,7 +13,7 @@ from toys import apply, oblique_affine, rigid
 from workflow_fixtures import SHAPE, SMALL, volume
 
 import bundle
-from bundle import register
+from bundle import create_workflow, register
 from bundle.api import read_configuration
 from bundle.formats import load_image, read_transform
 
@@ -240,6 +240,18 @@ def test_bad_input_is_one_clear_line(voxels, tmp_path):
         with pytest.raises(kind, match=message) as raised:
             register(*images, **{**TINY, **settings})
         assert "\n" not in str(raised.value)
+
+
+def test_a_workflow_is_made_from_any_folder(tiny_dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"dataset_dir": str(tiny_dataset), "weights": "$None", "pair_limits::test": 2, "workflow_type": "infer"}
+    workflow = create_workflow("configs/inference.yaml", logging_file=False, **settings)
+    assert len(workflow.parser.get_parsed_content("dataset").data) == 2
+    for name in ("pair_limit::test", "step"):
+        with pytest.raises(ValueError, match=f"unknown option {name}; known options are"):
+            create_workflow("configs/inference.yaml", **{name: 2})
+    with pytest.raises(FileNotFoundError, match="configuration not found: configs/none.yaml"):
+        create_workflow("configs/none.yaml")
 
 
 def test_the_package_hands_it_on():

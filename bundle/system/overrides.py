@@ -6,7 +6,7 @@ MONAI's runner takes what looks like Python for Python: ``2025`` and ``1e3`` for
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from fire.parser import DefaultParseValue
@@ -18,6 +18,7 @@ from bundle.system.configurations import load_configurations, unknown_option
 from bundle.system.limits import exists
 
 RUNNER_OPTIONS = {"run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"}
+WORKFLOW_OPTIONS = {"workflow_name", "workflow_type", "properties_path"}
 PATHS = re.compile(r"\w*(_dir|weights|datalist|_root|_file)")
 """Names of the options that are files and folders."""
 NEVER_NULL = ("dataset_dir", "output_dir")
@@ -59,14 +60,28 @@ def check_overrides(options: Options) -> None:
     if not options.get("config_file"):
         return
     content = load_configurations(several(options["config_file"]))
-    known = set(content) | RUNNER_OPTIONS
-    if "tracking" in options:
-        known |= set(DEFAULT_MLFLOW_SETTINGS["configs"])
-    unknown = [f"--{name}" for name in options if _keys(name)[0] not in known]
-    if unknown:
-        raise ValueError(unknown_option(unknown, content))
+    check_known(options, content, "--")
     for name, values in options.items():
         _check(name, _default(name, content), values)
+
+
+def check_known(options: Collection[str], content: Mapping[str, Any], prefix: str = "") -> None:
+    """Refuse options that neither a configuration nor MONAI's runner has.
+
+    Args:
+        options: their names.
+        content: of the configuration.
+        prefix: of the names in the message.
+
+    Raises:
+        ValueError: naming them and the known ones.
+    """
+    known = set(content) | RUNNER_OPTIONS | WORKFLOW_OPTIONS
+    if "tracking" in options:
+        known |= set(DEFAULT_MLFLOW_SETTINGS["configs"])
+    unknown = [prefix + name for name in options if _keys(name)[0] not in known]
+    if unknown:
+        raise ValueError(unknown_option(unknown, content))
 
 
 def _keys(name: str) -> list[str]:
