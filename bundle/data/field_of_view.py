@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from scipy.ndimage import grey_opening, label
 
-from bundle.data.preprocessing import SIDES
+from bundle.data.pairs import SIDES
 
 BACKGROUND = 0.02
 """Background reaches this far above the lowest intensity, as a part of the range to the 99.5th percentile: noise."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bundle.formats.images import IMAGE_SUFFIXES as SUFFIXES
 from bundle.system.limits import Refused, exists, read_whole
 
 SECTIONS = ("training", "validation", "test")
@@ -19,22 +20,6 @@ PAIRINGS = ("paired", "fixed", "moving", "repeat")
 KINDS = ("image", "label", "mask", "landmarks")
 # What belongs to an image, and the (DeepReg) folder it lies in; pairs put `fixed_` or `moving_` before either.
 FOLDERS = {"image": "images", "label": "labels", "mask": "masks", "landmarks": "landmarks"}
-SUFFIXES = (
-    ".nii.gz",
-    ".nii",
-    ".nrrd",
-    ".nhdr",
-    ".mha",
-    ".mhd",
-    ".dcm",
-    ".npy",
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".tif",
-    ".tiff",
-    ".bmp",
-)
 POINT_SUFFIXES = (".csv", ".mrk.json", ".fcsv")
 # Learn2Reg names of what belongs to `imagesTr/X.nii.gz`: folder of the file, and suffix where it is another one.
 LEARN2REG_FOLDERS = {"label": ("labels", None), "mask": ("masks", None), "landmarks": ("keypoints", ".csv")}
