@@ -18,6 +18,7 @@ from monai.data import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
 from bundle.data import stem
+from bundle.formats import Found, found_in, image_of
 from bundle.geometry import Transform
 from bundle.pages import PairPictured, QualityPaged, QualityPdfd
 from bundle.results import DicomOutputsd, SavePaird, TransformsBothWaysd, save_objects
@@ -243,7 +244,7 @@ def _loadable(value: Any, name: str) -> Any:
             raise FileNotFoundError(f"{name} not found: {value}")
         return str(value)
     if isinstance(value, SpatialImage):
-        value = np.asanyarray(value.dataobj), value.affine
+        return _in_memory(found_in(value), name)
     if isinstance(value, MetaTensor):
         return value
     try:
@@ -256,7 +257,13 @@ def _loadable(value: Any, name: str) -> Any:
             "labels also (X, Y, Z, channels), and (4, 4)"
         )
     channels = voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0)
-    tensor = torch.as_tensor(np.ascontiguousarray(channels, dtype=np.float32))
-    return MetaTensor(
-        tensor, affine=torch.as_tensor(affine, dtype=torch.float64), meta={"stored_type": str(voxels.dtype)}
-    )
+    return _in_memory(Found(channels, affine.astype(float), voxels.dtype), name)
+
+
+def _in_memory(found: Found, name: str) -> MetaTensor:
+    if found.stored.kind not in "biuf":
+        raise ValueError(f"{name}: values of the type {found.stored}, expected numbers")
+    try:
+        return image_of(found, name.rpartition("_")[2], name)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

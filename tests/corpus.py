@@ -240,7 +240,7 @@ SMALLER = volume(0)[1][:-2]
 LABELS = {
     "label_of_another_size": (
         nifti("label.nii.gz", SMALLER),
-        "moving_label has shape (18, 18, 16) but moving_image (20, 18, 16)",
+        "label.nii.gz: the label is 18 x 18 x 16 and its image 20 x 18 x 16; give both one grid",
     ),
     "label_with_channels": (
         nifti("label.nii.gz", np.stack([volume(0)[1]] * 2, -1)),
@@ -252,11 +252,11 @@ LABELS = {
 MASKS = {
     "mask_of_another_size": (
         nifti("mask.nii.gz", SMALLER),
-        "moving_mask: the mask is 18 x 18 x 16 and its image 20 x 18 x 16",
+        "mask.nii.gz: the mask is 18 x 18 x 16 and its image 20 x 18 x 16",
     ),
     "empty_mask": (
         nifti("mask.nii.gz", np.zeros(SHAPE, np.uint8)),
-        "moving_mask: the mask is empty, every value is 0; leave it out",
+        "mask.nii.gz: the mask is empty, every value is 0; leave it out",
     ),
     "truncated_mask": (cut(nifti("mask.nii.gz", volume(0)[1])), f"mask.nii.gz: {DAMAGED}"),
 }

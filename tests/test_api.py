@@ -231,9 +231,9 @@ def test_bad_input_is_one_clear_line(voxels, tmp_path):
         ((fixed, moving), {"config_file": "none.yaml"}, FileNotFoundError, "configuration not found: none.yaml; give"),
         (
             (fixed, moving),
-            {"fixed_label": (fixed[0][1:], fixed[1])},
+            {"fixed_label": (np.rint(fixed[0][1:]), fixed[1])},
             ValueError,
-            "fixed_label has shape .* but fixed_image",
+            "fixed_label: the label is 19 x 18 x 16 and its image 20 x 18 x 16; give both one grid",
         ),
     ]
     for images, settings, kind, message in cases:

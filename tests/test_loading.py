@@ -131,8 +131,7 @@ def test_forms_that_agree_or_stand_alone_are_not_warned_of(tmp_path, fixed_grid,
 
 @pytest.mark.parametrize("shape", [(6, 5, 4, 2), (6, 5, 4, 1, 2)])
 def test_a_file_of_several_volumes_keeps_its_place_without_a_qform(tmp_path, fixed_grid, shape):
-    image = nib.Nifti1Image(np.zeros(shape, np.uint8), None)
-    image.set_sform(fixed_grid.affine, code=1)
+    image = nib.Nifti1Image(np.zeros(shape, np.uint8), fixed_grid.affine)
     image.set_qform(None, code=0)
     nib.save(image, tmp_path / "a.nii")
     np.testing.assert_allclose(load_image(str(tmp_path / "a.nii")).affine.numpy(), fixed_grid.affine, atol=1e-5)

@@ -69,8 +69,9 @@ def test_landmarks_must_be_structures():
 
 def test_an_image_whose_label_is_empty_is_refused():
     image = MetaTensor(torch.rand(1, *SHAPE), affine=AFFINE, meta={"filename_or_obj": "A.nii.gz"})
-    with pytest.raises(ValueError, match="A.nii.gz: the label is empty"):
-        CheckImaged()({"image": image, "label": label(None)})
+    with pytest.raises(ValueError, match="A_label.nii.gz: the label is empty"):
+        empty = MetaTensor(label(None), meta={"filename_or_obj": "A_label.nii.gz"})
+        CheckImaged()({"image": image, "label": empty})
 
 
 def test_map_loss_of_known_logits():

@@ -204,7 +204,9 @@ def test_label_channels_are_saved_as_a_fourth_axis(fixed_grid, tmp_path):
     assert np.argwhere(saved.get_fdata()).tolist() == [[3, 4, 5, 1]]
 
 
-@pytest.mark.parametrize("value, dtype", [(255, np.uint8), (3000, np.int32), (-1, np.int32)])
+@pytest.mark.parametrize(
+    "value, dtype", [(255, np.uint8), (3000, np.int16), (-1, np.int16), (40000, np.uint16), (70000, np.int32)]
+)
 def test_label_values_survive_saving(fixed_grid, tmp_path, value, dtype):
     SavePaird(tmp_path)(saveable(fixed_grid, warped_label=torch.full((1, *fixed_grid.shape), float(value))))
     saved = nib.load(tmp_path / "p/warped_label.nii.gz")

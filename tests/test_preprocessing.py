@@ -228,13 +228,13 @@ def loaded(fixed_grid, moving_grid, **changes):
 
 
 def test_check_names_every_problem_of_a_pair_at_once(fixed_grid, moving_grid):
-    pair = loaded(fixed_grid, moving_grid, moving_label=torch.zeros(1, 5, 6, 7))
+    pair = loaded(fixed_grid, moving_grid, moving_label=MetaTensor(torch.ones(1, 5, 6, 7)))
     pair["fixed_image"][0, 3, 3, 3] = torch.nan
     with pytest.raises(ValueError) as raised:
         CheckPaird()(pair)
     message = str(raised.value)
     assert message.startswith("pair p7: fixed_image: 1 of 4998 values are NaN or infinite")
-    assert "moving_label has shape (5, 6, 7) but moving_image (21, 16, 20)" in message
+    assert "moving_label: the label is 5 x 6 x 7 and its image 21 x 16 x 20; give both one grid" in message
 
 
 def test_check_refuses_planar_and_empty_images(fixed_grid, moving_grid):

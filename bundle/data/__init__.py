@@ -4,6 +4,7 @@ from bundle.data.augmentation import RandomPairAffine
 from bundle.data.check import check_data, image_problems
 from bundle.data.datalist import read_datalist, require, select_pairs, write_datalist
 from bundle.data.field_of_view import FieldOfViewMaskd, field_of_view
+from bundle.data.fitness import CheckPaird, parts_on_grid
 from bundle.data.images import read_folds, read_images
 from bundle.data.intensities import RobustIntensityd
 from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
@@ -19,7 +20,7 @@ from bundle.data.pairs import (
     side_tensor,
     split_pair,
 )
-from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
+from bundle.data.preprocessing import InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
 from bundle.data.structures import Correspondence, by_name, corresponding
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "join_pair",
     "of_kinds",
     "pair_kind",
+    "parts_on_grid",
     "read_datalist",
     "read_folds",
     "read_images",

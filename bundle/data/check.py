@@ -16,7 +16,7 @@ from bundle.data.datalist import FRACTIONS, LIMITS, survey
 from bundle.data.pairs import SIDES
 from bundle.data.structures import number_problems
 from bundle.data.validation import Pair, Sections
-from bundle.formats.loading import load_image
+from bundle.formats.loading import Grid, load_part
 from bundle.formats.problems import dimensions, grid_problems, image_problems, label_problems
 from bundle.geometry.affines import spacing_of
 from bundle.system.errors import DataWarning, printable
@@ -25,7 +25,6 @@ from bundle.system.limits import exists
 __all__ = ["FileFacts", "Report", "check_data", "image_problems"]
 
 WIDTH = 120
-Grid = tuple[tuple[int, ...], np.ndarray]  # shape and affine
 
 
 @dataclass(frozen=True)
@@ -180,14 +179,14 @@ def _check_images(pairs: Sequence[Pair], report: Report, spatial_dims: int | Non
 def _check_labels(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Report, spatial_dims: int) -> None:
     """Labels and masks, each against the image it belongs to."""
     owners = {
-        pair[f"{side}_{kind}"]: (kind, pair[f"{side}_image"], pair.get(f"{side}_structures", {}))
+        (pair[f"{side}_{kind}"], pair[f"{side}_image"]): (kind, pair.get(f"{side}_structures", {}))
         for kind in ("label", "mask")
         for pair in pairs
         for side in SIDES
         if f"{side}_{kind}" in pair
     }
-    for path, (kind, image, structures) in owners.items():
-        loaded = _load(path, report, label=True)
+    for (path, image), (kind, structures) in owners.items():
+        loaded = _load(path, report, kind, grids.get(image))
         if loaded is not None:
             array, affine = loaded
             found = label_problems(array, affine, _name(path, report), grids.get(image), spatial_dims, kind)
@@ -198,18 +197,21 @@ def _check_labels(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Repo
                 report.facts[path] = _facts(array, affine, tuple(np.unique(array).tolist()))
 
 
-def _load(path: str, report: Report, label: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
+def _load(
+    path: str, report: Report, kind: str = "image", grid: Grid | None = None
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Array, channel first, and affine of a file; None when it cannot be read, which the report then says."""
     if not exists(path):
         return None  # among the problems already
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            image = load_image(path, label)
+            image = load_part(path, kind, grid)
         except ValueError as error:
             report.problems.append(_name(path, report) + str(error).removeprefix(path))
             return None
-    report.problems += [str(warning.message) for warning in caught if issubclass(warning.category, DataWarning)]
+    notes = [str(warning.message) for warning in caught if issubclass(warning.category, DataWarning)]
+    report.problems += [_name(path, report) + note.removeprefix(path) for note in notes]
     return np.asarray(image), np.asarray(image.affine, dtype=float)
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from bundle.data.layouts import FOLDERS, KINDS, POINT_SUFFIXES, SUFFIXES, stem
 from bundle.data.pairs import SIDES
-from bundle.formats.loading import load_image
+from bundle.formats.images import PICTURE_SUFFIXES, load_image
 from bundle.formats.problems import dimensions
-from bundle.formats.saving import PICTURE_SUFFIXES
 
 # Folder of the images of a side: DeepReg's name, and the short one. What belongs to them keeps DeepReg's names.
 SPELLINGS = ("{side}_images", "{side}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.data.pairs import SIDES
+from bundle.formats.images import IMAGE_SUFFIXES as SUFFIXES
 from bundle.formats.tables import Table, value_of
 from bundle.system.limits import Refused, exists, read_whole
 from bundle.system.text import load_json
@@ -20,22 +21,6 @@ PAIRINGS = ("paired", "fixed", "moving", "repeat")
 KINDS = ("image", "label", "mask", "landmarks")
 # What belongs to an image, and the (DeepReg) folder it lies in; pairs put `fixed_` or `moving_` before either.
 FOLDERS = {"image": "images", "label": "labels", "mask": "masks", "landmarks": "landmarks"}
-SUFFIXES = (
-    ".nii.gz",
-    ".nii",
-    ".nrrd",
-    ".nhdr",
-    ".mha",
-    ".mhd",
-    ".dcm",
-    ".npy",
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".tif",
-    ".tiff",
-    ".bmp",
-)
 POINT_SUFFIXES = (".csv", ".mrk.json", ".fcsv")
 # Learn2Reg names of what belongs to `imagesTr/X.nii.gz`: folder of the file, and suffix where it is another one.
 LEARN2REG_FOLDERS = {"label": ("labels", None), "mask": ("masks", None), "landmarks": ("keypoints", ".csv")}

@@ -10,64 +10,13 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import ImageMetaKey
 from scipy.ndimage import gaussian_filter1d
 
 from bundle.data.pairs import SIDES
 from bundle.data.structures import Correspondence, by_name, corresponding, one_patient
-from bundle.formats.problems import extent_problems, image_problems, label_problems
 from bundle.geometry import initial_alignment
 
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
-
-
-class CheckPaird(Transform):
-    """Refuse what cannot be registered, with every reason at once, and put labels on the grid of their image.
-
-    MONAI reads the affine of a 4-D file without qform wrongly (the origin is lost), so a label takes the affine of
-    its image once their shapes are known to agree. A mask becomes 1 where it is not 0.
-
-    Args:
-        spatial_dims: 3 for volumes, 2 for planar images, which are volumes of one slice.
-        pixdim: spacing of the network's grid, mm, where it has one; a wrong unit in a header can make that grid of the
-            image larger than any memory.
-    """
-
-    def __init__(self, spatial_dims: int = 3, pixdim: float | None = None) -> None:
-        self.spatial_dims = spatial_dims
-        self.pixdim = pixdim
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Pass a loaded pair through (images and masks ``(1, *shape)``, labels ``(channels, *shape)``).
-
-        Raises:
-            ValueError: naming every problem of the pair's images, labels and masks.
-        """
-        problems: list[str] = []
-        output = dict(data)
-        for side in SIDES:
-            image = data[f"{side}_image"]
-            name = f"{side}_image {image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, '')}".strip()
-            problems += image_problems(image.numpy(), np.asarray(image.affine), name, self.spatial_dims)
-            if self.pixdim is not None and not problems:
-                problems += extent_problems(image.shape[1:], np.asarray(image.affine), name, self.pixdim)
-            label = data.get(f"{side}_label")
-            if label is not None and label.shape[1:] != image.shape[1:]:
-                problems.append(
-                    f"{side}_label has shape {tuple(label.shape[1:])} but {side}_image {tuple(image.shape[1:])}; "
-                    "a label must lie on its image's grid"
-                )
-            elif label is not None:
-                output[f"{side}_label"] = MetaTensor(label.as_tensor(), affine=image.affine)
-            mask = data.get(f"{side}_mask")
-            if mask is not None:
-                grid = (image.shape[1:], np.asarray(image.affine))
-                found = (mask.numpy(), np.asarray(mask.affine), f"{side}_mask", grid, self.spatial_dims)
-                problems += label_problems(*found, kind="mask")
-                output[f"{side}_mask"] = MetaTensor((mask.as_tensor() != 0).float(), affine=image.affine)
-        if problems:
-            raise ValueError(f"pair {data['pair_id']}: " + "; ".join(problems))
-        return output
 
 
 class LabelChannelsd(Transform):

@@ -1,26 +1,41 @@
 """Every file format, to read and to write."""
 
-from bundle.formats.headers import PICTURE_SUFFIXES
-from bundle.formats.loading import LoadPaird, load_image
+from bundle.formats.arrays import Found
+from bundle.formats.images import (
+    IMAGE_SUFFIXES,
+    PICTURE_SUFFIXES,
+    check_writable,
+    image_of,
+    load_image,
+    save_image,
+    written_type,
+)
+from bundle.formats.loading import LoadPaird
+from bundle.formats.nibabel_files import found_in, nifti
 from bundle.formats.point_files import POINT_FORMATS, PointFile, is_point_file, read_points
 from bundle.formats.problems import grid_problems
-from bundle.formats.saving import as_stored, check_writable, nifti, save_image
 from bundle.formats.transform_files import displacement_image, read_transform, write_transform
+from bundle.formats.types import smallest_type
 
 __all__ = [
+    "Found",
+    "IMAGE_SUFFIXES",
     "LoadPaird",
     "PICTURE_SUFFIXES",
     "POINT_FORMATS",
     "PointFile",
-    "as_stored",
     "check_writable",
     "displacement_image",
+    "found_in",
     "grid_problems",
+    "image_of",
     "is_point_file",
     "load_image",
     "nifti",
     "read_points",
     "read_transform",
     "save_image",
+    "smallest_type",
     "write_transform",
+    "written_type",
 ]

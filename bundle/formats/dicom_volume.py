@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.utils import ImageMetaKey
 
 from bundle.dicom import Series, one_volume
-from bundle.formats.saving import stored_type
+from bundle.formats.itk_files import stored_type
 from bundle.system.errors import DataWarning, brief
 from bundle.system.limits import Refused, check_declared
 

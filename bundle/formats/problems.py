@@ -64,7 +64,7 @@ def label_problems(
     array = np.asarray(array)
     problems = grid_problems(array.shape[1:], affine, name, spatial_dims)
     if not problems and image is not None:
-        problems = _other_grid(array.shape[1:], affine, f"{name}: the {kind}", *image)
+        problems = other_grid(array.shape[1:], affine, f"{name}: the {kind}", *image)
     if kind == "mask" and array.shape[0] > 1:
         problems.append(f"{name}: a mask of {array.shape[0]} channels, expected one")
     if array.size:
@@ -77,7 +77,7 @@ def label_problems(
     return problems
 
 
-def _other_grid(
+def other_grid(
     shape: Sequence[int], affine: np.ndarray, name: str, image_shape: Sequence[int], image_affine: np.ndarray
 ) -> list[str]:
     """Whether a label lies on another grid than its image: another size, or a corner more than half a voxel away."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +16,23 @@ import numpy as np
 import torch
 
 from bundle.dicom.spatial_registration import read_registration
-from bundle.formats.headers import check_image, itk_header
-from bundle.formats.saving import nifti
+from bundle.formats.itk_files import checked_header
+from bundle.formats.nibabel_files import nifti, opened_nifti
+from bundle.formats.nifti_place import nifti_place
 from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip
-from bundle.system.errors import brief
+from bundle.geometry.affines import spacing_of
+from bundle.system.errors import DataWarning, brief
 from bundle.system.files import silent_exit, silent_libraries
 from bundle.system.limits import Refused, check_hdf5, check_matlab, exists, read_whole, regular_file
 
 FIELD_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 ITK_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
 DICOM_SUFFIX = ".dcm"
+AFFINES = re.compile(rb"(?<![A-Za-z0-9])(?:MatrixOffsetTransformBase|Rigid3DTransform)(_(?:double|float)_[23]_[23])")
+"""What ANTs, c3d_affine_tool and greedy call an affine: ITK writes these names, and in Python does not read them."""
+FINE = 1e-3
+"""Voxels that numbers of a displacement may be apart."""
+POINTS = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (2.0, -3.0, 5.0))
 INTENT_DISPLACEMENT, INTENT_VECTOR = 1006, 1007
 """NIfTI intents of a field. ITK takes the vectors of the first for RAS, those of the second for LPS."""
 
@@ -51,8 +63,8 @@ def read_transform(path: str | Path) -> Transform:
     try:
         if name.endswith(DICOM_SUFFIX):
             return _read_dicom(regular_file(path))
-        _check_size(regular_file(path))
         if name.endswith(ITK_SUFFIXES):
+            _check_size(regular_file(path))
             return Transform(_read_itk(path))
         read = _read_nifti_field if name.endswith((".nii", ".nii.gz")) else _read_itk_field
         return Transform([read(path)])
@@ -72,9 +84,7 @@ def _read_dicom(path: Path) -> Transform:
 def _check_size(path: Path) -> None:
     """Refuse a file that asks for more memory than it can hold."""
     name = path.name.lower()
-    if name.endswith(FIELD_SUFFIXES):
-        check_image(path)
-    elif name.endswith((".h5", ".hdf5")):
+    if name.endswith((".h5", ".hdf5")):
         check_hdf5(path)
     elif name.endswith(".mat"):
         check_matlab(path)
@@ -107,14 +117,18 @@ def write_transform(transform: Transform, path: str | Path) -> None:
 
 
 def displacement_image(displacement: torch.Tensor, fixed_affine: np.ndarray) -> nib.Nifti1Image:
-    """Displacement field as ITK, 3D Slicer and ANTs read it: ``(X, Y, Z, 1, 3)`` float32, intent vector, LPS mm.
+    """Displacement field as ITK, 3D Slicer and ANTs read it: ``(X, Y, Z, 1, 3)``, intent vector, LPS mm, in float32.
 
     Args:
         displacement: ``(3, *fixed_shape)``, mm, RAS.
         fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
     """
     lps = LPS_SIGNS * displacement.cpu().numpy()
-    image = nifti(np.moveaxis(lps, 0, -1)[..., None, :].astype(np.float32), fixed_affine)
+    largest = np.float32(np.abs(lps).max(initial=0))
+    # Between worlds that are far apart single precision counts in steps that could be seen.
+    fine = np.spacing(largest) < FINE * spacing_of(fixed_affine).min()
+    vectors = np.moveaxis(lps, 0, -1)[..., None, :].astype(np.float32 if fine else np.float64)
+    image = nifti(vectors, fixed_affine)
     image.header.set_intent(INTENT_VECTOR)
     return image
 
@@ -141,13 +155,30 @@ def _itk_field(displacement: Displacement) -> Any:
 
 def _read_itk(path: Path) -> list[np.ndarray | Displacement]:
     try:
-        with silent_libraries():  # HDF5 prints pages about a damaged file, and more at the end
-            read = itk.transformread(str(path))
+        # HDF5 prints pages about a damaged file, and more at the end.
+        with silent_libraries(), _names_of_itk(path) as known:
+            read = itk.transformread(str(known))
     except RuntimeError:
         silent_exit()
         raise
     # A file of several transforms is a queue as a composite is: what stands last applies first.
     return [part for transform in reversed(read) for part in _parts(itk.down_cast(transform))]
+
+
+@contextmanager
+def _names_of_itk(path: Path) -> Iterator[Path]:
+    """A file in which the affines have the name that ITK in Python knows; the file itself where they have."""
+    content = path.read_bytes()
+    # Strings may be filled up, and stay as long as the file says.
+    filling = b" " if path.suffix.lower() in (".tfm", ".txt") else b"\0"
+    renamed = AFFINES.sub(lambda name: (b"AffineTransform" + name[1]).ljust(len(name[0]), filling), content)
+    if renamed == content:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        copy.write_bytes(renamed)
+        yield copy
 
 
 def _parts(transform: Any) -> list[np.ndarray | Displacement]:
@@ -161,15 +192,17 @@ def _parts(transform: Any) -> list[np.ndarray | Displacement]:
     if kind == "DisplacementFieldTransform":
         return [_displacement(transform.GetDisplacementField())]
     if transform.IsLinear():
-        origin, *ends = (np.array(transform.TransformPoint(point)) for point in np.eye(4)[:, 1:].tolist())
+        origin, *ends, other = (np.array(transform.TransformPoint(list(point))) for point in POINTS)
         matrix = np.eye(4)
         matrix[:3] = np.stack([*(end - origin for end in ends), origin], axis=1)
-        return [flip(matrix)]
+        # One that is not linear may say that it is.
+        if np.allclose(matrix[:3] @ [*POINTS[-1], 1], other, rtol=1e-6, atol=1e-6):
+            return [flip(matrix)]
     raise Refused(f"holds a {kind}; supported are affine transforms, displacement fields and composites of them")
 
 
 def _read_itk_field(path: Path) -> Displacement:
-    image = itk_header(path)
+    image = checked_header(path)
     if image.GetNumberOfComponents() != 3:
         raise Refused(f"not a transform: {image.GetNumberOfComponents()} value(s) per voxel, expected vectors of 3")
     # ITK would read a file of one slice as a planar image unless it is told the dimensions.
@@ -187,16 +220,18 @@ def _displacement(image: Any) -> Displacement:
 
 
 def _read_nifti_field(path: Path) -> Displacement:
-    image = nib.load(path)
-    intent = int(image.header["intent_code"])
-    if image.ndim != 5 or image.shape[3:] != (1, 3) or intent not in (INTENT_DISPLACEMENT, INTENT_VECTOR):
-        shape = " x ".join(map(str, image.shape))
-        raise Refused(
-            f"not a transform: {shape} values with intent {intent}, expected a field of X x Y x Z x 1 x 3 with intent "
-            f"{INTENT_VECTOR} (vectors), such as displacement.nii.gz"
-        )
-    vectors = np.moveaxis(np.asarray(image.dataobj, dtype=np.float64)[..., 0, :], -1, 0)
-    affine = np.asarray(image.affine, dtype=float)
+    with opened_nifti(path) as (image, header):
+        intent = int(image.header["intent_code"])
+        if image.ndim != 5 or image.shape[3:] != (1, 3) or intent not in (INTENT_DISPLACEMENT, INTENT_VECTOR):
+            shape = " x ".join(map(str, image.shape))
+            raise Refused(
+                f"not a transform: {shape} values with intent {intent}, expected a field of X x Y x Z x 1 x 3 with "
+                f"intent {INTENT_VECTOR} (vectors), such as displacement.nii.gz"
+            )
+        affine, note = nifti_place(header, image.shape[:3])
+        vectors = np.moveaxis(np.asarray(image.dataobj, dtype=np.float64)[..., 0, :], -1, 0)
+    if note:
+        warnings.warn(f"{path}: {note}", DataWarning, stacklevel=2)
     return _from_lps(vectors if intent == INTENT_VECTOR else vectors * LPS_SIGNS, affine)
 
 

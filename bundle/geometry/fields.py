@@ -99,4 +99,4 @@ def native_ddf(displacement: torch.Tensor, fixed_affine: np.ndarray, alignment: 
     field = without_alignment(displacement, fixed_affine, alignment)
     linear = torch.as_tensor(np.linalg.inv(fixed_affine[:3, :3])).to(field)
     axes = [axis for axis, size in enumerate(field.shape[1:]) if size > 1]
-    return torch.tensordot(linear[axes], field, dims=1).squeeze()
+    return torch.tensordot(linear[axes], field, dims=1).squeeze().float()

@@ -38,9 +38,10 @@ def voxel_grid(shape: Sequence[int], device: torch.device | str = "cpu") -> torc
         device: where to put the grid.
 
     Returns:
-        Tensor ``(dims, *shape)``, voxels; channel ``c`` counts along axis ``c``.
+        Tensor ``(dims, *shape)``, voxels; channel ``c`` counts along axis ``c``. In double precision, as every point of
+        the world that comes of it: the coordinates of a stage or a tracker can be 1e7 mm.
     """
-    axes = [torch.arange(size, dtype=torch.float32, device=device) for size in shape]
+    axes = [torch.arange(size, dtype=torch.float64, device=device) for size in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
@@ -66,7 +67,7 @@ def sample(
     """Interpolate an image at voxel coordinates.
 
     Args:
-        image: ``(channels, *shape)``.
+        image: ``(channels, *shape)``; its precision, if it has fractions, is that of the interpolation.
         coordinates: ``(dims, *out_shape)`` in voxels of ``image``.
         mode: ``"bilinear"`` (linear along every axis) or ``"nearest"``.
         padding_mode: value outside the volume, ``"zeros"`` or ``"border"``.
@@ -77,10 +78,9 @@ def sample(
     sizes = torch.tensor(image.shape[1:], dtype=coordinates.dtype, device=coordinates.device)
     # torch's corner-aligned coordinates run from -1 to 1 with the last axis first; an axis of one voxel has no extent.
     scale = (2 / (sizes - 1).clamp(min=1)).reshape(-1, *[1] * (coordinates.ndim - 1))
-    grid = (coordinates * scale - 1).flip(0).movedim(0, -1)
-    sampled = F.grid_sample(
-        image[None].to(grid.dtype), grid[None], mode=mode, padding_mode=padding_mode, align_corners=True
-    )
+    values = image if image.is_floating_point() else image.to(coordinates.dtype)
+    grid = (coordinates * scale - 1).to(values.dtype).flip(0).movedim(0, -1)
+    sampled = F.grid_sample(values[None], grid[None], mode=mode, padding_mode=padding_mode, align_corners=True)
     return sampled[0]
 
 

@@ -61,6 +61,6 @@ def centroids(channels: torch.Tensor, affine: np.ndarray) -> np.ndarray:
     Returns:
         ``(structures, 3)``, mm, RAS; NaN for an empty channel.
     """
-    world = apply_affine(affine, voxel_grid(channels.shape[1:], channels.device)).flatten(1).double()
+    world = apply_affine(affine, voxel_grid(channels.shape[1:], channels.device)).flatten(1)
     weights = channels.flatten(1).double()
     return ((weights @ world.T) / weights.sum(1, keepdim=True)).cpu().numpy()

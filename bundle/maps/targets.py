@@ -11,8 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils import ImageMetaKey
 
-from bundle.data import image_problems
-from bundle.formats.problems import label_problems
+from bundle.data import image_problems, parts_on_grid
 from bundle.geometry import apply_affine, centroids, voxel_grid
 
 UNKNOWN = -1.0
@@ -22,7 +21,7 @@ UNKNOWN = -1.0
 class CheckImaged(Transform):
     """Refuse a labelled image that nothing can be learned from, with every reason at once.
 
-    The label takes the affine of its image, as the labels of pairs do (``bundle.data.CheckPaird``).
+    Image and label are held against the rules of pairs (``bundle.data.CheckPaird``).
 
     Args:
         spatial_dims: 3 for volumes, 2 for planar images.
@@ -37,15 +36,13 @@ class CheckImaged(Transform):
         Raises:
             ValueError: naming every problem of the two.
         """
-        image, label = data["image"], data["label"]
+        image = data["image"]
         name = str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "image"))
-        affine = np.asarray(image.affine)
-        problems = image_problems(image.numpy(), affine, name, self.spatial_dims)
-        grid = (image.shape[1:], affine)
-        problems += label_problems(label.numpy(), np.asarray(label.affine), name, grid, self.spatial_dims)
+        problems = image_problems(image.numpy(), np.asarray(image.affine), name, self.spatial_dims)
+        parts = parts_on_grid(data, "", self.spatial_dims, problems)
         if problems:
             raise ValueError("; ".join(problems))
-        return {**data, "label": MetaTensor(label.as_tensor(), affine=image.affine)}
+        return {**data, **parts}
 
 
 class MapTargetsd(Transform):
@@ -90,6 +87,6 @@ class MapTargetsd(Transform):
         return self._heat_map(binary, np.asarray(label.affine)) if structure in self.landmarks else binary
 
     def _heat_map(self, binary: torch.Tensor, affine: np.ndarray) -> torch.Tensor:
-        centre = torch.as_tensor(centroids(binary[None], affine)[0]).float().reshape(-1, *[1] * binary.ndim)
+        centre = torch.as_tensor(centroids(binary[None], affine)[0]).reshape(-1, *[1] * binary.ndim)
         distance = (apply_affine(affine, voxel_grid(binary.shape)) - centre).square().sum(0)
-        return torch.exp(-distance / (2 * self.heat_map_mm**2))
+        return torch.exp(-distance / (2 * self.heat_map_mm**2)).float()

@@ -20,6 +20,7 @@ from bundle.formats import (
     read_points,
     read_transform,
     save_image,
+    written_type,
 )
 from bundle.geometry import Transform, apply_affine, voxel_grid, warp_native
 from bundle.system import exists
@@ -145,7 +146,7 @@ def _load(path: str | Path, label: bool = False) -> MetaTensor:
     """An image with a usable grid."""
     if not exists(path):
         raise FileNotFoundError(f"image not found: {path}")
-    image = load_image(str(path), label)
+    image = load_image(str(path), "label" if label else "image")
     problems = grid_problems(image.shape[1:], np.asarray(image.affine), str(path), 2 if 1 in image.shape[1:] else 3)
     if problems:
         raise ValueError("; ".join(problems))
@@ -154,6 +155,7 @@ def _load(path: str | Path, label: bool = False) -> MetaTensor:
 
 def _resample(pull: Pull, path: Path, target: Path, grid: MetaTensor, label: str | None) -> str:
     image = _load(path, label is not None)
+    dtype = written_type(target, np.dtype(image.meta["stored_type"]), image.numpy())
     affine, shape = np.asarray(grid.affine, dtype=float), tuple(grid.shape[1:])
     points = apply_affine(affine, voxel_grid(shape))
     moved, covered = pull.to_moving(points)
@@ -170,7 +172,6 @@ def _resample(pull: Pull, path: Path, target: Path, grid: MetaTensor, label: str
         warped = warp_native(image.as_tensor(), moving_affine, displacement, affine)
     else:
         warped = warp_label(image.as_tensor(), moving_affine, displacement, affine, label)
-    dtype = np.dtype(image.meta["stored_type"])
     save_image(warped.numpy(), affine, dtype, target)
     volumes = f"{len(warped)} x " if len(warped) > 1 else ""
     return f"{volumes}{' x '.join(map(str, shape))}, {dtype}"

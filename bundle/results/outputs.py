@@ -17,7 +17,7 @@ from monai.transforms import Transform
 from monai.utils import ImageMetaKey, convert_to_tensor
 
 from bundle.dicom.common import write_objects
-from bundle.formats import PICTURE_SUFFIXES, displacement_image, save_image, write_transform
+from bundle.formats import PICTURE_SUFFIXES, displacement_image, save_image, smallest_type, write_transform
 from bundle.geometry import ddf_to_displacement, lift_ddf, warp_native
 from bundle.system import fingerprint, remove_leftovers, whole_folder
 
@@ -103,8 +103,8 @@ class SavePaird(Transform):
             channels = warped.cpu().numpy()
             suffix = Path(str(warped.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))).suffix.lower()
             file = folder / f"warped_{kind}{suffix if suffix in PICTURE_SUFFIXES else '.nii.gz'}"
-            dtype = np.dtype(warped.meta.get("stored_type", np.float32))
-            save_image(channels, affine, label_type(channels, dtype) if kind == "label" else dtype, file)
+            unknown = smallest_type(channels.min(), channels.max()) if kind == "label" else np.float32
+            save_image(channels, affine, np.dtype(warped.meta.get("stored_type", unknown)), file)
         if "inverse_displacement" in data:
             back = data["inverse_displacement"]
             nib.save(
@@ -120,13 +120,6 @@ class SavePaird(Transform):
         write_objects(data.get("dicom", {}), folder / "dicom")
         if "fingerprint" in data:
             write_record(folder, data["fingerprint"], **{key: data[key] for key in ("thumbnail",) if key in data})
-
-
-def label_type(channels: np.ndarray, stored: np.dtype) -> np.dtype:
-    """Type to write a label in: whole numbers, those of its file if it had them."""
-    if stored.kind in "iub":
-        return stored
-    return np.dtype(np.uint8 if channels.min() >= 0 and channels.max() < 256 else np.int32)
 
 
 class FinishedPairs:

@@ -1,0 +1,79 @@
+"""What is loaded of a pair is fit for registration, and its labels lie on their images."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+from monai.transforms import Transform
+from monai.utils import ImageMetaKey
+
+from bundle.data.pairs import SIDES
+from bundle.formats.problems import extent_problems, image_problems, label_problems
+
+
+class CheckPaird(Transform):
+    """Refuse what cannot be registered, with every reason at once, and put labels on the grid of their image.
+
+    A label or mask that lies on its image (``bundle.formats.problems.label_problems``) takes the affine of the image,
+    which can be as far away as headers are rounded. A mask becomes 1 where it is not 0.
+
+    Args:
+        spatial_dims: 3 for volumes, 2 for planar images, which are volumes of one slice.
+        pixdim: spacing of the network's grid, mm, where it has one; a wrong unit in a header can make that grid of the
+            image larger than any memory.
+    """
+
+    def __init__(self, spatial_dims: int = 3, pixdim: float | None = None) -> None:
+        self.spatial_dims = spatial_dims
+        self.pixdim = pixdim
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Pass a loaded pair through (images and masks ``(1, *shape)``, labels ``(channels, *shape)``).
+
+        Raises:
+            ValueError: naming every problem of the pair's images, labels and masks.
+        """
+        problems: list[str] = []
+        output = dict(data)
+        for side in SIDES:
+            image, name = data[f"{side}_image"], _name(data, f"{side}_image")
+            problems += image_problems(image.numpy(), np.asarray(image.affine), name, self.spatial_dims)
+            if self.pixdim is not None and not problems:
+                problems += extent_problems(image.shape[1:], np.asarray(image.affine), name, self.pixdim)
+            output |= parts_on_grid(data, f"{side}_", self.spatial_dims, problems)
+        if problems:
+            raise ValueError(f"pair {data['pair_id']}: " + "; ".join(problems))
+        return output
+
+
+def parts_on_grid(
+    data: Mapping[Hashable, Any], prefix: str, spatial_dims: int, problems: list[str]
+) -> dict[Hashable, MetaTensor]:
+    """Label and mask of one image, as far as there are any, on the grid of the image.
+
+    Args:
+        data: loaded, with ``<prefix>image``.
+        prefix: of the keys, ``fixed_``, ``moving_``, or nothing for a single image.
+        spatial_dims: 3 for volumes, 2 for planar images.
+        problems: takes up what makes them unfit, one line each.
+    """
+    image = data[f"{prefix}image"]
+    output: dict[Hashable, MetaTensor] = {}
+    grid = (image.shape[1:], np.asarray(image.affine))
+    for kind in ("label", "mask"):
+        part = data.get(f"{prefix}{kind}")
+        if part is not None:
+            name = _name(data, f"{prefix}{kind}")
+            problems += label_problems(part.numpy(), np.asarray(part.affine), name, grid, spatial_dims, kind)
+            voxels = part.as_tensor() if kind == "label" else (part.as_tensor() != 0).float()
+            stored = {key: part.meta[key] for key in ("stored_type",) if key in part.meta}
+            output[f"{prefix}{kind}"] = MetaTensor(voxels, affine=image.affine, meta=stored)
+    return output
+
+
+def _name(data: Mapping[Hashable, Any], key: str) -> str:
+    """How messages call a part of a pair: by its key, and its file if it has one."""
+    return f"{key} {data[key].meta.get(ImageMetaKey.FILENAME_OR_OBJ, '')}".strip()

@@ -1,0 +1,197 @@
+"""Images of every format: one table says which suffixes a format has, who reads and writes it, and which types."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.utils import ImageMetaKey
+
+from bundle.formats.arrays import Found, read_array
+from bundle.formats.dicom_volume import load_series
+from bundle.formats.itk_files import itk_header, read_itk, write_itk
+from bundle.formats.nibabel_files import read_mgh, read_nifti, write_nifti
+from bundle.formats.pictures import read_picture, write_picture
+from bundle.formats.types import VOXEL_TYPES, as_stored, kept_type, smallest_type, whole_numbers
+from bundle.system.errors import DataWarning, brief
+from bundle.system.files import moved_into_place
+from bundle.system.limits import Refused
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """A format of images.
+
+    Attributes:
+        suffixes: of its files.
+        read: file and kind (``image``, ``label``, ``mask``) -> what it holds.
+        write: voxels ``(X, Y, Z[, channels])``, affine, file; None for one that is read only.
+        types: of the voxels that it is written with.
+    """
+
+    suffixes: tuple[str, ...]
+    read: Callable[[Path, str], Found]
+    write: Callable[[np.ndarray, np.ndarray, Path], None] | None = None
+    types: tuple[str, ...] = ()
+
+
+FORMATS = (
+    ImageFormat((".nii", ".nii.gz"), read_nifti, write_nifti, VOXEL_TYPES),
+    # ITK in Python has no int8.
+    ImageFormat((".nrrd", ".mha"), read_itk, write_itk, tuple(name for name in VOXEL_TYPES if name != "int8")),
+    ImageFormat((".nhdr", ".mhd", ".dcm"), read_itk),
+    ImageFormat((".mgz", ".mgh"), read_mgh),
+    ImageFormat((".npy",), read_array),
+    ImageFormat((".png",), read_picture, write_picture, ("uint8", "uint16")),
+    ImageFormat((".jpg", ".jpeg", ".bmp"), read_picture, write_picture, ("uint8",)),
+    ImageFormat((".tif", ".tiff"), read_picture, write_picture, ("uint8", "uint16", "int32", "float32")),
+)
+IMAGE_SUFFIXES = tuple(suffix for one in FORMATS for suffix in one.suffixes)
+PICTURE_SUFFIXES = tuple(suffix for one in FORMATS if one.read is read_picture for suffix in one.suffixes)
+WRITTEN_SUFFIXES = tuple(suffix for one in FORMATS if one.write for suffix in one.suffixes)
+SINGLE_FILES = f"{', '.join(IMAGE_SUFFIXES)}, and folders of DICOM"
+
+
+def _read_other(path: Path, kind: str) -> Found:
+    """Read a file whose name says nothing, if ITK finds out what it is."""
+    if path.name.lower().endswith(".npz"):
+        return read_array(path, kind)
+    try:
+        itk_header(path)
+    except Refused as error:
+        raise Refused(f"not a format of images that is read; read are {SINGLE_FILES}") from error
+    return read_itk(path, kind)
+
+
+def _format_of(path: Path) -> ImageFormat:
+    name = path.name.lower()
+    return next((one for one in FORMATS if name.endswith(one.suffixes)), ImageFormat((), _read_other))
+
+
+def load_image(path: str | Path, kind: str = "image") -> MetaTensor:
+    """Read an image, a label or a mask as a volume, channel first.
+
+    A file of two axes (a picture, a 2-D NIfTI) becomes one slice, the first axis counting columns and the second rows
+    as in ITK; a picture has no position in space, so its pixels are 1 mm apart and its affine is the identity. ``meta``
+    tells the ``stored_type``, in which the voxels can be written again, and Pillow's ``mode`` of a picture.
+
+    Args:
+        path: of the file, or of the folder of a DICOM series.
+        kind: ``"image"``, or ``"label"`` or ``"mask"``, whose values are whole numbers (``as_label``).
+
+    Returns:
+        ``(channels, X, Y, Z)``, with a 4x4 affine.
+
+    Raises:
+        ValueError: when the file cannot be read, asks for more memory than files get, or is no label; in one line that
+            names it.
+
+    Warns:
+        DataWarning: about a header that other tools read otherwise.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            image = load_series(path)
+        else:
+            image = image_of(_format_of(path).read(path, kind), kind, str(path))
+            image.meta[ImageMetaKey.FILENAME_OR_OBJ] = str(path)
+        return image if kind == "image" else as_label(image, kind)
+    except Refused as error:
+        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error, RuntimeError ...
+        raise ValueError(f"{path}: cannot be read, damaged or not an image ({brief(error)})") from error
+
+
+def image_of(found: Found, kind: str, name: str) -> MetaTensor:
+    """What a reader has found, or a user has in memory, as a volume.
+
+    Args:
+        found: the voxels.
+        kind: as in ``load_image``.
+        name: of the image in the warning.
+
+    Raises:
+        Refused: when no type holds its whole numbers.
+
+    Warns:
+        DataWarning: about a header that other tools read otherwise.
+    """
+    if found.note:
+        warnings.warn(f"{name}: {found.note}", DataWarning, stacklevel=2)
+    channels = found.channels if found.channels.ndim != 3 else found.channels[..., None]
+    numbers = np.ascontiguousarray(channels, dtype=np.float32 if kind == "image" else np.float64)
+    ends = (channels.min(), channels.max()) if found.stored.kind in "iub" and channels.size else (0, 0)
+    meta = {**found.meta, "stored_type": str(kept_type(found.stored, *ends))}
+    return MetaTensor(torch.as_tensor(numbers), affine=torch.as_tensor(found.affine), meta=meta)
+
+
+def as_label(label: MetaTensor, kind: str) -> MetaTensor:
+    """A label or mask with the whole numbers that its values are, and the type that holds them.
+
+    Raises:
+        Refused: when they are none.
+    """
+    values = whole_numbers(label.numpy(), kind)
+    stored = np.dtype(label.meta.get("stored_type", np.float32))
+    if stored.kind not in "iu" or stored.name not in VOXEL_TYPES:
+        stored = smallest_type(values.min(initial=0), values.max(initial=0))
+    return MetaTensor(torch.as_tensor(values), meta={**label.meta, "stored_type": str(stored)})
+
+
+def check_writable(path: str | Path) -> None:
+    """Refuse the name of an image that could not be written.
+
+    Raises:
+        ValueError: naming the formats that can.
+    """
+    if _format_of(Path(path)).write is None:
+        formats = ", ".join(WRITTEN_SUFFIXES)
+        raise ValueError(f"{path}: not a format that images are written in; supported are {formats}")
+
+
+def written_type(path: str | Path, stored: np.dtype, values: np.ndarray) -> np.dtype:
+    """Type in which an image is written: its own where the format has it, else the smallest that holds the values.
+
+    Args:
+        path: its suffix decides the format.
+        stored: type that the image has.
+        values: of the image, or of another one that they come from.
+
+    Raises:
+        ValueError: when the format is not written, or holds no such values.
+    """
+    check_writable(path)
+    try:
+        return kept_type(stored, values.min(initial=0), values.max(initial=0), _format_of(Path(path)).types)
+    except Refused as error:
+        raise ValueError(f"{path}: {error}; or write .nii.gz") from error
+
+
+def save_image(channels: np.ndarray, affine: np.ndarray, dtype: np.dtype, path: str | Path) -> None:
+    """Write an image; the file appears complete or not at all.
+
+    Args:
+        channels: ``(channels, X, Y, Z)``; several become the last axis of the file.
+        affine: ``(4, 4)`` voxel-to-world, mm, RAS; pictures have none.
+        dtype: type of the voxels in the file, where the format has it (``written_type``).
+        path: its suffix decides the format.
+
+    Raises:
+        ValueError: for a format that is not supported or cannot hold the image.
+    """
+    path = Path(path)
+    voxels = channels[0] if len(channels) == 1 else np.moveaxis(channels, 0, -1)
+    voxels = as_stored(voxels, written_type(path, dtype, voxels))
+    write = _format_of(path).write
+    try:
+        with moved_into_place(path) as partial:
+            if write is not None:
+                write(voxels, affine, partial)
+    except Refused as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,174 @@
+"""Where the voxels of a NIfTI file are: decided here, once, as ITK decides it, which 3D Slicer and ANTs stand on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.quaternions import quat2mat
+
+from bundle.formats.itk_files import itk_header
+from bundle.geometry import RAS_TO_LPS
+from bundle.geometry.affines import corner_distance, spacing_of
+from bundle.system.files import silent_libraries
+from bundle.system.limits import Refused, size
+
+MILLIMETRES = {1: 1e3, 3: 1e-3}
+"""Of the units of ``xyzt_units``, metre and micron; all others, and none, are millimetres."""
+SCANNER = 1
+"""Code of a form that leads to the coordinates of the scanner."""
+ORTHOGONAL = 1e-4
+"""How far the axes of an sform may be from orthogonal ones for ITK."""
+APART = 0.1
+"""Voxels that two readings of a header may differ by before it is worth a word."""
+ALIKE = "as in ITK, ANTs and 3D Slicer"
+
+
+def nifti_place(header: nib.Nifti1Header, shape: Sequence[int]) -> tuple[np.ndarray, str]:
+    """Voxel-to-world affine of a NIfTI header, and what other tools make of it.
+
+    As in ITK 5.4, spacing is ``pixdim``, and directions and origin are those of the sform where its axes are orthogonal
+    and it has the code of the scanner, says the same as the qform, or has no qform beside it; else those of the qform.
+    Without either, the axes are those of LPS and the origin is 0. A sheared sform, which ITK refuses where there is no
+    qform, counts as it is. Lengths are in the unit of the header.
+
+    Args:
+        header: of NIfTI-1 or -2.
+        shape: voxels along the spatial axes, 2 or 3.
+
+    Returns:
+        ``(4, 4)``, mm, RAS, and a line about a header that can be read otherwise, or nothing.
+
+    Raises:
+        Refused: for a negative spacing, which tools take for different mirrorings.
+    """
+    scale = MILLIMETRES.get(int(header["xyzt_units"]) % 8, 1.0)
+    spacing = header["pixdim"][1:4].astype(float)
+    axes = min(len(shape), 3)
+    if (spacing[:axes] < 0).any():
+        found = size([f"{length:g}" for length in spacing.tolist()])
+        raise Refused(f"a spacing of {found}, expected more than 0; correct the header")
+    spacing[~np.isfinite(spacing) | (spacing == 0)] = 1
+    sform, qform = _sform(header), _qform(header, spacing)
+    affine, note = _chosen(header, sform, qform, spacing, shape)
+    affine[:3] *= scale
+    return affine, note
+
+
+def _sform(header: nib.Nifti1Header) -> np.ndarray | None:
+    if int(header["sform_code"]) <= 0:
+        return None
+    return np.vstack([*(header[f"srow_{axis}"] for axis in "xyz"), [0, 0, 0, 1]]).astype(float)
+
+
+def _qform(header: nib.Nifti1Header, spacing: np.ndarray) -> np.ndarray | None:
+    """Affine of the quaternion of a header, which is made one of length 1 where it is longer."""
+    if int(header["qform_code"]) <= 0:
+        return None
+    vector = np.nan_to_num([float(header[f"quatern_{axis}"]) for axis in "bcd"])
+    rest = 1 - vector @ vector
+    quaternion = np.array([np.sqrt(rest), *vector] if rest > 1e-7 else [0, *vector / np.linalg.norm(vector)])
+    affine = np.eye(4)
+    handed = [1, 1, -1 if header["pixdim"][0] < 0 else 1]
+    affine[:3, :3] = quat2mat(quaternion) * spacing * handed
+    affine[:3, 3] = np.nan_to_num([float(header[f"qoffset_{axis}"]) for axis in "xyz"])
+    return affine
+
+
+def _chosen(
+    header: nib.Nifti1Header,
+    sform: np.ndarray | None,
+    qform: np.ndarray | None,
+    spacing: np.ndarray,
+    shape: Sequence[int],
+) -> tuple[np.ndarray, str]:
+    """The affine of one of the forms, before units, and the line about the other reading."""
+    if sform is None and qform is None:
+        return RAS_TO_LPS * [*spacing, 1], (
+            f"neither qform nor sform says where it is, nor which side is left; it is placed {ALIKE}, others, such as "
+            "FSL and nibabel, mirror or move it; set a form in the header"
+        )
+    if sform is None or not _invertible(sform):
+        return next(form for form in (qform, sform) if form is not None), ""
+    straight = _orthogonal(sform)
+    if qform is None and not straight:
+        return sform, (
+            "its sform is sheared, which ITK, ANTs and 3D Slicer refuse; it is read as it is: resample it to a grid "
+            "without shear before it goes there"
+        )
+    placed = _spaced(sform, spacing, min(len(shape), 3))
+    if qform is None:
+        return _spacings_compared(placed, sform, shape)
+    apart = _apart(shape, sform, qform)
+    if straight and (int(header["sform_code"]) == SCANNER or apart < 1e-3 or _itk_confuses(header, sform, qform)):
+        affine, note = _spacings_compared(placed, sform, shape)
+        used, other = "sform", "qform"
+    else:
+        affine, note, used, other = qform, "", "qform", "sform"
+    if not note and apart > APART:
+        distance = corner_distance(shape, sform, qform)
+        note = (
+            f"sform and qform disagree by up to {distance:.3g} mm; the {used} is used, {ALIKE}, other tools may take "
+            f"the {other}; correct the header"
+        )
+    return affine, note
+
+
+def _spacings_compared(placed: np.ndarray, sform: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, str]:
+    """The sform; with the spacing of ``pixdim`` where that is another one."""
+    if _apart(shape, placed, sform) <= 1e-3:
+        return sform, ""
+    if _apart(shape, placed, sform) <= APART:
+        return placed, ""
+    ours, theirs = (size([f"{length:.4g}" for length in spacing_of(affine)]) for affine in (placed, sform))
+    return placed, (
+        f"pixdim has the spacing {ours} and the sform {theirs}; pixdim is used, {ALIKE}, others, such as FSL and "
+        "nibabel, take the sform; correct the header"
+    )
+
+
+def _spaced(sform: np.ndarray, spacing: np.ndarray, axes: int) -> np.ndarray:
+    """An affine with other lengths of its first axes."""
+    placed, lengths = sform.copy(), spacing_of(sform)
+    placed[:3, :axes] *= (spacing / lengths)[:axes]
+    return placed
+
+
+def _invertible(affine: np.ndarray) -> bool:
+    lengths = spacing_of(affine)
+    if not (np.isfinite(affine).all() and (lengths > 0).all()):
+        return False
+    return abs(float(np.linalg.det(affine[:3, :3] / lengths))) > 1e-3
+
+
+def _itk_confuses(header: nib.Nifti1Header, sform: np.ndarray, qform: np.ndarray) -> bool:
+    """Whether ITK takes two forms for one that have their origin and their spacings in common, in whatever order.
+
+    It compares singular vectors, whose signs are those of its algorithm: only ITK knows.
+    """
+    lengths = np.sort(spacing_of(sform)) - np.sort(spacing_of(qform))
+    if np.abs(sform[:3, 3] - qform[:3, 3]).max() > ORTHOGONAL or np.abs(lengths).max() > ORTHOGONAL:
+        return False
+    # ITK does not read NIfTI-2, and has no third axis of a slice.
+    if isinstance(header, nib.Nifti2Header) or header["dim"][0] < 3:
+        return False
+    with tempfile.TemporaryDirectory() as folder, silent_libraries():
+        path = Path(folder) / "header.nii"
+        path.write_bytes(header.binaryblock + bytes(4))
+        read = itk_header(path)
+    axes = RAS_TO_LPS[:3, :3] @ np.array([read.GetDirection(axis) for axis in range(3)]).T
+    off_sform, off_qform = (np.abs(axes - form[:3, :3] / spacing_of(form)).max() for form in (sform, qform))
+    return bool(off_sform < off_qform)
+
+
+def _orthogonal(sform: np.ndarray) -> bool:
+    axes = sform[:3, :3] / spacing_of(sform)
+    return bool(np.abs(axes @ axes.T - np.eye(3)).max() <= ORTHOGONAL)
+
+
+def _apart(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
+    """Distance of the corners of a grid under two affines, in voxels."""
+    return corner_distance(shape, affine, other) / float(spacing_of(affine).min())

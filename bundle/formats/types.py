@@ -1,0 +1,90 @@
+"""One rule for the types of voxels: a format's own are kept, others become the smallest that holds the values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bundle.system.limits import Refused
+
+ROUNDED = 1e-3
+"""How far the numbers of a label may be from whole ones: a slope in the header has rounded them."""
+EXACT = 2**53
+"""Whole numbers up to here are all different in double precision."""
+SINGLE = 2**24
+"""The same in single precision."""
+VOXEL_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+"""What ITK, 3D Slicer and ANTs read of NIfTI."""
+CHOSEN = ("uint8", "int16", "uint16", "int32", "uint32")
+"""Whole numbers from small to large; ITK in Python does not read ``int8``."""
+
+
+def smallest_type(low: float, high: float, types: Sequence[str] = VOXEL_TYPES) -> np.dtype:
+    """The smallest of some types that holds whole numbers from ``low`` to ``high``, and 0.
+
+    Raises:
+        Refused: when none does.
+    """
+    low, high = min(low, 0), max(high, 0)
+    for name in CHOSEN:
+        if name in types and np.iinfo(name).min <= low and high <= np.iinfo(name).max:
+            return np.dtype(name)
+    if "float64" in types and max(-low, high) <= EXACT:
+        return np.dtype(np.float64)
+    held = ", ".join(types)
+    raise Refused(f"whole numbers from {low:.17g} to {high:.17g}, which no type holds exactly ({held}); rescale them")
+
+
+def kept_type(stored: np.dtype, low: float, high: float, types: Sequence[str] = VOXEL_TYPES) -> np.dtype:
+    """The type that voxels get: their own where it is one of some types, else the smallest that holds them.
+
+    Args:
+        stored: their own; ``int64``, ``uint64``, ``float16`` and ``bool`` are among none.
+        low: the lowest of their values.
+        high: the highest.
+        types: names to choose from.
+
+    Raises:
+        Refused: when none holds them.
+    """
+    if stored.name in types:
+        return stored
+    if stored.kind in "iub":
+        return smallest_type(low, high, types)
+    floats = [np.dtype(name) for name in types if name.startswith("float")]
+    if floats:
+        return next((dtype for dtype in floats if dtype.itemsize >= stored.itemsize), floats[-1])
+    raise Refused(f"fractions ({stored}), expected whole numbers of the types {', '.join(types)}")
+
+
+def as_stored(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """An array in another type; for whole numbers it is rounded, and clipped to what they can hold."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        array = np.rint(array.astype(np.float64)).clip(limits.min, limits.max)
+    return array.astype(dtype)
+
+
+def whole_numbers(values: np.ndarray, kind: str) -> np.ndarray:
+    """The whole numbers that the values of a label or mask are.
+
+    Args:
+        values: as they were read, with what the slope of a header does to them.
+        kind: how messages call them.
+
+    Returns:
+        The same shape, in single precision where it holds all of them, else in double precision.
+
+    Raises:
+        Refused: for fractions, NaN, infinite values, and those beyond ``EXACT``.
+    """
+    if not np.isfinite(values).all():
+        raise Refused(f"the {kind} has NaN or infinite values; {kind}s are whole numbers")
+    largest = max(abs(values.min(initial=0)), abs(values.max(initial=0)))
+    if largest >= EXACT:
+        raise Refused(f"the {kind} has values of {largest:.17g}, expected less than 2^53; renumber its structures")
+    rounded = np.rint(values).astype(np.float64 if largest > SINGLE else np.float32)
+    if (np.abs(values - rounded) > ROUNDED).any():
+        raise Refused(f"the {kind} has fractions (interpolated linearly?); {kind}s are whole numbers")
+    return rounded
