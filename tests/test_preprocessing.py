@@ -94,7 +94,7 @@ def test_moving_image_is_interpolated_once(files, content, fixed_grid, moving_gr
     result = content("inference.yaml", "preprocessing", pixdim=0.8, initial_alignment=mode, **unpadded)(files)
     image = moving_grid.smooth_image()
     low, high = np.percentile(image, [0.5, 99.5])
-    normalised = torch.as_tensor(np.clip((image - low) / (high - low), 0, 1))[None]
+    normalised = torch.as_tensor(np.clip((image - low) / (high - low), 0, 1), dtype=torch.float32)[None]
     start = initial_alignment(mode, fixed_grid.affine, fixed_grid.shape, moving_grid.affine, moving_grid.shape)
     network = result["fixed_image"]
     to_moving = np.linalg.inv(moving_grid.affine) @ start @ network.affine.numpy()
