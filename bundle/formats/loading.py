@@ -17,7 +17,7 @@ from monai.transforms.io.array import switch_endianness
 from monai.utils import ImageMetaKey
 from PIL import Image
 
-from bundle.formats.dicom_volume import load_series
+from bundle.formats.dicom_volume import is_dicom_image, load_series
 from bundle.formats.headers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, check_image
 from bundle.formats.saving import stored_type
 from bundle.geometry.affines import corner_distance, spacing_of
@@ -84,7 +84,7 @@ def load_image(path: str | Path, label: bool = False) -> MetaTensor:
         ValueError: when the file cannot be read, or asks for more memory than files get; in one line that names it.
     """
     try:
-        if Path(path).is_dir():
+        if is_dicom_image(Path(path)):
             return load_series(Path(path))
         check_image(path)
         return _load(path, label)

@@ -18,6 +18,7 @@ from monai.transforms import Transform
 from monai.utils import ImageMetaKey, convert_to_tensor
 
 from bundle.dicom.common import write_objects
+from bundle.dicom.files import files_below
 from bundle.formats import PICTURE_SUFFIXES, displacement_image, save_image, write_transform
 from bundle.geometry import ddf_to_displacement, lift_ddf, warp_native
 from bundle.system import fingerprint, flush
@@ -181,7 +182,7 @@ def sources(pair: Mapping[str, Any]) -> list[list[Any]]:
     found = []
     for key, value in sorted(pair.items()):
         path = Path(value) if isinstance(value, str) else None
-        files = [] if path is None else sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
+        files = [] if path is None else files_below(path).files if path.is_dir() else [path] if path.is_file() else []
         stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         found.append([key, value, stats])
     return found

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 
 from bundle.api import Registration
+from bundle.results import NoObjects
+from bundle.system import DataWarning
 
 NAME = "registration"
 
@@ -41,7 +44,10 @@ def write_results(registration: Registration, folder: Path, dicom: bool) -> Path
     try:
         made = registration.save(partial / NAME)
         if dicom:
-            registration.save_dicom(made / "dicom")
+            try:
+                registration.save_dicom(made / "dicom")
+            except NoObjects as error:  # what headers lack does not cost the other results
+                warnings.warn(str(error), DataWarning, stacklevel=2)
         return made.rename(folder / NAME)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
