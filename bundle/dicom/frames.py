@@ -105,9 +105,15 @@ class Frame:
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...]:
         """An attribute of so many numbers; empty without them."""
-        value = self.values.get(keyword)
-        found = np.atleast_1d(np.asarray(value if value not in (None, "") else [], dtype=float))
+        found = self._numbers(keyword)
         return tuple(found.tolist()) if found.shape == (count,) and np.isfinite(found).all() else ()
+
+    def _numbers(self, keyword: str) -> np.ndarray:
+        value = self.values.get(keyword)
+        try:
+            return np.ravel(np.asarray([] if value is None or value == "" else value, dtype=float))
+        except (ValueError, TypeError):
+            return np.array([])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -158,13 +164,12 @@ class Frame:
         for keyword in RESCALE:
             value = self.values.get(keyword)
             number = self._first_number(keyword)
-            if value not in (None, "", b"") and (number is None or (number == 0 and keyword == "RescaleSlope")):
+            if value not in (None, "") and (number is None or (number == 0 and keyword == "RescaleSlope")):
                 return f"{keyword} {'0' if number == 0 else 'that is no number'}"
         return ""
 
     def _first_number(self, keyword: str) -> float | None:
-        value = self.values.get(keyword)
-        found = np.ravel(np.asarray(value if value not in (None, "", b"") else [], dtype=float))
+        found = self._numbers(keyword)
         return float(found[0]) if found.size and isfinite(found[0]) else None
 
     @property
@@ -240,13 +245,11 @@ def _plain(header: Dataset) -> dict[str, Any]:
     for tag in header.keys():  # noqa: SIM118 - a dataset itself goes over its values
         try:
             element = header[tag]
+            if element.VR != "SQ":
+                values[element.keyword] = element.value
         except (ValueError, TypeError, OverflowError, NotImplementedError):
-            keyword = keyword_for_tag(tag)
-            if keyword in RESCALE:
-                values[keyword] = float("nan")
-            continue
-        if element.VR != "SQ":
-            values[element.keyword] = element.value
+            if keyword_for_tag(tag) in RESCALE:
+                values[keyword_for_tag(tag)] = float("nan")
     return values
 
 

@@ -70,12 +70,12 @@ def bytes_of(values: Mapping[str, Any]) -> int:
     return int(values["Columns"]) * int(values["Rows"]) * count * int(values["BitsAllocated"]) // 8
 
 
-def itk_header(path: Path) -> Any:
+def itk_header(path: Path, rescale: tuple[float, float] | None = None) -> Any:
     """What ITK finds in the header of a file, or of its copy with what matters; None when it can read neither."""
     header = _itk_header(path)
     if header is None:
         with TemporaryDirectory() as folder, suppress(Exception):
-            header = _itk_header(_copy(path, None, Path(folder) / "copy"))
+            header = _itk_header(_copy(path, rescale, Path(folder) / "copy"))
     return header
 
 
@@ -115,6 +115,8 @@ def _read_so(path: Path, rescale: tuple[float, float] | None) -> bool:
 def _itk_header(path: Path) -> Any:
     header = itk.GDCMImageIO.New(FileName=str(path))
     try:
+        if not header.CanReadFile(str(path)):
+            return None
         header.ReadImageInformation()
     except RuntimeError:
         return None

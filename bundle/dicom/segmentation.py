@@ -73,9 +73,11 @@ def segmentation(label: np.ndarray, fixed: Series) -> Dataset:
 def _source(file: Path, fixed: Series) -> Dataset:
     """Header of a slice with all that highdicom asks for; what is not there is what was measured, or empty."""
     image = read_header(file)
-    # highdicom refuses headers with half a date or without a patient's sex, and says what stands there.
+    # highdicom refuses headers with half a date, an unknown character set, or no sex of the patient, and says what
+    # stands there; what is true of them is put into the object that it makes.
     for name in EMPTY_IF_UNKNOWN:
         setattr(image, name, None)
+    image.SpecificCharacterSet = "ISO_IR 192"
     if "TransferSyntaxUID" not in image.file_meta:
         image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     known = Dataset()

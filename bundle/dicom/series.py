@@ -28,8 +28,6 @@ class Series:
     Attributes:
         files: along the slices' normal, the order of the volume's last axis; one for a multi-frame image.
         identities: StudyInstanceUID, SeriesInstanceUID, SOPClassUID and SOPInstanceUID of each file; empty without one.
-        uid: SeriesInstanceUID of the first.
-        study: StudyInstanceUID of the first.
         frame: FrameOfReferenceUID, empty without one that all slices share.
         modality: such as MR.
         description: of the series, as it stands in the files.
@@ -47,8 +45,6 @@ class Series:
 
     files: tuple[Path, ...]
     identities: tuple[tuple[str, ...], ...]
-    uid: str
-    study: str
     frame: str
     modality: str
     description: str
@@ -62,6 +58,16 @@ class Series:
     fault: str
     untold: tuple[Path, ...]
     notes: tuple[str, ...]
+
+    @property
+    def study(self) -> str:
+        """StudyInstanceUID of the first file."""
+        return self.identities[0][0]
+
+    @property
+    def uid(self) -> str:
+        """SeriesInstanceUID of the first file."""
+        return self.identities[0][1]
 
     @property
     def whole_numbers(self) -> bool:
@@ -195,8 +201,6 @@ def _series(stack: Sequence[Frame], alone: bool, untold: tuple[Path, ...]) -> Se
     return Series(
         files=tuple(files),
         identities=tuple(tuple(frame.text(keyword) for keyword in IDENTITY) for frame in files.values()),
-        uid=first.text("SeriesInstanceUID"),
-        study=first.text("StudyInstanceUID"),
         frame=places.pop() if len(places) == 1 else "",
         modality=first.text("Modality"),
         description=first.text("SeriesDescription"),

@@ -190,9 +190,9 @@ def _scaled(stack: Sequence[Frame]) -> str:
     scaled = next((frame for frame in stack if frame.rescale != (1, 0)), None)
     if scaled is None:
         return ""
-    header = itk_header(scaled.path)
+    header = itk_header(scaled.path, scaled.rescale)
     if header is None:
         return UNREAD
-    if np.allclose((header.GetRescaleSlope(), header.GetRescaleIntercept()), scaled.rescale):
-        return ""
-    return "its kind of image has no slope and intercept, and its files have; convert it to NIfTI"
+    if (header.GetRescaleSlope(), header.GetRescaleIntercept()) == (1, 0):
+        return "its kind of image has no slope and intercept, and its files have; convert it to NIfTI"
+    return ""

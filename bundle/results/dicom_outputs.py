@@ -69,8 +69,9 @@ class DicomOutputsd(Transform):
         if fixed is not None and moving is not None:
             check_one_patient(fixed, moving)
         reasons = _reasons(data, fixed, moving)
-        for reason in filter(None, dict.fromkeys(reasons.values())):
-            _say(data, " and ".join(what for what, its in reasons.items() if its == reason), reason)
+        for kinds in TOLD_TOGETHER:
+            for reason in filter(None, dict.fromkeys(reasons.get(kind, "") for kind in kinds)):
+                _say(data, " and ".join(kind for kind in kinds if reasons[kind] == reason), reason)
         objects: dict[str, Dataset] = {}
         for what in (what for what, reason in reasons.items() if not reason):
             try:
@@ -134,6 +135,7 @@ def _report(data: Mapping[Hashable, Any], fixed: Series, _: Series | None) -> di
     return {"report.dcm": encapsulated_pdf(data["pdf"], TITLE, fixed)}
 
 
+TOLD_TOGETHER = (("registration", "warped series"), ("segmentation",), ("report",))
 MAKERS: dict[str, Callable[..., dict[str, Dataset]]] = {
     "registration": _registration,
     "warped series": _warped,
