@@ -336,7 +336,7 @@ ABSENT = (
 
 
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     derandomize=True,
     database=None,

@@ -16,7 +16,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from bundle.dicom.files import open_dicom
+from bundle.dicom.files import is_as_declared, open_dicom, start_of
 
 PIXEL_DATA, FLOAT_PIXEL_DATA = b"\xe0\x7f\x10\x00", (b"\xe0\x7f\x08\x00", b"\xe0\x7f\x09\x00")
 ITEM, DELIMITER, UNDEFINED = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0", 0xFFFFFFFF
@@ -113,6 +113,8 @@ def _read_so(path: Path, rescale: tuple[float, float] | None) -> bool:
 
 
 def _itk_header(path: Path) -> Any:
+    if not is_as_declared(start_of(path)):
+        return None
     header = itk.GDCMImageIO.New(FileName=str(path))
     try:
         if not header.CanReadFile(str(path)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nibabel.nicom import csareader
+import re
+
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
@@ -13,8 +14,10 @@ from bundle.dicom.frames import Frame
 SIEMENS_GROUPS = (0x0019, 0x0029)
 BLOCKS = range(0x10, 0x14)
 """Blocks of a private group in which a manufacturer's elements may lie."""
-SIEMENS_COUNT, UNITED_COUNT = 0x0A, Tag(0x0065, 0x1050)
-"""NumberOfImagesInMosaic of Siemens, in a block of its own, and the same of United Imaging."""
+SIEMENS_COUNT, SIEMENS_HEADER, UNITED_COUNT = 0x0A, 0x10, Tag(0x0065, 0x1050)
+"""NumberOfImagesInMosaic of Siemens, the header that names it (CSA), and the same of United Imaging."""
+NAMED_COUNT = re.compile(rb"NumberOfImagesInMosaic\0.{77}\s*(\d+)", re.DOTALL)
+"""A name of 64 bytes, 20 bytes of its type, 16 of the length of its first value, and that as text."""
 CONVERTED = "convert it to NIfTI by dcm2niix"
 
 
@@ -48,18 +51,21 @@ def _private_tiles(frame: Frame) -> int:
     """How many tiles the private header of Siemens or United Imaging tells of; 0 where it does not."""
     tags = [Tag(group, block) for group in SIEMENS_GROUPS for block in BLOCKS]
     tags += [Tag(0x0019, (block << 8) + SIEMENS_COUNT) for block in BLOCKS]
-    tags += [Tag(0x0029, (block << 8) + 0x10) for block in BLOCKS]
+    tags += [Tag(0x0029, (block << 8) + SIEMENS_HEADER) for block in BLOCKS]
     with open_dicom(frame.path) as file:
         header = dcmread(file, stop_before_pixels=True, specific_tags=[*tags, UNITED_COUNT], force=True)
     return max(_count(header, UNITED_COUNT), _of_siemens(header))
 
 
 def _of_siemens(header: Dataset) -> int:
+    found = [0]
     for block in BLOCKS:
-        if str(header.get(Tag(0x0019, block), "")).find("SIEMENS MR HEADER") >= 0:
-            return _count(header, Tag(0x0019, (block << 8) + SIEMENS_COUNT))
-    described = csareader.get_csa_header(header)
-    return int(csareader.get_n_mosaic(described) or 0) if described else 0
+        if "SIEMENS MR HEADER" in str(header.get(Tag(0x0019, block), "")):
+            found.append(_count(header, Tag(0x0019, (block << 8) + SIEMENS_COUNT)))
+        described = header.get(Tag(0x0029, (block << 8) + SIEMENS_HEADER))
+        named = NAMED_COUNT.search(described.value) if described is not None else None
+        found += [int(named[1])] if named else []
+    return max(found)
 
 
 def _count(header: Dataset, tag: BaseTag) -> int:
