@@ -21,7 +21,7 @@ from bundle.data import stem
 from bundle.formats import Found, found_in, image_of
 from bundle.geometry import Transform
 from bundle.pages import PairPictured, QualityPaged, QualityPdfd
-from bundle.results import DicomOutputsd, SavePaird, TransformsBothWaysd, save_objects
+from bundle.results import DicomOutputsd, NoObjects, SavePaird, TransformsBothWaysd, save_objects, series_of
 from bundle.system import exists, processes
 from bundle.system.configurations import find_configurations, load_configurations, unknown_option
 from bundle.system.console import HARMLESS
@@ -120,7 +120,9 @@ class Registration:
         folder = Path(folder).absolute()
         objects = DicomOutputsd()(QualityPdfd()(self._pictured))["dicom"]
         if not objects:
-            raise ValueError("nothing to write as DICOM: the fixed image is not a DICOM series; save() writes NIfTI")
+            series = series_of(self.data["native_fixed_image"]) is not None
+            reason = "the warnings say why" if series else "the fixed image is not a DICOM series"
+            raise NoObjects(f"nothing to write as DICOM: {reason}; save() writes NIfTI")
         save_objects(objects, folder)
         return folder
 

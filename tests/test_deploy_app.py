@@ -21,7 +21,7 @@ from workflow_fixtures import volume
 
 from bundle import register
 from bundle.apps.deploy import __main__ as command
-from bundle.apps.deploy.inputs import has_nifti, nifti_pair, series_in, series_pair
+from bundle.apps.deploy.inputs import has_nifti, listed, nifti_pair, series_in, series_pair
 from bundle.apps.deploy.results import check_output, write_results
 from bundle.apps.deploy.settings import DEFAULT, read_settings
 from bundle.data import SIDES
@@ -170,6 +170,26 @@ def test_series_get_folders_of_their_own(tmp_path):
     assert not [path for path in (tmp_path / "private").rglob("*") if "secret" in path.name.lower()]
 
 
+def test_the_loader_gets_every_file_once_and_whole(tmp_path):
+    """Links that lead round, slices without preamble, a study that is not named: it reads none of them itself."""
+    apart = write_study(tmp_path / "in")
+    for side in SIDES:
+        (tmp_path / "in" / side).symlink_to(apart / side)
+    (tmp_path / "in" / "round").symlink_to(tmp_path / "in")
+    bare, unnamed = sorted((apart / "fixed").iterdir())[:2]
+    content = bare.read_bytes()
+    bare.write_bytes(content[144 + int.from_bytes(content[140:144], "little") :])
+    header = pydicom.dcmread(unnamed)
+    del header.StudyInstanceUID
+    header.save_as(unnamed)
+    (tmp_path / "private").mkdir()
+    files = sorted(listed(tmp_path / "in", tmp_path / "private").iterdir())
+    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+    assert len({header.SOPInstanceUID for header in headers}) == len(files) == 15 + 16
+    assert {header.Modality: header.SeriesInstanceUID for header in headers} == uids(tmp_path / "in")
+    assert all(header.StudyInstanceUID for header in headers)
+
+
 def test_two_echoes_in_a_series_are_refused(tmp_path):
     """MONAI Deploy's loader drops one slice of each place; the bundle is to see both, and refuse."""
     apart = write_study(tmp_path / "in")
@@ -230,7 +250,7 @@ def test_two_patients_are_refused_before_anything_is_registered(tmp_path):
 def test_damaged_files_are_refused_without_their_names(tmp_path):
     write_study(tmp_path / "in")
     (tmp_path / "in" / "Secretname_Jane.dcm").write_bytes(b"no dicom")
-    with pytest.raises(ValueError, match=r"1 of the \.dcm files in .* cannot be read") as raised:
+    with pytest.raises(ValueError, match=r"1 of the DICOM files in .* cannot be read") as raised:
         has_nifti(tmp_path / "in")
     assert "Secretname" not in str(raised.value)
 

@@ -1,5 +1,7 @@
 """DICOM results of the workflow and from Python: one way, which files, what is refused, nothing half-written."""
 
+import shutil
+import warnings
 from pathlib import Path
 
 import nibabel as nib
@@ -13,10 +15,11 @@ from dicom_toys import oblique_affine, write_series
 from workflow_fixtures import SHAPE, volume, write_json
 
 from bundle import Registration, register
+from bundle.dicom.common import write_objects
 from bundle.formats import read_transform
 from bundle.geometry import apply_affine
 from bundle.pages import QualityPdfd
-from bundle.results import save_objects
+from bundle.results import DicomOutputsd, save_objects
 from bundle.system import DataWarning
 
 pytest_plugins = ["workflow_fixtures"]
@@ -156,6 +159,106 @@ def test_a_label_that_leaves_the_fixed_image_is_said(result, tmp_path):
     with pytest.warns(DataWarning, match="no DICOM segmentation: the carried label has no voxel in the fixed image"):
         empty.save_dicom(tmp_path / "dicom")
     assert "segmentation.dcm" not in names(tmp_path / "dicom")
+
+
+def edited(source, folder, change):
+    """A copy of a series, every header changed."""
+    folder.mkdir()
+    for number, path in enumerate(sorted(source.iterdir())):
+        header = pydicom.dcmread(path)
+        change(header, number)
+        header.save_as(folder / path.name)
+    return folder
+
+
+def made_of(result, tmp_path, side, change):
+    """Objects of the result with one of its series changed, as files, and what is said of the others."""
+    folder = Path(result.data[f"native_{side}_image"].meta["filename_or_obj"])
+    mixed = with_image(result, side, edited(folder, tmp_path / side, change))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        objects = DicomOutputsd()({**mixed.data, "pdf": b"%PDF-1.4 %%EOF"})["dicom"]
+    write_objects(objects, tmp_path / "objects")
+    said = [str(one.message) for one in caught if issubclass(one.category, DataWarning)]
+    return sorted({name.split("/")[0] for name in objects}), said
+
+
+ALL = ["registration.dcm", "report.dcm", "segmentation.dcm", "warped"]
+
+
+@pytest.mark.parametrize(
+    ("side", "attribute", "made", "said"),
+    [
+        ("fixed", "SliceThickness", ALL, ""),
+        ("moving", "SliceThickness", ALL, ""),
+        ("fixed", "StudyInstanceUID", ["warped"], "the fixed image has no StudyInstanceUID"),
+        ("moving", "StudyInstanceUID", ["report.dcm", "segmentation.dcm"], "the moving image has no StudyInstanceUID"),
+        ("fixed", "SOPInstanceUID", ["report.dcm", "warped"], "the fixed image has no SOPInstanceUID"),
+        ("fixed", "SeriesInstanceUID", ["report.dcm", "warped"], "the fixed image has no SeriesInstanceUID"),
+        ("moving", "SOPClassUID", ["report.dcm", "segmentation.dcm"], "the moving image has no SOPClassUID"),
+        ("fixed", "FrameOfReferenceUID", ["report.dcm"], "the fixed image has no one frame of reference"),
+        ("moving", "FrameOfReferenceUID", ["report.dcm", "segmentation.dcm", "warped"], "no one frame of reference"),
+    ],
+)
+def test_what_headers_lack_is_measured_or_named_and_the_rest_is_made(result, tmp_path, side, attribute, made, said):
+    names, warned = made_of(result, tmp_path, side, lambda header, _: header.pop(attribute))
+    assert names == made
+    assert all(said in one for one in warned)
+    assert bool(warned) == bool(said)
+    if side == "fixed" and attribute == "SliceThickness":
+        segments = pydicom.dcmread(tmp_path / "objects/segmentation.dcm")
+        measures = segments.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        assert measures.SliceThickness == pytest.approx(6.0, abs=1e-6)
+
+
+def test_no_other_attribute_is_needed(result, tmp_path):
+    """All that series have, half of it absent at a time, but for what places a slice and what is named above."""
+    needed = ("PixelData", "Rows", "Columns", "BitsAllocated", "ImagePositionPatient", "ImageOrientationPatient")
+    needed += ("PixelSpacing", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID")
+    needed += ("SOPClassUID", "SOPInstanceUID")
+    for part in range(2):
+        for side in ("fixed", "moving"):
+
+            def drop(header, _, part=part):
+                for element in [one for one in header if one.keyword not in needed][part::2]:
+                    del header[element.tag]
+
+            (tmp_path / f"{part}{side}").mkdir()
+            assert made_of(result, tmp_path / f"{part}{side}", side, drop) == (ALL, [])
+
+
+def test_attributes_that_cannot_be_written_are_left_out(result, tmp_path):
+    def spoil(header, _):
+        header.EchoTime, header.PatientWeight, header.WindowCenter, header.WindowWidth = 123.25, 98.125, 97.125, 5
+        header.PatientName, header.SpecificCharacterSet = "Müller", "ISO_IR 100"
+
+    for side in ("fixed", "moving"):
+        source = edited(Path(result.data[f"native_{side}_image"].meta["filename_or_obj"]), tmp_path / f"{side}0", spoil)
+        for path in source.iterdir():
+            content = path.read_bytes().replace(b"ISO_IR 100", b"ISO_IR 999")
+            for number in (b"123.25", b"98.125", b"97.125"):
+                content = content.replace(number, b"12,3.x")
+            path.write_bytes(content)
+        names, said = made_of(with_image(result, side, source), tmp_path, side, lambda *_: None)
+        assert (names, said) == (ALL, [])
+        shutil.rmtree(tmp_path / "objects")
+
+
+def test_references_name_the_series_of_each_slice(result, tmp_path):
+    uids = [pydicom.uid.generate_uid() for _ in range(40)]
+
+    def scatter(header, number):
+        header.SeriesInstanceUID = uids[number]
+
+    names, said = made_of(result, tmp_path, "moving", scatter)
+    assert names == ALL
+    assert not said
+    referred = pydicom.dcmread(tmp_path / "objects/registration.dcm")
+    series = referred.StudiesContainingOtherReferencedInstancesSequence[0].ReferencedSeriesSequence
+    headers = [pydicom.dcmread(path) for path in (tmp_path / "moving").iterdir()]
+    expected = {(header.SeriesInstanceUID, header.SOPInstanceUID) for header in headers}
+    found = {(one.SeriesInstanceUID, one.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID) for one in series}
+    assert found == expected
 
 
 def test_two_patients_are_refused_without_their_names(result, folder, tmp_path):

@@ -216,7 +216,8 @@ def test_all_images_are_referenced_and_the_object_conforms(pair, transform, affi
 
 
 def test_one_study_and_one_frame_of_two_series(pair, transform, tmp_path):
-    moving = replace(pair.moving, study=pair.fixed.study, frame=pair.fixed.frame)
+    identities = tuple((pair.fixed.study, *own) for _, *own in pair.moving.identities)
+    moving = replace(pair.moving, identities=identities, frame=pair.fixed.frame)
     for parts in (transform, Transform([TURN])):
         read = written(registration_object(parts, pair.fixed, moving), tmp_path / "r.dcm")
         assert len(read.ReferencedSeriesSequence) == 2

@@ -130,7 +130,13 @@ def _files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict
     """Data files of a folder, and its sub-folders (a DICOM series each), by name; other files are left out."""
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not (path.is_dir() or path.name.lower().endswith(suffixes)):
+        if path.name.startswith("."):
+            continue
+        if not (path.is_dir() or path.name.lower().endswith(suffixes)):
+            if path.is_symlink() and not path.exists():
+                problems.append(
+                    f"{folder.name}/{path.name} is a link that leads nowhere; get its content, or remove it"
+                )
             continue
         name = path.name if path.is_dir() else stem(path)
         if files.setdefault(name, path) != path:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 
 import pydicom
+from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
+from bundle.dicom.files import open_dicom
+from bundle.dicom.frames import IDENTITY
 from bundle.dicom.series import Series
 
 PATIENT_AND_STUDY = (
@@ -42,9 +48,36 @@ def version() -> str:
     return str(json.loads(metadata.read_text())["version"])
 
 
+def read_header(path: Path) -> Dataset:
+    """All of a file but its pixels."""
+    with open_dicom(path) as file:
+        return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+
+
 def first_header(series: Series) -> Dataset:
     """Header of the first slice of a series."""
-    return pydicom.dcmread(series.files[0], stop_before_pixels=True)
+    return read_header(series.files[0])
+
+
+def lacking(series: Series) -> str:
+    """What the images of a series lack so that no object can refer to them; empty if nothing."""
+    absent = [name for name, uids in zip(IDENTITY, zip(*series.identities, strict=True), strict=True) if not all(uids)]
+    if absent:
+        return f"has no {' and no '.join(absent)}"
+    unique = len({uids[-1] for uids in series.identities}) == len(series.files)
+    return "" if unique else "has several slices with one SOPInstanceUID"
+
+
+def share(made: Dataset, source: Dataset, names: Iterable[str]) -> None:
+    """Give an object attributes of another one; those whose values cannot be read or written there are left out."""
+    encodings = convert_encodings(source.get("SpecificCharacterSet", ""))
+    for name in names:
+        with suppress(Exception):  # what is wrong in a value, every type finds in its own way
+            element = source[name]
+            buffer = DicomBytesIO()
+            buffer.is_little_endian, buffer.is_implicit_VR = True, False
+            write_data_element(buffer, element, encodings)
+            made[name] = element
 
 
 def new_object(source: Dataset, sop_class: UID, kind: str, description: str, series: UID | None = None) -> Dataset:
@@ -81,10 +114,9 @@ def new_object(source: Dataset, sop_class: UID, kind: str, description: str, ser
 
 def share_patient_and_study(made: Dataset, source: Dataset) -> None:
     """Give an object the patient and the study of another one, as they stand there."""
-    for name in PATIENT_AND_STUDY:
-        if name in source:
-            made[name] = source[name]
-        elif name in EMPTY_IF_UNKNOWN:
+    share(made, source, PATIENT_AND_STUDY)
+    for name in EMPTY_IF_UNKNOWN:
+        if name not in made:
             setattr(made, name, "")
 
 
@@ -98,14 +130,12 @@ def code(concept: Code) -> Dataset:
 
 def image_references(series: Series) -> list[Dataset]:
     """A reference to every image of a series (PS3.3 table 10-3)."""
-    return [_reference(file) for file in series.files]
-
-
-def _reference(file: Path) -> Dataset:
-    image = pydicom.dcmread(file, specific_tags=["SOPClassUID", "SOPInstanceUID"], stop_before_pixels=True)
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
-    return item
+    references = []
+    for _, _, sop_class, instance in series.identities:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
+        references.append(item)
+    return references
 
 
 def write_objects(objects: Mapping[str, Dataset], folder: Path) -> None:
@@ -128,18 +158,27 @@ def refer_to(made: Dataset, references: Sequence[tuple[Series, list[Dataset]]]) 
         made: object that refers to the images; its study is set.
         references: series and ``image_references`` of them; a series that stands twice is listed once.
     """
-    studies: dict[str, dict[str, Dataset]] = {}
+    studies: dict[str, dict[str, dict[str, Dataset]]] = {}
     for series, images in references:
-        item = Dataset()
-        item.SeriesInstanceUID, item.ReferencedInstanceSequence = series.uid, images
-        studies.setdefault(series.study, {})[series.uid] = item
+        for (study, uid, _, instance), image in zip(series.identities, images, strict=True):
+            studies.setdefault(study, {}).setdefault(uid, {})[instance] = image
     same = studies.pop(str(made.StudyInstanceUID), {})
     if same:
-        made.ReferencedSeriesSequence = list(same.values())
+        made.ReferencedSeriesSequence = _referenced(same)
     others = []
     for study, found in studies.items():
         item = Dataset()
-        item.StudyInstanceUID, item.ReferencedSeriesSequence = study, list(found.values())
+        item.StudyInstanceUID, item.ReferencedSeriesSequence = study, _referenced(found)
         others.append(item)
     if others:
         made.StudiesContainingOtherReferencedInstancesSequence = others
+
+
+def _referenced(found: Mapping[str, Mapping[str, Dataset]]) -> list[Dataset]:
+    """Items of a Referenced Series Sequence, of images by series and instance."""
+    items = []
+    for uid, images in found.items():
+        item = Dataset()
+        item.SeriesInstanceUID, item.ReferencedInstanceSequence = uid, list(images.values())
+        items.append(item)
+    return items

@@ -11,11 +11,12 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, MRImageStorage, SecondaryCaptureImageStorage, generate_uid
 from pydicom.valuerep import DSfloat
 
-from bundle.dicom.common import code, first_header, image_references, new_object, refer_to
+from bundle.dicom.common import code, first_header, image_references, new_object, refer_to, share
 from bundle.dicom.series import Series
 from bundle.dicom.spatial_registration import decimals
 from bundle.geometry import RAS_TO_LPS
 
+WINDOW = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation")
 OF_THE_SUBJECT = ("BodyPartExamined", "PatientPosition")
 KEPT = {
     MRImageStorage: (
@@ -129,9 +130,11 @@ def _describe(made: Dataset, header: Dataset, modality: str) -> None:
     made.DerivationCodeSequence = [code(codes.DCM.DeformedForRegistration)]
     made.BurnedInAnnotation = str(header.get("BurnedInAnnotation", "NO"))
     made.LossyImageCompression = str(header.get("LossyImageCompression", "00"))
-    for name in ("LossyImageCompressionRatio", "LossyImageCompressionMethod", *OF_THE_SUBJECT, *KEPT[sop_class]):
-        if name in header:
-            made[name] = header[name]
+    lossy = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
+    share(made, header, (*lossy, *OF_THE_SUBJECT, *KEPT[sop_class], *WINDOW))
+    if made.get("WindowCenter") is None or made.get("WindowWidth") is None:
+        for name in WINDOW:
+            made.pop(name, None)
     laterality = header.get("Laterality") or header.get("ImageLaterality")
     # Empty says unknown, which it is as long as the part of the body is; of one that has no sides it is absent.
     if laterality or not made.get("BodyPartExamined"):
@@ -142,9 +145,6 @@ def _describe(made: Dataset, header: Dataset, modality: str) -> None:
     for name, value in UNKNOWN.get(sop_class, {}).items():
         if not made.get(name):
             setattr(made, name, value)
-    for name in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
-        if header.get("WindowCenter") is not None and name in header:
-            made[name] = header[name]
 
 
 def _place(made: Dataset, lps: np.ndarray, number: int) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from pydicom import dcmread
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import UID, ImplicitVRLittleEndian
+
+from bundle.dicom.files import is_dicom, is_named, open_dicom, start_of, why_not_read
+from bundle.dicom.pixels import bytes_of, pixels_ahead
 
 SPLIT_BY = (
     "ImageType",
@@ -31,25 +35,39 @@ SPLIT_BY = (
     "ContentTime",
 )
 """What tells the volumes of one series apart where several slices lie at one position, the surest first."""
+COMMON_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+"""UIDs that all slices of a volume share."""
+IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
+"""What an object that refers to an image names it by."""
+RESCALE = ("RescaleSlope", "RescaleIntercept")
 TAGS = (
     *SPLIT_BY,
-    *("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
-    *("Modality", "SeriesDescription", "SeriesNumber", "InstanceNumber", "ImagesInAcquisition"),
+    *COMMON_UIDS,
+    *(
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "Modality",
+        "SeriesDescription",
+        "SeriesNumber",
+        "InstanceNumber",
+        "ImagesInAcquisition",
+    ),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", *RESCALE),
+    *("DimensionOrganizationType", "InConcatenationTotalNumber"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 """All that is read of a header; nothing of it names the patient."""
 NO_IMAGES = ("SEG", "RTDOSE")
 """Modalities whose pixels are no intensities."""
-PREAMBLE = 132
-PIXEL_DATA, FLOAT_PIXEL_DATA = b"\xe0\x7f\x10\x00", (b"\xe0\x7f\x08\x00", b"\xe0\x7f\x09\x00")
-ITEM, DELIMITER, UNDEFINED = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0", 0xFFFFFFFF
+EXACT = 1e-6
+"""How far directions may be from unit length and right angles where they were not rounded to a few digits."""
+NO_IMAGE_CLASSES = ("Segmentation Storage", "Label Map Segmentation Storage", "RT Dose Storage")
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
 class Damaged(ValueError):
-    """A file that should be DICOM and cannot be read."""
+    """A file that should be DICOM and cannot be read; its message says why, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -87,31 +105,72 @@ class Frame:
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...]:
         """An attribute of so many numbers; empty without them."""
-        value = self.values.get(keyword)
-        found = np.atleast_1d(np.asarray(value if value not in (None, "") else [], dtype=float))
+        found = self._numbers(keyword)
         return tuple(found.tolist()) if found.shape == (count,) and np.isfinite(found).all() else ()
+
+    def _numbers(self, keyword: str) -> np.ndarray:
+        value = self.values.get(keyword)
+        try:
+            return np.ravel(np.asarray([] if value is None or value == "" else value, dtype=float))
+        except (ValueError, TypeError):
+            return np.array([])
 
     @property
     def shape(self) -> tuple[int, int]:
         """Columns and rows."""
         return int(self.values["Columns"]), int(self.values["Rows"])
 
-    @property
+    @cached_property
     def position(self) -> tuple[float, ...]:
         """Centre of the first pixel, mm, LPS; empty without one."""
         return self.numbers("ImagePositionPatient", 3)
 
-    @property
+    @cached_property
     def plane(self) -> tuple[float, ...]:
-        """Directions along a row and along a column (LPS), distances between rows and between columns (mm)."""
+        """Directions along a row and along a column (LPS), distances between rows and between columns (mm).
+
+        Directions that were rounded are the nearest ones of length 1 at right angles, ``U V^T`` of ``U S V^T``.
+        """
         orientation, spacing = self.numbers("ImageOrientationPatient", 6), self.numbers("PixelSpacing", 2)
-        return (*orientation, *spacing) if orientation and spacing else ()
+        if not orientation or not spacing:
+            return ()
+        left, _, right = np.linalg.svd(np.reshape(orientation, (2, 3)), full_matrices=False)
+        return (*(left @ right).ravel().tolist(), *spacing)
+
+    @property
+    def askew(self) -> float:
+        """How far the two directions of the header are from length 1 and right angles, parts of 1."""
+        directions = np.reshape(self.numbers("ImageOrientationPatient", 6) or np.eye(3)[:2].ravel(), (2, 3))
+        return float(np.abs(directions @ directions.T - np.eye(2)).max())
+
+    @property
+    def rounding(self) -> float:
+        """By which angle rounding may have turned the plane, radians; 0 where its directions look exact."""
+        if self.askew < EXACT:
+            return 0.0
+        numbers = np.array(self.numbers("ImageOrientationPatient", 6))
+        digits = next((n for n in range(1, 7) if np.allclose(numbers, numbers.round(n), rtol=0, atol=1e-9)), 7)
+        return 2 * 10.0**-digits
 
     @property
     def rescale(self) -> tuple[float, float]:
-        """Slope and intercept from stored numbers to values."""
-        slope, intercept = self.numbers("RescaleSlope", 1), self.numbers("RescaleIntercept", 1)
-        return (slope or (1.0,))[0], (intercept or (0.0,))[0]
+        """Slope and intercept from stored numbers to values; as in ITK, a slope that is 0 or no number is 1."""
+        slope, intercept = (self._first_number(keyword) for keyword in RESCALE)
+        return slope or 1.0, intercept or 0.0
+
+    @property
+    def badly_scaled(self) -> str:
+        """Which of slope and intercept is there and cannot be meant, and what it is; empty if none is."""
+        for keyword in RESCALE:
+            value = self.values.get(keyword)
+            number = self._first_number(keyword)
+            if value not in (None, "") and (number is None or (number == 0 and keyword == "RescaleSlope")):
+                return f"{keyword} {'0' if number == 0 else 'that is no number'}"
+        return ""
+
+    def _first_number(self, keyword: str) -> float | None:
+        found = self._numbers(keyword)
+        return float(found[0]) if found.size and isfinite(found[0]) else None
 
     @property
     def localizer(self) -> bool:
@@ -123,59 +182,74 @@ def read_frames(path: Path) -> list[Frame]:
     """Frames of an image; none of a file that is no DICOM, or holds no image.
 
     Args:
-        path: of a file; nothing behind its header is read.
+        path: of a file, with or without preamble and suffix; nothing behind its header is read.
 
     Raises:
         Damaged: for a file that should be DICOM and cannot be read.
     """
-    with path.open("rb") as file:
-        start = file.read(1024)
-        named = path.name.lower().endswith(".dcm")
-        if start[128:PREAMBLE] != b"DICM" and not named:
-            return []
-        if DEFLATED in start:  # the header itself is compressed, and may stand for a thousand times its length
-            raise Damaged(str(path))
-        file.seek(0)
+    start = start_of(path)
+    reason = why_not_read(start)
+    if reason:
+        raise Damaged(reason)
+    if not is_dicom(start) and not is_named(path):
+        return []
+    if DEFLATED in start:  # the header itself is compressed, and may stand for a thousand times its length
+        raise Damaged("compressed as a whole (deflated); decompress it")
+    with open_dicom(path) as file:
         try:
-            return list(_frames(path, file, forced=named))
+            return list(_frames(path, file))
         except Exception as error:  # what is wrong in a header, every reader finds in its own way
-            raise Damaged(str(path)) from error
+            raise Damaged from error
 
 
-def _frames(path: Path, file: IO[bytes], forced: bool) -> Iterator[Frame]:
-    header = dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS), force=forced)
+def _frames(path: Path, file: IO[bytes]) -> Iterator[Frame]:
+    header = dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS), force=True)
     values = _plain(header)
-    syntax = header.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
-    tag = file.read(4)
-    if not syntax.is_little_endian:
-        tag = tag[1::-1] + tag[:1:-1]
-    if tag not in (PIXEL_DATA, *FLOAT_PIXEL_DATA):
-        # A file that is cut short has no pixels either. Where there is a transfer syntax, the class before it is whole.
-        meta = header.file_meta
-        if "TransferSyntaxUID" not in meta or "Image Storage" in meta.MediaStorageSOPClassUID.name:
+    pixels = pixels_ahead(file)
+    if pixels is None:
+        if not _holds_no_image(header, values):
             raise ValueError("an image without pixels")
         return
-    if values.get("Modality") in NO_IMAGES:
+    if values.get("Modality") in NO_IMAGES or UID(str(values.get("SOPClassUID", ""))).name in NO_IMAGE_CLASSES:
         return
-    whole = _whole(file, _bytes_of(values), not syntax.is_implicit_VR, syntax.is_little_endian)
+    whole = pixels.are_there(file, bytes_of(values))
     shared = _grouped(header.get("SharedFunctionalGroupsSequence") or ())
     own = header.get("PerFrameFunctionalGroupsSequence") or ()
     count = int(values.get("NumberOfFrames") or 1)
     if own and len(own) != count:
         raise ValueError("as many functional groups as frames expected")
+    syntax = str(header.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
     for index in range(max(1, len(own))):
         functional = {**shared, **_grouped(own[index : index + 1])}
-        yield Frame(path, index, count, str(syntax), whole, tag != PIXEL_DATA, {**values, **functional})
+        yield Frame(path, index, count, syntax, whole, pixels.floats, {**values, **functional})
+
+
+def _holds_no_image(header: Dataset, values: Mapping[str, Any]) -> bool:
+    """Whether a header without pixels is that of a report or the like; a file that is cut short has none either.
+
+    The class of an object is whole where something stands behind it.
+    """
+    meta = header.file_meta
+    kind = meta.get("MediaStorageSOPClassUID") if "TransferSyntaxUID" in meta else None
+    if not kind and any(keyword in values for keyword in ("Modality", *COMMON_UIDS)):
+        kind = values.get("SOPClassUID")
+    return bool(kind) and "Image Storage" not in UID(str(kind)).name
 
 
 def _plain(header: Dataset) -> dict[str, Any]:
-    """Attributes of a header that are no sequences, but for values that are not what they should be."""
+    """Attributes of a header that are no sequences, but for values that are not what they should be.
+
+    A slope or an intercept that is no number is NaN: that it is there matters.
+    """
     values = {}
     for tag in header.keys():  # noqa: SIM118 - a dataset itself goes over its values
-        with suppress(ValueError, TypeError, OverflowError):
+        try:
             element = header[tag]
             if element.VR != "SQ":
                 values[element.keyword] = element.value
+        except (ValueError, TypeError, OverflowError, NotImplementedError):
+            if keyword_for_tag(tag) in RESCALE:
+                values[keyword_for_tag(tag)] = float("nan")
     return values
 
 
@@ -183,22 +257,3 @@ def _grouped(items: Iterable[Dataset]) -> dict[str, Any]:
     """Attributes in the functional groups of a frame, or of all."""
     groups = (element.value[0] for item in items for element in item if element.VR == "SQ" and element.value)
     return {keyword: value for group in groups for keyword, value in _plain(group).items()}
-
-
-def _bytes_of(values: Mapping[str, Any]) -> int:
-    """Bytes that the pixels of a file take when they are not compressed."""
-    count = int(values.get("NumberOfFrames") or 1) * int(values.get("SamplesPerPixel") or 1)
-    return int(values["Columns"]) * int(values["Rows"]) * count * int(values["BitsAllocated"]) // 8
-
-
-def _whole(file: IO[bytes], needed: int, explicit: bool, little: bool) -> bool:
-    """Whether the pixels that follow, whose tag has been read, are all there; none of them is read."""
-    if explicit:  # unless the header says so and is not
-        file.seek(2 if file.read(2).isalpha() else -2, os.SEEK_CUR)
-    length = int.from_bytes(file.read(4), "little" if little else "big")
-    end = os.fstat(file.fileno()).st_size
-    if length != UNDEFINED:
-        return needed <= length <= end - file.tell()
-    while (tag := file.read(4)) == ITEM:
-        file.seek(int.from_bytes(file.read(4), "little"), os.SEEK_CUR)
-    return tag == DELIMITER

@@ -41,7 +41,10 @@ def list_series(folder: str | Path, output_dir: str | Path | None = None) -> tup
         if target:
             _copy(one.files, target)
         lines.append(f"{_described(one)}: {_verdict(one)}{f' -> {target}' if target else ''}")
-    lines += [f"{path}: cannot be read, the series it belongs to may have gaps; copy it again" for path in damaged]
+    lines += [
+        f"{path}: cannot be read, {reason or 'the series it belongs to may have gaps; copy it again'}"
+        for path, reason in damaged.items()
+    ]
     return lines, bool(volumes) and not damaged
 
 

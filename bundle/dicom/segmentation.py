@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import highdicom
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -16,10 +17,13 @@ from bundle.dicom.common import (
     SERIAL,
     SERIES_NUMBERS,
     first_header,
+    read_header,
+    share,
     share_patient_and_study,
     version,
 )
 from bundle.dicom.series import Series
+from bundle.dicom.spatial_registration import decimals
 
 DESCRIPTION = "segmentation carried by registration"
 
@@ -43,11 +47,7 @@ def segmentation(label: np.ndarray, fixed: Series) -> Dataset:
     if len(fixed.files) == 1:
         # The frames of a multi-frame image stand in any order, and highdicom takes the pixels in theirs.
         pixels = pixels[np.argsort(fixed.frames)]
-    images = [pydicom.dcmread(file, stop_before_pixels=True) for file in fixed.files]
-    # highdicom refuses headers with half a date or without a patient's sex, and says what stands there.
-    for image in images:
-        for name in EMPTY_IF_UNKNOWN:
-            setattr(image, name, None)
+    images = [_source(file, fixed) for file in fixed.files]
     made = highdicom.seg.Segmentation(
         source_images=images,
         pixel_array=pixels,
@@ -68,6 +68,23 @@ def segmentation(label: np.ndarray, fixed: Series) -> Dataset:
     )
     share_patient_and_study(made, first_header(fixed))
     return made
+
+
+def _source(file: Path, fixed: Series) -> Dataset:
+    """Header of a slice with all that highdicom asks for; what is not there is what was measured, or empty."""
+    image = read_header(file)
+    # highdicom refuses headers with half a date, an unknown character set, or no sex of the patient, and says what
+    # stands there; what is true of them is put into the object that it makes.
+    for name in EMPTY_IF_UNKNOWN:
+        setattr(image, name, None)
+    image.SpecificCharacterSet = "ISO_IR 192"
+    if "TransferSyntaxUID" not in image.file_meta:
+        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    known = Dataset()
+    share(known, image, ("SliceThickness",))
+    if len(fixed.files) > 1 and not known.get("SliceThickness"):
+        image.SliceThickness = decimals(np.linalg.norm(fixed.affine[:3, 2:3], axis=0))[0]
+    return image
 
 
 def _segments(label: np.ndarray) -> tuple[list[str], np.ndarray]:

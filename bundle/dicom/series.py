@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bundle.dicom.frames import Damaged, Frame, read_frames
-from bundle.dicom.volume_grid import affine_of, fault_of, has_geometry, notes_of, sorted_along_normal
+from bundle.dicom.files import Found, cannot_be_told, files_below, kind_of_name
+from bundle.dicom.frames import IDENTITY, RESCALE, Damaged, Frame, read_frames
+from bundle.dicom.joined import joined
+from bundle.dicom.notes import notes_of
+from bundle.dicom.volume_grid import affine_of, fault_of, has_geometry, sorted_along_normal
 from bundle.dicom.volumes import stacks
 
 LISTED = 6
@@ -25,9 +27,8 @@ class Series:
 
     Attributes:
         files: along the slices' normal, the order of the volume's last axis; one for a multi-frame image.
-        uid: SeriesInstanceUID.
-        study: StudyInstanceUID.
-        frame: FrameOfReferenceUID, empty without one.
+        identities: StudyInstanceUID, SeriesInstanceUID, SOPClassUID and SOPInstanceUID of each file; empty without one.
+        frame: FrameOfReferenceUID, empty without one that all slices share.
         modality: such as MR.
         description: of the series, as it stands in the files.
         number: of the series; None without one.
@@ -36,14 +37,14 @@ class Series:
         frames: number of each slice in its file, 0 in a file of one.
         localizer: whether it was made to plan other images on.
         positioned: whether its slices have positions in space.
-        whole_numbers: whether its values are, after slope and intercept.
+        rescales: slope and intercept of each file; None where its header has neither.
         fault: why it cannot be registered, and what to do; empty when it can.
+        untold: files beside it that are neither DICOM nor text, and named as slices are.
         notes: what a user should know though it can be registered.
     """
 
     files: tuple[Path, ...]
-    uid: str
-    study: str
+    identities: tuple[tuple[str, ...], ...]
     frame: str
     modality: str
     description: str
@@ -53,9 +54,25 @@ class Series:
     frames: tuple[int, ...]
     localizer: bool
     positioned: bool
-    whole_numbers: bool
+    rescales: tuple[tuple[float, float] | None, ...]
     fault: str
+    untold: tuple[Path, ...]
     notes: tuple[str, ...]
+
+    @property
+    def study(self) -> str:
+        """StudyInstanceUID of the first file."""
+        return self.identities[0][0]
+
+    @property
+    def uid(self) -> str:
+        """SeriesInstanceUID of the first file."""
+        return self.identities[0][1]
+
+    @property
+    def whole_numbers(self) -> bool:
+        """Whether its values are whole numbers, after slope and intercept."""
+        return all(number.is_integer() for rescale in self.rescales for number in rescale or ())
 
     def __str__(self) -> str:
         number = "-" if self.number is None else self.number
@@ -63,28 +80,37 @@ class Series:
         return " ".join(filter(None, (f"{number}", self.modality, self.description, f"({size})")))
 
 
-def read_folder(folder: str | Path) -> tuple[list[Series], list[Path]]:
-    """Every image series below a folder, and the files that should be DICOM and cannot be read.
+def read_folder(folder: str | Path) -> tuple[list[Series], dict[Path, str]]:
+    """Every image series below a folder, and what should be DICOM and cannot be read, with the reason if it is known.
 
     Args:
-        folder: with files of any names, in sub-folders too; hidden ones, what is no DICOM and what holds no image
-            (reports, registrations, segmentations, DICOMDIR) are left out. Headers are read, no pixels.
+        folder: with files of any names, with or without preamble, in sub-folders and behind links too; what is no DICOM
+            and what holds no image (reports, registrations, segmentations, DICOMDIR) is left out. Or one file. Headers
+            are read, no pixels.
 
     Raises:
         FileNotFoundError: when there is no such folder.
     """
-    if not Path(folder).is_dir():
+    path = Path(folder)
+    if not path.exists():
         raise FileNotFoundError(f"folder not found: {folder}")
+    below = files_below(path) if path.is_dir() else Found([path])
     frames: list[Frame] = []
-    damaged: list[Path] = []
-    for path in _files(Path(folder)):
+    others: list[Path] = []
+    damaged = dict(below.lost)
+    for file in below.files:
         try:
-            frames += read_frames(path)
-        except Damaged:
-            damaged.append(path)
-    found = stacks(frames)
+            read = read_frames(file)
+        except (Damaged, OSError) as error:
+            damaged[file] = str(error) if isinstance(error, Damaged) else error.strerror or ""
+            continue
+        frames += read
+        others += [] if read else [file]
+    found = joined(stacks(frames))
     parts = Counter(stack[0].text("SeriesInstanceUID") for stack in found)
-    return [_series(stack, parts[stack[0].text("SeriesInstanceUID")] == 1) for stack in found], damaged
+    kinds = {kind_of_name(frame.path) for frame in frames}
+    untold = tuple(file for file in others if cannot_be_told(file, kinds))
+    return [_series(stack, parts[stack[0].text("SeriesInstanceUID")] == 1, untold) for stack in found], damaged
 
 
 def find_series(folder: str | Path) -> list[Series]:
@@ -123,65 +149,77 @@ def read_series(folder: str | Path) -> Series:
 def one_volume(folder: str | Path) -> Series:
     """As :func:`read_series`; messages do not name the folder."""
     series, damaged = read_folder(folder)
+    if damaged and Path(folder) in damaged:
+        raise ValueError(f"cannot be read, {damaged[Path(folder)] or 'damaged or not an image; copy it again'}")
     if damaged:
         raise ValueError(_unread(damaged))
     if not series:
-        raise ValueError("cannot be read, a folder without a DICOM series")
+        file = "a DICOM file without an image that is read (a segmentation, a dose, a report?); convert it to NIfTI"
+        raise ValueError(f"cannot be read, {'a folder without a DICOM series' if Path(folder).is_dir() else file}")
     images = [one for one in series if not one.localizer] or series
     volumes = [one for one in images if one.shape[2] > 1]
     candidates = [one for one in volumes if one.positioned] or volumes or images
-    sort_out = f"sort them by: python -m bundle dicom_series {shlex.quote(str(folder))} --output_dir OUT"
+    command = f"python -m bundle dicom_series {shlex.quote(str(folder))}"
     if len(candidates) > 1:
         listed = "; ".join(map(str, candidates[:LISTED])) + ("; ..." if len(candidates) > LISTED else "")
-        raise ValueError(f"{len(candidates)} {'volumes' if volumes else 'images'}, expected one: {listed}; {sort_out}")
+        sound = any(one.shape[2] > 1 and not one.fault for one in candidates)
+        todo = f"sort them by: {command} --output_dir OUT" if sound else f"why none is a volume says: {command}"
+        raise ValueError(f"{len(candidates)} {'volumes' if volumes else 'images'}, expected one: {listed}; {todo}")
     (found,) = candidates
     if found.fault:
         raise ValueError(found.fault)
-    others = sum(one.shape[2] for one in images if one.uid == found.uid and one is not found)
+    others = [one for one in images if one.uid == found.uid and one is not found]
     if others:
+        count = sum(one.shape[2] for one in others)
+        how = "another orientation, spacing or size" if all(one.positioned for one in others) else "no place in space"
         raise ValueError(
-            f"{others} of the {others + found.shape[2]} slices of its series have another orientation, spacing or "
-            f"size; {sort_out}"
+            f"{count} of the {count + found.shape[2]} slices of its series have {how}; sort them by: {command} "
+            "--output_dir OUT"
         )
     return found
 
 
-def _unread(damaged: Sequence[Path]) -> str:
-    names = sorted(path.name for path in damaged)
-    return f"{len(names)} of its files cannot be read, the first is {names[0]}; the volume has gaps, copy it again"
+def _unread(damaged: Mapping[Path, str]) -> str:
+    """What cannot be read, the first of it by name."""
+    first = min(damaged, key=lambda path: path.name)
+    what = f"{len(damaged)} of its files cannot be read, the first is {first.name}"
+    return f"{what}: {damaged[first]}" if damaged[first] else f"{what}; the volume has gaps, copy it again"
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Files below a folder but for hidden ones, in the order of their names."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = (Path(place, name) for name in sorted(names) if not name.startswith("."))
-        yield from (path for path in paths if path.is_file())
-
-
-def _series(stack: Sequence[Frame], alone: bool) -> Series:
+def _series(stack: Sequence[Frame], alone: bool, untold: tuple[Path, ...]) -> Series:
     """Series of a stack.
 
     Args:
         stack: its frames.
         alone: whether they are all of the series.
+        untold: files beside it.
     """
     frames = sorted_along_normal(stack)
     first, fault = frames[0], fault_of(frames)
+    files = {frame.path: frame for frame in frames}
+    places = {frame.text("FrameOfReferenceUID") for frame in frames}
     return Series(
-        files=tuple(dict.fromkeys(frame.path for frame in frames)),
-        uid=first.text("SeriesInstanceUID"),
-        study=first.text("StudyInstanceUID"),
-        frame=first.text("FrameOfReferenceUID"),
+        files=tuple(files),
+        identities=tuple(tuple(frame.text(keyword) for keyword in IDENTITY) for frame in files.values()),
+        frame=places.pop() if len(places) == 1 else "",
         modality=first.text("Modality"),
         description=first.text("SeriesDescription"),
         number=first.whole_number("SeriesNumber"),
         shape=(*first.shape, max(len(frames), first.count)),
         affine=affine_of(frames),
         frames=tuple(frame.index for frame in frames),
-        localizer=first.localizer,
+        localizer=all(frame.localizer for frame in frames),
         positioned=has_geometry(frames),
-        whole_numbers=all(number.is_integer() for frame in frames for number in frame.rescale),
+        rescales=tuple(
+            frame.rescale if any(keyword in frame.values for keyword in RESCALE) else None for frame in files.values()
+        ),
         fault=fault,
-        notes=notes_of(frames) if alone and not fault and len(frames) > 1 and first.count == 1 else (),
+        untold=untold,
+        notes=() if fault else (*notes_of(frames, alone), *_noted(untold)),
     )
+
+
+def _noted(untold: Sequence[Path]) -> Iterator[str]:
+    if untold:
+        what = "1 file beside it is" if len(untold) == 1 else f"{len(untold)} files beside it are"
+        yield f"{what} neither DICOM nor text, the first {untold[0].name}; if it was a slice, copy it again"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
-import itk
 import numpy as np
 from pydicom.uid import UID
 
 from bundle.dicom.frames import Frame
+from bundle.dicom.pixels import itk_header
+from bundle.dicom.tiles import tiling_of
 from bundle.dicom.volumes import PARALLEL, heights, most_at_one_place, normal
 from bundle.geometry import RAS_TO_LPS
 
@@ -18,6 +18,10 @@ SHEAR_DEGREES, SHEAR_PIXELS = 0.1, 0.1
 """A stack is sheared when it leans by more than both; less is what rounded numbers of a header make."""
 UNEVEN = 0.1
 """Part of the distance of slices by which one may be off its place."""
+DIRECTIONS = 0.1
+"""How far the directions of a header may be from unit length and right angles to be called rounded."""
+GEOMETRY = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
+"""What places a slice, and how many numbers each is."""
 CONVERT = "convert it to single frames"
 UNREAD = "its headers cannot be read by ITK; copy it again, or convert it to NIfTI"
 UNREAD_SYNTAX = re.compile(r"^1\.2\.840\.10008\.1\.2\.4\.[12]\d\d")
@@ -61,22 +65,12 @@ def affine_of(stack: Sequence[Frame]) -> np.ndarray:
 
 
 def _planar_affine(frame: Frame) -> np.ndarray:
-    header, affine = _itk_header(frame), np.eye(4)
+    header, affine = itk_header(frame.path), np.eye(4)
     if header is not None:
         for axis in range(3):
             affine[:3, axis] = np.array(header.GetDirection(axis)) * header.GetSpacing(axis)
             affine[axis, 3] = header.GetOrigin(axis)
     return RAS_TO_LPS @ affine
-
-
-def _itk_header(frame: Frame) -> Any:
-    """What ITK finds in the header of a file; None when it cannot read it."""
-    header = itk.GDCMImageIO.New(FileName=str(frame.path))
-    try:
-        header.ReadImageInformation()
-    except RuntimeError:
-        return None
-    return header
 
 
 def fault_of(stack: Sequence[Frame]) -> str:
@@ -85,6 +79,9 @@ def fault_of(stack: Sequence[Frame]) -> str:
     if cut:
         name = next(frame.path.name for frame in stack if not frame.whole)
         return f"{cut} of its files cannot be read, the first is {name}; the volume has gaps, copy it again"
+    tiling = tiling_of(stack[0])
+    if tiling:
+        return tiling
     samples = stack[0].whole_number("SamplesPerPixel") or 1
     if samples > 1:
         return f"{samples} values per pixel (colours), expected one; convert it to grey"
@@ -93,20 +90,39 @@ def fault_of(stack: Sequence[Frame]) -> str:
     if stack[0].floats:
         return "its pixels are floating-point numbers, expected whole ones; convert it to NIfTI"
     if len(stack) == 1 and stack[0].count == 1:
-        return "" if _itk_header(stack[0]) is not None else UNREAD
+        return "" if itk_header(stack[0].path) is not None else UNREAD
     if not has_geometry(stack):
         return _no_geometry(stack)
-    return _several_planes(stack) or _same_place(stack) or _sheared(stack) or _uneven(stack) or _scaled(stack)
+    return _no_plane(stack) or _a_part(stack) or misplaced(stack) or _scaled(stack)
+
+
+def misplaced(stack: Sequence[Frame]) -> str:
+    """What keeps sorted slices from lying in even steps of one plane; empty when they do."""
+    return _several_planes(stack) or _same_place(stack) or _sheared(stack) or _uneven(stack)
 
 
 def _no_geometry(stack: Sequence[Frame]) -> str:
     slices = max(len(stack), stack[0].count)
     if len(stack) < slices and stack[0].plane and stack[0].position:
         return f"one file of {slices} frames without a position of each; {CONVERT}"
-    return (
-        f"its {slices} slices have no geometry (ImagePositionPatient, ImageOrientationPatient, PixelSpacing), like a "
-        "cine; export a volume with positions"
-    )
+    lacking = [name for name, count in GEOMETRY if not all(frame.numbers(name, count) for frame in stack)]
+    return f"its {slices} slices have no geometry ({', '.join(lacking)}), like a cine; export a volume with positions"
+
+
+def _no_plane(stack: Sequence[Frame]) -> str:
+    """Directions and spacings that are none."""
+    if any(frame.askew > DIRECTIONS for frame in stack):
+        return "its ImageOrientationPatient is no two directions of length 1 at right angles; correct its headers"
+    down, across = min(frame.plane[6:] for frame in stack)
+    if min(down, across) <= 0:
+        return f"its PixelSpacing is {down:g} x {across:g} mm, expected more than 0; correct its headers"
+    return ""
+
+
+def _a_part(stack: Sequence[Frame]) -> str:
+    """A file that is one of several parts of a multi-frame image, of which each looks like a whole volume."""
+    parts = stack[0].whole_number("InConcatenationTotalNumber") or 1
+    return f"one of {parts} files that are one image together (a concatenation); {CONVERT}" if parts > 1 else ""
 
 
 def _several_planes(stack: Sequence[Frame]) -> str:
@@ -134,7 +150,8 @@ def _sheared(stack: Sequence[Frame]) -> str:
     along = float(way @ across)
     aside = float(np.linalg.norm(way - along * across))
     angle = float(np.rad2deg(np.arctan2(aside, along)))
-    if angle <= SHEAR_DEGREES or aside <= SHEAR_PIXELS * plane[6:].min():
+    rounded = np.rad2deg(max(frame.rounding for frame in (stack[0], stack[-1])))
+    if angle <= max(SHEAR_DEGREES, rounded) or aside <= SHEAR_PIXELS * plane[6:].min():
         return ""
     return (
         f"its slices are sheared by {angle:.1f} degrees (gantry tilt), each {aside / (len(stack) - 1):.2g} mm aside of "
@@ -173,27 +190,9 @@ def _scaled(stack: Sequence[Frame]) -> str:
     scaled = next((frame for frame in stack if frame.rescale != (1, 0)), None)
     if scaled is None:
         return ""
-    header = _itk_header(scaled)
+    header = itk_header(scaled.path, scaled.rescale)
     if header is None:
         return UNREAD
-    if np.allclose((header.GetRescaleSlope(), header.GetRescaleIntercept()), scaled.rescale):
-        return ""
-    return "its kind of image has no slope and intercept, and its files have; convert it to NIfTI"
-
-
-def notes_of(stack: Sequence[Frame]) -> tuple[str, ...]:
-    """What positions cannot show: a first or a last slice that may be missing.
-
-    Args:
-        stack: all single-frame slices of a series.
-    """
-    numbers = sorted({number for frame in stack if (number := frame.whole_number("InstanceNumber")) is not None})
-    found = []
-    expected = stack[0].whole_number("ImagesInAcquisition") or 0
-    if expected > len(stack) and len({frame.text("AcquisitionNumber") for frame in stack}) == 1:
-        found.append(f"{len(stack)} slices of the {expected} that its acquisition has; some may be missing at its ends")
-    elif len(numbers) == len(stack) and (numbers[0] > 1 or numbers[-1] - numbers[0] >= len(stack)):
-        found.append(
-            f"{len(stack)} slices with instance numbers {numbers[0]} to {numbers[-1]}; some may be missing at its ends"
-        )
-    return tuple(found)
+    if (header.GetRescaleSlope(), header.GetRescaleIntercept()) == (1, 0):
+        return "its kind of image has no slope and intercept, and its files have; convert it to NIfTI"
+    return ""

@@ -12,8 +12,8 @@ from bundle.dicom.frames import SPLIT_BY, Frame
 
 PARALLEL = 1e-3
 """By how much directions may differ in one stack (parts of 1, 0.06 degrees), and spacings in mm."""
-SAME_PLACE = 1e-3
-"""mm within which two slices lie at one position."""
+SAME_PLACE, SAME_PART = 1e-3, 1e-2
+"""mm, and part of a pixel where these are small, within which two slices lie at one position."""
 
 
 def stacks(frames: Iterable[Frame]) -> list[list[Frame]]:
@@ -31,12 +31,18 @@ def stacks(frames: Iterable[Frame]) -> list[list[Frame]]:
         file = str(frame.path) if frame.count > 1 else ""
         look = (frame.shape, frame.text("SamplesPerPixel"), frame.localizer, bool(frame.plane and frame.position))
         groups[(frame.text("SeriesInstanceUID"), frame.text("FrameOfReferenceUID"), file, *look)].append(frame)
-    found = [
-        stack
-        for (_, _, file, *_), group in groups.items()
-        for stack in ([group] if file else [part for plane in _planes(group) for part in _volumes(plane)])
-    ]
+    found = [stack for (_, _, file, *_), group in groups.items() for stack in ([group] if file else parted(group))]
+    return in_order(found)
+
+
+def in_order(found: Iterable[list[Frame]]) -> list[list[Frame]]:
+    """Stacks in the order of their series' numbers."""
     return sorted(found, key=_order)
+
+
+def parted(group: Sequence[Frame]) -> list[list[Frame]]:
+    """Single-frame slices of one size: by plane, then by what tells those at one position apart."""
+    return [part for plane in _planes(group) for part in _volumes(plane)]
 
 
 def normal(plane: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -53,7 +59,8 @@ def most_at_one_place(stack: Sequence[Frame]) -> int:
     """How many slices lie at one position, at most; 1 where there are no positions."""
     if not stack[0].position or not stack[0].plane:
         return 1
-    return max(Counter(np.cumsum(np.diff(np.sort(heights(stack)), prepend=-np.inf) > SAME_PLACE).tolist()).values())
+    near = min(SAME_PLACE, SAME_PART * min(stack[0].plane[6:]))
+    return max(Counter(np.cumsum(np.diff(np.sort(heights(stack)), prepend=-np.inf) > near).tolist()).values())
 
 
 def _planes(group: Sequence[Frame]) -> list[list[Frame]]:

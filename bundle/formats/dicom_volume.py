@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import itk
 import numpy as np
@@ -12,9 +14,16 @@ from monai.data import MetaTensor
 from monai.utils import ImageMetaKey
 
 from bundle.dicom import Series, one_volume
+from bundle.dicom.files import is_dicom, is_named, start_of
+from bundle.dicom.pixels import as_itk_reads
 from bundle.formats.itk_files import stored_type
 from bundle.system.errors import DataWarning, brief
 from bundle.system.limits import Refused, check_declared
+
+
+def is_dicom_image(path: Path) -> bool:
+    """Whether a path is that of a folder, or of a file that is DICOM by its name or its content."""
+    return path.is_dir() or (path.is_file() and (is_named(path) or is_dicom(start_of(path))))
 
 
 def load_series(folder: Path) -> MetaTensor:
@@ -24,7 +33,7 @@ def load_series(folder: Path) -> MetaTensor:
     shows high ones dark, are turned round, as by every reader that stands on ITK.
 
     Args:
-        folder: as in :func:`bundle.dicom.read_series`.
+        folder: as in :func:`bundle.dicom.read_series`; or the file of one slice, a planar image.
 
     Returns:
         ``(1, X, Y, Z)``, float32, with a 4x4 affine, mm, RAS. Nothing of the headers is kept in ``meta``.
@@ -33,29 +42,34 @@ def load_series(folder: Path) -> MetaTensor:
         Refused: when the folder has no such volume, or it asks for more than is read.
 
     Warns:
-        DataWarning: of slices that may be missing at the ends.
+        DataWarning: of slices that may be missing, and of what in the headers is doubtful.
     """
     try:
         series = one_volume(folder)
     except ValueError as error:
         raise Refused(str(error)) from error
     columns, rows, slices = series.shape
+    if slices > 1 and not folder.is_dir():
+        raise Refused("a DICOM file of several frames; name its folder instead, so that their places are read")
     check_declared((columns, rows, slices // len(series.files)), 1, series.files[0])
     check_declared(series.shape, 1, None)
     for note in series.notes:
         warnings.warn(f"{folder}: {note}", DataWarning, stacklevel=2)
     try:
-        voxels = _voxels(series)
+        with TemporaryDirectory() as copies:
+            files = as_itk_reads(series.files, series.rescales, Path(copies))
+            voxels = _voxels(series, files)
+            stored = _type_of(series, files[0], voxels)
     except RuntimeError as error:
         what = "its pixels cannot be read, damaged or compressed in a way that ITK does not know"
         raise Refused(f"{what} ({brief(error)}); decompress it") from error
-    meta = {ImageMetaKey.FILENAME_OR_OBJ: str(folder), "stored_type": str(_type_of(series, voxels))}
+    meta = {ImageMetaKey.FILENAME_OR_OBJ: str(folder), "stored_type": str(stored)}
     return MetaTensor(torch.as_tensor(voxels)[None], affine=torch.as_tensor(series.affine), meta=meta)
 
 
-def _voxels(series: Series) -> np.ndarray:
+def _voxels(series: Series, files: Sequence[Path]) -> np.ndarray:
     """``(X, Y, Z)``, slices in the order of the series."""
-    names = [str(path) for path in series.files]
+    names = [str(path) for path in files]
     volume = itk.Image[itk.F, 3]
     if len(names) == 1:
         reader = itk.ImageFileReader[volume].New(FileName=names[0], ImageIO=itk.GDCMImageIO.New())
@@ -68,10 +82,10 @@ def _voxels(series: Series) -> np.ndarray:
     return voxels[..., list(series.frames)] if len(names) == 1 else voxels
 
 
-def _type_of(series: Series, voxels: np.ndarray) -> np.dtype:
+def _type_of(series: Series, file: Path, voxels: np.ndarray) -> np.dtype:
     """Type that holds the values of all slices: the first one's, unless others need more."""
-    if not series.whole_numbers:
+    if not series.whole_numbers or (voxels != np.rint(voxels)).any():
         return np.dtype(np.float32)
-    first = stored_type(series.files[0])
+    first = stored_type(file)
     limits = np.iinfo(first) if first.kind in "iu" else np.finfo(first)
     return first if limits.min <= voxels.min() and voxels.max() <= limits.max else np.dtype(np.int32)

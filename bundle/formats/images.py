@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.utils import ImageMetaKey
 
 from bundle.formats.arrays import Found, read_array
-from bundle.formats.dicom_volume import load_series
+from bundle.formats.dicom_volume import is_dicom_image, load_series
 from bundle.formats.itk_files import itk_header, read_itk, write_itk
 from bundle.formats.nibabel_files import read_mgh, read_nifti, write_nifti
 from bundle.formats.pictures import read_picture, write_picture
@@ -96,7 +96,7 @@ def load_image(path: str | Path, kind: str = "image") -> MetaTensor:
     """
     path = Path(path)
     try:
-        if path.is_dir():
+        if is_dicom_image(path):
             image = load_series(path)
         else:
             image = image_of(_format_of(path).read(path, kind), kind, str(path))

@@ -1,7 +1,7 @@
 """From a displacement to what users keep."""
 
 from bundle.results.apply import apply_transform
-from bundle.results.dicom_outputs import DicomOutputsd, check_one_patient, save_objects
+from bundle.results.dicom_outputs import DicomOutputsd, NoObjects, check_one_patient, save_objects, series_of
 from bundle.results.evaluator import PairDataset, RegistrationEvaluator
 from bundle.results.inverse import TransformsBothWaysd
 from bundle.results.outputs import FinishedPairs, NativeOutputsd, SavePaird
@@ -10,6 +10,7 @@ __all__ = [
     "DicomOutputsd",
     "FinishedPairs",
     "NativeOutputsd",
+    "NoObjects",
     "PairDataset",
     "RegistrationEvaluator",
     "SavePaird",
@@ -17,4 +18,5 @@ __all__ = [
     "apply_transform",
     "check_one_patient",
     "save_objects",
+    "series_of",
 ]

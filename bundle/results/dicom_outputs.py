@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,18 @@ from pydicom.dataset import Dataset
 
 from bundle.data import SIDES
 from bundle.dicom import Series, read_series
-from bundle.dicom.common import first_header, write_objects
+from bundle.dicom.common import first_header, lacking, write_objects
 from bundle.dicom.derived import warped_series
 from bundle.dicom.encapsulated import encapsulated_pdf
 from bundle.dicom.spatial_registration import registration_object
 from bundle.results.inverse import pair_transform
-from bundle.system import DataWarning, whole_folder
+from bundle.system import DataWarning, brief, whole_folder
 
 TITLE = "Quality of the registration"
+
+
+class NoObjects(ValueError):
+    """Nothing of a pair can be written as DICOM."""
 
 
 def series_of(image: MetaTensor) -> Series | None:
@@ -64,52 +68,80 @@ class DicomOutputsd(Transform):
         fixed, moving = (series_of(data[f"native_{side}_image"]) for side in SIDES)
         if fixed is not None and moving is not None:
             check_one_patient(fixed, moving)
-        lacking = {"fixed": _lacking(fixed), "moving": _lacking(moving)}
+        reasons = _reasons(data, fixed, moving)
+        for kinds in TOLD_TOGETHER:
+            for reason in filter(None, dict.fromkeys(reasons.get(kind, "") for kind in kinds)):
+                _say(data, " and ".join(kind for kind in kinds if reasons[kind] == reason), reason)
         objects: dict[str, Dataset] = {}
-        if any(lacking.values()):
-            reasons = " and ".join(f"the {side} image {reason}" for side, reason in lacking.items() if reason)
-            _say(data, "registration and warped series", reasons)
-        elif fixed is not None and moving is not None:
-            objects |= _of_two_series(data, fixed, moving)
-        if "warped_label" in data:
-            label = data["warped_label"].numpy()
-            reason = f"the fixed image {lacking['fixed']}" if lacking["fixed"] else ""
-            if reason or not label.any():
-                _say(data, "segmentation", reason or "the carried label has no voxel in the fixed image")
-            elif fixed is not None:
-                objects["segmentation.dcm"] = _segmentation(label, fixed)
-        if fixed is not None and "pdf" in data:
-            objects["report.dcm"] = encapsulated_pdf(data["pdf"], TITLE, fixed)
+        for what in (what for what, reason in reasons.items() if not reason):
+            try:
+                objects |= MAKERS[what](data, fixed, moving)
+            except Exception as error:  # a header may lack, or hold, whatever a maker did not expect
+                _say(data, what, brief(error))
         return {**data, "dicom": objects}
 
 
-def _lacking(series: Series | None) -> str:
-    """What keeps an image from having a place in DICOM; nothing if it is empty."""
+def _reasons(data: Mapping[Hashable, Any], fixed: Series | None, moving: Series | None) -> dict[str, str]:
+    """What is made of a pair, and why it cannot be; nothing where it can."""
+    absent = {
+        "registration": {"fixed": _lacking(fixed), "moving": _lacking(moving)},
+        "warped series": {"fixed": _lacking(fixed, images=False), "moving": _lacking(moving, place=False)},
+    }
+    if "warped_label" in data:
+        absent["segmentation"] = {"fixed": _lacking(fixed)}
+    if "pdf" in data and fixed is not None:
+        absent["report"] = {"fixed": "" if fixed.study else "has no StudyInstanceUID"}
+    reasons = {
+        what: " and ".join(f"the {side} image {reason}" for side, reason in sides.items() if reason)
+        for what, sides in absent.items()
+    }
+    if not reasons.get("segmentation", "none") and not data["warped_label"].any():
+        reasons["segmentation"] = "the carried label has no voxel in the fixed image"
+    return reasons
+
+
+def _lacking(series: Series | None, images: bool = True, place: bool = True) -> str:
+    """What keeps objects from referring to the images of a series, and to its place; nothing if it is empty."""
     if series is None:
         return "is not a DICOM series"
-    return "" if series.frame else "has no frame of reference"
+    found = [lacking(series) if images else "", "" if series.frame or not place else "has no one frame of reference"]
+    return " and ".join(filter(None, found))
 
 
 def _say(data: Mapping[Hashable, Any], what: str, reason: str) -> None:
     warnings.warn(f"pair {data['pair_id']}: no DICOM {what}: {reason}", DataWarning, stacklevel=3)
 
 
-def _of_two_series(data: Mapping[Hashable, Any], fixed: Series, moving: Series) -> dict[str, Dataset]:
+def _registration(data: Mapping[Hashable, Any], fixed: Series, moving: Series) -> dict[str, Dataset]:
+    return {"registration.dcm": registration_object(pair_transform(data), fixed, moving)}
+
+
+def _warped(data: Mapping[Hashable, Any], fixed: Series, moving: Series) -> dict[str, Dataset]:
     warped = data["warped_image"]
     whole = np.dtype(warped.meta.get("stored_type", np.float32)).kind in "iub"
     slices = warped_series(warped[0].numpy(), whole, fixed, moving)
     digits = len(str(warped.shape[-1]))
-    return {
-        "registration.dcm": registration_object(pair_transform(data), fixed, moving),
-        **{f"warped/{number:0{digits}}.dcm": made for number, made in enumerate(slices, start=1)},
-    }
+    return {f"warped/{number:0{digits}}.dcm": made for number, made in enumerate(slices, start=1)}
 
 
-def _segmentation(label: np.ndarray, fixed: Series) -> Dataset:
+def _segmentation(data: Mapping[Hashable, Any], fixed: Series, _: Series | None) -> dict[str, Dataset]:
     # Of the environments that this room is used in, not all have highdicom.
     from bundle.dicom.segmentation import segmentation
 
-    return segmentation(label, fixed)
+    return {"segmentation.dcm": segmentation(data["warped_label"].numpy(), fixed)}
+
+
+def _report(data: Mapping[Hashable, Any], fixed: Series, _: Series | None) -> dict[str, Dataset]:
+    return {"report.dcm": encapsulated_pdf(data["pdf"], TITLE, fixed)}
+
+
+TOLD_TOGETHER = (("registration", "warped series"), ("segmentation",), ("report",))
+MAKERS: dict[str, Callable[..., dict[str, Dataset]]] = {
+    "registration": _registration,
+    "warped series": _warped,
+    "segmentation": _segmentation,
+    "report": _report,
+}
 
 
 def save_objects(objects: Mapping[str, Dataset], folder: Path) -> None:

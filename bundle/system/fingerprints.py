@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from enum import Enum
 from functools import partial
@@ -55,9 +56,19 @@ def sources(pair: Mapping[str, Any], times: bool = True) -> list[list[Any]]:
     found = []
     for key, value in sorted(pair.items()):
         path = Path(value) if isinstance(value, str) else None
-        files = [] if path is None else sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
+        files = [] if path is None else _below(path) if path.is_dir() else [path] if path.is_file() else []
         stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns if times else 0) for file in files]
         found.append([key, value, stats])
+    return found
+
+
+def _below(folder: Path) -> list[Path]:
+    """Files below a folder, links to folders followed but for those that lead back."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if Path(place, name).resolve() not in seen]
+        seen |= {Path(place, name).resolve() for name in folders}
+        found += [path for path in (Path(place, name) for name in sorted(names)) if path.is_file()]
     return found
 
 

@@ -9,7 +9,7 @@ from monai.deploy.conditions import CountCondition
 from monai.deploy.core import Application
 from monai.deploy.operators.dicom_data_loader_operator import DICOMDataLoaderOperator
 
-from bundle.apps.deploy.inputs import has_nifti
+from bundle.apps.deploy.inputs import has_nifti, listed
 from bundle.apps.deploy.operators import (
     NiftiPairOperator,
     RegistrationOperator,
@@ -53,7 +53,8 @@ class RegistrationApp(Application):
         once = CountCondition(self, 1)
         if has_nifti(self.source):
             return NiftiPairOperator(self, once, folder=self.source, name="nifti_pair_operator")
-        loader = DICOMDataLoaderOperator(self, once, input_folder=self.source, name="dicom_loader_operator")
+        series = listed(self.source, self.private)
+        loader = DICOMDataLoaderOperator(self, once, input_folder=series, name="dicom_loader_operator")
         pair = SeriesPairOperator(self, folder=self.source, private=self.private, name="series_pair_operator")
         for side in SIDES:
             selector = SideSelectorOperator(self, side=side, settings=self.settings, name=f"{side}_selector_operator")

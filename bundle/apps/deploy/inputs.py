@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
 from bundle.data import SIDES
 from bundle.dicom import Series, one_volume, read_folder
+from bundle.dicom.common import read_header
+from bundle.dicom.files import is_as_declared, start_of
+from bundle.dicom.frames import IDENTITY
 from bundle.results import check_one_patient
+from bundle.system import DataWarning
 
 SUFFIX = ".nii.gz"
 
@@ -61,8 +69,40 @@ def series_in(folder: Path) -> list[Series]:
     """
     found, damaged = read_folder(folder)
     if damaged:
-        raise ValueError(f"{len(damaged)} of the .dcm files in {folder} cannot be read; export the series again")
+        raise ValueError(f"{len(damaged)} of the DICOM files in {folder} cannot be read; export the series again")
     return found
+
+
+def listed(folder: Path, private: Path) -> Path:
+    """A folder with the files of all series of the input, for MONAI Deploy's loader to list and its rules to choose.
+
+    The loader follows links round in circles, and reads neither files without a preamble nor without a study: what it
+    gets is found by the bundle, once, under numbers, and whole.
+
+    Args:
+        folder: of the input.
+        private: where the new folder of links goes, and of headers in place of files that the loader does not read.
+    """
+    made = private / "listed"
+    made.mkdir()
+    files = ((file, uids) for one in series_in(folder) for file, uids in zip(one.files, one.identities, strict=True))
+    for number, (file, uids) in enumerate(files, start=1):
+        link = made / f"{number:05}.dcm"
+        if is_as_declared(start_of(file)) and all(uids):
+            link.symlink_to(file.resolve())
+        else:
+            _complete(read_header(file)).save_as(link, enforce_file_format=True)
+    return made
+
+
+def _complete(header: Dataset) -> Dataset:
+    """A header with all that a file of DICOM has to have."""
+    for name in IDENTITY:
+        if not header.get(name):
+            setattr(header, name, SecondaryCaptureImageStorage if name == "SOPClassUID" else generate_uid(prefix=None))
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return header
 
 
 def nifti_pair(folder: Path) -> Pair:
@@ -95,6 +135,10 @@ def series_pair(folder: Path, chosen: Mapping[str, Collection[str]], private: Pa
             f"the same series fits fixed and moving: {_listed(found, chosen['fixed'])}; make the conditions under "
             "series narrower, for instance by SeriesDescription"
         )
+    untold = {file for one in found for file in one.untold}
+    if untold:
+        what = "1 file of the input is" if len(untold) == 1 else f"{len(untold)} files of the input are"
+        warnings.warn(f"{what} neither DICOM nor text; slices may be missing", DataWarning, stacklevel=2)
     fixed, moving = (_linked(found, side, chosen[side], private / side) for side in SIDES)
     check_one_patient(one_volume(fixed), one_volume(moving))
     return _pair(folder, fixed, moving)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from bundle.api import Registration
-from bundle.system import whole_folder
+from bundle.results import NoObjects
+from bundle.system import DataWarning, whole_folder
 
 NAME = "registration"
 
@@ -39,5 +41,8 @@ def write_results(registration: Registration, folder: Path, dicom: bool) -> Path
     with whole_folder(folder / NAME) as made:
         registration.save(made)
         if dicom:
-            registration.save_dicom(made / "dicom")
+            try:
+                registration.save_dicom(made / "dicom")
+            except NoObjects as error:  # what headers lack does not cost the other results
+                warnings.warn(str(error), DataWarning, stacklevel=2)
     return folder / NAME

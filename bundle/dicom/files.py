@@ -1,0 +1,193 @@
+"""A folder of DICOM -> its files, links followed and every file once; what a file is, its first bytes say."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+from pydicom.uid import ImplicitVRLittleEndian
+
+START = 1024
+"""Bytes of a file that say what it is."""
+PREAMBLE = 128
+MAGIC = b"DICM"
+NAMED = (".dcm", ".dicom", ".dic", ".ima")
+"""Names of files that should be DICOM."""
+NO_SLICES = ("DICOMDIR", "THUMBS.DB")
+POINTERS = (b"/annex/objects/", b"version https://git-lfs")
+"""How files of git-annex and Git LFS begin whose content is elsewhere."""
+FIRST_GROUPS = (2, 8)
+"""With which group a file without a preamble begins: that of its own header, or of the image's identity."""
+LONGEST_FIRST = 256
+"""Bytes of the first element, whose length has to be believed where nothing names its type."""
+REPRESENTATIONS = (
+    b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
+)
+OWN_LENGTH, SYNTAX = b"\2\0\0\0", b"\2\0\x10\0UI"
+"""How the elements begin that say how long a file's own header is, and the transfer syntax."""
+BROKEN_LINK = "a link that leads nowhere; get its content, or remove it"
+UNOPENED = "a folder that cannot be opened; see its permissions"
+
+
+@dataclass
+class Found:
+    """Files below a folder.
+
+    Attributes:
+        files: in the order of their names.
+        lost: what cannot be looked into, and why.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    lost: dict[Path, str] = field(default_factory=dict)
+
+
+def files_below(folder: Path) -> Found:
+    """Every file below a folder once, by whatever names and links it is there.
+
+    Args:
+        folder: links to folders are followed, but for those that lead back. Hidden folders are left out, and hidden
+            files that are no DICOM.
+    """
+    found = Found()
+    seen = {_identity(place) for place in (folder.resolve(), *folder.resolve().parents)}
+
+    def unopened(error: OSError) -> None:
+        found.lost[Path(error.filename)] = UNOPENED
+
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=unopened):
+        folders[:] = [name for name in sorted(folders) if name[0] != "." and _is_new(Path(place, name), seen)]
+        for name in sorted(names):
+            path = Path(place, name)
+            if name.startswith(".") and not _hidden_dicom(path):
+                continue
+            if path.is_symlink() and not path.exists():
+                found.lost[path] = BROKEN_LINK
+            elif path.is_file() and _is_new(path, seen):
+                found.files.append(path)
+    return found
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _is_new(path: Path, seen: set[tuple[int, int]]) -> bool:
+    """Whether a file or folder is seen for the first time; from now on it is not."""
+    identity = _identity(path)
+    if identity in seen:
+        return False
+    seen.add(identity)
+    return True
+
+
+def _hidden_dicom(path: Path) -> bool:
+    """Whether a hidden file has the preamble of DICOM; what macOS puts beside a file (``._name``) has none."""
+    try:
+        return path.is_file() and start_of(path)[PREAMBLE:].startswith(MAGIC)
+    except OSError:
+        return False
+
+
+def start_of(path: Path) -> bytes:
+    """First bytes of a file."""
+    with path.open("rb") as file:
+        return file.read(START)
+
+
+def open_dicom(path: Path) -> IO[bytes]:
+    """A file, with a preamble of zeros where all but that is there."""
+    file = path.open("rb")
+    if file.read(len(MAGIC)) == MAGIC:
+        file.seek(0)
+        with file:
+            return BytesIO(bytes(PREAMBLE) + file.read())
+    file.seek(0)
+    return file
+
+
+def is_named(path: Path) -> bool:
+    """Whether a file's name says that it is DICOM."""
+    return path.name.lower().endswith(NAMED)
+
+
+def is_dicom(start: bytes) -> bool:
+    """Whether a file begins as DICOM does: with a preamble, without one, or at once with its first element."""
+    if MAGIC in (start[PREAMBLE : PREAMBLE + len(MAGIC)], start[: len(MAGIC)]):
+        return True
+    return any(_is_element(start, order) for order in ("little", "big"))
+
+
+def _is_element(start: bytes, order: str) -> bool:
+    """Whether a file begins with an element of the first groups, and another one follows."""
+    little = order == "little"
+
+    def number(first: int, count: int) -> int:
+        return int.from_bytes(start[first : first + count], "little" if little else "big")
+
+    if len(start) < 16 or number(0, 2) not in FIRST_GROUPS:
+        return False
+    if start[4:6] in REPRESENTATIONS:
+        return True
+    length = number(4, 4)
+    following = number(8 + length, 2)
+    return little and length % 2 == 0 and length <= LONGEST_FIRST and following == number(0, 2)
+
+
+def is_as_declared(start: bytes) -> bool:
+    """Whether a file has a preamble and a header of its own, whose transfer syntax says how the rest is written.
+
+    Readers other than pydicom believe it, and take gigabytes and minutes where it is not true.
+    """
+    own = PREAMBLE + len(MAGIC)
+    if start[PREAMBLE:own] != MAGIC or start[own : own + 4] != OWN_LENGTH:
+        return False
+    rest = own + 12 + int.from_bytes(start[own + 8 : own + 12], "little")
+    place = start.find(SYNTAX, own, rest)
+    if place < 0 or len(start) < rest + 6:
+        return False
+    length = int.from_bytes(start[place + 6 : place + 8], "little")
+    implicit = start[place + 8 : place + 8 + length].rstrip(b"\0 ") == ImplicitVRLittleEndian.encode()
+    return implicit != (start[rest + 4 : rest + 6] in REPRESENTATIONS)
+
+
+def why_not_read(start: bytes) -> str:
+    """What keeps a file that is or should be DICOM from being one that is read; empty if nothing is known to."""
+    if start.startswith(POINTERS):
+        return "a pointer to a file that is not here; get its content (git annex get, git lfs pull)"
+    if start[:2] == b"\x1f\x8b":
+        try:
+            inside = zlib.decompressobj(31).decompress(start, START)
+        except zlib.error:
+            return ""
+        return "compressed by gzip; decompress it" if is_dicom(inside) else ""
+    return ""
+
+
+def kind_of_name(path: Path) -> str:
+    """The suffix of a file's name, small; none where it has no letter, as the end of a UID."""
+    suffix = path.suffix.lower()
+    return suffix if any(letter.isalpha() for letter in suffix) else ""
+
+
+def cannot_be_told(path: Path, kinds: AbstractSet[str]) -> bool:
+    """Whether a file might be a slice that is damaged: it is named as slices are, and is neither DICOM nor text.
+
+    Args:
+        path: of the file.
+        kinds: of names that slices have, by :func:`kind_of_name`.
+    """
+    if path.name.startswith(".") or path.name.upper() in NO_SLICES or kind_of_name(path) not in kinds:
+        return False
+    start = start_of(path)
+    return not is_dicom(start) and not _is_text(start)
+
+
+def _is_text(start: bytes) -> bool:
+    return bool(start) and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)

@@ -1,0 +1,88 @@
+"""What a user should know of a stack of slices though it can be registered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from bundle.dicom.frames import COMMON_UIDS, Frame
+from bundle.dicom.volume_grid import has_geometry
+
+OTHER_DISTANCE = 0.1
+"""Part of the distance of slices by which what a header says of it may be wrong."""
+ASKEW = 1e-3
+"""Beyond which ITK takes two directions for none."""
+
+
+def notes_of(stack: Sequence[Frame], alone: bool) -> tuple[str, ...]:
+    """What the header of a stack makes doubtful, a line each.
+
+    Args:
+        stack: sorted slices without a fault.
+        alone: whether they are all of their series.
+    """
+    found = [*_uids(stack), *_localizers(stack), *_scaling(stack)]
+    if has_geometry(stack):
+        found += _directions(stack)
+    if len(stack) > 1:
+        found += _distance(stack)
+    if alone and len(stack) > 1 and stack[0].count == 1:
+        found += _ends(stack)
+    return tuple(found)
+
+
+def _uids(stack: Sequence[Frame]) -> Iterator[str]:
+    for keyword in COMMON_UIDS:
+        count = len({frame.text(keyword) for frame in stack})
+        if count > 1:
+            yield (
+                f"its {len(stack)} slices have {count} different {keyword}s, expected one; they are read as one volume "
+                "since nothing else tells them apart"
+            )
+
+
+def _localizers(stack: Sequence[Frame]) -> Iterator[str]:
+    count = sum(frame.localizer for frame in stack)
+    if 0 < count < len(stack):
+        yield f"{count} of its {len(stack)} slices are called localizers, and lie where slices of the volume do"
+
+
+def _scaling(stack: Sequence[Frame]) -> Iterator[str]:
+    bad = [frame.badly_scaled for frame in stack if frame.badly_scaled]
+    if bad:
+        taken = 0 if "Intercept" in bad[0] else 1
+        yield f"{bad[0]} in {len(bad)} of {len(stack)} slices, taken as {taken} as ITK does; look at the values"
+
+
+def _directions(stack: Sequence[Frame]) -> Iterator[str]:
+    askew = max(frame.askew for frame in stack)
+    if askew > ASKEW:
+        used = "the nearest directions are used" if max(len(stack), stack[0].count) > 1 else "it lies where ITK puts it"
+        yield (
+            f"the directions of its ImageOrientationPatient are {askew:.1g} off length 1 and right angles, rounded?; "
+            f"{used}, other tools may use none"
+        )
+
+
+def _distance(stack: Sequence[Frame]) -> Iterator[str]:
+    """SpacingBetweenSlices is not used, but where it is less than the positions say, slices may be missing."""
+    said = stack[0].numbers("SpacingBetweenSlices", 1)
+    first, last = (np.array(frame.position) for frame in (stack[0], stack[-1]))
+    measured = float(np.linalg.norm(last - first)) / (len(stack) - 1)
+    if said and said[0] and abs(abs(said[0]) - measured) > OTHER_DISTANCE * measured:
+        yield (
+            f"its slices are {measured:.4g} mm apart, and SpacingBetweenSlices says {abs(said[0]):.4g} mm; the "
+            "positions are used, some slices may be missing"
+        )
+
+
+def _ends(stack: Sequence[Frame]) -> Iterator[str]:
+    """What positions cannot show: a first or a last slice that may be missing, or every second one."""
+    numbers = sorted({number for frame in stack if (number := frame.whole_number("InstanceNumber")) is not None})
+    expected = stack[0].whole_number("ImagesInAcquisition") or 0
+    if expected > len(stack) and len({frame.text("AcquisitionNumber") for frame in stack}) == 1:
+        yield f"{len(stack)} slices of the {expected} that its acquisition has; some may be missing at its ends"
+    elif len(numbers) == len(stack) and (numbers[0] > 1 or numbers[-1] - numbers[0] >= len(stack)):
+        span = f"{numbers[0]} to {numbers[-1]}"
+        yield f"{len(stack)} slices with instance numbers {span}; some may be missing at its ends"

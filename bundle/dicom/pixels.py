@@ -1,0 +1,149 @@
+"""Pixels behind a header: whether they are there, and a copy of their file where ITK reads its header otherwise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+import itk
+import numpy as np
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from bundle.dicom.files import is_as_declared, open_dicom, start_of
+
+PIXEL_DATA, FLOAT_PIXEL_DATA = b"\xe0\x7f\x10\x00", (b"\xe0\x7f\x08\x00", b"\xe0\x7f\x09\x00")
+ITEM, DELIMITER, UNDEFINED = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0", 0xFFFFFFFF
+EXPLICIT = (b"OB", b"OW", b"OF", b"OD", b"OV", b"UN")
+NEEDED = (
+    *("SOPClassUID", "Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration", "PixelData"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", "SliceThickness"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
+"""What ITK needs to read pixels and to place a planar image."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The element of a file's pixels, whose tag has been read.
+
+    Attributes:
+        floats: whether they are floating-point numbers.
+        little: whether the lowest byte of a number is the first.
+    """
+
+    floats: bool
+    little: bool
+
+    def are_there(self, file: IO[bytes], needed: int) -> bool:
+        """Whether the file holds them all; none of them is read."""
+        # As the beginning of a length, the names of types would be odd.
+        file.seek(2 if file.read(2) in EXPLICIT else -2, os.SEEK_CUR)
+        length = int.from_bytes(file.read(4), "little" if self.little else "big")
+        place = file.tell()
+        if length != UNDEFINED:
+            return needed <= length <= file.seek(0, os.SEEK_END) - place
+        while (tag := file.read(4)) == ITEM:
+            file.seek(int.from_bytes(file.read(4), "little"), os.SEEK_CUR)
+        return tag == DELIMITER
+
+
+def pixels_ahead(file: IO[bytes]) -> Pixels | None:
+    """Pixels that begin where a file has been read to; None where it has no more."""
+    tag = file.read(4)
+    little = not tag.startswith(PIXEL_DATA[1::-1])
+    if not little:
+        tag = tag[1::-1] + tag[:1:-1]
+    return Pixels(tag != PIXEL_DATA, little) if tag in (PIXEL_DATA, *FLOAT_PIXEL_DATA) else None
+
+
+def bytes_of(values: Mapping[str, Any]) -> int:
+    """Bytes that the pixels of a file take when they are not compressed."""
+    count = int(values.get("NumberOfFrames") or 1) * int(values.get("SamplesPerPixel") or 1)
+    return int(values["Columns"]) * int(values["Rows"]) * count * int(values["BitsAllocated"]) // 8
+
+
+def itk_header(path: Path, rescale: tuple[float, float] | None = None) -> Any:
+    """What ITK finds in the header of a file, or of its copy with what matters; None when it can read neither."""
+    header = _itk_header(path)
+    if header is None:
+        with TemporaryDirectory() as folder, suppress(Exception):
+            header = _itk_header(_copy(path, rescale, Path(folder) / "copy"))
+    return header
+
+
+def as_itk_reads(paths: Sequence[Path], rescales: Sequence[tuple[float, float] | None], folder: Path) -> list[Path]:
+    """Files whose pixels ITK reads with the slopes and intercepts that are meant.
+
+    Args:
+        paths: of files.
+        rescales: slope and intercept of each; None leaves them to ITK, which knows other places of them.
+        folder: for copies of those whose header ITK cannot read, or reads otherwise: empty and ambiguous values, a
+            missing preamble, a transfer syntax that is absent or not true.
+
+    Raises:
+        RuntimeError: when ITK reads neither a file nor its copy so.
+    """
+    found = []
+    for number, (path, rescale) in enumerate(zip(paths, rescales, strict=True)):
+        readable = path
+        if not _read_so(path, rescale):
+            try:
+                readable = _copy(path, rescale, folder / str(number))
+            except Exception as error:  # of pydicom, of every kind
+                raise RuntimeError(f"{path.name}: {error}") from error
+            if not _read_so(readable, rescale):
+                raise RuntimeError(f"{path.name}: its header cannot be read by ITK")
+        found.append(readable)
+    return found
+
+
+def _read_so(path: Path, rescale: tuple[float, float] | None) -> bool:
+    header = _itk_header(path)
+    if header is None:
+        return False
+    return rescale is None or np.allclose((header.GetRescaleSlope(), header.GetRescaleIntercept()), rescale)
+
+
+def _itk_header(path: Path) -> Any:
+    if not is_as_declared(start_of(path)):
+        return None
+    header = itk.GDCMImageIO.New(FileName=str(path))
+    try:
+        if not header.CanReadFile(str(path)):
+            return None
+        header.ReadImageInformation()
+    except RuntimeError:
+        return None
+    return header
+
+
+def _copy(path: Path, rescale: tuple[float, float] | None, copy: Path) -> Path:
+    """A file with what is needed of another one, its parts as the standard wants them; nothing names the patient."""
+    with open_dicom(path) as file:
+        source = dcmread(file, force=True)
+    made = Dataset()
+    for keyword in NEEDED:
+        with suppress(KeyError, ValueError, TypeError):
+            made[keyword] = source[keyword]
+    if rescale not in (None, (1, 0)):
+        made.RescaleSlope, made.RescaleIntercept = (repr(number)[:16] for number in rescale)
+    if not made.get("SOPClassUID"):
+        made.SOPClassUID = MRImageStorage
+    made.SOPInstanceUID = generate_uid(prefix=None)
+    named = UID(str(source.file_meta.get("TransferSyntaxUID", "")))
+    little = source.original_encoding[1] is not False
+    made.file_meta = FileMetaDataset()
+    compressed = named.is_transfer_syntax and named.is_encapsulated
+    made.file_meta.TransferSyntaxUID = (
+        named if compressed else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    )
+    made.save_as(copy, enforce_file_format=True)
+    return copy
