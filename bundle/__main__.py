@@ -17,10 +17,10 @@ from bundle.evaluation import compare as compare_runs
 from bundle.experiment import Experiment
 from bundle.results import apply_transform
 from bundle.simulation import simulate_dataset
-from bundle.system import console, written_whole
+from bundle.system import CONFIGS, console, written_whole
 from bundle.system.errors import printable
 
-EXPERIMENT = str(Path(__file__).resolve().parent.parent / "configs" / "experiment.yaml")
+EXPERIMENT = str(CONFIGS / "experiment.yaml")
 
 
 def simulate(output_dir: str, patients: int = 12, scans: int = 2, seed: int = 0) -> None:
@@ -66,12 +66,11 @@ def write_json() -> None:
 
     That function knows nothing of this package: how many maps the shipped network sees is written down for it.
     """
-    folder = Path(__file__).resolve().parent.parent / "configs"
-    contents = {name: ConfigParser.load_config_file(folder / f"{name}.yaml") for name in ("train", "inference")}
+    contents = {name: ConfigParser.load_config_file(CONFIGS / f"{name}.yaml") for name in ("train", "inference")}
     maps_seen = ConfigParser(contents["inference"]).get_parsed_content("maps_seen")
     for name, content in contents.items():
         content["maps_seen"] = maps_seen
-        with written_whole(folder / f"{name}.json") as file:
+        with written_whole(CONFIGS / f"{name}.json") as file:
             file.write(json.dumps(content, indent=2) + "\n")
 
 

@@ -20,14 +20,13 @@ from bundle.data import stem
 from bundle.geometry import Transform
 from bundle.pages import PairPictured, QualityPaged, QualityPdfd
 from bundle.results import DicomOutputsd, SavePaird, TransformsBothWaysd, save_objects
-from bundle.system import exists, processes
+from bundle.system import CONFIGS, exists, processes
 from bundle.system.console import HARMLESS, unknown_option
 
 IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False, "dicom": False}
 """What the workflow writes is made when the result is saved."""
 BUILDING = threading.Lock()
 """Held while a configuration becomes objects."""
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 Image: TypeAlias = str | Path | MetaTensor | SpatialImage | tuple[np.ndarray, np.ndarray]
 """A file, a folder of DICOM, a nibabel image, or an array ``(X, Y, Z)`` and its affine ``(4, 4)`` to RAS mm."""
 

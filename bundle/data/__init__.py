@@ -2,9 +2,10 @@
 
 from bundle.data.augmentation import RandomPairAffine
 from bundle.data.check import check_data, image_problems
-from bundle.data.datalist import read_datalist, require, select_pairs, write_datalist
+from bundle.data.datalist import read_datalist, write_datalist
 from bundle.data.field_of_view import FieldOfViewMaskd, field_of_view
 from bundle.data.images import read_folds, read_images
+from bundle.data.label_channels import LabelChannelsd
 from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
 from bundle.data.pairing import check_mixture, of_kinds, pair_kind
 from bundle.data.pairs import (
@@ -18,7 +19,8 @@ from bundle.data.pairs import (
     side_tensor,
     split_pair,
 )
-from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
+from bundle.data.preprocessing import CheckPaird, InitialAlignmentd, SmoothToSpacingd, Timed
+from bundle.data.splits import require, select_pairs
 from bundle.data.structures import Correspondence, by_name, corresponding
 
 __all__ = [

@@ -14,6 +14,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from bundle.dicom.series import Series
+from bundle.system import CONFIGS
 
 PATIENT_AND_STUDY = (
     *("SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
@@ -38,8 +39,7 @@ MAKER, MODEL, SERIAL = "Meta-registration bundle", "meta-registration-bundle", "
 @cache
 def version() -> str:
     """Version of the bundle."""
-    metadata = Path(__file__).resolve().parents[2] / "configs/metadata.json"
-    return str(json.loads(metadata.read_text())["version"])
+    return str(json.loads((CONFIGS / "metadata.json").read_text())["version"])
 
 
 def first_header(series: Series) -> Dataset:

@@ -20,7 +20,7 @@ from PIL import Image
 from bundle.formats.dicom_volume import load_series
 from bundle.formats.headers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, check_image
 from bundle.formats.saving import stored_type
-from bundle.geometry.affines import corner_distance, spacing_of
+from bundle.geometry import corner_distance, spacing_of
 from bundle.system.errors import DataWarning, brief
 from bundle.system.files import silent_libraries
 from bundle.system.limits import Refused

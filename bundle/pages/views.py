@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 
+from bundle.geometry import spacing_of
 from bundle.pages.overview import slice_of_interest
 
 MOST_PIXELS = 320
@@ -105,7 +106,7 @@ class Volumes:
         turned = nib.orientations.axcodes2ornt(("L", "P", "S"))
         self.change = nib.orientations.ornt_transform(start, start if picture else turned)
         self.affine = affine @ nib.orientations.inv_ornt_aff(self.change, shape)
-        self.spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
+        self.spacing = spacing_of(self.affine)
         self.picture = picture
         self.shape = tuple(int(shape[axis]) for axis in np.argsort(self.change[:, 0]))
 
