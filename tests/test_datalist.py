@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle.data.datalist import read_datalist, require, select_pairs, survey, write_datalist
+from bundle.data.datalist import read_datalist, survey, write_datalist
 from bundle.data.layouts import stem
-from bundle.data.splits import split_patients
+from bundle.data.splits import require, select_pairs, split_patients
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 ALL = {"training": None, "validation": None, "test": None}

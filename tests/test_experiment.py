@@ -140,7 +140,7 @@ def test_a_folder_without_repeat_scans_is_compared_between_patients_alone(tmp_pa
     (data / "datalist.json").unlink()
     for path in [*data.glob("images/*_1.nii.gz"), *data.glob("labels/*_1.nii.gz")]:
         path.unlink()
-    lists = Experiment([str(CONFIG)], data, tmp_path / "out", {"split": SMALL["split"]}).write_lists()
+    lists = Experiment([str(CONFIG)], data, tmp_path / "out", {"split": SMALL["split"]}).lists.write()
     assert set(lists) == {"training", "test", "steps"}
     assert "repeat scans: left out (no patient has two images" in capsys.readouterr().out
 

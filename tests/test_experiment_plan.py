@@ -124,7 +124,7 @@ def experiment(folders):
 
 
 def test_lists_are_of_the_folders_of_source_and_target(experiment, folders):
-    lists = experiment.write_lists()
+    lists = experiment.lists.write()
     assert list(lists) == ["source", "finetune", "seen", "test"]
     found = {name: json.loads(path.read_text()) for name, path in lists.items()}
     counts = {name: {section: len(pairs) for section, pairs in content.items()} for name, content in found.items()}
@@ -135,12 +135,12 @@ def test_lists_are_of_the_folders_of_source_and_target(experiment, folders):
         "test": {"test": 3},
     }
     assert found["test"]["test"][0]["fixed_image"] == "fixed_images/000.png"
-    assert experiment.root("test") == folders / "target/test"
+    assert experiment.lists.root("test") == folders / "target/test"
 
 
 def test_pairs_of_several_folders_are_told_apart_and_read_back(experiment, folders):
-    path = experiment.write_lists()["seen"]
-    sections = read_datalist(experiment.root("seen"), path)
+    path = experiment.lists.write()["seen"]
+    sections = read_datalist(experiment.lists.root("seen"), path)
     pairs = [pair for section in sections.values() for pair in section]
     assert {Path(pair["fixed_image"]).relative_to(folders / "target").parts[0] for pair in pairs} == {
         "finetune",
@@ -167,7 +167,7 @@ def calls(experiment, monkeypatch):
 
 
 def test_trainings_follow_each_other(experiment, calls, folders):
-    lists = experiment.write_lists()
+    lists = experiment.lists.write()
     for name in experiment.plan["trainings"]:
         experiment.train(name, lists)
     options = {folder.removeprefix("trainings/"): given for folder, _, given in calls}
@@ -198,7 +198,7 @@ def test_trainings_follow_each_other(experiment, calls, folders):
 
 
 def test_curves_over_epochs_begin_with_the_weights_of_the_start(experiment, calls, folders):
-    lists = experiment.write_lists()
+    lists = experiment.lists.write()
     for name in experiment.plan["trainings"]:
         experiment.train(name, lists)
     calls.clear()

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from bundle.data.check import check_data
-from bundle.data.datalist import read_datalist, select_pairs, survey, write_datalist
+from bundle.data.datalist import read_datalist, survey, write_datalist
+from bundle.data.splits import select_pairs
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 ALL = {"training": None, "validation": None, "test": None}

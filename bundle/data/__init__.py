@@ -2,11 +2,12 @@
 
 from bundle.data.augmentation import RandomPairAffine
 from bundle.data.check import check_data, image_problems
-from bundle.data.datalist import read_datalist, require, select_pairs, write_datalist
+from bundle.data.datalist import read_datalist, write_datalist
 from bundle.data.field_of_view import FieldOfViewMaskd, field_of_view
 from bundle.data.fitness import CheckPaird, parts_on_grid
 from bundle.data.images import read_folds, read_images
 from bundle.data.intensities import RobustIntensityd
+from bundle.data.label_channels import LabelChannelsd
 from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
 from bundle.data.pairing import check_mixture, of_kinds, pair_kind
 from bundle.data.pairs import (
@@ -20,7 +21,8 @@ from bundle.data.pairs import (
     side_tensor,
     split_pair,
 )
-from bundle.data.preprocessing import InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
+from bundle.data.preprocessing import InitialAlignmentd, SmoothToSpacingd, Timed
+from bundle.data.splits import require, select_pairs
 from bundle.data.structures import Correspondence, by_name, corresponding
 
 __all__ = [

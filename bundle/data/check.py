@@ -18,7 +18,7 @@ from bundle.data.structures import number_problems
 from bundle.data.validation import Pair, Sections
 from bundle.formats.loading import Grid, load_part
 from bundle.formats.problems import dimensions, grid_problems, image_problems, label_problems
-from bundle.geometry.affines import spacing_of
+from bundle.geometry import spacing_of
 from bundle.system.errors import DataWarning, printable
 from bundle.system.limits import exists
 

@@ -1,10 +1,11 @@
-"""Patients, and entries by their patients, split at random into sections or folds."""
+"""Sections of a data set: patients, and entries by their patients, split into them at random; pairs chosen by them."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from bundle.data.layouts import SECTIONS
 from bundle.data.validation import Pair
@@ -100,3 +101,45 @@ def _groups(entries: Iterable[Pair]) -> list[set[str]]:
         shared = [group for group in groups if not group.isdisjoint(patients)]
         groups = [*(group for group in groups if group not in shared), patients.union(*shared)]
     return groups
+
+
+def require(sections: Mapping[str, Sequence[Any]], *names: str) -> None:
+    """Refuse sections without pairs.
+
+    Args:
+        sections: pairs of each section.
+        names: sections that are needed.
+
+    Raises:
+        ValueError: when one of them has no pair.
+    """
+    empty = [name for name in names if not sections.get(name)]
+    if empty:
+        counts = ", ".join(f"{name} {len(pairs)}" for name, pairs in sections.items())
+        raise ValueError(
+            f"no {' and no '.join(empty)} pairs (found: {counts}); add them, or change fractions or limits"
+        )
+
+
+def select_pairs(sections: Mapping[str, Sequence[Pair]], section: str | None = None) -> list[Pair]:
+    """Pairs of one section, or of all of them.
+
+    Args:
+        sections: pairs of each section.
+        section: name of the section; None for all.
+
+    Returns:
+        At least one pair.
+
+    Raises:
+        ValueError: when there is no such section, or no pair in it.
+    """
+    if section is not None and section not in sections:
+        raise ValueError(f"no section {section!r}; expected one of {', '.join(sections)}, or none for all")
+    if section is not None:
+        require(sections, section)
+        return list(sections[section])
+    pairs = [pair for name in sections for pair in sections[name]]
+    if not pairs:
+        raise ValueError("the data set has no pairs; list some in the datalist")
+    return pairs

@@ -20,6 +20,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from bundle.dicom.files import open_dicom
 from bundle.dicom.frames import IDENTITY
 from bundle.dicom.series import Series
+from bundle.system import CONFIGS
 
 PATIENT_AND_STUDY = (
     *("SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
@@ -44,8 +45,7 @@ MAKER, MODEL, SERIAL = "Meta-registration bundle", "meta-registration-bundle", "
 @cache
 def version() -> str:
     """Version of the bundle."""
-    metadata = Path(__file__).resolve().parents[2] / "configs/metadata.json"
-    return str(json.loads(metadata.read_text())["version"])
+    return str(json.loads((CONFIGS / "metadata.json").read_text())["version"])
 
 
 def read_header(path: Path) -> Dataset:

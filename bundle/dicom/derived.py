@@ -14,7 +14,7 @@ from pydicom.valuerep import DSfloat
 from bundle.dicom.common import code, first_header, image_references, new_object, refer_to, share
 from bundle.dicom.series import Series
 from bundle.dicom.spatial_registration import decimals
-from bundle.geometry import RAS_TO_LPS
+from bundle.geometry import RAS_TO_LPS, spacing_of
 
 WINDOW = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation")
 OF_THE_SUBJECT = ("BodyPartExamined", "PatientPosition")
@@ -149,7 +149,7 @@ def _describe(made: Dataset, header: Dataset, modality: str) -> None:
 
 def _place(made: Dataset, lps: np.ndarray, number: int) -> None:
     """Position of a slice in space (PS3.3 C.7.6.2); ``lps`` is the voxel-to-world affine of the volume."""
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    spacing = spacing_of(lps)
     made.ImagePositionPatient = decimals((lps @ [0, 0, number, 1])[:3])
     made.ImageOrientationPatient = decimals((lps[:3, :2] / spacing[:2]).T.ravel())
     made.PixelSpacing = decimals(spacing[[1, 0]])

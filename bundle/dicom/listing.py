@@ -7,9 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from bundle.dicom.series import Series, read_folder
+from bundle.geometry import spacing_of
 from bundle.system import whole_folder
 
 LONGEST_NAME = 60
@@ -54,7 +53,7 @@ def can_be_registered(series: Series) -> bool:
 
 
 def _described(series: Series) -> str:
-    spacing = np.linalg.norm(series.affine[:3, :3], axis=0)
+    spacing = spacing_of(series.affine)
     size = f"{' x '.join(f'{length:.3g}' for length in spacing)} mm" if series.positioned else "no geometry"
     return f"{series}, {size}"
 

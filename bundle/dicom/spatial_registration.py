@@ -21,7 +21,7 @@ from pydicom.valuerep import DSfloat
 
 from bundle.dicom.common import code, first_header, image_references, new_object, refer_to
 from bundle.dicom.series import Series
-from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip
+from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip, spacing_of
 
 MOST_BYTES = 2**32 - 2**24
 """Of a field: lengths in DICOM have 32 bits, and the sequences around a field hold the references too."""
@@ -157,7 +157,7 @@ def _grid_item(displacement: Displacement) -> Dataset:
     if np.linalg.det(lps[:3, :3]) < 0:
         field = field[..., ::-1]
         lps = lps @ _reversed_last_axis(field.shape[3])
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    spacing = spacing_of(lps)
     axes = lps[:3, :3] / spacing
     if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-4:
         raise ValueError("the grid of the field is sheared, which DICOM cannot hold; resample the fixed image")

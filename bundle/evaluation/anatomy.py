@@ -9,6 +9,9 @@ import torch
 
 from bundle.data import SIDES, side_tensor
 from bundle.geometry import sample, voxel_grid
+from bundle.registration import OverlapLoss
+
+overlap_loss = OverlapLoss(scales=(1,))
 
 
 def map_metrics(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, Any]:
@@ -33,15 +36,9 @@ def map_metrics(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, An
     fixed, moving = (side_tensor(data, side, "maps").cpu().float() for side in SIDES)
     warped = sample(moving, voxel_grid(fixed.shape[1:]) + ddf, padding_mode="border")
     return {
-        "predicted_overlap": overlap(warped, fixed),
+        "predicted_overlap": 1 - float(overlap_loss(warped[None], fixed[None])),
         "certainty": min(certainty(fixed), certainty(moving)),
     }
-
-
-def overlap(maps: torch.Tensor, other: torch.Tensor) -> float:
-    """``mean_k 2 sum(a_k b_k) / sum(a_k^2 + b_k^2)`` of maps ``(maps, *shape)``."""
-    a, b = maps.flatten(1), other.flatten(1)
-    return float((2 * (a * b).sum(1) / (a * a + b * b).sum(1).clamp_min(1e-6)).mean())
 
 
 def certainty(maps: torch.Tensor) -> float:

@@ -112,47 +112,30 @@ def _losses(metrics: Metrics) -> dict[str, float]:
 
 DSC = _add("dsc", "DSC", "", 3, "dsc_{}", higher_is_better=True, per_structure=True)
 TRE = _add("tre_mm", "TRE", "mm", 2, "tre_rms_{}_mm")
-WARPED_CENTROID = _add("warped_centroid_mm", "distance of warped centroids", "mm", 2, "warped_centroid_rms_{}_mm")
-CENTRE = _add("centre_mm", "distance of centres", "mm", 2, "centre_{}_mm", per_structure=True)
+_add("warped_centroid_mm", "distance of warped centroids", "mm", 2, "warped_centroid_rms_{}_mm")
+_add("centre_mm", "distance of centres", "mm", 2, "centre_{}_mm", per_structure=True)
 HD95 = _add("hd95_mm", "HD95", "mm", 2, "hd95_{}_mm", per_structure=True)
 IMAGE_DISTANCE = _add("image_distance_px", "distance", "px", 2, "distance_{}_px")
-GRID = "px of the point grid"
-DISTANCE = _add("distance_px", "distance", GRID, 2, "distance_grid_{}_px")
-INVERSE_DISTANCE = _add("inverse_distance_px", "distance in the fixed image", GRID, 2, "distance_fixed_grid_{}_px")
+_add("distance_px", "distance", "px of the point grid", 2, "distance_grid_{}_px")
+_add("inverse_distance_px", "distance in the fixed image", "px of the point grid", 2, "distance_fixed_grid_{}_px")
 NCC = _add("ncc", "NCC", "", 3, "ncc_{}", higher_is_better=True)
 SIMILARITY = _add("similarity", "similarity term of the loss", "", 3, "similarity_{}")
 LOSS = _add("loss", "loss", "", 4, "loss_{}", find=_losses)
 FOLDED = _add("folded_percent", "folded", "%")
-NETWORK_FOLDED = _add("network_folded_percent", "folded on the network's grid", "%")
+_add("network_folded_percent", "folded on the network's grid", "%")
 LOG_JACOBIAN_SD = _add("log_jacobian_sd", "SD of the log-Jacobian", "", 3)
 LARGEST = _add("largest_displacement_mm", "largest displacement", "mm", 1)
 BORDER = _add("border_displacement_mm", "displacement at the border", "mm", 1)
 FIELDS_OF_VIEW = _add("overlap_percent", "overlap of the fields of view", "%", 1, higher_is_better=True)
 PREDICTED = _add("predicted_overlap", "predicted overlap of the anatomy maps", higher_is_better=True)
-INVERSE_CONSISTENCY = _add("inverse_consistency_mm", "inverse consistency", "mm")
-SELF_MEAN = _add(
-    "self_displacement_mm",
-    "displacement on itself, mean",
-    "mm",
-    column="self_displacement_mean_mm",
-    find=_inside("self_displacement_mm", "mean"),
-)
-SELF_MAX = _add(
-    "self_displacement_max_mm",
-    "displacement on itself, largest",
-    "mm",
-    find=_inside("self_displacement_mm", "max"),
-)
+_add("inverse_consistency_mm", "inverse consistency", "mm")
+_self = _inside("self_displacement_mm", "mean")
+_add("self_displacement_mm", "displacement on itself, mean", "mm", 2, "self_displacement_mean_mm", find=_self)
+_self = _inside("self_displacement_mm", "max")
+_add("self_displacement_max_mm", "displacement on itself, largest", "mm", find=_self)
 for _name, _title in (("mean", "mean"), ("p95", "95 %"), ("max", "largest")):
-    _add(
-        f"inverse_residual_{_name}_mm",
-        f"error of the inverse, {_title}",
-        "mm",
-        3,
-        find=_inside("inverse_residual_mm", _name),
-    )
+    _find = _inside("inverse_residual_mm", _name)
+    _add(f"inverse_residual_{_name}_mm", f"error of the inverse, {_title}", "mm", 3, find=_find)
 SECONDS = _add("seconds", "time", "s", average="median", find=lambda metrics: sum(metrics["seconds"].values()))
-SECONDS_REGISTRATION = _add(
-    "seconds_registration", "time to register", "s", average="median", find=_inside("seconds", "registration")
-)
-SECONDS_PER_STEP = _add("seconds_per_step", "time per step", "s", 3, average="median")
+_add("seconds_registration", "time to register", "s", average="median", find=_inside("seconds", "registration"))
+_add("seconds_per_step", "time per step", "s", 3, average="median")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data.utils import affine_to_spacing
 from monai.transforms import Transform
 
 from bundle.data import SIDES, Timed, corresponding, side_tensor
@@ -17,7 +16,16 @@ from bundle.evaluation.landmarks import label_landmarks, native_affine, point_er
 from bundle.evaluation.measures import WHEN
 from bundle.evaluation.overlap import overlap_metrics
 from bundle.evaluation.scored import in_fixed_numbers, scored_channels
-from bundle.geometry import compose, folded_voxels, lift_ddf, log_jacobian_sd, native_ddf, sample, voxel_grid
+from bundle.geometry import (
+    compose,
+    folded_voxels,
+    lift_ddf,
+    log_jacobian_sd,
+    native_ddf,
+    sample,
+    spacing_of,
+    voxel_grid,
+)
 from bundle.registration import INITIAL_ALIGNMENT, STOPPED
 
 
@@ -138,7 +146,7 @@ class PairMetricsd(Transform):
             structures, landmarks = scored_channels(data, count, self.structure_channels, self.landmark_channels)
         moved = dict(zip(WHEN, (aligned, warped), strict=True))
         metrics: dict[str, Any] = overlap_metrics(
-            fixed, moved, structures, affine_to_spacing(native_affine(data, "fixed"))
+            fixed, moved, structures, spacing_of(native_affine(data, "fixed")).tolist()
         )
         metrics["centre_mm"] = {}
         if structures:

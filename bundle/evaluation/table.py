@@ -11,17 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.evaluation.measures import (
-    DSC,
-    FOLDED,
-    IMAGE_DISTANCE,
-    LOSS,
-    MEASURES,
-    NCC,
-    SECONDS,
-    TRE,
-    Measure,
-)
+from bundle.evaluation.measures import DSC, FOLDED, IMAGE_DISTANCE, LOSS, MEASURES, NCC, SECONDS, TRE, Measure
 from bundle.system import written_whole
 
 ABOUT = ("pair_id", "status", "verdict", "score")

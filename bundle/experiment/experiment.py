@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 from monai.bundle import run
 
-from bundle.data import SECTIONS, read_datalist, require, write_datalist
 from bundle.evaluation.measures import MEASURES
+from bundle.experiment.lists import PairLists
 from bundle.experiment.maps import fold_folders, is_of_maps, map_files, map_options
-from bundle.experiment.plan import curve_points, kept_epochs, list_name, needed_sections, read_plan
+from bundle.experiment.plan import curve_points, kept_epochs, list_name, read_plan
 from bundle.experiment.report import write_report
 from bundle.experiment.runs import Curves, Evaluation, slug
 from bundle.system import fingerprint, written_whole
@@ -45,8 +44,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         self.plan = read_plan(self.config_files, self.overrides)
-        for name in needed_sections(self.plan):
-            self.folders(name)
+        self.lists = PairLists(self.plan, self.dataset_dir, self.output_dir / "pairs")
 
     def run(self) -> Path:
         """Do what is not done yet.
@@ -54,7 +52,7 @@ class Experiment:
         Returns:
             The report, ``report.html``.
         """
-        lists = self.write_lists()
+        lists = self.lists.write()
         for name in self.plan["trainings"]:
             self.train(name, lists)
         evaluations = [
@@ -69,65 +67,6 @@ class Experiment:
             notes=self.plan["notes"],
         )
 
-    def folders(self, name: str) -> list[Path]:
-        """Folders that a list of pairs is read from.
-
-        Raises:
-            ValueError: when the command line does not say where they are.
-        """
-        roots: dict[str, Any] = {"dataset_dir": self.dataset_dir, "target_dir": self.plan.get("target_dir")}
-        found = []
-        for folder in self.plan["lists"][name].get("folders", ["dataset_dir"]):
-            root, *inner = folder.split("/")
-            given = roots[root]
-            if not given:
-                raise ValueError(f"lists: {name!r} is read from {folder}, but there is no {root}; add --{root} FOLDER")
-            found.append(Path(given, *inner).expanduser().absolute())
-        return found
-
-    def root(self, name: str) -> Path:
-        """Folder that the paths of a list are relative to."""
-        return Path(os.path.commonpath(self.folders(name)))
-
-    def write_lists(self) -> dict[str, Path]:
-        """Write the lists of pairs that trainings and evaluations use, those of one folder split by patient alike.
-
-        A list of repeat scans is left out, and said so, where no test patient has any.
-        """
-        lists = {}
-        for name, needed in needed_sections(self.plan).items():
-            try:
-                sections = self.read_list(name)
-                require(sections, next(iter(needed)))
-            except ValueError as error:
-                if self.plan["lists"][name].get("pairing") != "repeat":
-                    raise
-                print(f"{name}: left out ({error})")
-                continue
-            lists[name] = self.output_dir / "pairs" / f"{slug(name)}.json"
-            write_datalist(lists[name], {section: sections[section] for section in needed}, self.root(name))
-        return lists
-
-    def read_list(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """Pairs of a list by section; those of several folders carry the names of their folders."""
-        choices = {key: self.plan[key] for key in ("datalist", "pairing", "split", "pair_limits")}
-        choices |= self.plan["lists"][name]
-        folders = self.folders(name)
-        joined: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
-        for folder in folders:
-            sections = read_datalist(
-                folder,
-                choices["datalist"],
-                pairing=choices["pairing"],
-                fractions=choices["split"],
-                limits=choices["pair_limits"],
-                seed=self.plan["seed"],
-                mixture=choices.get("mixture"),
-            )
-            for section, pairs in sections.items():
-                joined[section] += pairs if len(folders) == 1 else [_of_folder(folder.name, pair) for pair in pairs]
-        return joined
-
     def train(self, name: str, lists: Mapping[str, Path]) -> None:
         """Train one network, or go on where its run stopped."""
         training = self.plan["trainings"][name]
@@ -137,7 +76,7 @@ class Experiment:
         pairs = list_name("trainings", training)
         folder = self.training_folder(name)
         options = {
-            "dataset_dir": str(self.root(pairs)),
+            "dataset_dir": str(self.lists.root(pairs)),
             "datalist": str(lists[pairs]),
             "output_dir": str(folder),
             "seed": self.plan["seed"],
@@ -159,7 +98,7 @@ class Experiment:
         """Train a map network for every fold, which is held out of it."""
         training = self.plan["trainings"][name]
         pairs = list_name("trainings", training)
-        data = {"dataset_dir": str(self.root(pairs)), "datalist": str(lists[pairs]), "seed": self.plan["seed"]}
+        data = {"dataset_dir": str(self.lists.root(pairs)), "datalist": str(lists[pairs]), "seed": self.plan["seed"]}
         for fold, folder in enumerate(fold_folders(self.plan, name, self.training_folder)):
             own = {"side": training.get("side"), "folds": training["folds"], "fold": fold, "output_dir": str(folder)}
             files = _configurations(["maps.yaml", *training.get("configs", [])])
@@ -180,7 +119,7 @@ class Experiment:
             entry.get("reference", self.plan["reference"]),
             Curves(starts, curves["over"], curves.get("level")),
             [MEASURES[key] for key in entry.get("measures", self.plan["measures"])],
-            self.root(pairs),
+            self.lists.root(pairs),
         )
 
     def register(self, method_name: str, title: str, pairs: Path, point: Mapping[str, int] | None = None) -> Path:
@@ -206,7 +145,7 @@ class Experiment:
         numbers = [f"{value} {name}" for name, value in (("epoch", epoch), ("steps", steps)) if value is not None]
         name = slug(" ".join([source or "random start", *overlays, *own, *numbers]))
         folder = self.output_dir / "results" / slug(title) / name
-        root = self.root(list_name("evaluations", evaluation))
+        root = self.lists.root(list_name("evaluations", evaluation))
         options |= {"dataset_dir": str(root), "datalist": str(pairs), "section": "test", "output_dir": str(folder)}
         self.once(folder / "finished.json", "run", self.files("inference.yaml", training, method), options)
         return folder
@@ -250,9 +189,3 @@ class Experiment:
 def _configurations(names: Sequence[str]) -> list[str]:
     """Files of the configurations that a plan names."""
     return [str(path) for path in find_configurations(names)]
-
-
-def _of_folder(name: str, pair: Mapping[str, Any]) -> dict[str, Any]:
-    """A pair of one of several folders: what one folder calls 001 is something else in another."""
-    patients = tuple(f"{name}/{patient}" for patient in pair["patient"])
-    return {**pair, "pair_id": f"{name}_{pair['pair_id']}", "patient": patients}

@@ -12,16 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.evaluation.measures import (
-    FOLDED,
-    LOG_JACOBIAN_SD,
-    LOSS,
-    SECONDS,
-    SECONDS_PER_STEP,
-    SECONDS_REGISTRATION,
-    WHEN,
-    Measure,
-)
+from bundle.evaluation.measures import LOSS, MEASURES, WHEN, Measure
 from bundle.evaluation.table import metrics_row, read_metrics
 from bundle.experiment.runs import Evaluation, slug
 from bundle.experiment.statistics import compare_paired, summarise
@@ -30,10 +21,8 @@ from bundle.system import written_whole
 NOT_REGISTERED = "not registered"
 ALPHA = 0.05
 SPREAD = ("n", "mean", "sd", "low", "high")
-AVERAGED = {
-    f"{measure.key}_{measure.average}": measure
-    for measure in (FOLDED, LOG_JACOBIAN_SD, SECONDS, SECONDS_REGISTRATION, SECONDS_PER_STEP)
-}
+COSTS = ("folded_percent", "log_jacobian_sd", "seconds", "seconds_registration", "seconds_per_step")
+AVERAGED = {f"{key}_{MEASURES[key].average}": MEASURES[key] for key in COSTS}
 """Columns of Table 1 with one number of all pairs, after those of accuracy."""
 
 Row = dict[str, Any]

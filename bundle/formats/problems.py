@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bundle.geometry.affines import corner_distance, spacing_of
+from bundle.geometry import corner_distance, spacing_of
 from bundle.system.limits import MOST_VALUES, size
 
 # A planar image has them too: it is a volume of one slice.

@@ -19,8 +19,7 @@ from bundle.dicom.spatial_registration import read_registration
 from bundle.formats.itk_files import checked_header
 from bundle.formats.nibabel_files import nifti, opened_nifti
 from bundle.formats.nifti_place import nifti_place
-from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip
-from bundle.geometry.affines import spacing_of
+from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip, spacing_of
 from bundle.system.errors import DataWarning, brief
 from bundle.system.files import silent_exit, silent_libraries
 from bundle.system.limits import Refused, check_hdf5, check_matlab, exists, read_whole, regular_file
@@ -144,7 +143,7 @@ def _itk_affine(matrix: np.ndarray) -> Any:
 def _itk_field(displacement: Displacement) -> Any:
     field = itk.DisplacementFieldTransform[itk.D, 3].New()
     lps = RAS_TO_LPS @ displacement.affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    spacing = spacing_of(lps)
     grid = [*displacement.field.shape[1:], *lps[:3, 3], *spacing, *(lps[:3, :3] / spacing).ravel()]
     field.SetFixedParameters(itk.OptimizerParameters[itk.D]([float(value) for value in grid]))
     # The field that ITK made of these is filled in place: a list of its numbers would take forty times their memory.

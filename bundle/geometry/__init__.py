@@ -1,15 +1,19 @@
 """Pure maths on grids, fields and points."""
 
-from bundle.geometry.fields import compose, folded_voxels, integrate, jacobian_determinant, log_jacobian_sd, native_ddf
-from bundle.geometry.grids import (
+from bundle.geometry.affines import (
     LPS_SIGNS,
     RAS_TO_LPS,
-    apply_affine,
     centre_of_volume,
-    ddf_to_displacement,
-    enlarge_ddf,
+    corner_distance,
     flip,
     initial_alignment,
+    spacing_of,
+)
+from bundle.geometry.fields import compose, folded_voxels, integrate, jacobian_determinant, log_jacobian_sd, native_ddf
+from bundle.geometry.grids import (
+    apply_affine,
+    ddf_to_displacement,
+    enlarge_ddf,
     inside_grid,
     lift_ddf,
     resize_ddf,
@@ -30,6 +34,7 @@ __all__ = [
     "centre_of_volume",
     "centroids",
     "compose",
+    "corner_distance",
     "ddf_to_displacement",
     "enlarge_ddf",
     "fixed_to_moving",
@@ -45,6 +50,7 @@ __all__ = [
     "native_ddf",
     "resize_ddf",
     "sample",
+    "spacing_of",
     "transform_points",
     "voxel_grid",
     "warp_native",

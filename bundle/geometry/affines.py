@@ -1,4 +1,4 @@
-"""What an affine says of its grid."""
+"""Affines: between RAS and LPS, what one says of its grid, and what two say of a pair."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Its own inverse."""
+LPS_SIGNS = np.diag(RAS_TO_LPS)[:3].reshape(3, 1, 1, 1)
+"""Factors of a field of vectors ``(3, X, Y, Z)`` between RAS and LPS."""
+
+
+def flip(matrix: np.ndarray) -> np.ndarray:
+    """An affine between LPS spaces as one between RAS spaces, and the other way round: ``S A S``."""
+    return RAS_TO_LPS @ matrix @ RAS_TO_LPS
 
 
 def corner_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
@@ -26,3 +36,50 @@ def spacing_of(affine: np.ndarray) -> np.ndarray:
     """Distance between voxels along each axis: the length of the affine's columns."""
     spacing: np.ndarray = np.linalg.norm(np.asarray(affine, dtype=float)[:-1, :-1], axis=0)
     return spacing
+
+
+def centre_of_volume(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """World position (mm) of the centre of a grid.
+
+    Args:
+        affine: ``(4, 4)`` voxel-to-world.
+        shape: spatial shape.
+    """
+    centre = np.zeros(4)
+    centre[: len(shape)] = (np.asarray(shape) - 1) / 2
+    centre[3] = 1
+    return (affine @ centre)[:3]
+
+
+def initial_alignment(
+    mode: str,
+    fixed_affine: np.ndarray,
+    fixed_shape: Sequence[int],
+    moving_affine: np.ndarray,
+    moving_shape: Sequence[int],
+) -> np.ndarray:
+    """Affine ``M`` taking a fixed world point to the moving world point registration starts from.
+
+    Args:
+        mode: ``"world"`` trusts the headers (``M = I``); ``"center"`` aligns the centres of the two volumes
+            (a translation); ``"none"`` aligns voxel indices (``M = A_moving A_fixed^-1``).
+        fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
+        fixed_shape: its spatial shape.
+        moving_affine: ``(4, 4)`` voxel-to-world of the moving image.
+        moving_shape: its spatial shape.
+
+    Returns:
+        ``(4, 4)``, mm to mm, RAS.
+
+    Raises:
+        ValueError: for an unknown mode.
+    """
+    if mode == "world":
+        return np.eye(4)
+    if mode == "center":
+        alignment = np.eye(4)
+        alignment[:3, 3] = centre_of_volume(moving_affine, moving_shape) - centre_of_volume(fixed_affine, fixed_shape)
+        return alignment
+    if mode == "none":
+        return moving_affine @ np.linalg.inv(fixed_affine)
+    raise ValueError(f"initial_alignment is {mode!r}; expected 'world', 'center' or 'none'")

@@ -17,17 +17,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""Its own inverse."""
-LPS_SIGNS = np.diag(RAS_TO_LPS)[:3].reshape(3, 1, 1, 1)
-"""Factors of a field of vectors ``(3, X, Y, Z)`` between RAS and LPS."""
 HALF_VOXEL = 0.5 + 1e-3
 """Half a voxel, so that rounding does not cost a point on the face of a grid."""
-
-
-def flip(matrix: np.ndarray) -> np.ndarray:
-    """An affine between LPS spaces as one between RAS spaces, and the other way round: ``S A S``."""
-    return RAS_TO_LPS @ matrix @ RAS_TO_LPS
 
 
 def voxel_grid(shape: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
@@ -96,53 +87,6 @@ def inside_grid(voxels: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """
     sizes = torch.tensor(shape).to(voxels).reshape(-1, *[1] * (voxels.ndim - 1))
     return ((voxels >= -HALF_VOXEL) & (voxels <= sizes - 1 + HALF_VOXEL)).all(0)
-
-
-def centre_of_volume(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """World position (mm) of the centre of a grid.
-
-    Args:
-        affine: ``(4, 4)`` voxel-to-world.
-        shape: spatial shape.
-    """
-    centre = np.zeros(4)
-    centre[: len(shape)] = (np.asarray(shape) - 1) / 2
-    centre[3] = 1
-    return (affine @ centre)[:3]
-
-
-def initial_alignment(
-    mode: str,
-    fixed_affine: np.ndarray,
-    fixed_shape: Sequence[int],
-    moving_affine: np.ndarray,
-    moving_shape: Sequence[int],
-) -> np.ndarray:
-    """Affine ``M`` taking a fixed world point to the moving world point registration starts from.
-
-    Args:
-        mode: ``"world"`` trusts the headers (``M = I``); ``"center"`` aligns the centres of the two volumes
-            (a translation); ``"none"`` aligns voxel indices (``M = A_moving A_fixed^-1``).
-        fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
-        fixed_shape: its spatial shape.
-        moving_affine: ``(4, 4)`` voxel-to-world of the moving image.
-        moving_shape: its spatial shape.
-
-    Returns:
-        ``(4, 4)``, mm to mm, RAS.
-
-    Raises:
-        ValueError: for an unknown mode.
-    """
-    if mode == "world":
-        return np.eye(4)
-    if mode == "center":
-        alignment = np.eye(4)
-        alignment[:3, 3] = centre_of_volume(moving_affine, moving_shape) - centre_of_volume(fixed_affine, fixed_shape)
-        return alignment
-    if mode == "none":
-        return moving_affine @ np.linalg.inv(fixed_affine)
-    raise ValueError(f"initial_alignment is {mode!r}; expected 'world', 'center' or 'none'")
 
 
 def resize_ddf(ddf: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

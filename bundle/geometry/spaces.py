@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bundle.geometry.grids import RAS_TO_LPS
+from bundle.geometry.affines import RAS_TO_LPS
 
 SPACES = {"RAS": "RAS", "LPS": "LPS", "0": "RAS", "1": "LPS"}
 """Names of the spaces in the files of 3D Slicer; older ones have numbers."""

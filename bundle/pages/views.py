@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 
+from bundle.geometry import spacing_of
+
 MOST_PIXELS = 320
 """Along a side of a slice: finer ones are averaged, so that a page stays small."""
 # Axes pointing left, posterior and superior: a row of the picture is a step along its second axis.
@@ -103,7 +105,7 @@ class Volumes:
         turned = nib.orientations.axcodes2ornt(("L", "P", "S"))
         self.change = nib.orientations.ornt_transform(start, start if picture else turned)
         self.affine = affine @ nib.orientations.inv_ornt_aff(self.change, shape)
-        self.spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
+        self.spacing = spacing_of(self.affine)
         self.picture = picture
         self.shape = tuple(int(shape[axis]) for axis in np.argsort(self.change[:, 0]))
 

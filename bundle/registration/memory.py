@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+# Torch has no public way to run without values; its own counters of memory and of operations stand on these.
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

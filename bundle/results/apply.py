@@ -22,7 +22,7 @@ from bundle.formats import (
     save_image,
     written_type,
 )
-from bundle.geometry import Transform, apply_affine, voxel_grid, warp_native
+from bundle.geometry import Transform, apply_affine, spacing_of, voxel_grid, warp_native
 from bundle.system import exists
 
 NOT_REACHED = 0.1
@@ -213,7 +213,7 @@ def warp_label(
     """
     if mode == "nearest":
         return warp_native(label, moving_affine, displacement, fixed_affine, "nearest")
-    spacings = [np.linalg.norm(affine[:3, :3], axis=0) for affine in (moving_affine, fixed_affine)]
+    spacings = [spacing_of(affine) for affine in (moving_affine, fixed_affine)]
     sigma = np.maximum(0.5, 0.5 * spacings[1].max() / spacings[0])
 
     def part(mask: torch.Tensor) -> torch.Tensor:

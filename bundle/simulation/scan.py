@@ -15,7 +15,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from bundle.geometry import apply_affine, voxel_grid
+from bundle.geometry import apply_affine, spacing_of, voxel_grid
 from bundle.simulation.anatomy import PROBE_AXIS, PROBE_RADIUS, as_column, ridge, scaled_distance, simulate_patient
 
 FAN_DEPTH, FAN_HALF_ANGLE, FAN_HALF_LENGTH = 54.0, np.deg2rad(72), 33.0  # mm from the probe's surface, radians, mm
@@ -127,7 +127,7 @@ def simulate_scan(patient_seed: int, scan_seed: int) -> Scan:
     depth, angle = np.hypot(x, y) - PROBE_RADIUS, np.arctan2(x, y)
     fan = (depth >= 0) & (depth <= FAN_DEPTH) & (np.abs(angle) <= FAN_HALF_ANGLE) & (np.abs(z) <= FAN_HALF_LENGTH)
     attenuation = np.exp(-np.maximum(depth, 0) / rng.uniform(70, 110)) * np.cos(angle / 2)
-    speckle = _speckle(rng, np.linalg.norm(affine[:3, :3], axis=0), depth)
+    speckle = _speckle(rng, spacing_of(affine), depth)
     brightness = rng.uniform(0.95, 1.15) * patient.echogenicity(anatomy) * attenuation * np.sqrt(speckle)
     image = (255 * np.clip(brightness, 0, 1) * fan).round().astype(np.uint8)
     return Scan(patient_seed, probe, affine, image, patient.labels(anatomy))

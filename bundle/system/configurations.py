@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bundle.system.errors import brief
+from bundle.system.files import CONFIGS
 from bundle.system.limits import exists
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-"""Those of this package."""
 
 
 def find_configurations(names: str | Path | Sequence[str | Path]) -> list[Path]:

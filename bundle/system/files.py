@@ -12,6 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+"""The configurations that come with the bundle."""
+
 
 def flush(path: Path) -> None:
     """Have the content of a file, or the names in a folder, on the disk before going on."""

@@ -1,0 +1,100 @@
+"""The lists of pairs of an experiment: where they are read from, and the files that its runs take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle.data import SECTIONS, read_datalist, require, write_datalist
+from bundle.experiment.plan import Plan, needed_sections
+from bundle.experiment.runs import slug
+
+
+@dataclass(frozen=True)
+class PairLists:
+    """The lists that trainings and evaluations use.
+
+    Args:
+        plan: of the experiment.
+        dataset_dir: folder of images.
+        output_dir: where the lists are written.
+
+    Raises:
+        ValueError: when the command line does not say where a list is read from.
+    """
+
+    plan: Plan
+    dataset_dir: Path
+    output_dir: Path
+
+    def __post_init__(self) -> None:
+        for name in needed_sections(self.plan):
+            self.folders(name)
+
+    def folders(self, name: str) -> list[Path]:
+        """Folders that a list of pairs is read from.
+
+        Raises:
+            ValueError: when the command line does not say where they are.
+        """
+        roots: dict[str, Any] = {"dataset_dir": self.dataset_dir, "target_dir": self.plan.get("target_dir")}
+        found = []
+        for folder in self.plan["lists"][name].get("folders", ["dataset_dir"]):
+            root, *inner = folder.split("/")
+            given = roots[root]
+            if not given:
+                raise ValueError(f"lists: {name!r} is read from {folder}, but there is no {root}; add --{root} FOLDER")
+            found.append(Path(given, *inner).expanduser().absolute())
+        return found
+
+    def root(self, name: str) -> Path:
+        """Folder that the paths of a list are relative to."""
+        return Path(os.path.commonpath(self.folders(name)))
+
+    def write(self) -> dict[str, Path]:
+        """Write the lists of pairs that trainings and evaluations use, those of one folder split by patient alike.
+
+        A list of repeat scans is left out, and said so, where no test patient has any.
+        """
+        lists = {}
+        for name, needed in needed_sections(self.plan).items():
+            try:
+                sections = self.read(name)
+                require(sections, next(iter(needed)))
+            except ValueError as error:
+                if self.plan["lists"][name].get("pairing") != "repeat":
+                    raise
+                print(f"{name}: left out ({error})")
+                continue
+            lists[name] = self.output_dir / f"{slug(name)}.json"
+            write_datalist(lists[name], {section: sections[section] for section in needed}, self.root(name))
+        return lists
+
+    def read(self, name: str) -> dict[str, list[dict[str, Any]]]:
+        """Pairs of a list by section; those of several folders carry the names of their folders."""
+        choices = {key: self.plan[key] for key in ("datalist", "pairing", "split", "pair_limits")}
+        choices |= self.plan["lists"][name]
+        folders = self.folders(name)
+        joined: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
+        for folder in folders:
+            sections = read_datalist(
+                folder,
+                choices["datalist"],
+                pairing=choices["pairing"],
+                fractions=choices["split"],
+                limits=choices["pair_limits"],
+                seed=self.plan["seed"],
+                mixture=choices.get("mixture"),
+            )
+            for section, pairs in sections.items():
+                joined[section] += pairs if len(folders) == 1 else [_of_folder(folder.name, pair) for pair in pairs]
+        return joined
+
+
+def _of_folder(name: str, pair: Mapping[str, Any]) -> dict[str, Any]:
+    """A pair of one of several folders: what one folder calls 001 is something else in another."""
+    patients = tuple(f"{name}/{patient}" for patient in pair["patient"])
+    return {**pair, "pair_id": f"{name}_{pair['pair_id']}", "patient": patients}
