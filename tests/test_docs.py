@@ -133,6 +133,20 @@ def test_links_of_the_pages_lead_somewhere():
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+@pytest.mark.parametrize("name", ["experiment", "domains"])
+def test_a_report_shows_the_files_beside_it_and_no_others(name):
+    report = ROOT / "docs" / name / "report.html"
+    page = report.read_text(encoding="utf-8")
+    named = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(set(named)) > 20
+    assert {*named, report.name} == {path.name for path in report.parent.iterdir()}
+    assert "base64" not in page
+
+
+def test_docs_are_small():
+    assert sum(path.stat().st_size for path in (ROOT / "docs").rglob("*") if path.is_file()) < 6e6
+
+
 def table_rows(text):
     """Rows of the tables of a page by the heading above: {heading: {first cell: [cells]}}."""
     tables = {}
