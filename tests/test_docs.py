@@ -89,6 +89,8 @@ def tiny(command):
         return f"{command} --dry-run"  # test_label_server.py runs it
     if "bundle experiment" in command:
         return command.replace("experiment_2d_cpu.yaml'", "experiment_2d_cpu.yaml','small.json'")
+    if "bundle register" in command:
+        return f"{command} {TINY_INFERENCE}"
     if "2d.yaml" in command:
         return f"{command} --spatial_size '[24,24]'" + (" --iterations 2" if "run training" in command else "")
     if "monai.bundle run maps" in command:
