@@ -5,7 +5,6 @@ import filecmp
 import json
 import re
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -21,12 +20,13 @@ from workflow_fixtures import (
     Finished,
     options,
     pair,
+    wait_for,
     write_json,
 )
 
 pytest_plugins = ["workflow_fixtures"]
 
-SECONDS = 240
+SECONDS = 600
 TRAINING = f"['{TRAIN}','{ROOT / 'configs/overlays/multi_gpu_train.yaml'}']"
 REGISTRATION = f"['{INFERENCE}','{ROOT / 'configs/overlays/multi_gpu_inference.yaml'}']"
 # Three episodes for two processes, and three pairs to validate.
@@ -94,12 +94,12 @@ def test_two_processes_train_the_weights_of_one(one, data, command, tmp_path):
 
 def test_two_processes_continue_the_run_of_one(one, data, command, tmp_path):
     values = {"output_dir": tmp_path / "run", **SETTINGS, **data}
-    process = command.start("monai.bundle", "run", "training", "--config_file", TRAIN, *options(values))
-    deadline = time.monotonic() + SECONDS
-    while not (tmp_path / "run/checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
+    arguments = ("run", "training", "--config_file", TRAIN, *options(values))
+    held = ("bundle.meta.handlers.ResumableCheckpoint._write", signal.SIGKILL)
+    process = command.start("monai.bundle", *arguments, held=held)
+    wait_for((tmp_path / "run/checkpoint.pt").exists, process)
     process.kill()
-    process.join(SECONDS)
+    process.join()
     assert process.exitcode == -signal.SIGKILL
     iteration = torch.load(tmp_path / "run/checkpoint.pt")["iteration"]
     assert 0 < iteration < SETTINGS["iterations"]

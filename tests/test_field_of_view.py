@@ -85,10 +85,10 @@ def test_an_image_that_is_all_background_is_refused(image):
 def test_it_is_the_same_every_time_and_fast():
     fan = sector((128, 128, 128), (0.4, 0.4, 0.4))
     image = ultrasound(fan)
-    start = time.perf_counter()
+    start = time.process_time()
     first = field_of_view(image, (0.4, 0.4, 0.4))
-    # Well below a second; the rest is for machines that do something else too.
-    assert time.perf_counter() - start < 3
+    # Of a core's time, whatever else the machine does: well below a second.
+    assert time.process_time() - start < 3
     assert np.array_equal(first, field_of_view(image, (0.4, 0.4, 0.4)))
 
 

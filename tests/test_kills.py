@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 from test_workflow import assert_same_weights, displacement, names, table
-from workflow_fixtures import INFERENCE, SMALL, SMALL_TRAINING, TRAIN, Command, options, pair, write_json
+from workflow_fixtures import INFERENCE, SMALL, SMALL_TRAINING, TRAIN, Command, options, pair, wait_for, write_json
 
 pytest_plugins = ["workflow_fixtures"]
 
@@ -22,15 +22,15 @@ TRAINING = {"iterations": 16, "iterations_per_epoch": 4}
 PAIRS = ("AB", "BC", "CA", "DE", "FG", "GF")
 
 
-def start_training(command, output_dir, dataset, **values):
+def start_training(command, output_dir, dataset, held=None, **values):
     values = {**SMALL_TRAINING, **TRAINING, "dataset_dir": dataset, "datalist": "datalist.json", **values}
     arguments = ("run", "training", "--config_file", TRAIN, *options({"output_dir": output_dir, **values}))
-    return command.start("monai.bundle", *arguments)
+    return command.start("monai.bundle", *arguments, held=held)
 
 
-def start_registering(command, output_dir, **values):
+def start_registering(command, output_dir, held=None, **values):
     values = {**SMALL, "pictures": False, "inner_lr": 0.001, "output_dir": output_dir, **values}
-    return command.start("monai.bundle", "run", "--config_file", INFERENCE, *options(values))
+    return command.start("monai.bundle", "run", "--config_file", INFERENCE, *options(values), held=held)
 
 
 def finish(process):
@@ -38,16 +38,15 @@ def finish(process):
     return process.exitcode
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def kill(process, number=signal.SIGKILL):
     if process.is_alive():
         os.kill(process.pid, number)
+    return finish(process)
+
+
+def kill_group(process, number):
+    """As Ctrl-C and schedulers do: the workers of a data loader get the signal too."""
+    os.killpg(process.pid, number)
     return finish(process)
 
 
@@ -59,7 +58,7 @@ def whole(tiny_dataset, tmp_path_factory):
     """A training that nothing stopped, and how long it took from its first checkpoint."""
     folder = tmp_path_factory.mktemp("whole")
     process = start_training(Command(folder), folder / "run", tiny_dataset)
-    wait_for((folder / "run/datalist.json").exists)
+    wait_for((folder / "run/datalist.json").exists, process)
     start = time.monotonic()
     assert finish(process) == 0
     return folder / "run", time.monotonic() - start
@@ -80,7 +79,7 @@ def test_training_killed_at_a_random_moment_ends_with_the_same_weights(number, w
     while not killed:
         run = tmp_path / f"run_{attempt}"
         process = start_training(command, run, tiny_dataset)
-        wait_for((run / "datalist.json").exists)
+        wait_for((run / "datalist.json").exists, process)
         time.sleep(moment)
         killed = kill(process) == -signal.SIGKILL
         # Where other processes use the cores no more, a run may be over before its time.
@@ -94,14 +93,18 @@ def test_training_killed_at_a_random_moment_ends_with_the_same_weights(number, w
     print(f"killed after {moment:.2f} of {whole[1]:.2f} s, went on from iteration {reached}")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code", "send", "workers"),
+    [(signal.SIGTERM, 143, kill, 0), (signal.SIGTERM, 143, kill_group, 1), (signal.SIGINT, 130, kill_group, 1)],
+)
 def test_stopped_training_writes_a_checkpoint_and_says_how_to_go_on(
-    number, code, whole, tiny_dataset, command, tmp_path
+    number, code, send, workers, whole, tiny_dataset, command, tmp_path
 ):
     run = tmp_path / "run"
-    process = start_training(command, run, tiny_dataset)
-    wait_for((run / "checkpoint.pt").exists)
-    assert kill(process, number) == code
+    held = ("bundle.meta.handlers.ResumableCheckpoint._write", number)
+    process = start_training(command, run, tiny_dataset, held, num_workers=workers)
+    wait_for((run / "checkpoint.pt").exists, process)
+    assert send(process, number) == code
     out, error = (path.read_text() for path in command.streams)
     assert "Traceback" not in out + error
     (line,) = [line for line in out.splitlines() if line.startswith("stopped by")]
@@ -177,8 +180,8 @@ def test_killed_batch_goes_on_behind_the_pairs_that_are_finished(register, comma
 
 
 def test_stopped_batch_keeps_its_pairs_and_says_how_to_go_on(register, command, tmp_path):
-    process = register("stopped")
-    wait_for((tmp_path / "stopped/AB").exists)
+    process = register("stopped", held=("bundle.results.SavePaird.__call__", signal.SIGTERM))
+    wait_for((tmp_path / "stopped/AB").exists, process)
     assert kill(process, signal.SIGTERM) == 143
     assert "stopped by SIGTERM" in command.streams[0].read_text()
     before = times(tmp_path / "stopped")
@@ -218,11 +221,9 @@ def test_other_settings_weights_or_images_do_a_pair_again(register, dataset, tra
 
 
 def test_second_run_into_a_folder_is_refused_and_names_the_first(register, tiny_dataset, command, tmp_path):
-    process = register("out")
-    wait_for((tmp_path / "out/run.lock").exists)
-    os.kill(process.pid, signal.SIGSTOP)
+    process = register("out", held=("bundle.system.lock.FolderLock.acquire", signal.SIGKILL))
     try:
-        wait_for(lambda: (tmp_path / "out/run.lock").read_text())
+        wait_for(lambda: (tmp_path / "out/run.lock").exists() and (tmp_path / "out/run.lock").read_text(), process)
         assert finish(register("out")) == 1
         error = command.streams[1].read_text().splitlines()[-1]
         assert error.startswith(f"error: {tmp_path / 'out'} is in use by process {process.pid} on ")

@@ -76,7 +76,7 @@ def test_series_are_registered_and_a_label_comes_back_as_dicom_seg(archive, serv
     nib.save(nib.Nifti1Image(label, AFFINES["moving"]), tmp_path / "label.nii.gz")
     with (tmp_path / "label.nii.gz").open("rb") as file:
         url = f"{server.url}/datastore/label?image={moving}&tag=original"
-        requests.put(url, files={"label": ("label.nii.gz", file)}, timeout=60).raise_for_status()
+        requests.put(url, files={"label": ("label.nii.gz", file)}, timeout=600).raise_for_status()
     response = server.infer("carry_label", fixed, "dicom_seg", {"moving": moving, "label": "original", **OPTIONS})
     assert response.status_code == 200, response.text
     (tmp_path / "label.dcm").write_bytes(response.content)
@@ -89,7 +89,7 @@ def test_series_are_registered_and_a_label_comes_back_as_dicom_seg(archive, serv
 
 
 def test_the_strategy_proposes_series(archive, server):
-    sample = requests.post(f"{server.url}/activelearning/largest_loss", json={}, timeout=60).json()
+    sample = requests.post(f"{server.url}/activelearning/largest_loss", json={}, timeout=600).json()
     assert {sample["id"], sample["moving"]} == set(archive[1].series)
 
 

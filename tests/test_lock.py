@@ -25,7 +25,7 @@ def holder(tmp_path):
     taken = FORK.Event()
     process = FORK.Process(target=hold, args=(tmp_path / "out", taken))
     process.start()
-    assert taken.wait(30)
+    assert taken.wait(600)
     yield process
     process.kill()
     process.join()

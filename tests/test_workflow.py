@@ -5,9 +5,6 @@ import json
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from importlib.util import find_spec
 
 import itk
@@ -24,6 +21,7 @@ from workflow_fixtures import (
     Command,
     options,
     pair,
+    wait_for,
     write_dicom_series,
     write_json,
     write_volume,
@@ -65,17 +63,12 @@ def test_run_killed_in_the_middle_continues_to_the_same_weights(tiny_dataset, co
     settings = {"dataset_dir": tiny_dataset, "datalist": "datalist.json", "iterations": 12}
     assert command.train(tmp_path / "whole", **settings).code == 0
     values = options({"output_dir": tmp_path / "killed", **SMALL_TRAINING, **settings})
-    process = subprocess.Popen(
-        [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(TRAIN), *values],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "killed/checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    held = ("bundle.meta.handlers.ResumableCheckpoint._write", signal.SIGKILL)
+    process = command.start("monai.bundle", "run", "training", "--config_file", TRAIN, *values, held=held)
+    wait_for((tmp_path / "killed/checkpoint.pt").exists, process)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     iteration = torch.load(tmp_path / "killed/checkpoint.pt", weights_only=True)["iteration"]
     assert 0 < iteration < 12
 

@@ -3,9 +3,12 @@
 import json
 import multiprocessing
 import os
+import pkgutil
 import runpy
 import shutil
+import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +35,8 @@ SMALL_TRAINING = {
     "inner_lr": 0.01,
 }
 SHAPE = (20, 18, 16)
+PATIENCE = 600
+"""Seconds: nothing takes as long, unless it hangs."""
 PATIENTS = {"training": "ABC", "validation": "DE", "test": "FG"}
 
 # Threads that spin while another process has their core make small tensors a hundred times slower.
@@ -66,8 +71,42 @@ class Finished:
         return "\n".join(line for line in self.err.splitlines() if not line.startswith(notices))
 
 
-def execute(module, arguments, folder, environment, streams):
-    """``python -m module arguments`` in a forked process."""
+def hold(place, number):
+    """Have a function, once it has done its work, wait until the process has taken a signal.
+
+    So a run is not over before a test has sent it, however late the test gets its turn.
+
+    Args:
+        place: of the function, such as ``package.module.Class.method``.
+        number: of the signal; one that cannot be caught holds the process until it dies.
+    """
+    owner, name = pkgutil.resolve_name(place.rpartition(".")[0]), place.rpartition(".")[2]
+    work = getattr(owner, name)
+
+    def held(*args, **kwargs):
+        setattr(owner, name, work)
+        handler = signal.getsignal(number)
+        result = work(*args, **kwargs)  # the signal may come in the middle of it
+        while signal.getsignal(number) is handler:
+            time.sleep(0.005)
+        return result
+
+    setattr(owner, name, held)
+
+
+def wait_for(condition, process):
+    """Wait until a process has done something."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.is_alive() or condition(), f"ended with {process.exitcode}"
+        time.sleep(0.005)
+
+
+def execute(module, arguments, folder, environment, streams, held):
+    """``python -m module arguments`` in a forked process, which leads a group."""
+    os.setpgrp()
+    multiprocessing.set_start_method(None, force=True)  # its workers start as they do of a command, not as it did
     os.chdir(folder)
     os.environ.update(environment)
     for number, path in enumerate(streams, start=1):
@@ -75,6 +114,8 @@ def execute(module, arguments, folder, environment, streams):
     sys.argv = [module, *arguments]
     code = 0
     try:
+        if held:
+            hold(*held)
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -96,9 +137,10 @@ class Command:
         self.folder = folder
         self.streams = (folder / "out.txt", folder / "err.txt")
 
-    def start(self, module, *arguments, environment=None):
+    def start(self, module, *arguments, environment=None, held=None):
+        """Start a process; ``held`` are the arguments of ``hold``."""
         process = FORKS.Process(
-            target=execute, args=(module, list(map(str, arguments)), self.folder, environment or {}, self.streams)
+            target=execute, args=(module, list(map(str, arguments)), self.folder, environment or {}, self.streams, held)
         )
         process.start()
         return process

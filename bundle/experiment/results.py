@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from bundle.evaluation.measures import LOSS, MEASURES, WHEN, Measure
-from bundle.evaluation.table import metrics_row, read_metrics
+from bundle.evaluation.table import metrics_row, read_metrics, write_table
 from bundle.experiment.runs import Evaluation, slug
 from bundle.experiment.statistics import compare_paired, summarise
-from bundle.system import written_whole
 
 NOT_REGISTERED = "not registered"
 ALPHA = 0.05
@@ -230,7 +229,5 @@ def missing(value: Any) -> bool:
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write rows as CSV under the union of their columns; a missing number is an empty cell."""
-    with written_whole(path) as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
-        writer.writeheader()
-        writer.writerows({name: "" if missing(value) else value for name, value in row.items()} for row in rows)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    write_table([{name: value for name, value in row.items() if not missing(value)} for row in rows], columns, path)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         hash_of_transforms,
         sources,
     )
-    from bundle.system.session import Session
+    from bundle.system.session import Session, start_worker
 
 __all__ = [
     "CONFIGS",
@@ -40,12 +40,14 @@ __all__ = [
     "remove_leftovers",
     "root_cause",
     "sources",
+    "start_worker",
     "whole_folder",
     "written_whole",
 ]
 
 LATER = {
     "Session": "bundle.system.session",
+    "start_worker": "bundle.system.session",
     "changes": "bundle.system.fingerprints",
     "described": "bundle.system.fingerprints",
     "fingerprint": "bundle.system.fingerprints",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Events
+from monai.data import worker_init_fn
 from monai.engines import Trainer, Workflow
 
 from bundle.system import processes
@@ -88,7 +89,7 @@ class Session:
             self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
 
     def _note(self, number: int, frame: object) -> None:
-        # Ctrl-C reaches the workers of a data loader too; they end with the process they work for.
+        # A process forked from this one has its handlers, and no engine to stop.
         if os.getpid() == self.process:
             self.signal = number
             self._listen_no_more()
@@ -102,6 +103,17 @@ class Session:
     def _unlock(self) -> None:
         if self.lock is not None and os.getpid() == self.process:
             self.lock.release()
+
+
+def start_worker(worker_id: int) -> None:
+    """What a worker of a data loader does first: MONAI's random states, and signals are left to the run.
+
+    Ctrl-C and schedulers signal the workers too. They end with the process that they work for, which may still need
+    them to end its iteration.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    worker_init_fn(worker_id)
 
 
 def command_line() -> str:
