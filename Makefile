@@ -33,7 +33,7 @@ IMAGES = $(call quoted,$(or $(DATASET),$(EXPERIMENT)/data))
 SIMULATED = $(if $(DATASET),,test -e $(IMAGES) || { $(BIN)/python -m bundle simulate --patients 20 \
 	--output_dir $(IMAGES) && rm $(IMAGES)/datalist.json; })
 
-.PHONY: install run experiment weights label deploy package quick test lint
+.PHONY: install run experiment weights label deploy package quick test coverage lint
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
@@ -90,6 +90,10 @@ quick: .venv/ready lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test: .venv/ready
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Takes a third longer than the tests alone.
+coverage: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=bundle --cov-report=term
 
 lint: .venv/ready
