@@ -9,7 +9,7 @@ import pytest
 from workflow_fixtures import INFERENCE, ROOT, SMALL, options, pair, write_json
 
 from bundle import __main__ as commands
-from bundle.system import configurations
+from bundle.system import twins
 
 pytest_plugins = ["workflow_fixtures"]
 
@@ -101,7 +101,7 @@ def test_write_json_rewrites_the_twins(tmp_path, monkeypatch):
     for twin in (tmp_path / "configs").glob("*.json"):
         if twin.name != "metadata.json":
             twin.unlink()
-    monkeypatch.setattr(configurations, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(twins, "CONFIGS", tmp_path / "configs")
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(sys, "argv", ["bundle", "write_json"])
     commands.main()

@@ -26,6 +26,7 @@ from bundle.apps.deploy.results import check_output, write_results
 from bundle.apps.deploy.settings import DEFAULT, read_settings
 from bundle.data import SIDES
 from bundle.dicom import read_series
+from bundle.system.configurations import find_configurations
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "monai_deploy.md"
@@ -122,7 +123,7 @@ def test_documented_configurations_are_read(text, tmp_path):
     (tmp_path / "app.yaml").write_text(yaml.safe_dump({**yaml.safe_load(DEFAULT.read_text()), **yaml.safe_load(text)}))
     settings = read_settings(tmp_path / "app.yaml")
     assert settings.weights_in(ROOT / "models").is_file()
-    assert all((ROOT / "configs" / name).is_file() for name in settings.config_file)
+    assert len(find_configurations(settings.config_file)) == len(settings.config_file)
 
 
 def test_documented_commands_of_make():

@@ -17,8 +17,7 @@ from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian, ImplicitVRLi
 
 from bundle.dicom import find_series, list_series, read_series
 from bundle.formats import load_image
-from bundle.results.outputs import sources
-from bundle.system import DataWarning
+from bundle.system import DataWarning, sources
 
 AFFINE = oblique_affine()
 SHAPE = (6, 5, 7)

@@ -1,7 +1,5 @@
 """Figures of the experiment: what the artists hold, and the slices of pairs read from disk."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
@@ -115,17 +113,19 @@ def test_slices_show_the_field_in_mm_on_one_scale_with_arrows_in_voxels():
 
 def coloured(content):
     """Number of red and of green pixels."""
-    red, green, blue = np.moveaxis(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int), -1, 0)
+    red, green, blue = np.moveaxis(np.asarray(Image.open(content).convert("RGB")).astype(int), -1, 0)
     return int(((red > 200) & (green < 60) & (blue < 60)).sum()), int(((green > 200) & (red < 60) & (blue < 60)).sum())
 
 
 def test_slices_outline_the_glands_where_there_are_labels(tmp_path):
     fixed, moving, results = volumes()
-    red, green = coloured(save_figure(method_slices(fixed, moving, results, (1.0, 1.0, 1.0)), tmp_path / "labelled"))
+    red, green = coloured(
+        tmp_path / save_figure(method_slices(fixed, moving, results, (1.0, 1.0, 1.0)), tmp_path / "labelled")
+    )
     assert min(red, green) > 100
     bare = {name: Registered(result.image, None, result.ddf) for name, result in results.items()}
     figure = method_slices(Volume(fixed.image, None), moving, bare, (1.0, 1.0, 1.0))
-    assert coloured(save_figure(figure, tmp_path / "bare")) == (0, 0)
+    assert coloured(tmp_path / save_figure(figure, tmp_path / "bare")) == (0, 0)
 
 
 def grid_axes(grid):
@@ -216,7 +216,7 @@ def test_saved_figures_are_whole_and_the_same_every_time(tmp_path):
     fixed, moving, results = volumes()
     for folder in ("first", "second"):
         content = save_figure(method_slices(fixed, moving, results, (1.0, 1.0, 1.0)), tmp_path / folder / "figure_4.v2")
-        assert (tmp_path / folder / "figure_4.v2.png").read_bytes() == content
+        assert (tmp_path / folder / content).read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / folder / "figure_4.v2.pdf").read_bytes().startswith(b"%PDF")
         assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["figure_4.v2.pdf", "figure_4.v2.png"]
     for suffix in (".png", ".pdf"):

@@ -62,7 +62,7 @@ def test_landmarks_are_millimetres_or_voxels_by_their_header(tmp_path, fixed_gri
     np.testing.assert_allclose(read_landmarks(path, fixed_grid.affine), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("text", ["a,b,c\n1,2,3\n", "1,2\n3,4\n5,6\n", "1,2,3\n4,5\n", "x,y,z\n", "1;2;3\n"])
+@pytest.mark.parametrize("text", ["a,b,c\n1,2,3\n", "1,2\n3,4\n5,6\n", "1,2,3\n4,5\n", "x,y,z\n", "1|2|3\n"])
 def test_a_file_without_points_is_refused(tmp_path, text):
     path = tmp_path / "points.csv"
     path.write_text(text)

@@ -148,7 +148,7 @@ def used():
     for path in (path for room in ROOMS for path in (ROOT / "bundle" / room).glob("*.py")):
         found = set(keys_in(path.read_text())) - ELSEWHERE.get(path.name, set())
         yield from ((path.name, key) for key in found)
-    for name in ("train.yaml", "inference.yaml", "2d.yaml"):
+    for name in ("train.yaml", "inference.yaml", "overlays/2d.yaml"):
         yield from ((name, key) for key in keys_of(yaml.safe_load((ROOT / "configs" / name).read_text())))
 
 

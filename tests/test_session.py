@@ -14,9 +14,12 @@ from bundle.system.session import Session, command_line
 
 @pytest.fixture(autouse=True)
 def own_signals():
+    # A shell lets what it starts in the background ignore Ctrl-C, the tests with it.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     assert {number: signal.getsignal(number) for number in before} == before
+    signal.signal(signal.SIGINT, inherited)
 
 
 class Toy(Workflow):

@@ -13,6 +13,7 @@ from bundle.geometry import centroids, fixed_to_moving, warp_native
 from bundle.simulation import dataset as simulation
 from bundle.simulation import known_displacement, simulate_dataset, simulate_scan
 from bundle.simulation.anatomy import PROBE_AXIS, STRUCTURES, simulate_patient
+from bundle.simulation.scan import Probe
 
 PATIENTS = range(6)
 
@@ -68,7 +69,7 @@ def test_known_displacement_has_an_exact_inverse(scans):
 
 
 def test_probe_tissue_moves_rigidly_and_far_tissue_by_the_far_fraction():
-    probe = simulation.Probe(rotation=np.eye(3), translation=np.array([1.0, 4.0, -2.0]))
+    probe = Probe(rotation=np.eye(3), translation=np.array([1.0, 4.0, -2.0]))
     at_probe, far = PROBE_AXIS[:, None], np.array([[0.0], [300.0], [0.0]])
     np.testing.assert_allclose(probe.displacement(at_probe)[:, 0], [-1, -4, 2], atol=1e-12)
     np.testing.assert_allclose(probe.displacement(far)[:, 0], [-0.3, -1.2, 0.6], atol=1e-12)

@@ -4,7 +4,9 @@ import json
 
 import pytest
 import torch
-from workflow_fixtures import INFERENCE, ROOT, SMALL, TRAIN, pair, write_json
+from workflow_fixtures import INFERENCE, SMALL, TRAIN, pair, write_json
+
+from bundle.system.configurations import find_configurations
 
 pytest_plugins = ["workflow_fixtures"]
 
@@ -12,7 +14,11 @@ MORE = {"named_layers": {}, "residual_field": {"inner_lr": 0.3}, "step_sizes": {
 
 
 def files(*names):
-    return "[" + ",".join(f"'{name if '/' in str(name) else ROOT / f'configs/{name}.yaml'}'" for name in names) + "]"
+    return (
+        "["
+        + ",".join(f"'{name if '/' in str(name) else find_configurations(f'{name}.yaml')[0]}'" for name in names)
+        + "]"
+    )
 
 
 @pytest.fixture

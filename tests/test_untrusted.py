@@ -260,7 +260,7 @@ def test_nothing_in_the_sources_runs_what_it_reads(path):
 
 
 def test_yaml_asks_for_no_pickle():
-    for path in (ROOT / "configs").iterdir():
+    for path in (path for path in (ROOT / "configs").rglob("*") if path.is_file()):
         text = path.read_text()
         assert "pickle" not in text, path
         assert "weights_only" not in text, path

@@ -107,7 +107,7 @@ def test_other_settings_do_not_continue_a_run(trained, tiny_dataset, command):
     before = (trained / "checkpoint.pt").read_bytes()
     finished = command.train(trained, dataset_dir=tiny_dataset, datalist="datalist.json", pixdim=6)
     assert finished.code == 1
-    assert "other settings (pixdim was 5, is 6)" in finished.error
+    assert "other settings (pixdim was 5, is 6" in finished.error
     assert (trained / "checkpoint.pt").read_bytes() == before
 
 

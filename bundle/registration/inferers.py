@@ -131,6 +131,7 @@ class AdaptationInferer(Inferer):
                 if self.tolerance is not None and best.stalls(self.tolerance):
                     adapted = time.perf_counter()
                     break
+        check_finite(best.losses[:1])
         taken = best.taken
         with torch.no_grad():
             if best.stopped or best.step < taken:
@@ -145,8 +146,6 @@ class AdaptationInferer(Inferer):
             if isinstance(state.network, RegistrationNetwork) and state.network.integration_steps:
                 outputs["inverse_ddf"] = state.network.inverse(pair)
             identity = self.loss(torch.zeros_like(ddf), pair, labels)
-        if not terms["loss"].isfinite():
-            check_finite(best.losses)
         best_step = best.step
         if self.keep_alignment and identity["loss"] < terms["loss"]:
             outputs = {name: torch.zeros_like(field) for name, field in outputs.items()}
