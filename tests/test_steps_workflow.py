@@ -76,7 +76,7 @@ def test_symmetric_training_from_the_command_line(overlay, data, command, tmp_pa
     finished = command.train(tmp_path / "run", files(TRAIN, overlay), **values)
     assert finished.code == 0, finished.error
     checkpoint = torch.load(tmp_path / "run/checkpoint.pt")
-    assert checkpoint["settings"]["symmetric"] == "True"
+    assert checkpoint["settings"]["objective"] == "a SymmetricObjective"
 
 
 @pytest.mark.parametrize(

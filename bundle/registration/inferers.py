@@ -146,6 +146,8 @@ class AdaptationInferer(Inferer):
             if isinstance(state.network, RegistrationNetwork) and state.network.integration_steps:
                 outputs["inverse_ddf"] = state.network.inverse(pair)
             identity = self.loss(torch.zeros_like(ddf), pair, labels)
+        if not terms["loss"].isfinite():
+            check_finite(best.losses)
         best_step = best.step
         if self.keep_alignment and identity["loss"] < terms["loss"]:
             outputs = {name: torch.zeros_like(field) for name, field in outputs.items()}
