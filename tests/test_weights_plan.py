@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 from test_experiment import MAPS, SIZE
-from workflow_fixtures import ROOT, Command, write_json
+from workflow_fixtures import ROOT, Command, options, write_json
 
 from bundle.experiment.plan import read_plan
 from bundle.simulation import simulate_dataset
@@ -46,6 +46,17 @@ def test_a_network_is_trained_for_every_fold_and_the_folds_are_different_patient
     first, second = (torch.load(folder / "model_last.pt", weights_only=True) for folder in folders)
     assert first.keys() == second.keys()
     assert any(not torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_map_network_goes_on_from_weights(finished, command):
+    start = finished / "trainings/maps/fold_0/model_last.pt"
+    values = {**MAPS, "epochs": 1, "lr": 0.0, "start_weights": start, "dataset_dir": finished.parent / "data"}
+    arguments = options({**values, "split": [0.6, 0.0, 0.4], "output_dir": "further"})
+    run = command("monai.bundle", "run", "maps", "--config_file", ROOT / "configs/maps.yaml", *arguments)
+    assert run.code == 0, run.err[-3000:]
+    before = torch.load(start, weights_only=True)
+    after = torch.load(command.folder / "further/model_last.pt", weights_only=True)
+    assert all(torch.equal(before[key], after[key]) for key in before)
 
 
 def test_the_registration_network_sees_the_maps(finished):
