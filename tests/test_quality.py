@@ -30,8 +30,8 @@ def test_registration_itself_is_what_the_initial_alignment_leaves(fixed_grid):
     affine = fixed_grid.affine
     displacement = ddf_to_displacement(ddf, affine, affine, fixed_grid.shape, alignment)
     field = without_alignment(displacement, affine, alignment)
-    # Two voxels along the second axis, in mm of the fixed world; points are some 50 mm from the origin, in float32.
-    expected = torch.as_tensor(2 * affine[:3, 1]).float().reshape(3, 1, 1, 1).expand(3, *fixed_grid.shape)
+    # Two voxels along the second axis, in mm of the fixed world.
+    expected = torch.as_tensor(2 * affine[:3, 1]).reshape(3, 1, 1, 1).expand(3, *fixed_grid.shape)
     torch.testing.assert_close(field, expected, atol=1e-4, rtol=0)
 
 
