@@ -1,12 +1,15 @@
 """Files -> volumes: pictures and slices have three axes like everything else, columns first."""
 
+import gzip
+
 import itk
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.formats import LoadPaird, load_image
+from bundle.data import stem
+from bundle.formats import LoadPaird, found_in, load_image
 from bundle.system import DataWarning
 
 PIXELS = (np.arange(60).reshape(5, 12) * 4).astype(np.uint8)  # 5 rows, 12 columns
@@ -135,3 +138,83 @@ def test_a_file_of_several_volumes_keeps_its_place_without_a_qform(tmp_path, fix
     image.set_qform(None, code=0)
     nib.save(image, tmp_path / "a.nii")
     np.testing.assert_allclose(load_image(str(tmp_path / "a.nii")).affine.numpy(), fixed_grid.affine, atol=1e-5)
+
+
+def test_gzip_is_known_by_its_content(tmp_path, fixed_grid):
+    """kits19 #39: compressed files called ``.nii``, and the other way round."""
+    whole = nib.Nifti1Image(fixed_grid.smooth_image(), fixed_grid.affine)
+    volume = nib.MGHImage(fixed_grid.smooth_image(), fixed_grid.affine)
+    for name, content in (
+        ("zipped.nii", gzip.compress(whole.to_bytes())),
+        ("plain.nii.gz", whole.to_bytes()),
+        ("in_members.nii", gzip.compress(whole.to_bytes()[:1000]) + gzip.compress(whole.to_bytes()[1000:])),
+        ("zipped.mgh", gzip.compress(volume.to_bytes())),
+        ("plain.mgz", volume.to_bytes()),
+    ):
+        (tmp_path / name).write_bytes(content)
+        image = load_image(tmp_path / name)
+        np.testing.assert_array_equal(image[0].numpy(), fixed_grid.smooth_image())
+        np.testing.assert_allclose(image.affine, fixed_grid.affine, atol=1e-5)
+
+
+def test_compressed_voxels_that_were_changed_are_damaged(tmp_path, fixed_grid):
+    content = bytearray(gzip.compress(nib.Nifti1Image(fixed_grid.smooth_image(), None).to_bytes(), compresslevel=0))
+    content[5000] ^= 1
+    (tmp_path / "a.nii.gz").write_bytes(content)
+    with pytest.raises(ValueError, match="a.nii.gz: cannot be read, damaged or not an image .*CRC"):
+        load_image(tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32"])
+def test_freesurfer_is_read(tmp_path, moving_grid, dtype):
+    array = (10 * moving_grid.smooth_image()).clip(0, 255).astype(dtype)
+    nib.save(nib.MGHImage(array, moving_grid.affine), tmp_path / "a.mgz")
+    image = load_image(tmp_path / "a.mgz")
+    np.testing.assert_array_equal(image[0].numpy(), array)
+    np.testing.assert_allclose(image.affine, moving_grid.affine, atol=1e-4)
+    assert image.meta["stored_type"] == dtype
+    assert stem("b/a.MGZ") == "a"
+
+
+def test_damaged_and_boundless_files_of_freesurfer_are_refused(tmp_path, fixed_grid):
+    content = nib.MGHImage(fixed_grid.smooth_image(), fixed_grid.affine).to_bytes()
+    huge = content[:4] + np.array([10**6] * 3, ">i4").tobytes() + content[16:]
+    negative = content[:4] + np.array([-4], ">i4").tobytes() + content[8:]
+    for name, spoilt, words in (
+        ("cut.mgh", content[:400], "cannot be read, damaged or not an image"),
+        ("short.mgh", content[:20], "shorter than the header of MGH"),
+        ("huge.mgz", gzip.compress(huge), "1000000 x 1000000 x 1000000 x 1 values, more than the 1073741824"),
+        ("negative.mgh", negative, "its header declares -4 x 21 x 14 x 1 voxels, expected 1 along each axis"),
+    ):
+        (tmp_path / name).write_bytes(spoilt)
+        with pytest.raises(ValueError, match=f"{name}: .*{words}"):
+            load_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a.par", "a.nii.bz2", "a"])
+def test_formats_that_are_not_read_are_named_with_those_that_are(tmp_path, name):
+    (tmp_path / name).write_bytes(b"something else")
+    with pytest.raises(
+        ValueError, match=r"a.*: not a format of images that is read; read are \.nii, \.nii\.gz, .*DICOM$"
+    ):
+        load_image(tmp_path / name)
+
+
+def test_an_image_of_nibabel_is_where_its_file_is(tmp_path, fixed_grid):
+    """In memory as on the disk units and forms count."""
+    image = nib.Nifti1Image(fixed_grid.smooth_image(), fixed_grid.affine)
+    image.header.set_xyzt_units("micron")
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_allclose(
+        load_image(tmp_path / "a.nii").affine, np.diag([1e-3, 1e-3, 1e-3, 1]) @ fixed_grid.affine
+    )
+    np.testing.assert_allclose(found_in(image).affine, load_image(tmp_path / "a.nii").affine)
+
+
+@pytest.mark.parametrize("spacing", [(0, 0.9, 1.7), (np.nan, 0.9, 1.7)])
+def test_a_spacing_that_is_missing_is_warned_of(tmp_path, fixed_grid, spacing):
+    image = nib.Nifti1Image(np.ones(fixed_grid.shape, np.uint8), fixed_grid.affine)
+    image.header["pixdim"][1:4] = spacing
+    (tmp_path / "a.nii").write_bytes(image.header.binaryblock + bytes(4) + bytes(image.get_fdata().astype(np.uint8)))
+    with pytest.warns(DataWarning, match="a.nii: pixdim has the spacing 1 x 0.9 x 1.7 and the sform 1.3 x 0.9 x 1.7"):
+        load_image(tmp_path / "a.nii")

@@ -4,9 +4,11 @@ import itk
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
-from bundle.formats import load_image, save_image
+from bundle.formats import load_image, save_image, smallest_type, written_type
+from bundle.formats.types import kept_type
 
 TYPES = ["uint8", "int16", "uint16", "int32", "float32", "float64"]
 
@@ -113,3 +115,77 @@ def test_types_of_arrays_and_dicom(tmp_path):
     series.mkdir()
     itk.imwrite(itk.image_from_array(np.zeros((8, 9), dtype=np.uint16)), str(series / "1.dcm"))
     assert load_image(series).meta["stored_type"] == "uint16"
+
+
+WIDE = ["int64", "uint64", "float16", "bool", "int8"]
+
+
+@pytest.mark.parametrize("dtype", WIDE)
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.npy", "a.nrrd"])
+def test_wide_types_come_in_and_go_out_as_the_smallest_that_holds_them(tmp_path, name, dtype):
+    """spinalcordtoolbox #4408, nibabel #1046: numpy's own types, which few tools read."""
+    voxels = (np.arange(24).reshape(4, 3, 2) % 7).astype(dtype)
+    path = tmp_path / name
+    if name.endswith("npy"):
+        np.save(path, voxels)
+    elif name.endswith("nrrd") and dtype not in ("float16", "bool"):
+        sitk.WriteImage(sitk.GetImageFromArray(voxels.T), str(path))
+    elif dtype not in ("float16", "bool"):
+        nib.save(nib.Nifti1Image(voxels, np.eye(4), dtype=voxels.dtype), path)
+    else:
+        pytest.skip("no format for it but numpy's")
+    image = load_image(path)
+    np.testing.assert_array_equal(image[0].numpy(), voxels)
+    stored = np.dtype(image.meta["stored_type"])
+    assert stored == {"float16": "float32", "int8": "int8"}.get(dtype, "uint8")
+    for target in ("b.nii.gz", "b.nrrd", "b.mha", "b.nii"):
+        save_image(image.numpy(), np.eye(4), stored, tmp_path / target)
+        read = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / target)))
+        np.testing.assert_array_equal(read.T, voxels)
+        np.testing.assert_array_equal(load_image(tmp_path / target)[0].numpy(), voxels)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ((0, 255), "uint8"),
+        ((-1, 255), "int16"),
+        ((0, 256), "int16"),
+        ((5, 40000), "uint16"),
+        ((-1, 40000), "int32"),
+        ((0, 2**32 - 1), "uint32"),
+        ((-1, 2**32), "float64"),
+        ((0, 2**53), "float64"),
+    ],
+)
+def test_the_smallest_type_holds_all_values(values, dtype):
+    assert smallest_type(*values) == dtype
+    assert kept_type(np.dtype("int64"), *values) == dtype
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "values", "message"),
+    [
+        (
+            "a.png",
+            "float32",
+            (0.5, 1),
+            r"a.png: fractions \(float32\), expected whole numbers of the types uint8, uint16",
+        ),
+        (
+            "a.png",
+            "int16",
+            (-1, 5),
+            "a.png: whole numbers from -1 to 5, which no type holds exactly .*or write .nii.gz",
+        ),
+        ("a.bmp", "int16", (0, 300), "a.bmp: whole numbers from 0 to 300, which no type holds exactly"),
+        ("a.nii", "int64", (0, 2**53 + 2), "a.nii: whole numbers from 0 to 9007199254740994, which no type holds"),
+    ],
+)
+def test_what_no_type_of_a_format_holds_is_refused_before_it_is_made(tmp_path, name, dtype, values, message):
+    array = np.array(values, dtype=np.float64).reshape(1, 2, 1, 1)
+    with pytest.raises(ValueError, match=message):
+        written_type(tmp_path / name, np.dtype(dtype), array)
+    with pytest.raises(ValueError, match=message):
+        save_image(array, np.eye(4), np.dtype(dtype), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ import itk
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from test_transforms import inner_points, waves
 from toys import Grid, rigid
@@ -119,6 +120,48 @@ def test_a_translation_is_read(tmp_path):
     transform.SetOffset([1.0, 2.0, 3.0])
     itk.transformwrite([transform], str(tmp_path / "a.mat"))
     np.testing.assert_allclose(read_transform(tmp_path / "a.mat").affine_part()[:3, 3], [-1, -2, 3])
+
+
+ALIASES = ["MatrixOffsetTransformBase_double_3_3", "MatrixOffsetTransformBase_float_3_3", "Rigid3DTransform_double_3_3"]
+
+
+def renamed(path, new):
+    """The file of an affine under another name of its transform, as c3d_affine_tool, greedy and ANTs write it."""
+    old, content = b"AffineTransform_double_3_3", path.read_bytes()
+    place = content.index(old)
+    if path.suffix == ".mat":  # a name follows its length, and ends with a zero
+        content = content[: place - 4] + np.int32(len(new) + 1).tobytes() + new + content[place + len(old) :]
+    else:
+        content = content.replace(old, new)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.tfm", "a.mat"])
+@pytest.mark.parametrize("kind", ALIASES)
+def test_affines_under_other_names_are_read(tmp_path, name, kind):
+    transform = sitk.AffineTransform([1.02, 0.1, -0.05, -0.08, 0.97, 0.04, 0.03, 0.02, 1.01], [2, -1, 4], [3, -4, 5])
+    sitk.WriteTransform(transform, str(tmp_path / name))
+    renamed(tmp_path / name, kind.encode())
+    points = np.random.default_rng(0).normal(scale=30, size=(3, 5))
+    expected = [np.array(transform.TransformPoint([-x, -y, z])) * [-1, -1, 1] for x, y, z in points.T.tolist()]
+    read = read_transform(tmp_path / name)
+    assert read.is_affine
+    np.testing.assert_allclose(read(torch.as_tensor(points)).T, expected, atol=1e-6)
+
+
+def test_an_affine_under_its_base_name_is_read_from_hdf5(tmp_path):
+    transform = itk.MatrixOffsetTransformBase[itk.D, 3, 3].New()
+    transform.SetOffset([1.0, 2.0, 3.0])
+    itk.transformwrite([transform], str(tmp_path / "a.h5"))
+    np.testing.assert_allclose(read_transform(tmp_path / "a.h5").affine_part()[:3, 3], [-1, -2, 3])
+
+
+def test_a_transform_that_only_says_it_is_linear_is_refused(tmp_path):
+    transform = itk.AzimuthElevationToCartesianTransform[itk.D, 3].New()
+    assert transform.IsLinear()
+    itk.transformwrite([transform], str(tmp_path / "a.tfm"))
+    with pytest.raises(ValueError, match="a.tfm: holds a AzimuthElevationToCartesianTransform; supported are affine"):
+        read_transform(tmp_path / "a.tfm")
 
 
 def broken(path, content):

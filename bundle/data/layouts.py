@@ -34,7 +34,8 @@ LEARN2REG_PAIRS = {
 def stem(path: str | Path) -> str:
     """File name without a suffix of an image or point file: ``a/case.1.nii.gz -> case.1``, a folder's name as it is."""
     name = Path(path).name
-    suffix = next((s for s in (*SUFFIXES, *POINT_SUFFIXES) if name.lower().endswith(s)), "")
+    suffixes = (suffix for suffix in (*SUFFIXES, *POINT_SUFFIXES) if name.lower().endswith(suffix))
+    suffix = max(suffixes, key=len, default="")
     return name[: len(name) - len(suffix)] or name
 
 

@@ -14,7 +14,7 @@ from monai.utils import ImageMetaKey
 
 from bundle.formats.arrays import Found, read_array
 from bundle.formats.dicom_volume import is_dicom_image, load_series
-from bundle.formats.itk_files import itk_header, read_itk, write_itk
+from bundle.formats.itk_files import ITK_TYPES, itk_header, read_itk, write_itk
 from bundle.formats.nibabel_files import read_mgh, read_nifti, write_nifti
 from bundle.formats.pictures import read_picture, write_picture
 from bundle.formats.types import VOXEL_TYPES, as_stored, kept_type, smallest_type, whole_numbers
@@ -42,8 +42,7 @@ class ImageFormat:
 
 FORMATS = (
     ImageFormat((".nii", ".nii.gz"), read_nifti, write_nifti, VOXEL_TYPES),
-    # ITK in Python has no int8.
-    ImageFormat((".nrrd", ".mha"), read_itk, write_itk, tuple(name for name in VOXEL_TYPES if name != "int8")),
+    ImageFormat((".nrrd", ".mha", ".seg.nrrd"), read_itk, write_itk, ITK_TYPES),
     ImageFormat((".nhdr", ".mhd", ".dcm"), read_itk),
     ImageFormat((".mgz", ".mgh"), read_mgh),
     ImageFormat((".npy",), read_array),
@@ -138,6 +137,13 @@ def as_label(label: MetaTensor, kind: str) -> MetaTensor:
         Refused: when they are none.
     """
     values = whole_numbers(label.numpy(), kind)
+    for number, channel in enumerate(values if len(values) > 1 else ()):
+        low, high = channel.min(initial=np.inf, where=channel != 0), channel.max(initial=-np.inf, where=channel != 0)
+        if low < high:
+            raise Refused(
+                f"channel {number} has the values {low:g} to {high:g}; a label with channels has one structure in "
+                "each, 0 and one other number: save it as an integer map of one channel"
+            )
     stored = np.dtype(label.meta.get("stored_type", np.float32))
     if stored.kind not in "iu" or stored.name not in VOXEL_TYPES:
         stored = smallest_type(values.min(initial=0), values.max(initial=0))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import itk
 import numpy as np
-from monai.data import ITKWriter
 
 from bundle.formats.arrays import Found, channels_first
 from bundle.geometry import RAS_TO_LPS
+from bundle.geometry.affines import spacing_of
 from bundle.system.files import silent_libraries
 from bundle.system.limits import Refused, check_declared, regular_file
 
 DETACHED_SUFFIXES = (".nhdr", ".mhd", ".hdr")
 """Headers whose voxels are in another file."""
 MOST_AXES = 4
+ITK_TYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+"""Of voxels that ITK in Python writes."""
 
 
 def itk_header(path: str | Path) -> Any:
@@ -70,17 +73,30 @@ def read_itk(path: Path, kind: str) -> Found:
     image = reader.GetOutput()
     channels = itk.array_from_image(image).T
     channels = channels_first(channels[0]) if len(channels) == 1 else channels
+    if kind != "image":
+        channels = _segments(channels, image.GetMetaDataDictionary())
     return Found(channels, _affine(image), _type_of(header))
+
+
+def _segments(layers: np.ndarray, meta: Any) -> np.ndarray:
+    """A channel per segment of 3D Slicer, where its segments overlap and so lie in layers; anything else as it is."""
+    numbers = list(itertools.takewhile(lambda number: meta.HasKey(f"Segment{number}_ID"), itertools.count()))
+    if len(layers) == 1 or not numbers:
+        return layers
+    places = ((int(meta[f"Segment{k}_Layer"]), float(meta[f"Segment{k}_LabelValue"])) for k in numbers)
+    return np.stack([layers[layer] == value for layer, value in places]).astype(float)
 
 
 def write_itk(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
     """Write ``(X, Y, Z)``."""
     if voxels.ndim != 3:
         raise Refused(f"{voxels.shape[-1]} volumes are written as .nii.gz")
-    writer = ITKWriter(output_dtype=voxels.dtype)
-    writer.set_data_array(voxels, channel_dim=None)
-    writer.set_metadata({"affine": affine}, resample=False)
-    writer.write(str(path))
+    lps, spacing = RAS_TO_LPS @ affine, spacing_of(affine)
+    image = itk.image_from_array(np.ascontiguousarray(voxels.T))
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(lps[:3, :3] / spacing)))
+    itk.imwrite(image, str(path))
 
 
 def _affine(image: Any) -> np.ndarray:

@@ -33,7 +33,7 @@ def smallest_type(low: float, high: float, types: Sequence[str] = VOXEL_TYPES) -
     if "float64" in types and max(-low, high) <= EXACT:
         return np.dtype(np.float64)
     held = ", ".join(types)
-    raise Refused(f"whole numbers from {low:.17g} to {high:.17g}, which no type holds exactly ({held}); rescale them")
+    raise Refused(f"whole numbers from {int(low)} to {int(high)}, which no type holds exactly ({held}); rescale them")
 
 
 def kept_type(stored: np.dtype, low: float, high: float, types: Sequence[str] = VOXEL_TYPES) -> np.dtype:

@@ -20,7 +20,7 @@ from bundle.geometry import (
     without_alignment,
 )
 
-AFFINE_TOLERANCE = 0.01
+AFFINE_TOLERANCE = 0.002
 """Voxels that a DDF may be from an affine one to be called affine; a GlobalNet's is within a thousandth."""
 
 

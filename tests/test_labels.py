@@ -1,0 +1,245 @@
+"""Labels and masks as people have them, through every way in: what their files mean, or one line."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from PIL import Image
+from toys import Grid
+from workflow_fixtures import SMALL
+
+from bundle import register
+from bundle.data import check_data
+from bundle.formats import LoadPaird, load_image, save_image, write_transform
+from bundle.geometry import Transform, centroids
+from bundle.results import apply_transform
+from bundle.system import one_line, root_cause
+
+GRID = Grid(np.array([[4.0, 0, 0, -30], [0, 4.5, 0, 20], [0, 0, 5, 7], [0, 0, 0, 1]]), (16, 14, 12))
+BALL = GRID.centre + [9, -4, 6]
+
+
+def write(path, array, affine=GRID.affine, **header):
+    nib.save(nib.Nifti1Image(array, affine, **header), path)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Images and labels of a pair, all on one grid; the labels are one ball."""
+    for side, middle in (("fixed", GRID.centre), ("moving", GRID.centre + 1)):
+        write(tmp_path / f"{side}_image.nii.gz", GRID.smooth_image(middle))
+        write(tmp_path / f"{side}_label.nii.gz", GRID.ball(BALL, 12))
+    return tmp_path
+
+
+def pair(folder):
+    names = [f"{side}_{kind}" for side in ("fixed", "moving") for kind in ("image", "label")]
+    return {"pair_id": "p", "patient": ("A", "B"), **{name: str(folder / f"{name}.nii.gz") for name in names}}
+
+
+def checked(folder, _):
+    entry = {key: value for key, value in pair(folder).items() if key != "patient"}
+    (folder / "list.json").write_text(json.dumps({"test": [entry]}))
+    problems = check_data(folder, "list.json").problems
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def registered(folder, content):
+    return content("inference.yaml", "preprocessing", pixdim=6.0, downsampling=1)(pair(folder))
+
+
+def trained(folder, content):
+    return content("train.yaml", "train::preprocessing", pixdim=6.0, downsampling=1)(pair(folder))
+
+
+def trained_maps(folder, content):
+    entry = {kind: pair(folder)[f"moving_{kind}"] for kind in ("image", "label")}
+    return content("maps.yaml", "preprocessing", pixdim=6.0, structures=[1], landmarks=[])(entry)
+
+
+def registered_from_python(folder, _):
+    given = {key: value for key, value in pair(folder).items() if key.endswith(("image", "label"))}
+    labels = {key: given[key] for key in ("fixed_label", "moving_label")}
+    return register(given["fixed_image"], given["moving_image"], **labels, weights=None, **{**SMALL, "steps": 0})
+
+
+def applied(folder, _):
+    write_transform(Transform([np.eye(4)]), folder / "identity.tfm")
+    target = folder / "out.nii.gz"
+    options = {"reference": folder / "fixed_image.nii.gz", "label": "nearest"}
+    apply_transform(folder / "identity.tfm", [folder / "moving_label.nii.gz"], target, **options)
+    return target
+
+
+WAYS = [checked, registered, trained, trained_maps, registered_from_python, applied]
+FLIPPED = GRID.affine @ np.array([[-1, 0, 0, 15], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+
+
+def fractions(label):
+    return np.where(label, 0.5, 0).astype(np.float32)
+
+
+BAD = {
+    "fractions": (fractions, GRID.affine, "the label has fractions (interpolated linearly?); labels are whole numbers"),
+    "nearly": (lambda ball: ball * np.float32(1.002), GRID.affine, "the label has fractions"),
+    "not_a_number": (lambda ball: np.where(ball, np.nan, 0), GRID.affine, "the label has NaN or infinite values"),
+    "endless": (lambda ball: np.where(ball, np.inf, 0), GRID.affine, "the label has NaN or infinite values"),
+    "several_in_a_channel": (
+        lambda ball: np.stack([ball, np.arange(ball.size, dtype=np.uint8).reshape(ball.shape) % 3], -1),
+        GRID.affine,
+        "channel 1 has the values 1 to 2; a label with channels has one structure in each",
+    ),
+    "elsewhere": (lambda ball: ball, GRID.affine + 3 * np.eye(4, k=3), "the label lies up to 3 mm from its image"),
+    "mirrored_header": (
+        lambda ball: ball[::-1],
+        FLIPPED + 40 * np.eye(4, k=3),
+        "the label lies up to ",
+    ),
+    "another_size": (lambda ball: ball[1:], GRID.affine, "the label is 15 x 14 x 12 and its image 16 x 14 x 12"),
+    "empty": (lambda ball: 0 * ball, GRID.affine, "the label is empty, every value is 0; leave it out"),
+}
+PLACED = {"elsewhere", "mirrored_header", "another_size", "empty"}
+"""Bad for the image it belongs to, which ``apply`` is not told."""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_in_refuses_with_the_line_of_the_check(files, content, way):
+    for name, (change, affine, words) in BAD.items():
+        write(files / "moving_label.nii.gz", change(GRID.ball(BALL, 12)), affine)
+        if way is applied and name in PLACED:
+            continue
+        with pytest.raises((ValueError, RuntimeError)) as failure:
+            way(files, content)
+        line = one_line(root_cause(failure.value))
+        assert f"moving_label.nii.gz: {words}" in line, name
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_in_takes_what_a_slope_has_rounded(files, content, way):
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    ball = GRID.ball(BALL, 12) * 1.0
+    ball[:2] = 2.99997
+    write(files / "moving_label.nii.gz", ball, header=header)
+    values = np.unique(nib.load(files / "moving_label.nii.gz").get_fdata())
+    assert (values != np.round(values)).any()
+    found = way(files, content)
+    if way is applied:
+        written = nib.load(found)
+        assert written.get_data_dtype() == np.uint8
+        np.testing.assert_array_equal(written.get_fdata(), np.rint(ball))
+    elif way is registered_from_python:
+        assert set(np.unique(found.warped_label)) <= {0, 1, 3}
+    elif way is registered:
+        assert found["structures"] == [1, 3]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+@pytest.mark.parametrize("flips", [(0,), (0, 1, 2), ()])
+def test_a_label_is_where_its_own_affine_says(files, content, order, flips):
+    """TotalSegmentator #31: voxels in another order than the image's, and the affine that belongs to them."""
+    ball = GRID.ball(BALL, 12)
+    image = nib.Nifti1Image(ball, GRID.affine)
+    turn = np.array([(axis, -1 if axis in flips else 1) for axis in order])
+    turned = image.as_reoriented(turn)
+    nib.save(turned, files / "moving_label.nii.gz")
+    checked(files, None)
+    loaded = LoadPaird(["moving_image", "moving_label"])({k: v for k, v in pair(files).items() if "moving" in k})
+    np.testing.assert_array_equal(loaded["moving_label"][0].numpy(), ball)
+    np.testing.assert_allclose(loaded["moving_label"].affine, GRID.affine, atol=1e-5)
+    native = registered(files, content)["native_moving_label"]
+    np.testing.assert_allclose(centroids(native.as_tensor(), np.asarray(native.affine))[0], BALL, atol=0.5)
+
+
+def test_a_mask_is_where_its_own_affine_says(files):
+    write(files / "moving_mask.nii.gz", GRID.ball(BALL, 12)[::-1], FLIPPED)
+    data = {"moving_image": files / "moving_image.nii.gz", "moving_mask": files / "moving_mask.nii.gz"}
+    loaded = LoadPaird(list(data))(data)
+    np.testing.assert_array_equal(loaded["moving_mask"][0].numpy(), GRID.ball(BALL, 12))
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.mha"])
+@pytest.mark.parametrize("value", [1, 255, -7, 40000, 614454277, 3 * 10**9, 2**52 + 1])
+def test_numbers_of_structures_survive_bit_for_bit(tmp_path, name, value):
+    """Structures of the Allen atlas have numbers that single precision does not tell apart."""
+    array = np.array([0, value, value - 1]).reshape(3, 1, 1).repeat(2, 1).repeat(2, 2)
+    path = str(tmp_path / "in.nrrd")
+    sitk.WriteImage(sitk.GetImageFromArray(array.T.astype(np.int64)), path)
+    label = load_image(path, "label")
+    save_image(label.numpy(), np.eye(4), np.dtype(label.meta["stored_type"]), tmp_path / name)
+    read = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / name)))
+    np.testing.assert_array_equal(read.T.astype(np.int64), array)
+    write_transform(Transform([np.eye(4)]), tmp_path / "identity.tfm")
+    apply_transform(tmp_path / "identity.tfm", [path], tmp_path / f"b{name}", reference=path, label="nearest")
+    read = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / f"b{name}")))
+    np.testing.assert_array_equal(read.T.astype(np.int64), array)
+
+
+def test_numbers_that_no_type_keeps_are_refused(tmp_path):
+    nib.save(nib.Nifti1Image(np.full((3, 3, 3), 2**60, np.int64), np.eye(4), dtype=np.int64), tmp_path / "a.nii")
+    with pytest.raises(ValueError, match="a.nii: .*1152921504606846976"):
+        load_image(tmp_path / "a.nii", "label")
+
+
+SEGMENTATION = b"""NRRD0004
+type: unsigned char
+dimension: 4
+space: left-posterior-superior
+sizes: 2 4 3 2
+space directions: none (2,0,0) (0,2,0) (0,0,2)
+kinds: list domain domain domain
+encoding: raw
+space origin: (1,2,3)
+Segment0_ID:=Segment_1
+Segment0_LabelValue:=1
+Segment0_Layer:=0
+Segment1_ID:=Segment_2
+Segment1_LabelValue:=2
+Segment1_Layer:=0
+Segment2_ID:=Segment_3
+Segment2_LabelValue:=1
+Segment2_Layer:=1
+
+"""
+
+
+def test_segments_that_overlap_are_channels(tmp_path):
+    """3D Slicer puts segments that overlap into layers, several of them in one where they do not."""
+    layers = np.zeros((2, 3, 4, 2), np.uint8)
+    layers[0, 0, 0, 0], layers[0, 1, 1, 0], layers[:, 1, 1, 1] = 1, 2, 1
+    (tmp_path / "a.seg.nrrd").write_bytes(SEGMENTATION + layers.tobytes())
+    label = load_image(tmp_path / "a.seg.nrrd", "label")
+    assert [channel.nonzero().tolist() for channel in label] == [[[0, 0, 0]], [[1, 1, 0]], [[1, 1, 0], [1, 1, 1]]]
+    np.testing.assert_allclose(np.asarray(label.affine)[:3, 3], [-1, -2, 3])
+
+
+def test_pictures_that_hold_no_values_are_no_labels(tmp_path):
+    values = (np.arange(48).reshape(6, 8) // 24).astype(np.uint8)
+    Image.fromarray(values).convert("RGB").save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(load_image(tmp_path / "grey.png", "label")[0, ..., 0].numpy(), values.T)
+    Image.fromarray(np.stack([values, 0 * values, 0 * values], -1)).save(tmp_path / "red.png")
+    with pytest.raises(ValueError, match="red.png: a label in colours, expected one number per pixel"):
+        load_image(tmp_path / "red.png", "label")
+    Image.fromarray(values).save(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match="a.jpg: a mask in JPEG, whose compression changes values"):
+        load_image(tmp_path / "a.jpg", "mask")
+    assert load_image(tmp_path / "a.jpg").shape == load_image(tmp_path / "red.png").shape == (1, 8, 6, 1)
+
+
+def test_labels_in_memory_are_held_against_the_same_rules(files):
+    image = torch.as_tensor(GRID.smooth_image())
+    arrays = {"fixed": (image.numpy(), GRID.affine), "moving": (image.numpy(), GRID.affine)}
+    settings = {"weights": None, **SMALL, "steps": 0}
+    half = (GRID.ball(BALL, 12) * 0.5, GRID.affine)
+    with pytest.raises(ValueError, match="moving_label: the label has fractions"):
+        register(*arrays.values(), moving_label=half, **settings)
+    flipped = nib.Nifti1Image(GRID.ball(BALL, 12)[::-1] * np.int32(70000), FLIPPED)
+    found = register(*arrays.values(), moving_label=flipped, **settings)
+    np.testing.assert_allclose(centroids(torch.as_tensor(found.warped_label), found.affine)[0], BALL, atol=0.5)
+    found.save(files / "out")
+    assert nib.load(files / "out/warped_label.nii.gz").get_data_dtype() == np.int32
