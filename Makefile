@@ -34,9 +34,9 @@ SIMULATED = $(if $(DATASET),,test -e $(IMAGES) || { $(BIN)/python -m bundle simu
 	--output_dir $(IMAGES) && rm $(IMAGES)/datalist.json; })
 
 .PHONY: install run experiment weights label deploy package quick test coverage lint
-.venv/ready: pyproject.toml
+.venv/ready: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 install: .venv/ready
