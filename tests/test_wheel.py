@@ -42,14 +42,18 @@ def installed(wheel, tmp_path_factory):
 
 def pip(python, *arguments):
     words = [python, "-m", "pip", *arguments, "--quiet", "--no-index", "--disable-pip-version-check"]
-    subprocess.run([str(word) for word in words], check=True, capture_output=True)
+    subprocess.run([str(word) for word in words], env=clean(), check=True, capture_output=True)
+
+
+def clean():
+    """The environment's variables without what leads to the checkout."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
 def call(installed, folder, *words):
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     words = [installed / "bin" / words[0], *words[1:]]
     return subprocess.run(
-        [str(word) for word in words], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        [str(word) for word in words], cwd=folder, env=clean(), capture_output=True, text=True, timeout=300
     )
 
 
@@ -86,7 +90,7 @@ def test_the_command_says_which_version_it_is(installed, tmp_path):
 
 def test_volumes_are_registered_by_the_weights_that_it_brings(installed, tmp_path):
     for seed, name in enumerate(("fixed", "moving")):
-        write_volume(tmp_path / f"{name}.nii.gz", volume(seed))
+        write_volume(tmp_path / f"{name}.nii.gz", volume(seed)[0])
     words = ["register", "fixed.nii.gz", "moving.nii.gz", "--config", "cpu.yaml", *options(SMALL)]
     finished = call(installed, tmp_path, "meta-registration", *words)
     assert finished.returncode == 0, finished.stderr
