@@ -9,6 +9,7 @@ import yaml
 from monai.bundle import ckpt_export, verify_net_in_out
 from workflow_fixtures import ROOT, SMALL_TRAINING, options
 
+pytest_plugins = ["workflow_fixtures"]
 METADATA = ROOT / "configs/metadata.json"
 CONFIG = ROOT / "configs/inference.json"
 ASKED = ("LICENSE", "configs/metadata.json", "configs/inference.json", "configs/train.json", "configs/evaluate.json")
