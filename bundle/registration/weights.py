@@ -31,7 +31,7 @@ class WeightsLoader(CheckpointLoader):
         Raises:
             FileNotFoundError: when there is no such file.
             ValueError: when it holds no weights, those of another network, or anything that is not weights: no code of
-            the file runs.
+                the file runs.
         """
         with named_errors(self.load_path):
             self._load(engine)
