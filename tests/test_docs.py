@@ -39,7 +39,7 @@ def snippets(language):
 
 @pytest.fixture(scope="module")
 def user(tmp_path_factory):
-    """A user's folder: the checkout's files, the example's images and lists, more of the kind, weights of a tiny network."""
+    """A user's folder: the checkout's files, the example, more images of other kinds, weights of a tiny network."""
     folder = tmp_path_factory.mktemp("user")
     for name in ("bundle", "configs", "models", "Makefile", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
