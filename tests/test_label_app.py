@@ -12,7 +12,7 @@ from toys import oblique_affine
 from workflow_fixtures import volume
 
 from bundle import register
-from bundle.apps.label.__main__ import serve, simulated_studies
+from bundle.apps.label.__main__ import serve
 from bundle.apps.label.candidates import candidates
 from bundle.apps.label.datastore import Images
 from bundle.apps.label.errors import ClientError, one_answer
@@ -21,6 +21,7 @@ from bundle.apps.label.registrar import ServedWeights
 from bundle.apps.label.request import OUTPUTS, Wanted
 from bundle.apps.label.results import named, one_map, summary, write_result
 from bundle.apps.label.settings import ServerSettings
+from bundle.apps.label.studies import linked_studies, simulated_studies
 from bundle.apps.label.training import Wish, better, read_progress, split_images
 
 pytest_plugins = ["workflow_fixtures"]
@@ -352,3 +353,29 @@ def test_without_studies_patients_are_simulated(tmp_path):
     assert label.shape == nib.load(folder / labels[0].name).shape
     assert np.unique(label.dataobj).tolist() == [0, 1]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_users_folder_of_images_stays_as_it_is(tmp_path):
+    home, images, labels = tmp_path / "home", tmp_path / "data/images", tmp_path / "data/labels"
+    for folder in (images, labels):
+        folder.mkdir(parents=True)
+    for path in (images / "a.nii.gz", images / "b.nii.gz", labels / "a.nii.gz", labels / "z.nii.gz"):
+        path.write_bytes(path.name.encode())
+    (tmp_path / "data/patients.csv").write_text("image,patient\na,A\nb,B\n")
+    before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    folder = linked_studies(images, home)
+    assert (folder / "a.nii.gz").read_bytes() == b"a.nii.gz"
+    assert sorted(path.name for path in (folder / "labels/final").iterdir()) == ["a.nii.gz"]
+    assert (folder / "patients.csv").exists()
+    # What MONAI Label does: it saves a label and its list, and a client deletes an image.
+    (folder / "labels/final/a.nii.gz").write_bytes(b"corrected")
+    (folder / "datastore_v2.json").write_text("{}")
+    (folder / "b.nii.gz").unlink()
+    assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()} == before
+    (images / "a.nii.gz").rename(images / "c.nii.gz")
+    assert linked_studies(images, home) == folder
+    assert sorted(path.name for path in folder.glob("*.nii.gz")) == ["b.nii.gz", "c.nii.gz"]
+    assert (folder / "labels/final/a.nii.gz").read_bytes() == b"corrected"
+    with pytest.raises(FileNotFoundError, match="no image in"):
+        linked_studies(tmp_path / "data", tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -39,7 +39,7 @@ def _pairs(patients: Sequence[str], moving_scans: int, fixed_scans: int) -> list
             "fixed_label": f"labels/{b}_{j}.nii.gz",
             "moving_label": f"labels/{a}_{i}.nii.gz",
             "pair_id": f"{a}_{i}_to_{b}_{j}",
-            "patient": sorted({a, b}),
+            "patient": list(dict.fromkeys((a, b))),  # of the moving, of the fixed image
         }
         for a, b in [*neighbours, *zip(patients, patients, strict=True)]
         for i, j in product(range(moving_scans), range(fixed_scans))

@@ -6,41 +6,17 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import nibabel as nib
-
 import bundle
 from bundle.apps.label.settings import ServerSettings
-from bundle.simulation import simulate_dataset
-from bundle.system import commands, console, whole_folder
+from bundle.apps.label.studies import FINAL, images_in, linked_studies, simulated_studies
+from bundle.system import commands, console
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAIN = Path(__file__).with_name("main.py")
-
-
-def simulated_studies(folder: Path) -> Path:
-    """Write simulated ultrasound of six patients as a datastore: images, labels of the gland, ``patients.csv``.
-
-    Args:
-        folder: where to; one that is there already is left as it is.
-    """
-    if folder.exists():
-        return folder
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary, whole_folder(folder) as made:
-        source = simulate_dataset(Path(temporary) / "source", patients=6)
-        (made / "labels" / "final").mkdir(parents=True)
-        for image in sorted((source / "images").iterdir()):
-            shutil.move(image, made / image.name)
-            # The second scan of every patient waits for the label of the first.
-            if "_0" in image.name:
-                label = nib.load(source / "labels" / image.name)
-                nib.save(label.slicer[..., 0], made / "labels" / "final" / image.name)
-        shutil.move(source / "patients.csv", made)
-    return folder
 
 
 def serve(
@@ -77,12 +53,16 @@ def serve(
     given = {"config": config, "train_config": train_config, "weights": weights, "device": device, "labels": labels}
     conf = {key: value if isinstance(value, str) else ",".join(value) for key, value in given.items() if value}
     ServerSettings.read(conf)
-    if studies and "://" not in studies and not Path(studies).is_dir():
-        raise FileNotFoundError(f"studies not found: {studies}; give a folder of images or the address of a server")
+    images = Path(studies) if studies and "://" not in studies else None
+    if images is not None:
+        images_in(images)  # before anything is written
     folder = Path(home).absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if images is not None:
+        place = str(linked_studies(images, folder))
+    else:
+        place = studies or str(simulated_studies(folder / "studies"))
     shutil.copyfile(MAIN, folder / "main.py")
-    place = studies or str(simulated_studies(folder / "studies"))
     address = f"http://{host}:{port}"
     environment = {
         "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
@@ -96,7 +76,8 @@ def serve(
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     print(
         f"registration server: {address} (stop with Ctrl-C)\n"
-        f"  images:    {place}\n"
+        f"  images:    {studies or place}\n"
+        f"  labels:    {Path(place) / FINAL if '://' not in place else place}\n"
         f"  3D Slicer: module MONAI Label, server {address}, Next Sample, model carry_label, Run\n"
         f"  OHIF:      {address}/ohif/ where the images come from a DICOMweb server\n"
         f"  programs:  POST {address}/infer/registration?image=ID, see docs/monai_label.md",

@@ -1,0 +1,89 @@
+"""The folder that MONAI Label works in: simulated patients, or links to a user's images, which stay as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import nibabel as nib
+
+from bundle.data.layouts import stem
+from bundle.formats import IMAGE_SUFFIXES
+from bundle.simulation import simulate_dataset
+from bundle.system import whole_folder
+
+FINAL = Path("labels") / "final"
+"""Where MONAI Label has labels that somebody saved."""
+
+
+def simulated_studies(folder: Path) -> Path:
+    """Write simulated ultrasound of six patients as a datastore: images, labels of the gland, ``patients.csv``.
+
+    Args:
+        folder: where to; one that is there already is left as it is.
+    """
+    if folder.exists():
+        return folder
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary, whole_folder(folder) as made:
+        source = simulate_dataset(Path(temporary) / "source", patients=6)
+        (made / FINAL).mkdir(parents=True)
+        for image in sorted((source / "images").iterdir()):
+            shutil.move(image, made / image.name)
+            # The second scan of every patient waits for the label of the first.
+            if "_0" in image.name:
+                label = nib.load(source / "labels" / image.name)
+                nib.save(label.slicer[..., 0], made / FINAL / image.name)
+        shutil.move(source / "patients.csv", made)
+    return folder
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Files of images in a folder.
+
+    Raises:
+        FileNotFoundError: when there is none, or no folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"studies not found: {folder}; give a folder of images or the address of a server")
+    files = [path for path in sorted(folder.iterdir()) if path.name.lower().endswith(IMAGE_SUFFIXES) and path.is_file()]
+    if not files:
+        raise FileNotFoundError(f"no image in {folder}; expected files of {', '.join(IMAGE_SUFFIXES)}")
+    return files
+
+
+def linked_studies(images: Path, home: Path) -> Path:
+    """Links to a user's images, with the labels and the ``patients.csv`` that lie beside them.
+
+    MONAI Label writes its list and its labels into the folder of its images, and its clients may delete images. So it
+    gets a folder of links: the user's stays a data set. Labels are copies, since saving one would write through a link;
+    one that was saved before is kept.
+
+    Args:
+        images: folder of images, whose labels are in ``labels/`` beside it or in it.
+        home: folder of the server, which gets the folder of links; what is new or gone since the last start, is in it.
+
+    Returns:
+        The folder of links.
+
+    Raises:
+        FileNotFoundError: when there is no image; nothing is written then.
+    """
+    files = images_in(images)
+    folder = home / f"studies_{hashlib.sha256(os.fsencode(images.resolve())).hexdigest()[:8]}"
+    (folder / FINAL).mkdir(parents=True, exist_ok=True)
+    for link in (path for path in folder.iterdir() if path.is_symlink()):
+        link.unlink()
+    for path in files:
+        (folder / path.name).symlink_to(path.absolute())
+    names = {stem(path) for path in files}
+    for place in (images.parent / "labels", images / "labels"):
+        for label in sorted(place.iterdir()) if place.is_dir() else ():
+            if stem(label) in names and label.is_file() and not (folder / FINAL / label.name).exists():
+                shutil.copyfile(label, folder / FINAL / label.name)
+    for place in (images.parent, images):
+        if (place / "patients.csv").is_file():
+            shutil.copyfile(place / "patients.csv", folder / "patients.csv")
+    return folder
