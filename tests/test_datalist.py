@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.data.datalist import read_datalist, survey, write_datalist
+from bundle.data.datalist import announce, read_datalist, survey, write_datalist
 from bundle.data.layouts import stem
 from bundle.data.splits import require, select_pairs, split_patients
 
@@ -623,3 +623,10 @@ def test_hippocampus_pairs():
         "validation": 16,
         "test": 32,
     }
+
+
+def test_many_pairs_are_announced_and_few_are_not(capsys):
+    announce(range(50))
+    assert capsys.readouterr().out == ""
+    announce(range(51))
+    assert capsys.readouterr().out.startswith("51 pairs: ")

@@ -2,7 +2,7 @@
 
 from bundle.data.augmentation import RandomPairAffine
 from bundle.data.check import check_data, image_problems
-from bundle.data.datalist import read_datalist, write_datalist
+from bundle.data.datalist import announce, read_datalist, write_datalist
 from bundle.data.field_of_view import FieldOfViewMaskd, field_of_view
 from bundle.data.fitness import CheckPaird, parts_on_grid
 from bundle.data.images import read_folds, read_images
@@ -38,6 +38,7 @@ __all__ = [
     "SECTIONS",
     "SIDES",
     "SmoothToSpacingd",
+    "announce",
     "Timed",
     "by_name",
     "check_data",

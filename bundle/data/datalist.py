@@ -233,3 +233,12 @@ def _portable(pair: Mapping[str, Any], root: Path) -> Pair:
     """An entry with paths relative to the data set where they lie in it."""
     inside = {key for key in (*KINDS, *PAIR_PATHS) if key in pair and Path(pair[key]).is_relative_to(root)}
     return {key: Path(value).relative_to(root).as_posix() if key in inside else value for key, value in pair.items()}
+
+
+def announce(pairs: Sequence[Any], most: int = 50) -> None:
+    """Say how many pairs a folder made, where they are many, and how to choose."""
+    if len(pairs) > most:
+        print(
+            f"{len(pairs)} pairs: the folder has no datalist, so all that it forms are registered; "
+            "--datalist names those you want, --pair_limits::test 20 draws some"
+        )
