@@ -169,5 +169,5 @@ def test_processes_without_the_overlay_are_refused(one, data, command, tmp_path)
     finished = torchrun(command, "--config_file", INFERENCE, output_dir=tmp_path / "two", **{**SMALL, **data})
     assert finished.code == 1
     (line,) = errors(finished)
-    assert "expected configs/overlays/multi_gpu_train.yaml or configs/overlays/multi_gpu_inference.yaml" in line
+    assert "expected configs/overlays/multi_gpu_train.yaml or multi_gpu_inference.yaml" in line
     assert not (tmp_path / "two").exists()

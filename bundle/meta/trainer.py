@@ -122,6 +122,8 @@ class ReptileTrainer(SupervisedTrainer):
         Raises:
             ValueError: saying what to do.
         """
+        if not callable(self.rule):
+            raise ValueError(f"meta_rule is {self.rule!r}; expected a function, such as '$bundle.meta.reptile'")
         if self.rule is reptile:
             if self.inner_steps == 0:
                 raise ValueError(

@@ -30,7 +30,7 @@ from bundle.registration.similarities import (
     LocalNormalizedCrossCorrelationLoss,
     MSELoss,
 )
-from bundle.registration.weights import SharedWeightsLoader, WeightsLoader, read_weights
+from bundle.registration.weights import SharedWeightsLoader, WeightsLoader, fingerprint_of_weights, read_weights
 
 __all__ = [
     "Adaptation",
@@ -64,6 +64,7 @@ __all__ = [
     "check_finite",
     "inner_loop",
     "moved_names",
+    "fingerprint_of_weights",
     "read_weights",
     "use_instance_statistics",
 ]

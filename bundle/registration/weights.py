@@ -13,7 +13,7 @@ from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 from torch import nn
 
-from bundle.system import brief, exists, regular_file
+from bundle.system import brief, exists, fingerprint, regular_file
 
 SHARED_FILES = 2
 """Weights that are kept for the next network; older ones live as long as the networks that hold them."""
@@ -65,6 +65,14 @@ def read_weights(path: str, network: nn.Module) -> None:
     with named_errors(path):
         check_archive(regular_file(path))
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def fingerprint_of_weights(path: str | None) -> str | None:
+    """Fingerprint of a file of weights, None of none; errors as for ``read_weights`` where there is no such file."""
+    if path is None:
+        return None
+    with named_errors(path):
+        return fingerprint(regular_file(path).read_bytes())
 
 
 class SharedWeightsLoader(WeightsLoader):
