@@ -62,7 +62,7 @@ def linked_studies(images: Path, home: Path) -> Path:
     one that was saved before is kept.
 
     Args:
-        images: folder of images, whose labels are in ``labels/`` beside it or in it.
+        images: folder of images, with labels in ``labels/`` beside it or in it.
         home: folder of the server, which gets the folder of links; what is new or gone since the last start, is in it.
 
     Returns:
@@ -80,10 +80,17 @@ def linked_studies(images: Path, home: Path) -> Path:
         (folder / path.name).symlink_to(path.absolute())
     names = {stem(path) for path in files}
     for place in (images.parent / "labels", images / "labels"):
-        for label in sorted(place.iterdir()) if place.is_dir() else ():
-            if stem(label) in names and label.is_file() and not (folder / FINAL / label.name).exists():
-                shutil.copyfile(label, folder / FINAL / label.name)
+        for label in (path for path in sorted(place.rglob("*")) if stem(path) in names and path.is_file()):
+            # labels/<tag>/ is of a server that worked in the folder itself.
+            kept = folder / (FINAL if label.parent == place else Path("labels", label.parent.name)) / label.name
+            _copy(label, kept, over=False)
+    _copy(images / "datastore_v2.json", folder / "datastore_v2.json", over=False)
     for place in (images.parent, images):
-        if (place / "patients.csv").is_file():
-            shutil.copyfile(place / "patients.csv", folder / "patients.csv")
+        _copy(place / "patients.csv", folder / "patients.csv", over=True)
     return folder
+
+
+def _copy(source: Path, target: Path, over: bool) -> None:
+    if source.is_file() and (over or not target.exists()):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
