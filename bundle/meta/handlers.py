@@ -26,7 +26,7 @@ def save_atomically(content: Any, path: Path, previous: Path | None = None) -> N
     Args:
         content: what to save.
         path: final name; missing folders are created.
-        previous: name that an older file gets; None replaces it.
+        previous: new name for an older file; None replaces that file.
 
     Raises:
         OSError: when the file cannot be written; nothing is left under a temporary name.
