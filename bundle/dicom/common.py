@@ -142,7 +142,7 @@ def write_objects(objects: Mapping[str, Dataset], folder: Path) -> None:
     """Write objects as files.
 
     Args:
-        objects: by path below the folder.
+        objects: objects by path below the folder.
         folder: where to; missing folders are created.
     """
     for name, made in objects.items():

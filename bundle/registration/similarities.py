@@ -1,4 +1,4 @@
-"""Similarities that a mask can restrict. Without a mask they are MONAI's and torch's; with one, they sum over its inside.
+"""Similarities that a mask can restrict: MONAI's and torch's own without a mask, sums over its inside with one.
 
 A mask ``m`` holds weights in [0, 1]. Voxels where it is 0 change neither a value nor a gradient.
 """
