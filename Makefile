@@ -3,6 +3,7 @@
 # make weights DATASET=folder:   everything that ships, trained on a folder of images with labels.
 # make label STUDIES=folder:   a MONAI Label server for 3D Slicer and OHIF on a folder of images.
 # make deploy:   the MONAI Deploy application with its environment, and the folder for its packager.
+# make docs:  the pages of docs/ and a reference made of the docstrings, as one static site in runs/site.
 # make test:  the whole test suite.   make quick: style, types and the tests of single modules.
 # make lint:  style and types.   make install: the environment alone.
 PYTHON ?= python3
@@ -33,10 +34,10 @@ IMAGES = $(call quoted,$(or $(DATASET),$(EXPERIMENT)/data))
 SIMULATED = $(if $(DATASET),,test -e $(IMAGES) || { $(BIN)/python -m bundle simulate --patients 20 \
 	--output_dir $(IMAGES) && rm $(IMAGES)/datalist.json; })
 
-.PHONY: install run experiment weights label deploy package quick test coverage lint
-.venv/ready: pyproject.toml
+.PHONY: install run experiment weights label deploy package docs quick test coverage lint
+.venv/ready: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 install: .venv/ready
@@ -85,6 +86,10 @@ package:
 	cp -rL bundle configs bundle/apps/deploy/__main__.py bundle/apps/deploy/app.yaml bundle/apps/deploy/requirements.txt \
 		runs/deploy
 	find runs/deploy -name __pycache__ -prune -exec rm -r {} +
+
+docs: .venv/ready
+	$(BIN)/mkdocs build --quiet
+	@echo "see runs/site/index.html"
 
 quick: .venv/ready lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

@@ -10,7 +10,6 @@ import getpass
 import json
 import os
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -46,7 +45,7 @@ def _version() -> str:
     try:
         return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:  # a copy of the folder, as in an application
-        return str(json.loads((Path(__file__).parents[1] / "configs/metadata.json").read_text())["version"])
+        return str(json.loads((import_module("bundle.system").CONFIGS / "metadata.json").read_text())["version"])
 
 
 def version() -> str:

@@ -29,6 +29,17 @@ def simulate(output_dir: str, patients: int = 12, scans: int = 2, seed: int = 0)
     print("simulated data:", simulate_dataset(output_dir, patients=patients, scans=scans, seed=seed))
 
 
+def example(output_dir: str = ".") -> None:
+    """Write images and lists on which the commands of the README work as they stand.
+
+    Args:
+        output_dir: folder that gets my_data, my_slices, my_pairs.json and my_slices.json.
+    """
+    from bundle.simulation import write_example
+
+    print("example:", ", ".join(map(str, write_example(output_dir))))
+
+
 def check_data(dataset_dir: str, datalist: str | None = None, pairing: str = "paired") -> None:
     """Print what would be used of a data set, and every problem at once.
 
@@ -215,7 +226,19 @@ def run(run_id: str = "run", config_file: Sequence[str] = (), **overrides: str |
 
 COMMANDS: dict[str, commands.Command] = {
     each.__name__: each
-    for each in (register, train, check_data, apply, compare, experiment, dicom_series, simulate, run, write_json)
+    for each in (
+        register,
+        train,
+        check_data,
+        apply,
+        compare,
+        experiment,
+        dicom_series,
+        example,
+        simulate,
+        run,
+        write_json,
+    )
 }
 
 

@@ -132,7 +132,8 @@ def test_metadata_meets_the_schema(tmp_path):
 def test_metadata_names_the_pinned_versions():
     metadata = content(METADATA)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pins = dict(pin.split("==") for pin in project["dependencies"])
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = {name.lower(): version for name, _, version in (line.partition("==") for line in lines)}
     assert metadata["version"] == project["version"]
     for package in ("monai", "torch", "numpy"):
         name = {"torch": "pytorch"}.get(package, package)

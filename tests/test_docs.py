@@ -14,7 +14,7 @@ from test_experiment_2d import small_plan, write_pairs, write_slices
 from workflow_fixtures import volume
 
 from bundle.experiment.results import slug
-from bundle.simulation import simulate_dataset
+from bundle.simulation import write_example
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -39,16 +39,11 @@ def snippets(language):
 
 @pytest.fixture(scope="module")
 def user(tmp_path_factory):
-    """A user's folder: the checkout's files, images under my_data, a list of pairs, weights of a tiny network."""
+    """A user's folder: the checkout's files, the example, more images of other kinds, weights of a tiny network."""
     folder = tmp_path_factory.mktemp("user")
     for name in ("bundle", "configs", "models", "Makefile", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
-    simulate_dataset(folder / "my_data", patients=6)
-    (folder / "my_data" / "datalist.json").unlink()
-    lists = re.findall(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    for name, text in zip(("my_pairs", "my_slices"), lists, strict=True):
-        (folder / f"{name}.json").write_text(text)
-    write_pairs(folder / "my_slices", "abcd", landmarks=True)
+    write_example(folder)
     write_pairs(folder / "my_domains/eye", "ab")
     write_slices(folder / "my_domains/brain")
     write_pairs(folder / "my_target/finetune", "cd")

@@ -2,16 +2,19 @@
 
 import csv
 import json
+import re
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from PIL import Image
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from bundle.geometry import centroids, fixed_to_moving, warp_native
 from bundle.simulation import dataset as simulation
-from bundle.simulation import known_displacement, simulate_dataset, simulate_scan
+from bundle.simulation import known_displacement, simulate_dataset, simulate_scan, simulate_slices, write_example
 from bundle.simulation.anatomy import PROBE_AXIS, STRUCTURES, simulate_patient
 from bundle.simulation.scan import Probe
 
@@ -272,3 +275,37 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="disk full"):
         simulate_dataset(tmp_path / "data")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_points_of_simulated_slices_correspond(tmp_path):
+    """Patches around them look alike, up to speckle, and far less alike where they are not."""
+    simulate_slices(tmp_path, "ab", seed=1)
+    likeness = {0: [], 7: []}
+    for name in "ab":
+        scans = [np.asarray(Image.open(tmp_path / f"{side}/{name}.png"), dtype=float) for side in ("fixed", "moving")]
+        points = np.loadtxt(tmp_path / f"landmarks/{name}.csv", delimiter=",", skiprows=1)
+        around = np.stack(np.meshgrid(*[np.arange(-6, 7)] * 2, indexing="ij"))
+        for off, found in likeness.items():
+            for point in points:
+                places = (point[:2] + off, point[2:])
+                fixed, moving = (
+                    map_coordinates(scan, around + place[:, None, None], order=1)
+                    for scan, place in zip(scans, places, strict=True)
+                )
+                found.append(np.corrcoef(fixed.ravel(), moving.ravel())[0, 1])
+    assert np.median(likeness[0]) > 0.8
+    assert np.median(likeness[7]) < 0.3
+
+
+def test_the_example_is_what_the_readme_names(tmp_path):
+    written = write_example(tmp_path)
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for text in re.findall(r"```json\n(.*?)```", readme, re.DOTALL):
+        assert json.loads(text) in [json.loads(path.read_text()) for path in written if path.suffix == ".json"]
+    for path in (path for path in written if path.suffix == ".json"):
+        for image in json.loads(path.read_text())["test"][0].values():
+            assert (path.with_suffix("").parent / path.stem.replace("pairs", "data") / image).exists()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(FileExistsError, match="my_data.* exists"):
+        write_example(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

@@ -11,6 +11,7 @@ from workflow_fixtures import ROOT, Command, options, write_json
 from bundle.experiment.plan import read_plan
 from bundle.simulation import simulate_dataset
 
+pytest_plugins = ["workflow_fixtures"]
 FILES = [str(ROOT / "configs/experiments/experiment.yaml"), str(ROOT / "configs/experiments/weights.yaml")]
 
 

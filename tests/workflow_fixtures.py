@@ -35,7 +35,7 @@ SMALL_TRAINING = {
     "inner_lr": 0.01,
 }
 SHAPE = (20, 18, 16)
-PATIENCE = 600
+PATIENCE = 400
 """Seconds: nothing takes as long, unless it hangs."""
 PATIENTS = {"training": "ABC", "validation": "DE", "test": "FG"}
 
@@ -147,7 +147,10 @@ class Command:
 
     def __call__(self, module, *arguments, environment=None):
         process = self.start(module, *arguments, environment=environment)
-        process.join()
+        process.join(PATIENCE)
+        if process.is_alive():
+            os.killpg(process.pid, signal.SIGKILL)
+            pytest.fail(f"still running after {PATIENCE} s: {module} {' '.join(map(str, arguments))}")
         return Finished(process.exitcode, *(path.read_text() for path in self.streams))
 
     def train(self, output_dir, config=TRAIN, **values):

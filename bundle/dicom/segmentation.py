@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import highdicom
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
@@ -24,6 +24,7 @@ from bundle.dicom.common import (
 )
 from bundle.dicom.series import Series
 from bundle.dicom.spatial_registration import decimals
+from bundle.system.extras import highdicom
 
 DESCRIPTION = "segmentation carried by registration"
 
@@ -99,7 +100,7 @@ def _segments(label: np.ndarray) -> tuple[list[str], np.ndarray]:
     return names, numbers.astype(kind)[places].reshape(label[0].shape).transpose(2, 1, 0)
 
 
-def _description(number: int, name: str) -> highdicom.seg.SegmentDescription:
+def _description(number: int, name: str) -> Any:
     return highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=name,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import itk
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -18,6 +17,7 @@ from bundle.dicom.files import is_dicom, is_named, start_of
 from bundle.dicom.pixels import as_itk_reads
 from bundle.formats.itk_files import stored_type
 from bundle.system.errors import DataWarning, brief
+from bundle.system.extras import itk
 from bundle.system.limits import Refused, check_declared
 
 

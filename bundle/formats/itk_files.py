@@ -6,12 +6,12 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import itk
 import numpy as np
 
 from bundle.formats.arrays import Found, channels_first
 from bundle.geometry import RAS_TO_LPS
 from bundle.geometry.affines import spacing_of
+from bundle.system.extras import itk
 from bundle.system.files import silent_libraries
 from bundle.system.limits import Refused, check_declared, regular_file
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import itk
 import nibabel as nib
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from bundle.formats.nibabel_files import nifti, opened_nifti
 from bundle.formats.nifti_place import nifti_place
 from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip, spacing_of
 from bundle.system.errors import DataWarning, brief
+from bundle.system.extras import itk
 from bundle.system.files import silent_exit, silent_libraries
 from bundle.system.limits import Refused, check_hdf5, check_matlab, exists, read_whole, regular_file
 

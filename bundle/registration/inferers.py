@@ -89,16 +89,14 @@ class AdaptationInferer(Inferer):
             kwargs: not supported.
 
         Returns:
-            A dictionary of
-
-            * ``ddf`` ``(batch, dims, *shape)`` in voxels, and ``inverse_ddf`` for a velocity field;
-            * ``losses`` ``(batch, steps + 1)``, before each step and after the last one, NaN for steps not taken;
-            * ``loss_identity`` ``(batch,)``, the loss without any displacement;
-            * ``best_step`` ``(batch,)``, which state gave ``ddf``: an index of ``losses`` or ``INITIAL_ALIGNMENT``;
-            * ``stopped`` ``(batch,)``, an index of ``STOPPED``;
-            * ``seconds`` ``(batch,)`` per pair, and ``step_seconds`` ``(batch,)``, the adaptation's share of them per
-              gradient step taken, NaN without a step;
-            * ``similarity`` ``(batch, 2)``, the loss's similarity term without any displacement and with ``ddf``.
+            A dictionary. ``ddf`` ``(batch, dims, *shape)`` in voxels, and ``inverse_ddf`` for a velocity field.
+            ``losses`` ``(batch, steps + 1)``, before each step and after the last one, NaN for steps not taken.
+            ``loss_identity`` ``(batch,)``, the loss without any displacement.
+            ``best_step`` ``(batch,)``, the state that gave ``ddf``, an index of ``losses`` or ``INITIAL_ALIGNMENT``.
+            ``stopped`` ``(batch,)``, an index of ``STOPPED``.
+            ``seconds`` ``(batch,)`` per pair.
+            ``step_seconds`` ``(batch,)``, the adaptation's share of them per gradient step taken, NaN without a step.
+            ``similarity`` ``(batch, 2)``, the loss's similarity term without any displacement and with ``ddf``.
 
         Raises:
             ValueError: when given more than a pair and a network, or a pair that does not fit into the memory.

@@ -31,7 +31,7 @@ class WeightsLoader(CheckpointLoader):
         Raises:
             FileNotFoundError: when there is no such file.
             ValueError: when it holds no weights, weights of another network, or anything else: no code of the file
-            runs.
+                runs.
         """
         with named_errors(self.load_path):
             self._load(engine)

@@ -18,6 +18,7 @@ from bundle.dicom import Series, read_series
 from bundle.dicom.common import first_header, lacking, write_objects
 from bundle.dicom.derived import warped_series
 from bundle.dicom.encapsulated import encapsulated_pdf
+from bundle.dicom.segmentation import segmentation
 from bundle.dicom.spatial_registration import registration_object
 from bundle.results.inverse import pair_transform
 from bundle.system import DataWarning, brief, whole_folder
@@ -125,9 +126,6 @@ def _warped(data: Mapping[Hashable, Any], fixed: Series, moving: Series) -> dict
 
 
 def _segmentation(data: Mapping[Hashable, Any], fixed: Series, _: Series | None) -> dict[str, Dataset]:
-    # Not all environments in which this room is used have highdicom.
-    from bundle.dicom.segmentation import segmentation
-
     return {"segmentation.dcm": segmentation(data["warped_label"].numpy(), fixed)}
 
 

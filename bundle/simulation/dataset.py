@@ -15,6 +15,7 @@ import numpy as np
 
 from bundle.geometry import RAS_TO_LPS
 from bundle.simulation.scan import known_displacement, simulate_scan
+from bundle.simulation.slices import simulate_slices
 from bundle.system import whole_folder
 
 
@@ -112,3 +113,33 @@ def simulate_dataset(output_dir: str | os.PathLike[str], patients: int = 12, sca
     with whole_folder(output) as folder:
         _write_dataset(folder, patients, scans, seed)
     return Path(output_dir)
+
+
+def write_example(output_dir: str | os.PathLike[str]) -> list[Path]:
+    """Write what the commands of the README name: ``my_data/`` and ``my_slices/``, and a list of pairs of each.
+
+    Args:
+        output_dir: folder that they are written into.
+
+    Returns:
+        What was written.
+
+    Raises:
+        FileExistsError: if one of them is there already; nothing is written then.
+    """
+    output = Path(output_dir)
+    places = [output / name for name in ("my_data", "my_pairs.json", "my_slices", "my_slices.json")]
+    there = [str(place) for place in places if place.exists()]
+    if there:
+        raise FileExistsError(f"{', '.join(there)} exists; remove it, or name another folder by --output_dir")
+    volumes, pairs, slices, slice_pairs = places
+    simulate_dataset(volumes, patients=6)
+    (volumes / "datalist.json").unlink()  # the folder's layout says it all, as of most people's folders
+    with whole_folder(slices.resolve()) as folder:
+        simulate_slices(folder)
+    sides = ("moving", "fixed")
+    of_volumes = {f"{side}_image": f"images/P00_{number}.nii.gz" for number, side in enumerate(sides)}
+    of_slices = {f"{side}_image": f"{side}/a.png" for side in sides} | {"landmarks": "landmarks/a.csv"}
+    for path, pair in ((pairs, of_volumes), (slice_pairs, of_slices)):
+        path.write_text(json.dumps({"test": [pair]}) + "\n")
+    return places

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bundle.system.errors import WRAPPING, DataWarning, brief, one_line, root_cause
-from bundle.system.files import CONFIGS, moved_into_place, remove_leftovers, whole_folder, written_whole
+from bundle.system.files import BUNDLE_ROOT, CONFIGS, moved_into_place, remove_leftovers, whole_folder, written_whole
 from bundle.system.limits import exists, regular_file
 from bundle.system.lock import FolderLock
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bundle.system.session import Session, start_worker
 
 __all__ = [
+    "BUNDLE_ROOT",
     "CONFIGS",
     "DataWarning",
     "FolderLock",

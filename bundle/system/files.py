@@ -12,7 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_PACKAGE = Path(__file__).resolve().parents[1]
+BUNDLE_ROOT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
+"""The folder of ``configs/`` and ``models/``: of a wheel the package itself, else the checkout."""
+CONFIGS = BUNDLE_ROOT / "configs"
 """The configurations that come with the bundle."""
 
 

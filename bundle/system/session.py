@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import shlex
 import signal
 import sys
 import threading
+from functools import cache
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,7 @@ class Session:
             each.add_event_handler(Events.ITERATION_COMPLETED, end_if_asked)
             each.add_event_handler(Events.EPOCH_COMPLETED, end_if_asked)
         self._listen()
+        _end_workers_at_exit(os.getpid())
         try:
             engine.run()
         finally:
@@ -114,6 +118,21 @@ def start_worker(worker_id: int) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     worker_init_fn(worker_id)
+
+
+@cache
+def _end_workers_at_exit(_process: int) -> None:
+    """Once per process: end workers that an error left over before Python waits for them.
+
+    Python would send them the SIGTERM that they ignore, and wait for ever.
+    """
+    Finalize(None, _end_workers, exitpriority=0)
+
+
+def _end_workers() -> None:
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 def command_line() -> str:
