@@ -1,7 +1,7 @@
 """Meta-learned image registration as a MONAI bundle.
 
-Rooms and what they need, torch and MONAI among it, are imported when they are first asked for: ``bundle.meta`` works
-after ``import bundle``, which takes no time itself.
+Rooms and their libraries, such as torch and MONAI, are imported when they are first used: ``bundle.meta`` works after
+``import bundle``, which takes no time itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 try:
     getpass.getuser()
-except (KeyError, OSError):  # a user without an entry in the password file, as in containers, stops the import of MONAI
+except (KeyError, OSError):  # MONAI's import needs the user's entry in the password file, which containers may lack
     os.environ["LOGNAME"] = f"uid{os.getuid()}"
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ __all__ = ["Registration", "create_workflow", "register", *ROOMS]
 
 
 def __getattr__(name: str) -> Any:
-    """A room, what ``bundle.api`` has, or the version, when it is first asked for."""
+    """Import a room, a name of ``bundle.api``, or the version, when it is first used."""
     if name == "__version__":
         return _version()
     if name in ROOMS:
@@ -44,7 +44,7 @@ def _version() -> str:
 
     try:
         return metadata.version(DISTRIBUTION)
-    except metadata.PackageNotFoundError:  # a copy of the folder, as of an application
+    except metadata.PackageNotFoundError:  # a copy of the folder, as in an application
         return str(json.loads((import_module("bundle.system").CONFIGS / "metadata.json").read_text())["version"])
 
 

@@ -1,4 +1,4 @@
-"""``python -m bundle COMMAND``: what is not a MONAI workflow."""
+"""``python -m bundle COMMAND``: the command line of the bundle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import bundle
 from bundle.system import commands, configurations, console
 from bundle.system.errors import printable
 
-# What a command needs is imported when it is called: the libraries take seconds, --help none.
+# Imports are inside the commands: the libraries take seconds, and --help needs none.
 
 
 def simulate(output_dir: str, patients: int = 12, scans: int = 2, seed: int = 0) -> None:
@@ -20,7 +20,7 @@ def simulate(output_dir: str, patients: int = 12, scans: int = 2, seed: int = 0)
 
     Args:
         output_dir: new folder for the data set.
-        patients: number of patients, each with an anatomy of its own.
+        patients: number of patients, each with a different anatomy.
         scans: scans per patient, deformed against each other.
         seed: the same seed gives the same data.
     """
@@ -45,7 +45,7 @@ def check_data(dataset_dir: str, datalist: str | None = None, pairing: str = "pa
 
     Args:
         dataset_dir: folder of images.
-        datalist: JSON with training, validation and test lists; without it the folder's layout is read.
+        datalist: JSON with training, validation and test lists; without it, the folder's layout is read.
         pairing: 'paired', 'fixed' or 'moving' images of paired folders; 'repeat' for scans of one patient.
     """
     from bundle.data import check_data as check
@@ -56,11 +56,11 @@ def check_data(dataset_dir: str, datalist: str | None = None, pairing: str = "pa
 
 
 def dicom_series(folder: str, output_dir: str | None = None) -> None:
-    """Print every image series below a folder of DICOM: size, spacing, and whether and why not it can be registered.
+    """Print every image series in a folder of DICOM: size, spacing, and whether it can be registered, or why not.
 
     Args:
-        folder: with files of any names, several series mixed.
-        output_dir: every volume that can be registered is copied to a folder of its own in it, for pairs to name.
+        folder: folder of DICOM files; names do not matter, and series may be mixed.
+        output_dir: folder to which every volume that can be registered is copied, into a folder of its own.
     """
     from bundle.dicom import list_series
 
@@ -71,7 +71,7 @@ def dicom_series(folder: str, output_dir: str | None = None) -> None:
 
 
 def write_json() -> None:
-    """Rewrite what stands twice for MONAI's sake: train.json, inference.json and inference_2d.yaml in configs/."""
+    """Rewrite the generated files in configs/ for MONAI's tools: train.json, inference.json, inference_2d.yaml."""
     from bundle.system.twins import write_twins
 
     write_twins()
@@ -102,11 +102,11 @@ def apply(
     Args:
         transform: displacement.nii.gz, transform.h5 or .tfm of a pair, or a transform of ITK, 3D Slicer or ANTs.
         moving: file to move, or several separated by commas; points and surfaces go where the moved image shows them.
-        output: file, or for several a folder.
+        output: output file, or a folder for several files.
         reference: image whose grid the result has: the fixed image.
-        inverse: move files of the fixed image to the moving one, which is the reference then.
+        inverse: move files of the fixed image to the moving one; the moving image is then the reference.
         label: the images are labels, which keep their values; 'gaussian' for smooth borders.
-        moving_grid: the image that points of a CSV in voxels belong to.
+        moving_grid: image to which points of a CSV in voxels belong.
     """
     from bundle.results import apply_transform
 
@@ -121,12 +121,12 @@ def experiment(
     config_file: Sequence[str] = ("experiment.yaml",),
     **overrides: str | None,
 ) -> None:
-    """Train, register and compare every method of the experiment; stop it any time, the same command goes on.
+    """Train, register and compare every method of the experiment. After a stop, the same command continues.
 
     Args:
         dataset_dir: folder of images with labels, or of the source tasks of configs/experiments/experiment_2d.yaml.
         output_dir: folder of the trained networks, the results and report.html.
-        config_file: what is compared, see configs/experiments/experiment.yaml; further files change the first.
+        config_file: what is compared (see configs/experiments/experiment.yaml); further files change the first.
         overrides: keys of the configuration with other values, such as target_dir of experiment_2d.yaml.
     """
     from bundle.experiment import Experiment
@@ -150,11 +150,11 @@ def register(
     """Register two images, or every pair of a folder or a datalist, as configs/inference.yaml does.
 
     Args:
-        fixed: image onto which the other is moved; alone: a folder of images, or a datalist (JSON).
+        fixed: image onto which the other is moved; without the other, a folder of images or a datalist (JSON).
         moving: image that is moved.
-        fixed_label: of the fixed image, to measure by; the steps do not see it.
-        moving_label: of the moving image, which is moved with it.
-        output: folder with a folder for every pair.
+        fixed_label: label of the fixed image, used to measure; the steps do not see it.
+        moving_label: label of the moving image, which is moved too.
+        output: output folder, with a folder for every pair.
         config: presets and overlays for inference.yaml, such as cpu.yaml, or inference_2d.yaml for slices.
         verbose: show what the libraries log.
         overrides: keys of the configuration with other values, such as steps, device or weights.
@@ -184,7 +184,7 @@ def train(
     verbose: bool = False,
     **overrides: str | None,
 ) -> None:
-    """Meta-train on a folder of images as configs/train.yaml does; stop it any time, the same command goes on.
+    """Meta-train on a folder of images as configs/train.yaml does. After a stop, the same command continues.
 
     Args:
         dataset_dir: folder of images.
@@ -212,10 +212,10 @@ def _workflow(run_id: str, files: Sequence[str], verbose: bool, options: Mapping
 
 
 def run(run_id: str = "run", config_file: Sequence[str] = (), **overrides: str | None) -> None:
-    """Run a workflow as python -m monai.bundle run does, from any folder, and with names left as they are typed.
+    """Run a workflow as python -m monai.bundle run does, from any folder and with file names left as typed.
 
     Args:
-        run_id: what is run of the configuration, such as training or maps.
+        run_id: part of the configuration to run, such as training or maps.
         config_file: configurations, files or names such as configs/train.yaml; further files change the first.
         overrides: keys of the configuration with other values, such as output_dir.
     """

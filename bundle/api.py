@@ -28,9 +28,9 @@ from bundle.system.console import HARMLESS
 from bundle.system.overrides import check_known
 
 IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False, "dicom": False}
-"""What the workflow writes is made when the result is saved."""
+"""Settings that turn off all output files: they are made when the result is saved."""
 BUILDING = threading.Lock()
-"""Held while a configuration becomes objects."""
+"""Held while objects are made from a configuration."""
 Image: TypeAlias = str | Path | MetaTensor | SpatialImage | tuple[np.ndarray, np.ndarray]
 """A file, a folder of DICOM, a nibabel image, or an array ``(X, Y, Z)`` and its affine ``(4, 4)`` to RAS mm."""
 
@@ -39,7 +39,7 @@ class Registration:
     """A registered pair.
 
     Attributes:
-        data: everything that the workflow found, by the names of its transforms.
+        data: everything that the workflow computed, by the keys of its transforms.
     """
 
     def __init__(self, data: Mapping[Hashable, Any]) -> None:
@@ -62,37 +62,37 @@ class Registration:
 
     @property
     def displacement(self) -> np.ndarray:
-        """``(3, X, Y, Z)`` mm, RAS: the fixed point ``p`` shows the moving point ``p + d(p)``."""
+        """``(3, X, Y, Z)`` mm, RAS: the fixed point ``p`` corresponds to the moving point ``p + d(p)``."""
         return self.data["displacement"].numpy()
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What ``metrics.json`` holds: losses, similarity, folding, accuracy where there are labels or landmarks."""
+        """What ``metrics.json`` holds: losses, similarity, folding, and accuracy if there are labels or landmarks."""
         return self.data["metrics"]
 
     @property
     def transform(self) -> Transform:
-        """From fixed points to moving ones, mm, RAS."""
+        """From fixed points to moving points, mm, RAS."""
         return self._both_ways["transform"]
 
     @property
     def inverse_transform(self) -> Transform:
-        """From moving points to fixed ones, mm, RAS."""
+        """From moving points to fixed points, mm, RAS."""
         return self._both_ways["inverse_transform"]
 
     def to_moving(self, points: np.ndarray) -> np.ndarray:
-        """Moving points that fixed points show; both ``(n, 3)``, mm, RAS."""
+        """Map fixed points to the moving image; both ``(n, 3)``, mm, RAS."""
         return self.transform(torch.as_tensor(np.asarray(points, dtype=float).T)).T.numpy()
 
     def to_fixed(self, points: np.ndarray) -> np.ndarray:
-        """Fixed points where moving points are seen; both ``(n, 3)``, mm, RAS."""
+        """Map moving points to the fixed image; both ``(n, 3)``, mm, RAS."""
         return self.transform.inverse_at(torch.as_tensor(np.asarray(points, dtype=float).T)).T.numpy()
 
     def save(self, folder: str | Path) -> Path:
-        """Write what the workflow writes for a pair, and the transforms both ways; the folder is complete or not there.
+        """Write what the workflow writes for a pair, and the transforms both ways. The folder is complete or not there.
 
         Args:
-            folder: where to; an older result is replaced.
+            folder: output folder; an older result is replaced.
 
         Returns:
             The folder.
@@ -105,17 +105,17 @@ class Registration:
         return folder
 
     def save_dicom(self, folder: str | Path) -> Path:
-        """Write the DICOM objects that the workflow writes with ``dicom``; the folder is complete or not there.
+        """Write the DICOM objects that the workflow writes with ``dicom``. The folder is complete or not there.
 
         Args:
-            folder: new, or empty: ``registration.dcm``, ``warped/``, ``segmentation.dcm``, ``report.dcm``.
+            folder: new or empty folder for ``registration.dcm``, ``warped/``, ``segmentation.dcm``, ``report.dcm``.
 
         Returns:
             The folder.
 
         Raises:
             ValueError: when the images are not DICOM series of one patient.
-            OSError: when it cannot be written, or has something in it.
+            OSError: when it cannot be written, or is not empty.
         """
         folder = Path(folder).absolute()
         objects = DicomOutputsd()(QualityPdfd()(self._pictured))["dicom"]
@@ -155,14 +155,14 @@ def register(
 ) -> Registration:
     """Register one pair as ``configs/inference.yaml`` does; nothing is written.
 
-    Threads may call it at the same time: they share the weights, and take turns on a device (``at_once``).
+    Several threads may call it at the same time: they share the weights, and take turns on a device (``at_once``).
 
     Args:
         fixed: image whose grid the results have.
         moving: image that is warped.
         config_file: configuration and overlays, files or names of files in ``configs/``; slices take
             ``"inference_2d.yaml"``.
-        fixed_label: integer map, or ``(X, Y, Z, channels)``; labels are scored, the steps never see them.
+        fixed_label: integer map, or ``(X, Y, Z, channels)``; used to measure, never in the steps.
         moving_label: the same; warped as well.
         fixed_mask: where the fixed image counts.
         moving_mask: where the moving image counts.
@@ -174,7 +174,7 @@ def register(
         Warped image, displacement, transforms, metrics.
 
     Raises:
-        FileNotFoundError: for a file that is not there.
+        FileNotFoundError: for a missing file.
         ValueError: for a setting that the configuration does not have, or images that cannot be registered.
     """
     given = {
@@ -194,11 +194,11 @@ def register(
     parser = read_configuration(config_file, settings)
     for key, value in {**IN_MEMORY, "dataset::data": [pair], "dataloader::generator": torch.Generator()}.items():
         parser[key] = value
-    # The filters of warnings belong to all threads: to put them back would put back those of another thread.
+    # Warning filters belong to all threads: restoring them would undo those of another thread.
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message=message)
     processes.only_deterministic(parser["deterministic"])
-    # So does torch's random state, from which networks without a file of weights begin.
+    # So does torch's random state, from which networks without a file of weights are initialised.
     with BUILDING, torch.random.fork_rng():
         torch.manual_seed(parser["seed"])
         evaluator = parser.get_parsed_content("evaluator")
@@ -210,17 +210,17 @@ def register(
 
 
 def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: Any) -> Any:
-    """A workflow as ``monai.bundle.create_workflow`` makes it, of configurations that are found wherever one stands.
+    """Create a workflow as ``monai.bundle.create_workflow`` does, and find the configurations from any folder.
 
     Args:
-        config_file: files, or names of files of this package, such as ``"configs/inference.yaml"``.
+        config_file: files, or names of files in this package, such as ``"configs/inference.yaml"``.
         settings: keys of the configuration with other values, and options of MONAI's function.
 
     Returns:
         The workflow, initialized.
 
     Raises:
-        FileNotFoundError: for a configuration that is not there.
+        FileNotFoundError: for a missing configuration.
         ValueError: for a setting that the configuration does not have.
     """
     check_known(settings, load_configurations(config_file))
@@ -240,7 +240,7 @@ def read_configuration(config_file: str | Path | Sequence[str | Path], settings:
 
 
 def _loadable(value: Any, name: str) -> Any:
-    """A path as it is if the file is there, an array or image as what ``LoadPaird`` would make of its file."""
+    """A path if its file exists; an array or image in the form that ``LoadPaird`` would give."""
     if isinstance(value, str | Path):
         if not exists(value):
             raise FileNotFoundError(f"{name} not found: {value}")

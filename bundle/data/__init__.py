@@ -1,4 +1,4 @@
-"""What a pair is and where it comes from."""
+"""What a pair is and where it comes from: datalists, layouts, splits, checks, preprocessing, augmentation."""
 
 from bundle.data.augmentation import RandomPairAffine
 from bundle.data.check import check_data, image_problems

@@ -1,4 +1,4 @@
-"""Versions of a pair for the inner steps: every image under a random transform of its own."""
+"""Versions of a pair for the inner steps: every image with its own random transform."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bundle.data.pairs import join_pair, split_pair
 
 ELASTIC_POINTS = 5
 SLABS = 8
-"""Parts of a volume that are interpolated side by side: torch uses one core per volume."""
+"""Parts of a volume that are interpolated in parallel: torch uses one core per volume."""
 
 
 class RandomPairAffine:
     """A mini-batch of versions of one pair (Baum et al. 2022, section 3.1).
 
-    The moving and the fixed image are transformed independently, image, mask, maps and label together, about the centre
-    of the volume; beyond the volume its border is repeated, since a black rim would be an edge to match. All versions
-    are interpolated at once on the pair's device. The paper's versions are affine; elastic deformation, mirroring (of
-    both images at once) and other intensities (of the images alone) are choices.
+    The moving and the fixed side are transformed independently, each with its image, mask, maps and label together,
+    about the centre of the volume. Beyond the volume its border is repeated, since a black rim would be an edge to
+    match. All versions are interpolated at once on the pair's device. The paper's versions are affine; elastic
+    deformation, mirroring (of both images at once) and changed intensities (of the images alone) are optional.
 
     Args:
         versions: mini-batch size; 4 in the paper.
@@ -34,9 +34,9 @@ class RandomPairAffine:
         shear_range: shear factors, uniform in +-range.
         elastic: standard deviation of a smooth random displacement, uniform in [0, elastic], voxels; it is drawn at
             ``ELASTIC_POINTS`` along every axis and interpolated between them.
-        flip_axis: spatial axis along which half of the versions are mirrored, where anatomy is symmetric; None: none.
+        flip_axis: spatial axis along which half of the versions are mirrored, for symmetric anatomy; None: none.
         intensities: transforms of an image ``(1, *shape)``, such as ``monai.transforms.RandAdjustContrast``, applied to
-            each image on its own.
+            each image separately.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class RandomPairAffine:
         return images, None if labels is None else join_pair(*[side[:, channels:] for side in warped])
 
     def _displacement(self, shape: Sequence[int], random: np.random.RandomState) -> torch.Tensor:
-        """Elastic displacement of every version, ``(versions, dims, *shape)`` in voxels; ``(versions, 0)`` of none."""
+        """Elastic displacement of every version, ``(versions, dims, *shape)`` in voxels; ``(versions, 0)`` if none."""
         if not self.elastic:
             return torch.empty(self.versions, 0)
         dims = len(shape)
@@ -131,7 +131,7 @@ class RandomPairAffine:
         return F.interpolate(drawn, size=tuple(shape), mode=mode, align_corners=True)
 
     def _with_intensities(self, side: torch.Tensor, random: np.random.RandomState) -> torch.Tensor:
-        """Versions ``(versions, channels, *shape)`` of a side with other intensities in their first channel."""
+        """Versions ``(versions, channels, *shape)`` of a side, with changed intensities in their first channel."""
         if not self.intensities:
             return side
         images = []
@@ -156,7 +156,7 @@ class RandomPairAffine:
         each = (matrices[:, None] @ starts).flatten(0, 1)
         size = [len(each), image.shape[1], length // slabs, *others]
         normalised = to_norm_affine(each, image.shape[2:], size[2:], align_corners=True)
-        # torch counts the last axis first.
+        # torch puts the last axis first.
         axes = [*reversed(range(len(size) - 2)), -1]
         grid = F.affine_grid(normalised[:, axes[:-1]][:, :, axes], size, align_corners=True)
         if displacement.shape[1]:

@@ -1,4 +1,4 @@
-"""Check of a data set before it is used: what is in it, and every problem at once."""
+"""Check a data set before it is used: what is in it, and every problem at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FileFacts:
 
 @dataclass
 class Report:
-    """Result of :func:`check_data`; ``str(report)`` is the table to print, ``problems`` is empty when all is well."""
+    """Result of :func:`check_data`; ``str(report)`` is the table to print, ``problems`` is empty if all is well."""
 
     dataset_dir: Path
     sections: Sections = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Report:
         for section, pairs in self.sections.items():
             patients = {patient for pair in pairs for patient in pair["patient"]}
             images = {pair[f"{side}_image"] for pair in pairs for side in SIDES}
-            # A pair has landmarks in one file of its own, or one for each image.
+            # A pair has landmarks in one file for both images, or in one for each.
             both = [
                 sum(kind in pair or (f"fixed_{kind}" in pair and f"moving_{kind}" in pair) for pair in pairs)
                 for kind in kinds
@@ -91,7 +91,7 @@ class Report:
             yield (task, *(str(counted[task]) for counted in counts.values()))
 
     def _file_rows(self) -> Iterator[Sequence[str]]:
-        """Sizes and values of the images, labels and masks; fixed and moving ones in one row when they are shared."""
+        """Sizes and values of the images, labels and masks; fixed and moving ones share a row if they are the same."""
         yield ("files", "count", "shape", "spacing (mm)", "orientation", "values")
         for kind in ("image", "label", "mask"):
             fixed, moving = (
@@ -134,15 +134,15 @@ def check_data(
 
     Args:
         dataset_dir: folder of the data set.
-        datalist: as the other options in :func:`bundle.data.datalist.read_datalist`.
+        datalist: this and the next options are those of :func:`bundle.data.datalist.read_datalist`.
         pairing: see there.
         fractions: see there.
         limits: see there.
         seed: see there.
-        spatial_dims: 3 for volumes, 2 for planar images; None: what the first image is that can be read.
+        spatial_dims: 3 for volumes, 2 for planar images; None: as the first image that can be read.
 
     Returns:
-        What is there, and the problems; nothing raises for bad data.
+        What is there, and the problems; bad data raises no error.
     """
     report = Report(Path(dataset_dir).expanduser().absolute())
     options: dict[str, Any] = {"pairing": pairing, "fractions": fractions, "limits": limits, "seed": seed}
@@ -160,7 +160,7 @@ def check_data(
 
 
 def _check_images(pairs: Sequence[Pair], report: Report, spatial_dims: int | None) -> tuple[dict[str, Grid], int]:
-    """Open every image of the pairs; the grids of those that have a sound one come back, and their dimensions."""
+    """Open every image of the pairs; returns the valid grids, and their dimensions."""
     grids: dict[str, Grid] = {}
     for path in dict.fromkeys(pair[f"{side}_image"] for pair in pairs for side in SIDES):
         loaded = _load(path, report)
@@ -200,7 +200,7 @@ def _check_labels(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Repo
 def _load(
     path: str, report: Report, kind: str = "image", grid: Grid | None = None
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Array, channel first, and affine of a file; None when it cannot be read, which the report then says."""
+    """Array, channel first, and affine of a file; None if it cannot be read, which the report then says."""
     if not exists(path):
         return None  # among the problems already
     with warnings.catch_warnings(record=True) as caught:

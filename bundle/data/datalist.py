@@ -1,4 +1,4 @@
-"""Data set layouts -> checked lists of pairs, split by patient, and back into a datalist file."""
+"""From data set layouts to checked lists of pairs, split by patient, and back to a datalist file."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def read_datalist(
 ) -> Sections:
     """Read a data set into lists of pairs.
 
-    Single images form ordered pairs (moving, fixed) of different patients of one section, or of different images of
-    one patient where the pairing is ``repeat``, always within one task; pairs of a datalist stay as they are listed.
-    Without a datalist the folders say what there is (images of two sides, images, slices, or a folder of such folders,
-    the tasks; else a Learn2Reg dataset JSON), and folders are split by patient: with one seed the same for ``repeat``
-    as for ``fixed``, so that repeat scans can be tested of patients held out of training.
+    Single images form ordered pairs (moving, fixed) of different patients of one section, or, for the pairing
+    ``repeat``, of different images of one patient; always within one task. Pairs of a datalist stay as they are listed.
+    Without a datalist, the folders say what there is (images of two sides, images, slices, or a folder of such folders,
+    the tasks; else a Learn2Reg dataset JSON). Folders are split by patient; with one seed, the split is the same for
+    ``repeat`` as for ``fixed``, so that repeat scans of patients held out of training can be tested.
 
     Args:
         dataset_dir: folder of the data set; relative paths of a datalist start here.
@@ -63,25 +63,24 @@ def read_datalist(
         pairing: for folders of fixed and moving images: ``paired`` (moving -> fixed of the same name), ``fixed`` or
             ``moving`` (only these images, between patients). ``repeat``, for single images of any layout and for the
             fixed images of such folders: repeat scans of one patient; a section without any has no pairs. Slices are
-            pairs of neighbours where it is ``paired``, and single images otherwise.
-        fractions: share of the patients in training, validation and test, where the folders are split.
+            pairs of neighbours for ``paired``, and single images otherwise.
+        fractions: share of the patients in training, validation and test, if the folders are split.
         limits: most pairs sampled from the single images of a section, of each kind of a mixture; None or no key: all
             ordered pairs.
         seed: seed of the split and of the sampling.
-        mixture: share of each kind of pair in the training (:mod:`bundle.data.pairing`), which here says which kinds
-            the training pairs are of, formed of the patients of training as the split has them; None: those of the
-            pairing.
+        mixture: share of each kind of pair in the training (:mod:`bundle.data.pairing`). It decides which kinds of
+            training pairs are formed from the patients of training in the split; None: those of the pairing.
 
     Returns:
         Pairs of each section: absolute paths ``fixed_image`` and ``moving_image``, where given ``fixed_label``,
         ``moving_label``, ``*_mask``, ``*_landmarks`` or ``landmarks`` (of the pair), ``task``, ``*_structures``
-        (numbers by name, of the datalist or of ``structures.json``); and always ``pair_id`` (unique, fit for a
-        folder's name) and ``patient`` (tuple of the patients involved). An image of unknown patient is a patient of
+        (numbers by name, from the datalist or ``structures.json``); and always ``pair_id`` (unique, fit for a folder's
+        name) and ``patient`` (tuple of the patients involved). An image of an unknown patient counts as a patient of
         its own.
 
     Raises:
         FileNotFoundError: when the folder or the datalist does not exist.
-        ValueError: on everything else that is wrong, all of it in one message.
+        ValueError: for everything else that is wrong, all in one message.
     """
     sections, problems = survey(
         dataset_dir, datalist, pairing=pairing, fractions=fractions, limits=limits, seed=seed, mixture=mixture
@@ -91,7 +90,7 @@ def read_datalist(
 
 
 def refuse(problems: Sequence[str], dataset_dir: str | Path) -> None:
-    """Raise a ``ValueError`` that names the problems of a data set, where there are any."""
+    """Raise a ``ValueError`` that names the problems of a data set, if there are any."""
     if len(problems) == 1:
         raise ValueError(problems[0])
     if problems:
@@ -129,7 +128,7 @@ def survey(
             continue
         sampled = pair_singles(images, limit, random.Random(source), repeat)
         sections[section] = [entry for entry in entries[section] if "image" not in entry] + sampled
-        # Where folders were split, images may have come to lie alone beside pairs of other tasks.
+        # After a split of folders, an image may be the only one of its task, beside pairs of other tasks.
         unused = not sections[section] if split else not sampled
         if images and unused and limit != 0 and not repeat:
             problems.append(
@@ -143,11 +142,11 @@ def survey(
 def read_entries(
     dataset_dir: str | Path, datalist: str | Path | None, pairing: str, fractions: Sequence[float], seed: int
 ) -> tuple[Sections, list[str], bool]:
-    """Read the entries of a data set before pairs are formed of them; the arguments are as in :func:`read_datalist`.
+    """Read the entries of a data set before pairs are formed; the arguments are those of :func:`read_datalist`.
 
     Returns:
         Single images and pairs of each section, with patients and structures; the problems, one line each; and
-        whether folders were split, which else a datalist says.
+        whether folders were split rather than a datalist read.
     """
     root = Path(dataset_dir).expanduser().absolute()
     if not root.is_dir():
@@ -184,7 +183,7 @@ def _check_limits(limits: Mapping[str, int | None]) -> None:
 
 
 def _find(datalist: str | Path, root: Path) -> Path:
-    """A datalist's path is taken as it is, and else relative to the data set."""
+    """Find a datalist by its path as it is, or else relative to the data set."""
     path = Path(datalist).expanduser()
     return path if path.is_file() or not (root / path).is_file() else root / path
 
@@ -193,7 +192,7 @@ def _listed_entries(path: Path, root: Path) -> Mapping[str, Any]:
     content = read_json(path)
     if is_learn2reg(content):
         return learn2reg_sections(content, root)
-    # A misspelt section would silently be left out: descriptive keys hold no list of objects.
+    # A misspelt section would be left out silently: descriptive keys do not hold lists of objects.
     unknown = [
         key
         for key, value in content.items()
@@ -210,10 +209,10 @@ def write_datalist(
 ) -> None:
     """Write pairs, or single images, as a datalist that reads back as the same.
 
-    The file is written beside its place and then moved there: it is there as a whole or not at all.
+    The file appears complete or not at all.
 
     Args:
-        path: the JSON file; its folder is made when needed.
+        path: the JSON file; its folder is created if needed.
         sections: pairs of each section, as read.
         dataset_dir: folder of the data set; paths below it are written relative to it.
 

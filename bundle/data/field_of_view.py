@@ -1,4 +1,4 @@
-"""What of an image its scanner saw: the mask of the fan of ultrasound, derived from the image itself."""
+"""The part of an image that its scanner saw: the mask of an ultrasound fan, derived from the image itself."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from scipy.ndimage import grey_opening, label
 from bundle.data.pairs import SIDES
 
 BACKGROUND = 0.02
-"""Background reaches this far above the lowest intensity, as a part of the range to the 99.5th percentile: noise."""
+"""Background extends this far above the lowest intensity, as a share of the range to the 99.5th percentile: noise."""
 OPENING = 2.0
-"""mm; dark structures that are thinner at the edge of the fan do not belong to the background."""
+"""mm; thinner dark structures at the edge of the fan do not belong to the background."""
 SMALLEST = 0.005
-"""Of the image; a smaller piece of background is speckle, a smaller field of view has been derived wrongly."""
+"""Share of the image: a smaller piece of background is speckle, a smaller field of view was derived wrongly."""
 
 
 def field_of_view(image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """Everything but the background that reaches the border of the image.
+    """Everything but the background that is connected to the border of the image.
 
     Background has the lowest intensity, is at least ``OPENING`` wide along every axis (a morphological opening with a
-    box), and connects to the border. What remains is the field of view, of which the largest connected piece is kept: a
-    text beside the fan is none of it, a dark cyst within is. A black shadow that is open to the border is taken for
-    background.
+    box), and is connected to the border. The rest is the field of view, of which the largest connected piece is kept:
+    it leaves out text beside the fan, and includes a dark cyst within it. A black shadow that is open to the border
+    counts as background.
 
     Args:
         image: ``(X, Y, Z)``; one slice will do.
@@ -43,7 +43,7 @@ def field_of_view(image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     dark = (image <= low + BACKGROUND * (high - low)).astype(np.uint8)
     lengths = zip(image.shape, spacing, strict=True)
     box = [max(2, int(np.ceil(OPENING / step))) if size > 1 else 1 for size, step in lengths]
-    # Beyond the border the image is thought to go on: a dark voxel there is not the rim of a wide background.
+    # The image is taken to continue beyond its border: a dark voxel there is not the rim of a wide background.
     pieces, _ = label(grey_opening(dark, size=box, mode="nearest"))
     faces = [np.take(pieces, end, axis) for axis, size in enumerate(image.shape) if size > 1 for end in (0, -1)]
     outside = np.bincount(pieces.ravel()) >= SMALLEST * image.size
@@ -62,7 +62,7 @@ def field_of_view(image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
 
 
 class FieldOfViewMaskd(Transform):
-    """Add ``fixed_mask`` and ``moving_mask`` derived from the images, where the pair has none (``field_of_view``)."""
+    """Add ``fixed_mask`` and ``moving_mask`` derived from the images, if the pair has none (``field_of_view``)."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Derive the masks of one pair from its images ``(1, *shape)``, as loaded.

@@ -1,4 +1,4 @@
-"""What is loaded of a pair is fit for registration, and its labels lie on their images."""
+"""Check that a loaded pair is fit for registration, and that its labels lie on their images."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bundle.formats.problems import extent_problems, image_problems, label_probl
 class CheckPaird(Transform):
     """Refuse what cannot be registered, with every reason at once, and put labels on the grid of their image.
 
-    A label or mask that lies on its image (``bundle.formats.problems.label_problems``) takes the affine of the image,
-    which can be as far away as headers are rounded. A mask becomes 1 where it is not 0.
+    A label or mask that lies on its image (``bundle.formats.problems.label_problems``) takes the affine of the image;
+    the two may differ by the rounding of headers. A mask becomes 1 where it is not 0.
 
     Args:
         spatial_dims: 3 for volumes, 2 for planar images, which are volumes of one slice.
-        pixdim: spacing of the network's grid, mm, where it has one; a wrong unit in a header can make that grid of the
-            image larger than any memory.
+        pixdim: spacing of the network's grid, mm, if it has one; a wrong unit in a header can make the image's grid
+            larger than any memory.
     """
 
     def __init__(self, spatial_dims: int = 3, pixdim: float | None = None) -> None:
@@ -52,13 +52,13 @@ class CheckPaird(Transform):
 def parts_on_grid(
     data: Mapping[Hashable, Any], prefix: str, spatial_dims: int, problems: list[str]
 ) -> dict[Hashable, MetaTensor]:
-    """Label and mask of one image, as far as there are any, on the grid of the image.
+    """Label and mask of one image, if there are any, on the grid of the image.
 
     Args:
-        data: loaded, with ``<prefix>image``.
-        prefix: of the keys, ``fixed_``, ``moving_``, or nothing for a single image.
+        data: loaded data with ``<prefix>image``.
+        prefix: prefix of the keys: ``fixed_``, ``moving_``, or empty for a single image.
         spatial_dims: 3 for volumes, 2 for planar images.
-        problems: takes up what makes them unfit, one line each.
+        problems: list to which problems are added, one line each.
     """
     image = data[f"{prefix}image"]
     output: dict[Hashable, MetaTensor] = {}
@@ -75,5 +75,5 @@ def parts_on_grid(
 
 
 def _name(data: Mapping[Hashable, Any], key: str) -> str:
-    """How messages call a part of a pair: by its key, and its file if it has one."""
+    """Name of a part of a pair in messages: its key, and its file if it has one."""
     return f"{key} {data[key].meta.get(ImageMetaKey.FILENAME_OR_OBJ, '')}".strip()

@@ -1,4 +1,4 @@
-"""Folders of images or of numbered slices -> entries: pairs, or single images."""
+"""From folders of images or numbered slices to entries: pairs, or single images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def image_entries(root: Path, pairing: str, patients: Mapping[str, str], problem
         pairing: for the first, ``paired`` (moving -> fixed of the same name, with the ``landmarks/`` of the pair), or
             only the ``fixed`` or ``moving`` images, as single ones; ``repeat`` takes the fixed ones.
         patients: patient of each image by file name; when empty, each name is a patient.
-        problems: takes up what is wrong.
+        problems: list to which problems are added.
 
     Returns:
         Pairs, or single images, in the order of their names.
@@ -67,12 +67,12 @@ def image_entries(root: Path, pairing: str, patients: Mapping[str, str], problem
 
 
 def _folders_of(root: Path, spelling: str) -> list[Path]:
-    """Image folders of the two sides that are there under these names."""
+    """Existing image folders of the two sides under these names."""
     return [folder for side in SIDES if (folder := root / spelling.format(side=side)).is_dir()]
 
 
 def _image_folders(root: Path, pairing: str) -> dict[str, Path]:
-    """Folder of the images of each side that the pairing needs; of the side ``""`` where there are no sides."""
+    """Folder of the images of each side that the pairing needs; the side is ``""`` if there are no sides."""
     spellings = [spelling for spelling in SPELLINGS if _folders_of(root, spelling)]
     if len(spellings) > 1:
         found = " and ".join(f"{_folders_of(root, spelling)[0].name}/" for spelling in spellings)
@@ -127,7 +127,7 @@ def _matched(folder: Path, suffixes: tuple[str, ...], names: Iterable[str], prob
 
 
 def _files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict[str, Path]:
-    """Data files of a folder, and its sub-folders (a DICOM series each), by name; other files are left out."""
+    """Data files and sub-folders (each a DICOM series) of a folder, by name; other files are left out."""
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -145,7 +145,7 @@ def _files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict
 
 
 def has_slices(root: Path) -> bool:
-    """Whether a slice lies directly in a folder; volumes numbered the same way (``case_001.nii.gz``) are none."""
+    """Whether a slice lies directly in a folder; volumes numbered the same way (``case_001.nii.gz``) do not count."""
     named = (path for path in _slice_files(root) if SLICE.fullmatch(stem(path)))
     first = next(named, None)
     return first is not None and (first.suffix.lower() in PICTURE_SUFFIXES or _is_slice(first))
@@ -154,7 +154,7 @@ def has_slices(root: Path) -> bool:
 def _is_slice(path: Path) -> bool:
     try:
         return dimensions(load_image(str(path)).shape[1:]) == 2
-    except Exception:  # every reader fails in its own way; what cannot be read says nothing of the layout
+    except Exception:  # every reader fails in its own way; unreadable files say nothing about the layout
         return False
 
 
@@ -168,7 +168,7 @@ def slice_entries(root: Path, pairing: str, patients: Mapping[str, str], problem
         root: folder with files such as ``A_047.png``.
         pairing: ``paired`` for pairs of neighbours; anything else gives the slices as single images.
         patients: patient of each slice by file name, or of each volume by its name; when empty, each volume is one.
-        problems: takes up what is wrong.
+        problems: list to which problems are added.
 
     Returns:
         Pairs, or single images, in the order of volumes and numbers.

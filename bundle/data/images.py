@@ -1,4 +1,4 @@
-"""Single images of a data set, for networks that see one image at a time: split by patient as its pairs are."""
+"""Single images of a data set, for networks that see one image at a time, split by patient like its pairs."""
 
 from __future__ import annotations
 
@@ -28,19 +28,18 @@ def read_images(
 ) -> Sections:
     """Read the labelled images of a data set, each once.
 
-    The sections are those that :func:`bundle.data.datalist.read_datalist` makes of the same data with the same
-    ``pairing``, ``fractions`` and ``seed``: a network trained on the images of training has seen no patient of its
-    validation and test pairs.
+    The sections are those of :func:`bundle.data.datalist.read_datalist` for the same data, ``pairing``, ``fractions``
+    and ``seed``: a network trained on the training images has seen no patient of the validation and test pairs.
 
     Args:
         dataset_dir: folder of the data set, in any layout that ``read_datalist`` takes.
-        datalist: as there; of pairs the images of both sides are taken.
+        datalist: as there; pairs give the images of both sides.
         side: ``fixed`` or ``moving``: only these images of pairs and of folders of two sides; None: both.
-        pairing: of the registration whose split is kept; None: that of the ``side``, or ``paired`` without one.
-        fractions: share of the patients in training, validation and test, where the folders are split.
+        pairing: pairing of the registration whose split is kept; None: that of the ``side``, or ``paired`` without one.
+        fractions: share of the patients in training, validation and test, if the folders are split.
         seed: seed of the split and of the folds.
-        folds: number of parts that the patients of training are divided into; None trains on all of them.
-        fold: which of them, from 0, is the validation in place of the data set's own, and not in training.
+        folds: number of parts into which the training patients are divided; None trains on all of them.
+        fold: the part, from 0, that is left out of training and replaces the data set's own validation.
 
     Returns:
         Images of each section: ``image``, ``label``, ``patient`` (a tuple of one) and, where given, ``structures``,

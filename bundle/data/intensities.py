@@ -10,8 +10,8 @@ from monai.transforms import MapTransform, ScaleIntensityRange
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 FAR = 2.0
-"""An extreme that many voxels share is no intensity but a sign, such as the padding around the field of view of CT,
-where it is farther from all others than this many times their range."""
+"""An extreme value that many voxels share is not an intensity but a marker, such as the padding around the field of
+view of CT, if it is farther from all others than this many times their range."""
 
 
 class RobustIntensityd(MapTransform):
@@ -47,23 +47,22 @@ class RobustIntensityd(MapTransform):
 def robust_range(values: torch.Tensor, lower: float, upper: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The intensities ``(a, b)`` of an image that become 0 and 1: two percentiles of its values, with two exceptions.
 
-    Where both percentiles are one value, that of a background which is nearly everything, the range goes on to the
-    percentiles of the others. Padding, an extreme that many voxels share though not most, ``FAR`` from all others, is
-    left out.
+    If both percentiles are equal, because nearly everything is background, the range extends to the percentiles of the
+    other values. Padding is left out: an extreme value that many voxels share, but not most, ``FAR`` from all others.
 
     Args:
-        values: ``(n,)``, of the whole image.
+        values: ``(n,)``, values of the whole image.
         lower: percentile.
         upper: percentile.
 
     Returns:
-        ``a < b``; ``a = b`` where all values are one.
+        ``a < b``; ``a = b`` if all values are equal.
     """
     low, high = (percentile(values, bound) for bound in (lower, upper))
     if low == high:
         others = values[values != low]
         if len(others):
-            # Of a few voxels, an outlier is more than a percentile: the second of either end is not.
+            # Among few voxels, one outlier is more than a percentile, so the second value from either end is taken.
             ordered, few = others.sort().values, int(len(others) > 2)
             first, last = (int(share / 100 * (len(others) - 1)) + few for share in (lower, 100 - upper))
             low, high = torch.minimum(low, ordered[first]), torch.maximum(high, ordered[-1 - last])

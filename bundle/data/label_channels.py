@@ -1,4 +1,4 @@
-"""A channel for every structure that the labels of a pair share."""
+"""One channel for every structure that the labels of a pair share."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from bundle.data.structures import Correspondence, by_name, corresponding, one_p
 class LabelChannelsd(Transform):
     """Give the labels of a pair one channel per structure, the same structures on both sides.
 
-    An integer map becomes one channel per value found in either label; a label that already has a channel per
-    structure is made binary and cut to the channels both sides have. Of labels with named structures
-    (``fixed_structures``, ``moving_structures``) the channels are those that :func:`corresponding` says; where nothing
-    corresponds the labels are left out. ``data["structures"]`` says what the channels are: names, or label values, or
-    channel numbers counted from 0.
+    An integer map becomes one channel per value found in either label. A label that already has a channel per structure
+    is made binary and cut to the channels that both sides have. For labels with named structures (``fixed_structures``,
+    ``moving_structures``), the channels are those that :func:`corresponding` gives; if nothing corresponds, the labels
+    are left out. ``data["structures"]`` says what the channels are: names, label values, or channel numbers from 0.
 
     Args:
-        structures: names, or values or channel numbers, to keep, in this order; None keeps all. A structure that a
-            label lacks is a channel of zeros, and on both sides a named one that the pair does not share. Between
+        structures: names, values or channel numbers to keep, in this order; None keeps all. A structure that a label
+            lacks is a channel of zeros; a named one that the pair does not share is zeros on both sides. Between
             patients without names, say which numbers correspond: the landmarks of one patient must not be matched to
             another's.
     """
@@ -43,7 +42,7 @@ class LabelChannelsd(Transform):
         self.structures: list[Any] | None = None if structures is None else list(structures)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Convert ``fixed_label`` and ``moving_label`` where both are there.
+        """Convert ``fixed_label`` and ``moving_label`` if both are there.
 
         Raises:
             ValueError: when one label is an integer map and the other has channels; when the two share none of
@@ -91,14 +90,14 @@ class LabelChannelsd(Transform):
         else:
             self._check_values(data["pair_id"], numbers)
         same = {structure.fixed: structure for structure in found if structure.fixed == structure.moving}
-        # Without names a number stands for itself, in a label that alone has the channel too.
+        # Without names, a number stands for itself, even if only one label has the channel.
         return [
             same.get(k, Correspondence(k, None, None) if by_name(data) else Correspondence(k, k, k))
             for k in self.structures
         ]
 
     def _check_names(self, data: Mapping[Hashable, Any]) -> None:
-        """Whether there are names to choose by: those of one label do within a patient."""
+        """Whether there are names to choose by; within a patient, the names of one label are enough."""
         without = [side for side in SIDES if f"{side}_structures" not in data]
         if len(without) > one_patient(data):
             raise ValueError(
@@ -108,7 +107,7 @@ class LabelChannelsd(Transform):
             )
 
     def _check_channels(self, pair_id: str, shared: Sequence[int], fixed: int, moving: int) -> None:
-        """Whether labels with so many channels share a chosen one."""
+        """Check that labels with these numbers of channels share a chosen one."""
         if not set(self.structures or ()) & set(shared):
             raise ValueError(
                 f"pair {pair_id}: none of the structures {self.structures} (channels, counted from 0) is in both "
@@ -116,7 +115,7 @@ class LabelChannelsd(Transform):
             )
 
     def _check_values(self, pair_id: str, found: Sequence[int]) -> None:
-        """Whether integer maps with these values hold a chosen one."""
+        """Check that integer maps with these values hold a chosen one."""
         chosen = set(self.structures or ())
         if 0 in chosen or not chosen & set(found):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Layouts of a data set on disk -> entries in the words of a MONAI datalist, not yet checked.
+"""From layouts of a data set on disk to entries in the words of a MONAI datalist, not yet checked.
 
 An entry is a pair (``fixed_image``, ``moving_image`` ...) or a single image (``image``, ``label`` ...).
 """
@@ -19,10 +19,10 @@ from bundle.system.text import load_json
 SECTIONS = ("training", "validation", "test")
 PAIRINGS = ("paired", "fixed", "moving", "repeat")
 KINDS = ("image", "label", "mask", "landmarks")
-# What belongs to an image, and the (DeepReg) folder it lies in; pairs put `fixed_` or `moving_` before either.
+# Files that belong to an image, and their (DeepReg) folders; pairs put `fixed_` or `moving_` before both.
 FOLDERS = {"image": "images", "label": "labels", "mask": "masks", "landmarks": "landmarks"}
 POINT_SUFFIXES = (".csv", ".mrk.json", ".fcsv")
-# Learn2Reg names of what belongs to `imagesTr/X.nii.gz`: folder of the file, and suffix where it is another one.
+# Learn2Reg's names of files that belong to `imagesTr/X.nii.gz`: folder, and suffix if it differs.
 LEARN2REG_FOLDERS = {"label": ("labels", None), "mask": ("masks", None), "landmarks": ("keypoints", ".csv")}
 LEARN2REG_PAIRS = {
     "training": "training_paired_images",
@@ -96,7 +96,7 @@ def read_patients(root: Path, problems: list[str]) -> dict[str, str]:
 
     Args:
         root: folder of the data set.
-        problems: takes up what is wrong with the file.
+        problems: list to which problems of the file are added.
 
     Returns:
         Patient of each image; empty when there is no such file.
@@ -131,8 +131,8 @@ def learn2reg_sections(content: Mapping[str, Any], root: Path) -> dict[str, Any]
     """Entries of a Learn2Reg dataset JSON (https://learn2reg.grand-challenge.org).
 
     Labels, masks and keypoints are those that exist by the naming convention (``imagesTr/X`` -> ``labelsTr/X``,
-    ``masksTr/X``, ``keypointsTr/X.csv``). The challenge lists validation images among the training ones too; what
-    shares a patient with validation or test is left out of training.
+    ``masksTr/X``, ``keypointsTr/X.csv``). The challenge also lists validation images among the training images; images
+    that share a patient with validation or test are left out of training.
 
     Args:
         content: the JSON.

@@ -1,4 +1,4 @@
-"""Single images, and the pairs formed of them: between patients, of repeat scans of one patient, of one image."""
+"""Single images, and the pairs formed from them: between patients, of repeat scans, of one image with itself."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NEEDS = {
     "self": "needs images",
     "paired": "needs pairs, or single images that form pairs by the pairing",
 }
-"""Kinds of pairs, and what has to be there for one."""
+"""Kinds of pairs, and what each needs."""
 
 
 def repeated_images(entries: Sequence[Pair]) -> list[str]:
-    """Single images that are listed twice, and would form pairs within patients with themselves.
+    """Single images that are listed twice, and would form repeat pairs with themselves.
 
     Args:
         entries: pairs and single images.
@@ -49,7 +49,7 @@ def repeat_problems(sections: Sections) -> list[str]:
     singles = [entry for entry in entries if "image" in entry]
     problems = repeated_images(singles)
     scans = Counter(_source(entry) for entry in singles)
-    # Listed pairs are kept as they are: with some, there is something to register.
+    # Listed pairs are kept as they are: if there are any, there is something to register.
     if singles and len(singles) == len(entries) and max(scans.values()) == 1:
         patients = {entry["patient"] for entry in singles}
         problems.append(
@@ -63,9 +63,9 @@ def single_images(entries: Iterable[Pair], problems: list[str], sides: Sequence[
     """The images of single images and pairs, each once, with what belongs to it.
 
     Args:
-        entries: single images and pairs, with their patients; those of a pair stand for (moving, fixed).
-        problems: takes up what is wrong: an image with two patients, labels or the like.
-        sides: whose images of the pairs are taken.
+        entries: single images and pairs, with their patients; those of a pair are (moving, fixed).
+        problems: list to which problems are added: an image with two patients, labels or the like.
+        sides: sides of the pairs whose images are taken.
 
     Returns:
         Single images, in the order in which they are first named.
@@ -92,19 +92,19 @@ def _side(pair: Pair, side: str) -> Pair:
 
 
 def self_pair(image: Pair) -> Pair:
-    """An image as both sides of a pair, which the augmentation then takes apart."""
+    """An image as both sides of a pair, which the augmentation then deforms differently."""
     return _pair(image, image)
 
 
 def pair_singles(images: Sequence[Pair], limit: int | None, rng: random.Random, repeat: bool = False) -> list[Pair]:
     """Ordered pairs (moving, fixed) of images of one task: of different patients, or of one patient.
 
-    The pairs are numbered, with the images sorted by task and patient. Moving image ``i`` has as partners the images
-    of a span but for a gap in it: its task's without its own patient's block, or that block without ``i``. A sample
-    draws numbers, so that no list of all pairs is made.
+    The images are sorted by task and patient, and the pairs are numbered. The partners of moving image ``i`` are a span
+    of images with a gap: its task without its own patient's block, or that block without ``i``. A sample draws numbers,
+    so that no list of all pairs is made.
 
     Args:
-        images: single images with ``image``, what belongs to it, ``patient``, and ``task`` where they have one.
+        images: single images with ``image``, the files that belong to it, ``patient``, and ``task`` if they have one.
         limit: most pairs, drawn without replacement; None: all.
         rng: random numbers of the draw.
         repeat: whether the pairs are within patients.
@@ -155,11 +155,11 @@ def pair_kind(pair: Mapping[str, Any]) -> str:
 
 
 def check_mixture(mixture: Mapping[str, float]) -> None:
-    """Refuse what is no mixture.
+    """Refuse an invalid mixture.
 
     Raises:
-        ValueError: when a kind is unknown, the shares do not sum to 1, or ``paired``, which stands for the pairs of
-            two images whatever they are, is mixed with ``between`` or ``repeat``.
+        ValueError: when a kind is unknown, the shares do not sum to 1, or ``paired``, which stands for any pairs of two
+            images, is mixed with ``between`` or ``repeat``.
     """
     shares = list(mixture.values())
     numbers = all(isinstance(share, int | float) and share >= 0 for share in shares)
@@ -173,7 +173,7 @@ def check_mixture(mixture: Mapping[str, float]) -> None:
 
 
 def of_kinds(pairs: Sequence[Mapping[str, Any]], mixture: Mapping[str, float]) -> dict[str, list[int]]:
-    """Positions of the pairs of each kind that a mixture has a share of.
+    """Positions of the pairs of each kind with a share in a mixture.
 
     Args:
         pairs: the pairs.
@@ -199,11 +199,11 @@ def mixed_pairs(
     repeat: bool,
     problems: list[str],
 ) -> list[Pair]:
-    """Pairs of every kind of a mixture, formed of the entries of one section.
+    """Pairs of every kind of a mixture, formed from the entries of one section.
 
-    Single images form pairs between patients, within patients and with themselves, images of listed pairs only with
-    themselves; listed pairs stay as they are where their kind has a share. Where such pairs of images with themselves
-    are listed, as in the datalist of an earlier run, no more are made.
+    Single images form pairs between patients, within patients and with themselves; images of listed pairs only form
+    pairs with themselves. Listed pairs stay as they are if their kind has a share. If pairs of images with themselves
+    are listed, as in the datalist of an earlier run, no more are formed.
 
     Args:
         entries: single images and pairs, with their patients.
@@ -211,17 +211,17 @@ def mixed_pairs(
         limit: most pairs formed of each kind, drawn without replacement; None: all.
         seed: seed of the draws.
         repeat: whether ``paired`` single images form pairs within patients, else between them.
-        problems: takes up what is wrong: a kind with a share but without a pair.
+        problems: list to which problems are added: a kind with a share but without a pair.
 
     Returns:
-        Pairs, without ``pair_id`` where they are formed.
+        Pairs; those formed here have no ``pair_id``.
     """
     images = [entry for entry in entries if "image" in entry]
     pairs = [entry for entry in entries if "image" not in entry]
     listed = {pair_kind(pair) for pair in pairs}
     for kind, within in {"between": False, "repeat": True, "paired": repeat}.items():
         if mixture.get(kind, 0) > 0:
-            # Pairs between patients are those of a training without a mixture.
+            # Pairs between patients are the same as in a training without a mixture.
             draw = random.Random(seed if not within else f"{seed}/repeat")
             pairs += pair_singles(images, limit, draw, within)
     if mixture.get("self", 0) > 0 and "self" not in listed:

@@ -106,13 +106,13 @@ def collate_episodes(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 class PreparePair(PrepareBatch):
     """Preprocessed batch -> ``(joined images, joined labels or None)`` on the device.
 
-    Labels are handed on when both are there; their channels are the structures the two images share. Each side is its
-    image; where the pair has masks or maps, its image and its mask, of ones if it has none; then its maps.
+    Labels are passed on if both are there; their channels are the structures that the two images share. Each side has
+    its image; if the pair has masks or maps, also its mask (ones if it has none); then its maps.
 
     Args:
-        spatial_dims: 3, or 2 for pairs of one slice, whose slice axis is left out here.
-        adapt_to_labels: hand the labels to the inferer as well, so that the steps on a pair may use them. Label
-            metrics of such a pair say nothing about accuracy.
+        spatial_dims: 3, or 2 for pairs of one slice, whose slice axis is dropped here.
+        adapt_to_labels: pass the labels to the inferer as well, so that the steps on a pair may use them. Label metrics
+            of such a pair say nothing about accuracy.
     """
 
     def __init__(self, spatial_dims: int = 3, adapt_to_labels: bool = False) -> None:
@@ -161,7 +161,7 @@ class PreparePair(PrepareBatch):
 
 
 def side_tensor(data: Mapping[Any, Any], side: str, kind: str) -> torch.Tensor:
-    """Image, label, mask or maps of one side of a pair as a plain tensor; a mask that is missing is ones."""
+    """Image, label, mask or maps of one side of a pair as a plain tensor; a missing mask is ones."""
     if kind == "mask" and f"{side}_mask" not in data:
         return torch.ones_like(side_tensor(data, side, "image"))
     part = data[f"{side}_{kind}"]
@@ -169,5 +169,5 @@ def side_tensor(data: Mapping[Any, Any], side: str, kind: str) -> torch.Tensor:
 
 
 def is_picture(image: MetaTensor) -> bool:
-    """Whether an image was read from a picture, whose header knows no lengths and whose rows count downwards."""
-    return "mode" in image.meta  # which Pillow says of every picture
+    """Whether an image was read from a picture, whose header has no lengths and whose rows run downwards."""
+    return "mode" in image.meta  # Pillow gives this for every picture

@@ -1,4 +1,4 @@
-"""MONAI dictionary transforms of ours on the way from a file to the network's grid."""
+"""Our own MONAI dictionary transforms for the way from a file to the network's grid."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 class InitialAlignmentd(Transform):
     """Move the moving image's frame so that registration starts from the chosen alignment.
 
-    Its affine becomes ``M^-1 A_moving``, so that resampling to the fixed grid by world position applies ``M``;
-    the voxels are not touched. ``initial_alignment`` keeps ``M`` (``bundle.geometry.initial_alignment``).
+    Its affine becomes ``M^-1 A_moving``, so that resampling to the fixed grid by world position applies ``M``; the
+    voxels do not change. ``initial_alignment`` holds ``M`` (``bundle.geometry.initial_alignment``).
 
     Args:
         mode: ``"world"``, ``"center"`` or ``"none"``.
@@ -31,7 +31,7 @@ class InitialAlignmentd(Transform):
         self.mode = mode
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Stamp the moving image, label and mask."""
+        """Change the affine of the moving image, label and mask."""
         output = dict(data)
         fixed, moving = data["fixed_image"], data["moving_image"]
         alignment = initial_alignment(
@@ -78,7 +78,7 @@ class SmoothToSpacingd(MapTransform):
 
 
 class Timed(Transform):
-    """Run a transform and note under ``seconds_<stage>`` how long it took.
+    """Run a transform and record under ``seconds_<stage>`` how long it took.
 
     Args:
         transform: the transform to run.

@@ -1,4 +1,4 @@
-"""Sections of a data set: patients, and entries by their patients, split into them at random; pairs chosen by them."""
+"""Sections of a data set: random splits of patients and their entries, and the choice of pairs by section."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], least: i
     Args:
         patients: patients; repetitions and order do not matter.
         fractions: share of training, validation and test; a share of 0 leaves a section empty.
-        least: fewest patients of a section that is not empty. With too few patients for all sections, test is left
-            empty first, then validation.
+        least: fewest patients of a section that is not empty. If there are too few patients for all sections, test is
+            left empty first, then validation.
         seed: seed of the split.
 
     Returns:
@@ -39,7 +39,7 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], least: i
     total, sections = len(names), dict.fromkeys(names, wanted[0])
     for before in range(len(wanted) - 1, 0, -1):
         share = max(round(fractions[SECTIONS.index(wanted[before])] * total), least)
-        # The sections before this one keep the fewest patients they need.
+        # Leave the earlier sections the fewest patients they need.
         for _ in range(min(share, len(names) - least * before)):
             sections[names.pop()] = wanted[before]
     return sections
@@ -67,16 +67,16 @@ def split_folds(patients: Iterable[str], folds: int, seed: int) -> dict[str, int
 
 
 def split_entries(entries: list[Pair], pairing: str, fractions: Sequence[float], seed: int) -> dict[str, list[Pair]]:
-    """Split entries by patient into sections, the patients of different tasks apart: small tasks are trained on too.
+    """Split entries by patient into sections, each task separately, so that small tasks are trained on too.
 
     Args:
         entries: pairs or single images of one patient each, a name.
-        pairing: as in :func:`bundle.data.datalist.read_datalist`; it says how many patients a section needs.
+        pairing: as in :func:`bundle.data.datalist.read_datalist`; it decides how many patients a section needs.
         fractions: share of training, validation and test.
         seed: seed of the split.
 
     Returns:
-        Entries of each section; nothing without entries, which the problems of their layout explain.
+        Entries of each section; empty without entries, which the problems of their layout explain.
 
     Raises:
         ValueError: when a task has too few patients for one section.
@@ -84,7 +84,7 @@ def split_entries(entries: list[Pair], pairing: str, fractions: Sequence[float],
     section_of: dict[str, str] = {}
     of_singles = {entry["patient"] for entry in entries if "image" in entry}
     for patients in _groups(entries):
-        # Repeat scans are split as for pairs between patients; a data set of one patient has such scans only.
+        # Repeat scans are split like pairs between patients; a data set of one patient has only repeat scans.
         alone = pairing == "repeat" and len(patients) == 1
         least = 1 if alone or of_singles.isdisjoint(patients) else 2
         section_of |= split_patients(patients, fractions, least, seed)
@@ -92,7 +92,7 @@ def split_entries(entries: list[Pair], pairing: str, fractions: Sequence[float],
 
 
 def _groups(entries: Iterable[Pair]) -> list[set[str]]:
-    """Patients of each task; of tasks that share a patient together."""
+    """Patients of each task; tasks that share a patient are joined."""
     of_task: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         of_task[entry.get("task", "")].add(entry["patient"])

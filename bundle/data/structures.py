@@ -16,7 +16,7 @@ FILE = "structures.json"
 DEFAULT = "default"
 """Key of ``structures.json`` for the images that it does not name."""
 EXAMPLE = '{"gland": 0, "apex": 1}'
-# Key of an entry's structures, of the label they are of, and of its image.
+# Keys of an entry's structures, of their label, and of its image.
 PARTS = tuple((f"{side}{STRUCTURES}", f"{side}label", f"{side}image") for side in ("", "fixed_", "moving_"))
 
 
@@ -44,15 +44,15 @@ def by_name(pair: Mapping[Any, Any]) -> bool:
 def corresponding(pair: Mapping[Any, Any], numbers: Iterable[int]) -> list[Correspondence]:
     """Which channels (or values) of the two labels of a pair show the same structure.
 
-    Between patients with named structures those whose name both labels have. Within a patient all by number, the
-    patient's own landmarks among them, with the name that either label gives. Without names all by number.
+    Between patients with named structures: those whose name both labels have. Within a patient: all by number,
+    including the patient's own landmarks, with the name that either label gives. Without names: all by number.
 
     Args:
-        pair: with ``patient``, and ``fixed_structures`` and ``moving_structures`` where its labels have names.
+        pair: a pair with ``patient``, and ``fixed_structures`` and ``moving_structures`` if its labels have names.
         numbers: what may correspond by number: the channels that both labels have, or the values found in them.
 
     Returns:
-        Correspondences, in the order of the fixed label's numbers where they are by name, else in that given.
+        Correspondences: by name in the order of the fixed label's numbers, else in the given order.
     """
     fixed, moving = ({name: int(k) for name, k in (pair.get(key) or {}).items()} for key, *_ in PARTS[1:])
     if by_name(pair):
@@ -66,12 +66,12 @@ def clean_structures(value: Any, where: str, problems: list[str]) -> dict[str, i
     """Structures of a label: a number for each name, and a name for each number.
 
     Args:
-        value: as it was read.
-        where: how messages call it.
-        problems: takes up what is wrong, one line each.
+        value: the value as it was read.
+        where: its name in messages.
+        problems: list to which problems are added, one line each.
 
     Returns:
-        Numbers by name; without those that are no number.
+        Numbers by name, without invalid ones.
     """
     if not isinstance(value, dict):
         problems.append(f"{where} is {value!r}, expected the channel (from 0) or label value of each name: {EXAMPLE}")
@@ -93,7 +93,7 @@ def read_structures(folder: Path, problems: list[str]) -> dict[str, dict[str, in
 
     Args:
         folder: folder of a data set.
-        problems: takes up what is wrong with the file.
+        problems: list to which problems of the file are added.
 
     Returns:
         Structures by the file name of the image, and those of all other images under ``default``; empty when there is
@@ -128,12 +128,12 @@ def read_structures(folder: Path, problems: list[str]) -> dict[str, dict[str, in
 
 
 def complete_structures(sections: Mapping[str, list[dict[str, Any]]], root: Path, problems: list[str]) -> None:
-    """Give every label that states none its structures of ``structures.json``, the task's own or the data set's.
+    """Give every label without structures those of ``structures.json``, the task's own or the data set's.
 
     Args:
         sections: cleaned entries of each section, changed in place.
         root: folder of the data set.
-        problems: takes up what is wrong, one line each.
+        problems: list to which problems are added, one line each.
     """
     tables: dict[Path, dict[str, dict[str, int]]] = {}
     used: dict[Path, set[str]] = {}
@@ -151,7 +151,7 @@ def complete_structures(sections: Mapping[str, list[dict[str, Any]]], root: Path
                 if label in entry and key not in entry and stated is not None:
                     entry[key] = stated
     for folder, table in tables.items():
-        # Images of the other side, or of no section, may be named too.
+        # The file may also name images of the other side, or of no section.
         others = table.keys() - used[folder]
         there = {stem(path) for depth in ("*", "*/*", "*/*/*") for path in folder.glob(depth)} if others else set()
         problems += [
@@ -165,7 +165,7 @@ def _folders(entry: Mapping[str, Any], root: Path) -> list[Path]:
 
 
 def structure_conflicts(sections: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
-    """Names that the labels of one patient give to different numbers, though these correspond by number.
+    """Names to which the labels of one patient give different numbers, though these correspond by number.
 
     Args:
         sections: pairs of each section.
@@ -191,9 +191,9 @@ def number_problems(channels: int, structures: Mapping[str, int], name: str) -> 
     """Structures that a label cannot have. A value that an integer map does not hold is an empty structure.
 
     Args:
-        channels: of the label; one is an integer map.
+        channels: number of channels of the label; one is an integer map.
         structures: its numbers by name.
-        name: how messages call the label.
+        name: name of the label in messages.
 
     Returns:
         Problems, one line each.

@@ -1,4 +1,4 @@
-"""A task is a named source of pairs: a folder of task folders -> entries that say which task they are of."""
+"""Tasks are named sources of pairs: from a folder of task folders to entries that name their task."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def folder_reader(root: Path) -> Reader | None:
         root: folder of a data set.
 
     Returns:
-        The reader of its layout; None when files in it, such as a dataset JSON, have to say what there is.
+        The reader of its layout; None if files in it, such as a dataset JSON, have to say what there is.
     """
     if any(root.glob("*dataset*.json")) and not has_folders(root):
         return None
@@ -29,14 +29,14 @@ def folder_reader(root: Path) -> Reader | None:
 
 
 def task_entries(root: Path, pairing: str, patients: Mapping[str, str], problems: list[str]) -> list[dict[str, Any]]:
-    """Entries of a folder of task folders; ``task`` is the name of the folder an entry is from.
+    """Entries of a folder of task folders; ``task`` is the name of an entry's folder.
 
     Args:
-        root: folder whose sub-folders are a data set each, in one of the layouts of folders.
-        pairing: as of that layout.
+        root: folder whose sub-folders are data sets, each in one of the layouts of folders.
+        pairing: as for that layout.
         patients: patient of each image by file name, for the tasks without a ``patients.csv`` of their own. The same
             patient in two tasks is one patient.
-        problems: takes up what is wrong.
+        problems: list to which problems are added.
 
     Returns:
         Entries, in the order of the tasks' names.
@@ -67,7 +67,7 @@ def _layout(root: Path) -> Reader | None:
 
 
 def _has_tasks(root: Path) -> bool:
-    """Whether a sub-folder is a data set; one that belongs to images, such as ``labels/``, says that these are gone."""
+    """Whether a sub-folder is a data set. A folder such as ``labels/`` means that its images are missing instead."""
     companions = {prefix + name for prefix in ("", *(f"{side}_" for side in SIDES)) for name in FOLDERS.values()}
     folders = _subfolders(root)
     return any(map(_layout, folders)) and companions.isdisjoint(folder.name for folder in folders)

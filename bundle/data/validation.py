@@ -1,4 +1,4 @@
-"""Datalist entries: their keys, files, patients and names checked."""
+"""Check the keys, files, patients and names of datalist entries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Sections = dict[str, list[Pair]]
 
 PAIR_PATHS = (*(f"{side}_{kind}" for kind in KINDS for side in SIDES), "landmarks")
 PAIR_NAMES = ("pair_id", "patient", "task", "fixed_structures", "moving_structures")
-LONGEST_ID = 200  # names of files have 255 bytes, and a folder is written under a longer name first
+LONGEST_ID = 200  # file names have 255 bytes, and a folder is first written under a longer name
 PAIR_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_ID - 1}}}")
 TAKEN = {"datalist.json", "metrics.csv", "summary.csv", "quality.html"}
 """Files beside the folders of the pairs."""
@@ -32,7 +32,7 @@ def clean_section(section: str, raw: Any, root: Path, problems: list[str]) -> li
         section: name of the section, for messages.
         raw: entries as they were read: pairs, single images, or paths of single images.
         root: folder that relative paths start at.
-        problems: takes up what is wrong, one line each.
+        problems: list to which problems are added, one line each.
 
     Returns:
         The entries that have an image to go on with.
@@ -134,10 +134,10 @@ def missing_files(sections: Sections) -> list[str]:
 
 
 def complete_patients(sections: Sections, patients: Mapping[str, str], root: Path) -> None:
-    """Give every entry its patients: stated, else of ``patients.csv``, else each image is a patient of its own.
+    """Give every entry its patients: stated, else from ``patients.csv``, else each image is a patient of its own.
 
-    Such a patient is called by the image's file name, and by its path in the data set where images of other entries
-    have that file name too (``sub-01/t1``).
+    Such a patient is named after the image's file name, or after its path in the data set if images of other entries
+    have the same file name (``sub-01/t1``).
 
     Args:
         sections: cleaned entries of each section, changed in place.
@@ -191,7 +191,7 @@ def leaks(sections: Sections) -> list[str]:
 
 
 def identify(sections: Sections, root: Path) -> list[str]:
-    """Give every pair a unique ``pair_id``: ``<moving>_to_<fixed>`` of the file names, or of the paths if need be.
+    """Give every pair a unique ``pair_id``: ``<moving>_to_<fixed>`` from the file names, or from the paths if needed.
 
     Args:
         sections: pairs of each section, changed in place.
@@ -223,7 +223,7 @@ def identify(sections: Sections, root: Path) -> list[str]:
 
 
 def _pair_id(moving: str, fixed: str) -> str:
-    """Name of a pair, with ``_`` for what a folder's name should not hold; the end of a long one is a checksum."""
+    """Name of a pair, with ``_`` for characters that a folder's name should not hold; a long one ends in a checksum."""
     full = f"{moving}_to_{fixed}"
     name = re.sub(r"[^A-Za-z0-9._-]", "_", full).lstrip("._-")
     if len(name) <= LONGEST_ID:
@@ -233,6 +233,6 @@ def _pair_id(moving: str, fixed: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value of a datalist as messages name it."""
+    """A value of a datalist as messages show it."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""DICOM in: which series a folder holds, and whether each is a volume that can be registered."""
+"""DICOM in and out: which series a folder holds, which can be registered, and results as DICOM objects."""
 
 from bundle.dicom.listing import list_series
 from bundle.dicom.series import Series, find_series, one_volume, read_folder, read_series

@@ -1,4 +1,4 @@
-"""What every DICOM object of ours has: patient, study, equipment, references, dates."""
+"""Common parts of our DICOM objects: patient, study, equipment, references, dates."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ EMPTY_IF_UNKNOWN = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
     *("ReferringPhysicianName", "StudyID", "AccessionNumber"),
 )
-"""Those of type 2, which are there even without a value."""
+"""Attributes of type 2, which are written even without a value."""
 SERIES_NUMBERS = {"registration": 9001, "warped": 9002, "segmentation": 9003, "report": 9004}
-"""Beyond those of scanners; which series is which is in its description too."""
+"""Series numbers above those of scanners; the description also says which series it is."""
 MAKER, MODEL, SERIAL = "Meta-registration bundle", "meta-registration-bundle", "none"
-"""Manufacturer, model and serial number of the equipment that our objects name; a program has no serial number."""
+"""Manufacturer, model and serial number in our objects; a program has no serial number."""
 
 
 @cache
@@ -49,7 +49,7 @@ def version() -> str:
 
 
 def read_header(path: Path) -> Dataset:
-    """All of a file but its pixels."""
+    """Everything in a file but its pixels."""
     with open_dicom(path) as file:
         return pydicom.dcmread(file, stop_before_pixels=True, force=True)
 
@@ -60,7 +60,7 @@ def first_header(series: Series) -> Dataset:
 
 
 def lacking(series: Series) -> str:
-    """What the images of a series lack so that no object can refer to them; empty if nothing."""
+    """What the images of a series lack for an object to refer to them; empty if nothing."""
     absent = [name for name, uids in zip(IDENTITY, zip(*series.identities, strict=True), strict=True) if not all(uids)]
     if absent:
         return f"has no {' and no '.join(absent)}"
@@ -69,10 +69,10 @@ def lacking(series: Series) -> str:
 
 
 def share(made: Dataset, source: Dataset, names: Iterable[str]) -> None:
-    """Give an object attributes of another one; those whose values cannot be read or written there are left out."""
+    """Copy attributes to an object from another one, except those whose values cannot be read or written."""
     encodings = convert_encodings(source.get("SpecificCharacterSet", ""))
     for name in names:
-        with suppress(Exception):  # what is wrong in a value, every type finds in its own way
+        with suppress(Exception):  # every type reports a wrong value in its own way
             element = source[name]
             buffer = DicomBytesIO()
             buffer.is_little_endian, buffer.is_implicit_VR = True, False
@@ -81,17 +81,17 @@ def share(made: Dataset, source: Dataset, names: Iterable[str]) -> None:
 
 
 def new_object(source: Dataset, sop_class: UID, kind: str, description: str, series: UID | None = None) -> Dataset:
-    """An object with the patient and the study of another one, made by this bundle now.
+    """A new object of this bundle, with the patient and the study of another one.
 
     Args:
         source: header of an image of the patient and the study.
         sop_class: SOP class of the object.
         kind: one of ``SERIES_NUMBERS``.
-        description: SeriesDescription; what is over 64 characters is cut off.
-        series: SeriesInstanceUID; None makes one.
+        description: SeriesDescription, cut off after 64 characters.
+        series: SeriesInstanceUID; None makes a new one.
 
     Returns:
-        The object with fresh UIDs; its own modules are still missing.
+        The object with new UIDs; its own modules are still missing.
     """
     made = Dataset()
     share_patient_and_study(made, source)
@@ -113,7 +113,7 @@ def new_object(source: Dataset, sop_class: UID, kind: str, description: str, ser
 
 
 def share_patient_and_study(made: Dataset, source: Dataset) -> None:
-    """Give an object the patient and the study of another one, as they stand there."""
+    """Copy the patient and the study of another object, unchanged."""
     share(made, source, PATIENT_AND_STUDY)
     for name in EMPTY_IF_UNKNOWN:
         if name not in made:
@@ -142,8 +142,8 @@ def write_objects(objects: Mapping[str, Dataset], folder: Path) -> None:
     """Write objects as files.
 
     Args:
-        objects: by path below the folder.
-        folder: where to; missing folders are created.
+        objects: objects by path below the folder.
+        folder: output folder; missing folders are created.
     """
     for name, made in objects.items():
         path = folder / name
@@ -152,11 +152,11 @@ def write_objects(objects: Mapping[str, Dataset], folder: Path) -> None:
 
 
 def refer_to(made: Dataset, references: Sequence[tuple[Series, list[Dataset]]]) -> None:
-    """Fill the Common Instance Reference module (PS3.3 C.12.2): all images by series, those of other studies apart.
+    """Fill the Common Instance Reference module (PS3.3 C.12.2): all images by series, other studies separately.
 
     Args:
         made: object that refers to the images; its study is set.
-        references: series and ``image_references`` of them; a series that stands twice is listed once.
+        references: series and their ``image_references``; a series that occurs twice is listed once.
     """
     studies: dict[str, dict[str, dict[str, Dataset]]] = {}
     for series, images in references:
@@ -175,7 +175,7 @@ def refer_to(made: Dataset, references: Sequence[tuple[Series, list[Dataset]]]) 
 
 
 def _referenced(found: Mapping[str, Mapping[str, Dataset]]) -> list[Dataset]:
-    """Items of a Referenced Series Sequence, of images by series and instance."""
+    """Items of a Referenced Series Sequence: images by series and instance."""
     items = []
     for uid, images in found.items():
         item = Dataset()

@@ -29,15 +29,15 @@ KEPT = {
     ),
     SecondaryCaptureImageStorage: (),
 }
-"""What of the acquisition a resampled image still shows, by SOP class: contrast. Its geometry and timing are gone."""
+"""Attributes of the acquisition that still hold for a resampled image, by SOP class: contrast, not geometry, timing."""
 EMPTY = {
     MRImageStorage: ("ScanOptions", "RepetitionTime", "EchoTime", "EchoTrainLength", "PatientPosition"),
     CTImageStorage: ("KVP", "AcquisitionNumber", "PatientPosition"),
     SecondaryCaptureImageStorage: ("PatientOrientation",),
 }
-"""Attributes of type 2, empty where the moving image lacks them."""
+"""Attributes of type 2, empty if the moving image lacks them."""
 UNKNOWN = {MRImageStorage: {"ScanningSequence": "RM", "SequenceVariant": "NONE", "MRAcquisitionType": "3D"}}
-"""Attributes of type 1 by SOP class, and what stands in for them: RM is a research mode."""
+"""Attributes of type 1 by SOP class, and their replacements: RM is a research mode."""
 STORED = 2**16 - 1
 """Largest number of 16 bits."""
 
@@ -58,11 +58,11 @@ class Stored:
 
 
 def stored_voxels(voxels: np.ndarray, whole: bool) -> Stored:
-    """Voxels as the 16-bit numbers that come nearest, half a slope away at most.
+    """Voxels as the nearest 16-bit numbers, at most half a slope away.
 
     Args:
         voxels: any shape.
-        whole: whether the image they come from has whole numbers: they are rounded, as in ``warped_image.nii.gz``, if
+        whole: whether the original image has whole numbers: voxels are then rounded, as in ``warped_image.nii.gz``, if
             their range fits into 16 bits. Anything else is spread over all 16 bits.
     """
     voxels = voxels.astype(np.float64)
@@ -72,7 +72,7 @@ def stored_voxels(voxels: np.ndarray, whole: bool) -> Stored:
         for kind in (np.int16, np.uint16):
             if np.iinfo(kind).min <= rounded.min() and rounded.max() <= np.iinfo(kind).max:
                 return Stored(rounded.astype(kind), 1.0, 0.0)
-    # What is written are 16 characters of each: the numbers belong to those.
+    # Slope and intercept are written with 16 characters: the numbers are computed from these.
     slope = float(DSfloat((high - low) / STORED or 1.0, auto_format=True))
     intercept = float(DSfloat(low, auto_format=True))
     return Stored(np.clip(np.rint((voxels - intercept) / slope), 0, STORED).astype(np.uint16), slope, intercept)
@@ -81,15 +81,15 @@ def stored_voxels(voxels: np.ndarray, whole: bool) -> Stored:
 def warped_series(voxels: np.ndarray, whole: bool, fixed: Series, moving: Series) -> Iterator[Dataset]:
     """The warped image as a new series of the moving image's study, in the fixed image's frame of reference.
 
-    MR and CT keep their SOP class, whose modules a resampled slice can fill. A slice of anything else is a Secondary
-    Capture with the attributes of its plane beside (a Standard Extended SOP Class, PS3.2): classes such as ultrasound
-    have no place for a slice in space, and those of PET need an acquisition that a resampled slice no longer has.
+    MR and CT keep their SOP class, whose modules a resampled slice can fill. A slice of any other type becomes a
+    Secondary Capture with added attributes of its plane (a Standard Extended SOP Class, PS3.2): classes such as
+    ultrasound cannot place a slice in space, and PET needs an acquisition that a resampled slice no longer has.
 
     Args:
         voxels: ``(X, Y, Z)`` on the fixed grid.
         whole: whether the moving image has whole numbers.
-        fixed: series whose grid and frame they are on.
-        moving: series they come from.
+        fixed: series whose grid and frame of reference the voxels have.
+        moving: series from which the voxels come.
 
     Yields:
         The slices in the order of the fixed image's.
@@ -120,7 +120,7 @@ def _source(reference: Dataset) -> Dataset:
 
 
 def _describe(made: Dataset, header: Dataset, modality: str) -> None:
-    """What kind of image it is, and what of its acquisition still holds."""
+    """Set the kind of image, and the attributes of its acquisition that still hold."""
     sop_class = made.SOPClassUID
     made.Modality = modality
     made.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if sop_class == CTImageStorage else "OTHER"]
@@ -136,7 +136,7 @@ def _describe(made: Dataset, header: Dataset, modality: str) -> None:
         for name in WINDOW:
             made.pop(name, None)
     laterality = header.get("Laterality") or header.get("ImageLaterality")
-    # Empty says unknown, which it is as long as the part of the body is; of one that has no sides it is absent.
+    # Empty means unknown, which it is as long as the body part is; for a body part without sides it is absent.
     if laterality or not made.get("BodyPartExamined"):
         made.Laterality = laterality
     for name in EMPTY[sop_class]:
@@ -163,7 +163,7 @@ def _fill(made: Dataset, stored: Stored, number: int) -> None:
     made.Rows, made.Columns = pixels.shape
     made.BitsAllocated, made.BitsStored, made.HighBit = 16, 16, 15
     made.PixelRepresentation = int(pixels.dtype == np.int16)
-    # The MR module has no place for a scale, so that many readers overlook it: it is there only where it is needed.
+    # The MR module has no place for a scale, so many readers ignore it: it is written only if needed.
     if made.SOPClassUID == CTImageStorage or (stored.slope, stored.intercept) != (1, 0):
         made.RescaleIntercept, made.RescaleSlope = decimals(np.array([stored.intercept, stored.slope]))
         if "RescaleType" not in made:

@@ -1,4 +1,4 @@
-"""A page for people as an encapsulated PDF."""
+"""A page for people, as an encapsulated PDF."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def encapsulated_pdf(pdf: bytes, title: str, series: Series) -> Dataset:
 
     Args:
         pdf: the file's content, which names no patient.
-        title: of the document.
-        series: whose patient and study it belongs to.
+        title: title of the document.
+        series: series whose patient and study it gets.
 
     Returns:
         An Encapsulated PDF.
@@ -26,7 +26,7 @@ def encapsulated_pdf(pdf: bytes, title: str, series: Series) -> Dataset:
     made.AcquisitionDateTime = None
     made.DocumentTitle, made.ConceptNameCodeSequence = title, []
     made.MIMETypeOfEncapsulatedDocument = "application/pdf"
-    # An element has an even length; a PDF may end with whatever follows its end mark.
+    # An element has an even length; a PDF may have anything after its end mark.
     made.EncapsulatedDocument = pdf + b"\0" * (len(pdf) % 2)
     made.EncapsulatedDocumentLength = len(pdf)
     return made

@@ -1,4 +1,4 @@
-"""Headers of DICOM files -> frames: what is known of every slice before a pixel is read."""
+"""From headers of DICOM files to frames: what is known about every slice before a pixel is read."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ SPLIT_BY = (
     "AcquisitionTime",
     "ContentTime",
 )
-"""What tells the volumes of one series apart where several slices lie at one position, the surest first."""
+"""Attributes that separate the volumes of one series if several slices lie at one position, the surest first."""
 COMMON_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 """UIDs that all slices of a volume share."""
 IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
-"""What an object that refers to an image names it by."""
+"""Attributes by which an object refers to an image."""
 RESCALE = ("RescaleSlope", "RescaleIntercept")
 TAGS = (
     *SPLIT_BY,
@@ -57,17 +57,17 @@ TAGS = (
     *("DimensionOrganizationType", "InConcatenationTotalNumber"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
-"""All that is read of a header; nothing of it names the patient."""
+"""All attributes that are read from a header; none names the patient."""
 NO_IMAGES = ("SEG", "RTDOSE")
-"""Modalities whose pixels are no intensities."""
+"""Modalities whose pixels are not intensities."""
 EXACT = 1e-6
-"""How far directions may be from unit length and right angles where they were not rounded to a few digits."""
+"""How far directions may be from unit length and right angles if they were not rounded to a few digits."""
 NO_IMAGE_CLASSES = ("Segmentation Storage", "Label Map Segmentation Storage", "RT Dose Storage")
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
 class Damaged(ValueError):
-    """A file that should be DICOM and cannot be read; its message says why, where that is known."""
+    """A file that should be DICOM cannot be read; the message says why, if that is known."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class Frame:
         path: its file.
         index: its number in the file, from 0.
         count: frames of the file.
-        syntax: transfer syntax: how its pixels are compressed.
-        whole: whether the file holds all the pixels that it should.
+        syntax: transfer syntax, that is, how its pixels are compressed.
+        whole: whether the file holds all its pixels.
         floats: whether they are floating-point numbers.
-        values: attributes of the header by keyword; those of its functional groups where the file has several frames.
+        values: attributes of the header by keyword, with those of its functional groups if the file has several frames.
     """
 
     path: Path
@@ -93,18 +93,18 @@ class Frame:
     values: Mapping[str, Any]
 
     def text(self, keyword: str) -> str:
-        """An attribute as text, empty without one."""
+        """An attribute as text; empty if it is missing."""
         value = self.values.get(keyword)
         letters = " ".join(("" if value is None else str(value)).split())
         return "".join(letter if letter.isprintable() else "?" for letter in letters)
 
     def whole_number(self, keyword: str) -> int | None:
-        """An attribute that counts, such as InstanceNumber; None without one."""
+        """An attribute that is a whole number, such as InstanceNumber; None if it is missing."""
         value = self.values.get(keyword)
         return int(value) if isinstance(value, int | float) else None
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...]:
-        """An attribute of so many numbers; empty without them."""
+        """An attribute with a given count of numbers; empty if it is missing."""
         found = self._numbers(keyword)
         return tuple(found.tolist()) if found.shape == (count,) and np.isfinite(found).all() else ()
 
@@ -122,14 +122,14 @@ class Frame:
 
     @cached_property
     def position(self) -> tuple[float, ...]:
-        """Centre of the first pixel, mm, LPS; empty without one."""
+        """Centre of the first pixel, mm, LPS; empty if it is missing."""
         return self.numbers("ImagePositionPatient", 3)
 
     @cached_property
     def plane(self) -> tuple[float, ...]:
         """Directions along a row and along a column (LPS), distances between rows and between columns (mm).
 
-        Directions that were rounded are the nearest ones of length 1 at right angles, ``U V^T`` of ``U S V^T``.
+        Rounded directions are replaced by the nearest ones of length 1 at right angles, ``U V^T`` of ``U S V^T``.
         """
         orientation, spacing = self.numbers("ImageOrientationPatient", 6), self.numbers("PixelSpacing", 2)
         if not orientation or not spacing:
@@ -139,13 +139,13 @@ class Frame:
 
     @property
     def askew(self) -> float:
-        """How far the two directions of the header are from length 1 and right angles, parts of 1."""
+        """How far the two directions of the header are from length 1 and right angles, as a fraction of 1."""
         directions = np.reshape(self.numbers("ImageOrientationPatient", 6) or np.eye(3)[:2].ravel(), (2, 3))
         return float(np.abs(directions @ directions.T - np.eye(2)).max())
 
     @property
     def rounding(self) -> float:
-        """By which angle rounding may have turned the plane, radians; 0 where its directions look exact."""
+        """Angle by which rounding may have turned the plane, radians; 0 if its directions look exact."""
         if self.askew < EXACT:
             return 0.0
         numbers = np.array(self.numbers("ImageOrientationPatient", 6))
@@ -154,13 +154,13 @@ class Frame:
 
     @property
     def rescale(self) -> tuple[float, float]:
-        """Slope and intercept from stored numbers to values; as in ITK, a slope that is 0 or no number is 1."""
+        """Slope and intercept from stored numbers to values; as in ITK, a slope of 0 or an invalid one becomes 1."""
         slope, intercept = (self._first_number(keyword) for keyword in RESCALE)
         return slope or 1.0, intercept or 0.0
 
     @property
     def badly_scaled(self) -> str:
-        """Which of slope and intercept is there and cannot be meant, and what it is; empty if none is."""
+        """Which of slope and intercept has a value that cannot be meant, and the value; empty if none has."""
         for keyword in RESCALE:
             value = self.values.get(keyword)
             number = self._first_number(keyword)
@@ -174,15 +174,15 @@ class Frame:
 
     @property
     def localizer(self) -> bool:
-        """Whether it was made to plan other images on."""
+        """Whether the image was made to plan other images."""
         return any("LOCALIZER" in self.text(keyword).upper() for keyword in ("ImageType", "FrameType"))
 
 
 def read_frames(path: Path) -> list[Frame]:
-    """Frames of an image; none of a file that is no DICOM, or holds no image.
+    """Frames of an image; empty for a file that is not DICOM or holds no image.
 
     Args:
-        path: of a file, with or without preamble and suffix; nothing behind its header is read.
+        path: a file, with or without preamble and suffix; only its header is read.
 
     Raises:
         Damaged: for a file that should be DICOM and cannot be read.
@@ -193,12 +193,12 @@ def read_frames(path: Path) -> list[Frame]:
         raise Damaged(reason)
     if not is_dicom(start) and not is_named(path):
         return []
-    if DEFLATED in start:  # the header itself is compressed, and may stand for a thousand times its length
+    if DEFLATED in start:  # the header itself is compressed, and may expand to a thousand times its length
         raise Damaged("compressed as a whole (deflated); decompress it")
     with open_dicom(path) as file:
         try:
             return list(_frames(path, file))
-        except Exception as error:  # what is wrong in a header, every reader finds in its own way
+        except Exception as error:  # every reader reports a wrong header in its own way
             raise Damaged from error
 
 
@@ -225,9 +225,9 @@ def _frames(path: Path, file: IO[bytes]) -> Iterator[Frame]:
 
 
 def _holds_no_image(header: Dataset, values: Mapping[str, Any]) -> bool:
-    """Whether a header without pixels is that of a report or the like; a file that is cut short has none either.
+    """Whether a header without pixels belongs to a report or the like, rather than to a file that was cut short.
 
-    The class of an object is whole where something stands behind it.
+    The class of an object is complete if something follows it.
     """
     meta = header.file_meta
     kind = meta.get("MediaStorageSOPClassUID") if "TransferSyntaxUID" in meta else None
@@ -237,9 +237,9 @@ def _holds_no_image(header: Dataset, values: Mapping[str, Any]) -> bool:
 
 
 def _plain(header: Dataset) -> dict[str, Any]:
-    """Attributes of a header that are no sequences, but for values that are not what they should be.
+    """Attributes of a header that are not sequences, except invalid values.
 
-    A slope or an intercept that is no number is NaN: that it is there matters.
+    An invalid slope or intercept becomes NaN: it matters that it is there.
     """
     values = {}
     for tag in header.keys():  # noqa: SIM118 - a dataset itself goes over its values
@@ -254,6 +254,6 @@ def _plain(header: Dataset) -> dict[str, Any]:
 
 
 def _grouped(items: Iterable[Dataset]) -> dict[str, Any]:
-    """Attributes in the functional groups of a frame, or of all."""
+    """Attributes in the functional groups of a frame, or of all frames."""
     groups = (element.value[0] for item in items for element in item if element.VR == "SQ" and element.value)
     return {keyword: value for group in groups for keyword, value in _plain(group).items()}

@@ -1,4 +1,4 @@
-"""Stacks that are parts of one volume, though a UID or a word of their headers tells them apart."""
+"""Join stacks that are parts of one volume although a UID or a word in their headers separates them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from bundle.dicom.volume_grid import has_geometry, misplaced, sorted_along_norma
 from bundle.dicom.volumes import in_order, parted
 
 FEWEST = 3
-"""Slices of which even distances say that they are one volume; any two are even."""
+"""Fewest slices whose even distances show that they are one volume; two are always even."""
 
 
 def joined(found: Sequence[list[Frame]]) -> list[list[Frame]]:
-    """Stacks, those that only errors of headers hold apart as one.
+    """Join the stacks that are separated only by errors of headers.
 
-    Of one series are slices with several FrameOfReferenceUIDs, and slices of the volume that are called localizers.
-    Of several series are those with a SeriesInstanceUID or a StudyInstanceUID of their own, where number, description
-    and kind are the same. Together they are a volume where they lie in one plane's even steps, one at each place.
+    Within one series, these are slices with several FrameOfReferenceUIDs, and slices of the volume that are called
+    localizers. Across series, they are slices with a SeriesInstanceUID or a StudyInstanceUID of their own but the same
+    number, description and kind. Together they are a volume if they lie in even steps, one slice at each place.
 
     Args:
-        found: of :func:`bundle.dicom.volumes.stacks`.
+        found: result of :func:`bundle.dicom.volumes.stacks`.
     """
     return in_order(_join(_join(found, _of_one_series), _of_one_name))
 
@@ -54,7 +54,7 @@ def _join(found: Sequence[list[Frame]], alike: Callable[[Sequence[Frame]], Hasha
 
 
 def _is_one(parts: Sequence[Sequence[Frame]], volume: Sequence[Frame]) -> bool:
-    """Whether parts are a volume: each slice is a part of its own, or their numbers go on from one to the next."""
+    """Whether parts are one volume: each is a single slice, or their numbers continue from one to the next."""
     numbers = [frame.text("InstanceNumber") for frame in volume]
     told = len(set(numbers)) == len(numbers) or all(len(part) == 1 for part in parts)
     return told and len(volume) >= FEWEST and not misplaced(sorted_along_normal(volume))

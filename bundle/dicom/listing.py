@@ -1,4 +1,4 @@
-"""A folder of mixed DICOM -> a table of its series, and a folder for every volume."""
+"""From a folder of mixed DICOM to a table of its series, and a folder for every volume."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ LONGEST_NAME = 60
 
 
 def list_series(folder: str | Path, output_dir: str | Path | None = None) -> tuple[list[str], bool]:
-    """What the series below a folder are, and whether each can be registered.
+    """List the series below a folder, and whether each can be registered.
 
     Args:
         folder: as in :func:`bundle.dicom.read_folder`.
-        output_dir: every volume that can be registered is copied to a folder of its own in it, named by the number and
-            the description of its series; None copies nothing.
+        output_dir: folder to which every volume that can be registered is copied, into a folder of its own named by the
+            number and the description of its series; None copies nothing.
 
     Returns:
-        One line for every series and every file that cannot be read; whether all files can be, and a volume is there.
+        One line for every series and every unreadable file; whether all files can be read and there is a volume.
 
     Raises:
         FileNotFoundError: when there is no such folder.
-        ValueError: when it holds no series, or a folder of the output is there already.
+        ValueError: when it holds no series, or an output folder exists already.
     """
     series, damaged = read_folder(folder)
     if not series and not damaged:
@@ -48,7 +48,7 @@ def list_series(folder: str | Path, output_dir: str | Path | None = None) -> tup
 
 
 def can_be_registered(series: Series) -> bool:
-    """Whether it is a volume without a fault; localizers are made to plan on."""
+    """Whether it is a volume without a fault, and not a localizer."""
     return series.shape[2] > 1 and not series.fault and not series.localizer
 
 
@@ -69,7 +69,7 @@ def _verdict(series: Series) -> str:
 
 
 def _targets(series: Sequence[Series], folder: Path, output: Path) -> dict[Series, Path]:
-    """Where each series goes; all are refused before one is copied."""
+    """Where each series goes; problems are reported before anything is copied."""
     if output.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{output} is in {folder}, whose series would be there twice; give an output_dir elsewhere")
     names: list[str] = []
@@ -84,13 +84,13 @@ def _targets(series: Sequence[Series], folder: Path, output: Path) -> dict[Serie
 
 
 def _name(series: Series) -> str:
-    """Letters, digits and ``_`` of number and description; nothing of the patient's."""
+    """Name made of number and description, with letters, digits and ``_``, and nothing about the patient."""
     words = re.sub(r"[^A-Za-z0-9]+", "_", series.description or series.modality).strip("_")[:LONGEST_NAME] or "series"
     return words if series.number is None else f"{series.number:03d}_{words}"
 
 
 def _copy(files: Sequence[Path], target: Path) -> None:
-    """Copy files under names in the order of the slices; the folder is complete or not there."""
+    """Copy files under names in slice order; the folder is complete or not there."""
     with whole_folder(target) as folder:
         for number, path in enumerate(files):
             shutil.copyfile(path, folder / f"{number:04d}.dcm")

@@ -1,4 +1,4 @@
-"""What a user should know of a stack of slices though it can be registered."""
+"""What a user should know about a stack of slices that can be registered."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from bundle.dicom.frames import COMMON_UIDS, Frame
 from bundle.dicom.volume_grid import has_geometry
 
 OTHER_DISTANCE = 0.1
-"""Part of the distance of slices by which what a header says of it may be wrong."""
+"""Fraction of the slice distance by which the header's value may be wrong."""
 ASKEW = 1e-3
-"""Beyond which ITK takes two directions for none."""
+"""Deviation beyond which ITK does not accept two directions."""
 
 
 def notes_of(stack: Sequence[Frame], alone: bool) -> tuple[str, ...]:
-    """What the header of a stack makes doubtful, a line each.
+    """What the header of a stack makes doubtful, one line each.
 
     Args:
         stack: sorted slices without a fault.
-        alone: whether they are all of their series.
+        alone: whether these are all slices of their series.
     """
     found = [*_uids(stack), *_localizers(stack), *_scaling(stack)]
     if has_geometry(stack):
@@ -66,7 +66,7 @@ def _directions(stack: Sequence[Frame]) -> Iterator[str]:
 
 
 def _distance(stack: Sequence[Frame]) -> Iterator[str]:
-    """SpacingBetweenSlices is not used, but where it is less than the positions say, slices may be missing."""
+    """Compare SpacingBetweenSlices, which is not used: if it is less than the positions say, slices may be missing."""
     said = stack[0].numbers("SpacingBetweenSlices", 1)
     first, last = (np.array(frame.position) for frame in (stack[0], stack[-1]))
     measured = float(np.linalg.norm(last - first)) / (len(stack) - 1)
@@ -78,7 +78,7 @@ def _distance(stack: Sequence[Frame]) -> Iterator[str]:
 
 
 def _ends(stack: Sequence[Frame]) -> Iterator[str]:
-    """What positions cannot show: a first or a last slice that may be missing, or every second one."""
+    """What positions cannot show: whether the first or the last slice, or every second one, may be missing."""
     numbers = sorted({number for frame in stack if (number := frame.whole_number("InstanceNumber")) is not None})
     expected = stack[0].whole_number("ImagesInAcquisition") or 0
     if expected > len(stack) and len({frame.text("AcquisitionNumber") for frame in stack}) == 1:

@@ -46,7 +46,7 @@ def segmentation(label: np.ndarray, fixed: Series) -> Dataset:
     if not pixels.any():
         raise ValueError("the carried label has no voxel within the fixed image, there is nothing to segment")
     if len(fixed.files) == 1:
-        # The frames of a multi-frame image stand in any order, and highdicom takes the pixels in theirs.
+        # The frames of a multi-frame image may be in any order, and highdicom expects the pixels in the same order.
         pixels = pixels[np.argsort(fixed.frames)]
     images = [_source(file, fixed) for file in fixed.files]
     made = highdicom.seg.Segmentation(

@@ -1,4 +1,4 @@
-"""Folders of DICOM -> the image series in them, each with its files in order and its grid."""
+"""From folders of DICOM to the image series in them, each with its files in order and its grid."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from bundle.dicom.volume_grid import affine_of, fault_of, has_geometry, sorted_a
 from bundle.dicom.volumes import stacks
 
 LISTED = 6
-"""Series that a message names."""
+"""Most series that a message names."""
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """The slices of one volume, or a planar image; several may be of one series of a scanner.
+    """The slices of one volume, or a planar image; a scanner's series may hold several of these.
 
     Attributes:
-        files: along the slices' normal, the order of the volume's last axis; one for a multi-frame image.
-        identities: StudyInstanceUID, SeriesInstanceUID, SOPClassUID and SOPInstanceUID of each file; empty without one.
-        frame: FrameOfReferenceUID, empty without one that all slices share.
+        files: in the order along the slices' normal, the volume's last axis; one file for a multi-frame image.
+        identities: StudyInstanceUID, SeriesInstanceUID, SOPClassUID and SOPInstanceUID of each file; empty if missing.
+        frame: FrameOfReferenceUID; empty without one that all slices share.
         modality: such as MR.
-        description: of the series, as it stands in the files.
-        number: of the series; None without one.
+        description: description of the series, as in the files.
+        number: number of the series; None if missing.
         shape: (columns, rows, slices), the array's axes.
         affine: ``(4, 4)`` voxel-to-world, mm, RAS.
-        frames: number of each slice in its file, 0 in a file of one.
-        localizer: whether it was made to plan other images on.
+        frames: number of each slice in its file; 0 in a file of one slice.
+        localizer: whether it was made to plan other images.
         positioned: whether its slices have positions in space.
-        rescales: slope and intercept of each file; None where its header has neither.
-        fault: why it cannot be registered, and what to do; empty when it can.
-        untold: files beside it that are neither DICOM nor text, and named as slices are.
-        notes: what a user should know though it can be registered.
+        rescales: slope and intercept of each file; None if its header has neither.
+        fault: why it cannot be registered, and what to do; empty if it can.
+        untold: files beside it that are neither DICOM nor text, but are named like slices.
+        notes: what a user should know if it can be registered.
     """
 
     files: tuple[Path, ...]
@@ -81,12 +81,12 @@ class Series:
 
 
 def read_folder(folder: str | Path) -> tuple[list[Series], dict[Path, str]]:
-    """Every image series below a folder, and what should be DICOM and cannot be read, with the reason if it is known.
+    """Every image series below a folder, and files that should be DICOM but cannot be read, with the reason if known.
 
     Args:
-        folder: with files of any names, with or without preamble, in sub-folders and behind links too; what is no DICOM
-            and what holds no image (reports, registrations, segmentations, DICOMDIR) is left out. Or one file. Headers
-            are read, no pixels.
+        folder: folder of files with any names, with or without preamble, in sub-folders and behind links too; or one
+            file. Files that are not DICOM, or hold no image (reports, registrations, segmentations, DICOMDIR), are left
+            out. Only headers are read, no pixels.
 
     Raises:
         FileNotFoundError: when there is no such folder.
@@ -114,13 +114,13 @@ def read_folder(folder: str | Path) -> tuple[list[Series], dict[Path, str]]:
 
 
 def find_series(folder: str | Path) -> list[Series]:
-    """Every image series below a folder, sorted out whatever way the files are mixed.
+    """Every image series below a folder, however the files are mixed.
 
     Args:
         folder: as in :func:`read_folder`.
 
     Returns:
-        In the order of their numbers; those that cannot be registered say why in ``fault``.
+        Series in the order of their numbers; ``fault`` says why one cannot be registered.
 
     Raises:
         ValueError: when a file cannot be read, since a slice would be missing.
@@ -132,13 +132,13 @@ def find_series(folder: str | Path) -> list[Series]:
 
 
 def read_series(folder: str | Path) -> Series:
-    """The one volume of a folder, though localizers, single images or reports may lie beside it; or a planar image.
+    """The one volume of a folder, beside which localizers, single images or reports may lie; or a planar image.
 
     Args:
         folder: as in :func:`read_folder`.
 
     Raises:
-        ValueError: in one line, when there is none, or several, or it cannot be registered.
+        ValueError: in one line, when there is none or several, or it cannot be registered.
     """
     try:
         return one_volume(folder)
@@ -180,7 +180,7 @@ def one_volume(folder: str | Path) -> Series:
 
 
 def _unread(damaged: Mapping[Path, str]) -> str:
-    """What cannot be read, the first of it by name."""
+    """Message about files that cannot be read; it names the first."""
     first = min(damaged, key=lambda path: path.name)
     what = f"{len(damaged)} of its files cannot be read, the first is {first.name}"
     return f"{what}: {damaged[first]}" if damaged[first] else f"{what}; the volume has gaps, copy it again"
@@ -190,8 +190,8 @@ def _series(stack: Sequence[Frame], alone: bool, untold: tuple[Path, ...]) -> Se
     """Series of a stack.
 
     Args:
-        stack: its frames.
-        alone: whether they are all of the series.
+        stack: frames of the stack.
+        alone: whether these are all frames of the series.
         untold: files beside it.
     """
     frames = sorted_along_normal(stack)

@@ -24,9 +24,9 @@ from bundle.dicom.series import Series
 from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip, spacing_of
 
 MOST_BYTES = 2**32 - 2**24
-"""Of a field: lengths in DICOM have 32 bits, and the sequences around a field hold the references too."""
+"""Most bytes of a field: lengths in DICOM have 32 bits, and the sequences around a field also hold references."""
 EXACT = 1e-6
-"""How far a matrix may be from a rotation to be called one; DICOM's decimal strings keep 1e-9 at least."""
+"""How far a matrix may be from a rotation to be called one; DICOM's decimal strings keep at least 1e-9."""
 
 
 def registration_object(transform: Transform, fixed: Series, moving: Series) -> Dataset:
@@ -35,14 +35,14 @@ def registration_object(transform: Transform, fixed: Series, moving: Series) -> 
     Args:
         transform: from fixed points to moving ones, mm, RAS: affines, or a displacement on the fixed grid followed by
             affines.
-        fixed: series whose frame is the Registered one.
-        moving: series whose frame is the Source.
+        fixed: series whose frame of reference is the Registered one.
+        moving: series whose frame of reference is the Source.
 
     Returns:
-        Of an affine a Spatial Registration, else a Deformable Spatial Registration.
+        A Spatial Registration for an affine, else a Deformable Spatial Registration.
 
     Raises:
-        ValueError: when a field is too large for DICOM or of another form, or its grid is sheared.
+        ValueError: when a field is too large for DICOM or has another form, or its grid is sheared.
     """
     kind = SpatialRegistrationStorage if transform.is_affine else DeformableSpatialRegistrationStorage
     made = new_object(first_header(fixed), kind, "registration", "registration")
@@ -59,7 +59,7 @@ def registration_object(transform: Transform, fixed: Series, moving: Series) -> 
 
 
 def read_registration(path: str | Path) -> Transform:
-    """Read a registration object, ours or of another program.
+    """Read a registration object, ours or another program's.
 
     Args:
         path: file of a Spatial Registration or a Deformable Spatial Registration.
@@ -69,7 +69,7 @@ def read_registration(path: str | Path) -> Transform:
         mm, RAS.
 
     Raises:
-        ValueError: when it is no registration, of several moving images, or damaged.
+        ValueError: when it is not a registration, has several moving images, or is damaged.
     """
     if pydicom.filereader.read_file_meta_info(path).TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
         raise ValueError("a deflated DICOM file; expected one that is not compressed")
@@ -85,9 +85,9 @@ def read_registration(path: str | Path) -> Transform:
 
 
 def matrix_type(matrix: np.ndarray) -> str:
-    """RIGID: a rotation, ``R^T R = I``; RIGID_SCALE: one of scaled axes, ``R^T R`` diagonal; AFFINE (PS3.3 C.20.2.1.2).
+    """RIGID: a rotation, ``R^T R = I``; RIGID_SCALE: with scaled axes, ``R^T R`` diagonal; AFFINE (PS3.3 C.20.2.1.2).
 
-    A reflection is an AFFINE: neither of the others has one.
+    A reflection is AFFINE: the others have none.
     """
     linear = matrix[:3, :3]
     gram = linear.T @ linear
@@ -128,8 +128,8 @@ def _deformable_items(transform: Transform, images: list[tuple[Series, list[Data
     """Items of a Deformable Registration Sequence; that of the fixed image's own frame has neither matrix nor grid.
 
     A Source coordinate is ``M_post (M_pre X + D(X))`` with ``X`` a Registered one (PS3.3 C.20.3.1.1), which is our
-    ``T(p)`` with ``D`` the displacement, ``M_post`` the initial alignment and ``M_pre`` the identity. It is written
-    nevertheless: widespread readers ask for both.
+    ``T(p)`` with ``D`` the displacement, ``M_post`` the initial alignment and ``M_pre`` the identity. The identity is
+    written too, because widespread readers require both.
     """
     displacement, *after = transform.parts
     if not isinstance(displacement, Displacement) or any(isinstance(part, Displacement) for part in after):
@@ -170,12 +170,12 @@ def _grid_item(displacement: Displacement) -> Dataset:
 
 
 def decimals(values: np.ndarray) -> list[DSfloat]:
-    """Numbers as decimal strings, which have 16 characters."""
+    """Numbers as decimal strings, of at most 16 characters."""
     return [DSfloat(value, auto_format=True) for value in np.asarray(values, dtype=float).tolist()]
 
 
 def _reversed_last_axis(size: int) -> np.ndarray:
-    """Voxel indices of a grid whose last axis is reversed to those of the grid itself, ``(4, 4)``."""
+    """From voxel indices of a grid with a reversed last axis to those of the grid itself, ``(4, 4)``."""
     turn = np.diag([1.0, 1.0, -1.0, 1.0])
     turn[2, 3] = size - 1
     return turn

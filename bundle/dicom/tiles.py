@@ -1,4 +1,4 @@
-"""Pictures that hold many slices, or part of a larger picture, as tiles: what they are and what converts them."""
+"""Pictures that hold many slices, or parts of a larger picture, as tiles: what they are and what converts them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ CONVERTED = "convert it to NIfTI by dcm2niix"
 
 
 def tiling_of(frame: Frame) -> str:
-    """What a file's pixels are where they are tiles, and what to do; empty where they are one slice.
+    """What a file's pixels are if they are tiles, and what to do; empty if they are one slice.
 
     Args:
-        frame: of the file, whose private header is read.
+        frame: frame of the file, whose private header is read.
     """
     organised = frame.text("DimensionOrganizationType").upper()
     if organised.startswith("TILED"):
@@ -37,7 +37,7 @@ def tiling_of(frame: Frame) -> str:
         return ""
     try:
         tiles = _private_tiles(frame)
-    except Exception:  # a private header is written as its maker likes; a damaged one says nothing
+    except Exception:  # a private header may have any form; a damaged one says nothing
         return ""
     return f"a mosaic, {tiles} slices of a volume as tiles of one picture; {CONVERTED}" if tiles > 1 else ""
 
@@ -48,7 +48,7 @@ def _words(frame: Frame, keyword: str) -> list[str]:
 
 
 def _private_tiles(frame: Frame) -> int:
-    """How many tiles the private header of Siemens or United Imaging tells of; 0 where it does not."""
+    """Number of tiles in the private header of Siemens or United Imaging; 0 if it names none."""
     tags = [Tag(group, block) for group in SIEMENS_GROUPS for block in BLOCKS]
     tags += [Tag(0x0019, (block << 8) + SIEMENS_COUNT) for block in BLOCKS]
     tags += [Tag(0x0029, (block << 8) + SIEMENS_HEADER) for block in BLOCKS]

@@ -1,4 +1,4 @@
-"""A stack of slices -> the grid of its volume, and what keeps it from being one."""
+"""From a stack of slices to the grid of its volume, and the reasons why a stack is not a volume."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bundle.dicom.volumes import PARALLEL, heights, most_at_one_place, normal
 from bundle.geometry import RAS_TO_LPS
 
 SHEAR_DEGREES, SHEAR_PIXELS = 0.1, 0.1
-"""A stack is sheared when it leans by more than both; less is what rounded numbers of a header make."""
+"""A stack is sheared if it leans by more than both; less comes from rounded numbers in a header."""
 UNEVEN = 0.1
-"""Part of the distance of slices by which one may be off its place."""
+"""Fraction of the slice distance by which a slice may be off its place."""
 DIRECTIONS = 0.1
 """How far the directions of a header may be from unit length and right angles to be called rounded."""
 GEOMETRY = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
-"""What places a slice, and how many numbers each is."""
+"""Attributes that place a slice, and how many numbers each has."""
 CONVERT = "convert it to single frames"
 UNREAD = "its headers cannot be read by ITK; copy it again, or convert it to NIfTI"
 UNREAD_SYNTAX = re.compile(r"^1\.2\.840\.10008\.1\.2\.4\.[12]\d\d")
@@ -29,7 +29,7 @@ UNREAD_SYNTAX = re.compile(r"^1\.2\.840\.10008\.1\.2\.4\.[12]\d\d")
 
 
 def sorted_along_normal(stack: Sequence[Frame]) -> list[Frame]:
-    """Slices in the order of the volume's last axis; those without a position by their numbers."""
+    """Slices in the order of the volume's last axis; slices without a position by their numbers."""
     if not has_geometry(stack):
         return sorted(
             stack, key=lambda frame: (frame.whole_number("InstanceNumber") or 0, frame.index, frame.path.name)
@@ -50,7 +50,8 @@ def affine_of(stack: Sequence[Frame]) -> np.ndarray:
     slice's position to the last one's in even steps. SliceThickness, which need not be their distance, is not used.
 
     Args:
-        stack: sorted slices; a single one is a planar image and lies where ITK puts it, none without geometry.
+        stack: sorted slices; a single one is a planar image and lies where ITK puts it. Without geometry, the affine
+            is the identity in LPS.
     """
     if len(stack) == 1 and stack[0].count == 1:
         return _planar_affine(stack[0])
@@ -74,7 +75,7 @@ def _planar_affine(frame: Frame) -> np.ndarray:
 
 
 def fault_of(stack: Sequence[Frame]) -> str:
-    """Why sorted slices are no volume that can be registered, and what to do; empty when they are one."""
+    """Why sorted slices are not a volume that can be registered, and what to do; empty if they are one."""
     cut = sum(not frame.whole for frame in stack if frame.index == 0)
     if cut:
         name = next(frame.path.name for frame in stack if not frame.whole)
@@ -97,7 +98,7 @@ def fault_of(stack: Sequence[Frame]) -> str:
 
 
 def misplaced(stack: Sequence[Frame]) -> str:
-    """What keeps sorted slices from lying in even steps of one plane; empty when they do."""
+    """What keeps sorted slices from lying in even steps of one plane; empty if they do."""
     return _several_planes(stack) or _same_place(stack) or _sheared(stack) or _uneven(stack)
 
 
@@ -110,7 +111,7 @@ def _no_geometry(stack: Sequence[Frame]) -> str:
 
 
 def _no_plane(stack: Sequence[Frame]) -> str:
-    """Directions and spacings that are none."""
+    """Report invalid directions and spacings."""
     if any(frame.askew > DIRECTIONS for frame in stack):
         return "its ImageOrientationPatient is no two directions of length 1 at right angles; correct its headers"
     down, across = min(frame.plane[6:] for frame in stack)
@@ -120,13 +121,13 @@ def _no_plane(stack: Sequence[Frame]) -> str:
 
 
 def _a_part(stack: Sequence[Frame]) -> str:
-    """A file that is one of several parts of a multi-frame image, of which each looks like a whole volume."""
+    """Report a file that is one of several parts of a multi-frame image, each of which looks like a whole volume."""
     parts = stack[0].whole_number("InConcatenationTotalNumber") or 1
     return f"one of {parts} files that are one image together (a concatenation); {CONVERT}" if parts > 1 else ""
 
 
 def _several_planes(stack: Sequence[Frame]) -> str:
-    """Of the frames of one file, which cannot be sorted out."""
+    """Report several planes among the frames of one file, which cannot be separated."""
     other = sum(not np.allclose(frame.plane, stack[0].plane, rtol=0, atol=PARALLEL) for frame in stack)
     return (
         f"{other} of the {len(stack)} frames of its file have another orientation or spacing; {CONVERT}"
@@ -144,7 +145,7 @@ def _same_place(stack: Sequence[Frame]) -> str:
 
 
 def _sheared(stack: Sequence[Frame]) -> str:
-    """Angle between the normal and the way from the first slice to the last."""
+    """Report the angle between the normal and the direction from the first slice to the last."""
     plane = np.array(stack[0].plane)
     way, across = np.array(stack[-1].position) - stack[0].position, normal(plane)
     along = float(way @ across)
@@ -160,7 +161,7 @@ def _sheared(stack: Sequence[Frame]) -> str:
 
 
 def _uneven(stack: Sequence[Frame]) -> str:
-    """Slices off the even steps from the first to the last: some are missing, or their distances differ."""
+    """Report slices off the even steps from the first to the last: some are missing, or their distances differ."""
     places = np.array([frame.position for frame in stack])
     even = np.linspace(places[0], places[-1], len(places))
     step = np.linalg.norm(places[-1] - places[0]) / (len(places) - 1)
@@ -183,7 +184,7 @@ def _uneven(stack: Sequence[Frame]) -> str:
 
 
 def _scaled(stack: Sequence[Frame]) -> str:
-    """Where a reader would not apply slope and intercept: it takes those of the first frame for a whole file."""
+    """Report slopes and intercepts that a reader would not apply: it uses those of the first frame for a whole file."""
     scales = {frame.rescale for frame in stack}
     if stack[0].count > 1 and len(scales) > 1:
         return f"the values of the frames of its file are scaled differently; {CONVERT}"

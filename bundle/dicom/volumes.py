@@ -1,4 +1,4 @@
-"""Frames of a folder, mixed -> stacks that may be volumes: one series, one plane, one slice at every position."""
+"""From the mixed frames of a folder to stacks that may be volumes: one series, one plane, one slice per position."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from bundle.dicom.frames import SPLIT_BY, Frame
 
 PARALLEL = 1e-3
-"""By how much directions may differ in one stack (parts of 1, 0.06 degrees), and spacings in mm."""
+"""How much directions may differ in one stack (as a fraction of 1, 0.06 degrees), and spacings in mm."""
 SAME_PLACE, SAME_PART = 1e-3, 1e-2
-"""mm, and part of a pixel where these are small, within which two slices lie at one position."""
+"""Distance within which two slices lie at one position: mm, or a fraction of a pixel if pixels are small."""
 
 
 def stacks(frames: Iterable[Frame]) -> list[list[Frame]]:
-    """Sort frames out: by series, size, plane, and where several lie at one position by what tells them apart.
+    """Separate frames by series, size and plane and, if several lie at one position, by what distinguishes them.
 
     Args:
-        frames: of any files, in any order.
+        frames: frames of any files, in any order.
 
     Returns:
         Stacks in the order of their series' numbers. The frames of a multi-frame file stay together, since the file
@@ -41,12 +41,12 @@ def in_order(found: Iterable[list[Frame]]) -> list[list[Frame]]:
 
 
 def parted(group: Sequence[Frame]) -> list[list[Frame]]:
-    """Single-frame slices of one size: by plane, then by what tells those at one position apart."""
+    """Separate single-frame slices of one size by plane, then by what distinguishes those at one position."""
     return [part for plane in _planes(group) for part in _volumes(plane)]
 
 
 def normal(plane: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Direction ``(3,)`` in which slices follow each other, LPS: the cross product of those of rows and columns."""
+    """Direction ``(3,)`` from slice to slice, LPS: the cross product of the directions of rows and columns."""
     return np.cross(plane[:3], plane[3:6])
 
 
@@ -56,7 +56,7 @@ def heights(stack: Sequence[Frame]) -> np.ndarray:
 
 
 def most_at_one_place(stack: Sequence[Frame]) -> int:
-    """How many slices lie at one position, at most; 1 where there are no positions."""
+    """Largest number of slices at one position; 1 if there are no positions."""
     if not stack[0].position or not stack[0].plane:
         return 1
     near = min(SAME_PLACE, SAME_PART * min(stack[0].plane[6:]))
@@ -64,7 +64,7 @@ def most_at_one_place(stack: Sequence[Frame]) -> int:
 
 
 def _planes(group: Sequence[Frame]) -> list[list[Frame]]:
-    """Parts of one orientation and spacing."""
+    """Separate slices into parts of one orientation and spacing."""
     parts: list[list[Frame]] = []
     for frame in group:
         alike = (part for part in parts if np.allclose(part[0].plane, frame.plane, rtol=0, atol=PARALLEL))
@@ -76,9 +76,9 @@ def _planes(group: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def _volumes(stack: list[Frame]) -> list[list[Frame]]:
-    """Parts with one slice at every position, told apart by the first attribute that does; the stack if none does.
+    """Parts with one slice at every position, separated by the first attribute that can; the stack if none can.
 
-    Parts are never more than the slices at one position: a number of its own for every slice tells no volumes apart.
+    There are never more parts than slices at one position: an attribute that differs for every slice separates nothing.
     """
     most = most_at_one_place(stack)
     if most == 1:

@@ -1,4 +1,4 @@
-"""Is it right."""
+"""Is it right: overlap, landmarks, metrics, table, verdict."""
 
 from bundle.evaluation.landmark_metrics import root_mean_square
 from bundle.evaluation.landmarks import read_landmarks, target_registration_error

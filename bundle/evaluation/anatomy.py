@@ -22,14 +22,14 @@ def map_metrics(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, An
         predicted_overlap = mean_k 2 sum(w_k f_k) / sum(w_k^2 + f_k^2)
         certainty = min over the two images of mean_k sum(p_k^2) / sum(p_k)
 
-    Both are 1 for binary maps that agree. The certainty of a map of 0 and 1 is 1, of one that is 0.5 everywhere 0.5.
+    Both are 1 for binary maps that agree. The certainty is 1 for a map of zeros and ones, 0.5 for 0.5 everywhere.
 
     Args:
         data: a pair on the network's grid, with ``fixed_maps`` and ``moving_maps``, ``(maps, *shape)``.
         ddf: ``(3, *shape)``, voxels of that grid.
 
     Returns:
-        ``predicted_overlap`` and ``certainty``; nothing of a pair without maps.
+        ``predicted_overlap`` and ``certainty``; empty for a pair without maps.
     """
     if "fixed_maps" not in data:
         return {}

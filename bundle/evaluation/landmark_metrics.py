@@ -1,4 +1,4 @@
-"""Measures of a pair that are distances of corresponding points."""
+"""Measures of a pair that are distances between corresponding points."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def root_mean_squares(errors: Errors) -> dict[str, float]:
 def landmark_metrics(
     data: Mapping[Hashable, Any], channels: Sequence[int], point_grid: Sequence[int] | None
 ) -> dict[str, Any]:
-    """Distances of the landmarks of a pair, before registration and after it.
+    """Distances of the landmarks of a pair, before and after registration.
 
-    A fixed point ``p`` is taken to the moving image by the pull-back field and compared there with its moving point
-    ``q``: ``|p + d(p) - q|``. Points are those of files, and centroids of channels of the labels.
+    The pull-back field takes a fixed point ``p`` to the moving image, where it is compared with its moving point ``q``:
+    ``|p + d(p) - q|``. Points come from files, and from centroids of channels of the labels.
 
     Args:
         data: a pair after ``bundle.results.NativeOutputsd``.
-        channels: of its labels, that are landmarks.
-        point_grid: ``(columns, rows)`` of a grid over each whole image in whose pixels distances of the points of
-            files are given as well; None leaves out all distances in pixels.
+        channels: channels of its labels that are landmarks.
+        point_grid: ``(columns, rows)`` of a grid over each whole image; distances of the points of files are then also
+            given in its pixels. None leaves out all distances in pixels.
 
     Returns:
-        ``tre_mm``: the distance of every landmark. ``tre_rms_mm``: over those that both images have, the same before
-        and after. ``warped_centroid_mm`` and ``warped_centroid_rms_mm``: ``warped_centroid_errors`` of the channels.
-        ``lost_landmarks``: name -> reason. With a ``point_grid`` the distances of ``pixel_distances``. What the pair
-        has no points for is left out.
+        ``tre_mm``: the distance of every landmark. ``tre_rms_mm``: over the landmarks that both images have, the same
+        before and after. ``warped_centroid_mm`` and ``warped_centroid_rms_mm``: ``warped_centroid_errors`` of the
+        channels. ``lost_landmarks``: name -> reason. With a ``point_grid``, the distances of ``pixel_distances``.
+        Entries for which the pair has no points are left out.
 
     Raises:
         ValueError: when the points of files do not correspond row by row.
@@ -87,15 +87,15 @@ def landmark_metrics(
 def warped_centroid_errors(data: Mapping[Hashable, Any], channels: Sequence[int]) -> Errors:
     """Distance of the centroid of the *warped* label from that of the fixed label, as Baum et al. 2022, section 3.4.
 
-    It is measured in the fixed image. Of a field that shrinks what is warped to an s-th, ``T(p) = q0 + s (p - p0)``, it
-    is the s-th part of the distance of the points (``point_errors``), however far these are apart.
+    It is measured in the fixed image. For a field that shrinks what is warped to an s-th, ``T(p) = q0 + s (p - p0)``,
+    it is an s-th of the distance between the points (``point_errors``), however far these are apart.
 
     Args:
         data: a pair after ``bundle.results.NativeOutputsd``, with labels that have a channel per structure.
-        channels: that are landmarks.
+        channels: channels that are landmarks.
 
     Returns:
-        Channel -> mm; NaN where it has no voxels.
+        Channel -> mm; NaN if it has no voxels.
     """
     affine = native_affine(data, "fixed")
     target = centroids(structure_channels(data["native_fixed_label"].as_tensor().cpu(), channels), affine)
@@ -111,7 +111,7 @@ def warped_centroid_errors(data: Mapping[Hashable, Any], channels: Sequence[int]
 
 
 def _vanished(errors: Errors, warped: Errors, lost: Mapping[str, str]) -> dict[str, str]:
-    """Landmarks that both images have and a warped label does not, with what was the matter with them before."""
+    """Landmarks that both images have but a warped label lacks, with what was wrong with them before."""
     found = {}
     for name, entry in warped.items():
         gone = [when for when in WHEN if np.isnan(entry[when]) and not np.isnan(errors[name][when])]
@@ -127,12 +127,12 @@ def pixel_distances(
     """Mean distances of the points of slices, in pixels.
 
     Park et al. 2021, section 3, take the moving points into the fixed image, where the warped image shows them, and
-    compare with the fixed points: ``|phi^-1(q) - p|``, the inverse of the direction of ``point_errors``.
+    compare them with the fixed points: ``|phi^-1(q) - p|``, the opposite direction of ``point_errors``.
 
     Args:
         data: a pair after ``bundle.results.NativeOutputsd``.
-        points: of the pair.
-        reached: ``reached_points`` of the fixed ones.
+        points: points of the pair.
+        reached: ``reached_points`` of the fixed points.
         point_grid: ``(columns, rows)`` of a grid over each whole image.
 
     Returns:
@@ -157,7 +157,7 @@ def pixel_distances(
 def _mean_pixels(
     reached: Mapping[str, np.ndarray], target: np.ndarray, affine: np.ndarray, scale: np.ndarray
 ) -> dict[str, float]:
-    """Mean distance of points ``(n, 3)``, mm, from their targets, in the plane, in pixels times ``scale``."""
+    """Mean in-plane distance of points ``(n, 3)``, mm, from their targets, in pixels times ``scale``."""
     pixels = np.linalg.inv(affine[:3, :3])[:2] * scale[:, None]
     return {
         when: float(target_registration_error(points @ pixels.T, target @ pixels.T).mean())

@@ -1,4 +1,4 @@
-"""Corresponding points of a pair: where they come from, and how far apart registration leaves them."""
+"""Corresponding points of a pair: where they come from, and how far apart they are after registration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Landmarks:
     """Corresponding points of a pair.
 
     Attributes:
-        names: of the points, ``n`` of them.
+        names: names of the ``n`` points.
         fixed: ``(n, 3)``, mm, RAS, in the fixed image's world; NaN where a point is missing.
         moving: ``(n, 3)``, mm, RAS, in the moving image's world; NaN where a point is missing.
     """
@@ -33,7 +33,7 @@ class Landmarks:
 
 
 def read_landmarks(path: str | Path, affine: np.ndarray, side: str | None = None, planar: bool = False) -> np.ndarray:
-    """Read points that correspond, one by one, to those of another image.
+    """Read points that correspond one by one to those of another image.
 
     Args:
         path: a file of ``bundle.data.POINT_SUFFIXES``, as :func:`bundle.formats.read_points` reads it.
@@ -144,31 +144,31 @@ def reached_points(data: Mapping[Hashable, Any], fixed: np.ndarray) -> dict[str,
 def point_errors(points: Landmarks, reached: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """``TRE_i = |T(c_fixed,i) - c_moving,i|`` in the moving image's world.
 
-    It is of points whatever they come from, so a landmark whose voxels vanish in the warped label still has one.
+    Only points matter, not where they come from: a landmark whose voxels vanish in the warped label still has an error.
 
     Args:
-        points: of a pair.
-        reached: ``reached_points`` of the fixed ones.
+        points: points of a pair.
+        reached: ``reached_points`` of the fixed points.
 
     Returns:
-        Name -> ``before`` and ``after``, mm; NaN both where a point is missing in either image.
+        Name -> ``before`` and ``after``, mm; both are NaN if the point is missing in either image.
     """
     errors = {when: target_registration_error(there, points.moving) for when, there in reached.items()}
     return {name: {when: float(error[i]) for when, error in errors.items()} for i, name in enumerate(points.names)}
 
 
 def doubtful_points(data: Mapping[Hashable, Any], points: Landmarks, reached: np.ndarray) -> dict[str, str]:
-    """Points that are missing in one image or lie outside of one, each with the reason.
+    """Points that are missing in one image or lie outside one, each with the reason.
 
-    A landmark in neither image is none of this pair.
+    A landmark in neither image is ignored.
 
     Args:
         data: a pair after ``bundle.results.NativeOutputsd``.
-        points: of the pair.
+        points: points of the pair.
         reached: where its fixed points come from after registration, ``(n, 3)``, mm, RAS.
 
     Returns:
-        Name -> what is the matter.
+        Name -> what is wrong.
     """
     there = {side: np.isfinite(getattr(points, side)).all(1) for side in SIDES}
     displacement = Displacement(data["displacement"].as_tensor().cpu(), native_affine(data, "fixed"))

@@ -1,4 +1,4 @@
-"""What is measured of a registered pair: the table from which CSV, console, pages, verdict and experiment take it."""
+"""What is measured for a registered pair: one table that CSV, console, pages, verdict and experiment use."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any
 import numpy as np
 
 WHEN = ("before", "after")
-"""Under the initial alignment alone, and registered."""
+"""With the initial alignment alone, and registered."""
 Metrics = Mapping[str, Any]
-"""Of a pair, as in ``metrics.json``."""
+"""Metrics of a pair, as in ``metrics.json``."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Something measured of a registered pair.
+    """Something that is measured for a registered pair.
 
     Attributes:
         key: name in the plan of an experiment and in its files.
         title: name for people, without the unit.
-        unit: for people; ``mm`` are pixels where the fixed image is a picture.
-        digits: worth showing.
-        column: of ``metrics.csv``, by default the key. With ``{}``, for ``before`` or ``after``, where there is a value
-            before registration too.
+        unit: unit for people; ``mm`` means pixels if the fixed image is a picture.
+        digits: decimals worth showing.
+        column: column of ``metrics.csv``, by default the key. It has ``{}``, for ``before`` or ``after``, if there is a
+            value before registration too.
         higher_is_better: True for a DSC, False for a distance.
-        per_structure: whether it is measured of every structure. The value of the pair is the mean over those that
+        per_structure: whether every structure has a value. The value of the pair is the mean over the structures that
             have one both before and after: a structure that registration loses must not improve it.
-        average: ``mean`` or ``median`` over the pairs, where a table has room for one number.
-        find: metrics -> the value, or that by when, or these by structure; without it, the entry that is named as the
-            column without its when.
+        average: ``mean`` or ``median`` over the pairs, if a table has room for one number only.
+        find: metrics -> the value, or values by ``before`` and ``after``, or these by structure. Without it, the entry
+            named as the column without ``before`` or ``after``.
     """
 
     key: str
@@ -59,7 +59,7 @@ class Measure:
         return {when: (self.column or self.key).format(when) for when in (WHEN if self.has_before else WHEN[1:])}
 
     def label(self, lengths: str = "mm", structure: str = "") -> str:
-        """Title with unit, given that of an image's lengths, and the structure where it is of one."""
+        """Title with unit, given the unit of an image's lengths, and with the structure if there is one."""
         unit = lengths if self.unit == "mm" else self.unit
         return f"{self.title}{structure and f' of {structure}'}{unit and f' ({unit})'}"
 
@@ -68,7 +68,7 @@ class Measure:
         return f"{value:.{self.digits}f}"
 
     def entries(self, metrics: Metrics) -> dict[str, dict[str, float | None]]:
-        """Values ``before`` (if there is one) and ``after`` by structure; of the pair as a whole under no name."""
+        """Values ``before`` (if there is one) and ``after`` by structure; a pair's own have an empty name."""
         found = self.find(metrics) if self.find else metrics.get((self.column or self.key).replace("_{}", ""))
         named = (found or {}) if self.per_structure else {"": found}
         return {
@@ -78,16 +78,16 @@ class Measure:
         }
 
     def of(self, metrics: Metrics) -> dict[str, float]:
-        """The value of a pair ``before`` (if there is one) and ``after``; empty where one is missing."""
+        """The value of a pair ``before`` (if there is one) and ``after``; empty if one is missing."""
         complete = [entry for entry in self.entries(metrics).values() if None not in entry.values()]
         return {when: float(np.mean([entry[when] for entry in complete])) for when in (complete or [{}])[0]}
 
     def after(self, metrics: Metrics) -> float | None:
-        """The value of a pair after registration; None where there is none."""
+        """The value of a pair after registration; None if there is none."""
         return self.of(metrics).get("after")
 
     def worsening(self, metrics: Metrics) -> float | None:
-        """By how much a pair got worse, in the unit of the measure; None where a value is missing."""
+        """By how much a pair got worse, in the unit of the measure; None if a value is missing."""
         values = self.of(metrics)
         return (-1 if self.higher_is_better else 1) * (values["after"] - values["before"]) if values else None
 
@@ -105,7 +105,7 @@ def _inside(key: str, name: str) -> Callable[[Metrics], float | None]:
 
 
 def _losses(metrics: Metrics) -> dict[str, float]:
-    # Results older than the choice of the best state have the field of the last one.
+    # Results from before the best state was chosen have the field of the last state.
     best = metrics.get("adaptation", {}).get("best_loss", metrics["loss"][-1])
     return {"before": metrics["loss"][0], "after": best}
 

@@ -51,19 +51,19 @@ class PairMetricsd(Transform):
 
     Labels that are integer maps give a DSC, a 95 % Hausdorff distance and a distance of centres per value. Labels with
     a channel per structure give them for ``structure_channels``, and a TRE per landmark (``scored_channels``); landmark
-    files give a TRE per point. All distances of points are measured in the moving image's world, where the pull-back
-    field takes a fixed point. Folding is counted on the fixed image's own grid, the initial alignment taken out, and
-    beside it (``network_...``) on the network's. The NCC is of the preprocessed images, as the network saw them, within
-    their masks; the similarity is that term of the loss, so lower is better.
+    files give a TRE per point. All distances of points are measured in the moving image's world, to which the pull-back
+    field takes a fixed point. Folding is counted without the initial alignment, on the fixed image's own grid and
+    (``network_...``) on the network's. The NCC compares the preprocessed images, as the network saw them, within their
+    masks. The similarity is that term of the loss, so lower is better.
 
     Args:
         structure_channels: channels scored by overlap and centre; None scores all.
-        landmark_channels: channels scored by TRE between patients, where only these correspond; within one patient,
-            and for None, all that are no structures.
+        landmark_channels: channels scored by TRE between patients, where only these correspond. Within one patient, and
+            for None, all channels that are not structures.
         device: named in the metrics.
         steps: adaptation steps, named in the metrics.
-        point_grid: ``(columns, rows)`` of the grid in whose pixels distances of landmarks are given as well, such as
-            ``(400, 400)`` (Park et al. 2021); None gives them in mm alone.
+        point_grid: ``(columns, rows)`` of a grid whose pixels are a second unit of landmark distances, such as
+            ``(400, 400)`` (Park et al. 2021); None gives them in mm only.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class PairMetricsd(Transform):
 
     @staticmethod
     def _correlation(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, float]:
-        """NCC of the preprocessed images, as the network saw them, where the masks overlap."""
+        """NCC of the preprocessed images, as the network saw them, within the overlap of the masks."""
         fixed, moving = (
             torch.cat([side_tensor(data, side, kind).cpu() for kind in ("image", "mask")]) for side in SIDES
         )
@@ -156,7 +156,7 @@ class PairMetricsd(Transform):
 
 
 def folding_metrics(ddf: torch.Tensor) -> dict[str, float]:
-    """Folding of a field and how unevenly it stretches space.
+    """Folding of a field, and how unevenly it stretches space.
 
     Args:
         ddf: ``(dims, *shape)``, voxels of its own grid.
@@ -173,7 +173,7 @@ def folding_metrics(ddf: torch.Tensor) -> dict[str, float]:
 
 
 def adaptation_metrics(pred: Mapping[str, Any], losses: int, steps: int) -> dict[str, Any]:
-    """What came of the steps of a pair.
+    """What the steps of a pair led to.
 
     Args:
         pred: outputs of ``bundle.registration.AdaptationInferer`` for a pair.
@@ -182,9 +182,9 @@ def adaptation_metrics(pred: Mapping[str, Any], losses: int, steps: int) -> dict
 
     Returns:
         ``best_state``, whose field is the result (``initial alignment``, ``start`` or ``step k``), and its
-        ``best_loss``; ``loss_identity``, that of the initial alignment; ``lost_steps``, how many led to a loss that is
-        not finite or were not taken after it or a gradient that is not; where there are any, ``stopped`` says which
-        and when.
+        ``best_loss``; ``loss_identity``, the loss of the initial alignment; ``lost_steps``, how many steps led to a
+        loss that is not finite, or were not taken because a loss or gradient was not finite. If there are any,
+        ``stopped`` says which and when.
     """
     step, identity = int(pred["best_step"]), float(pred["loss_identity"])
     result: dict[str, Any] = {
@@ -195,14 +195,14 @@ def adaptation_metrics(pred: Mapping[str, Any], losses: int, steps: int) -> dict
     }
     stopped = STOPPED[int(pred["stopped"])]
     if stopped:
-        # A loss that is not finite is of the state behind the last finite one; a gradient belongs to that one itself.
+        # A loss that is not finite belongs to the state after the last finite one, a gradient to that one itself.
         when = losses - (stopped == "gradient")
         result |= {"lost_steps": steps - losses + 1, "stopped": f"{stopped} not finite after {when} steps"}
     return result
 
 
 def without_nan(value: Any) -> Any:
-    """Copy of nested metrics with null in place of NaN, which JSON does not know."""
+    """Copy of nested metrics with None in place of NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -211,15 +211,15 @@ def without_nan(value: Any) -> Any:
 
 
 def consistency_metrics(pred: Mapping[str, Any], affine: np.ndarray) -> dict[str, Any]:
-    """What the registrations of ``bundle.registration.ConsistencyInferer`` say; lengths in mm on the network's grid.
+    """Metrics of the registrations of ``bundle.registration.ConsistencyInferer``; lengths in mm on the network's grid.
 
     Args:
-        pred: outputs of the inferer for a pair: ``ddf``, and ``swapped_ddf`` or ``self_ddf`` where asked for.
+        pred: outputs of the inferer for a pair: ``ddf``, and ``swapped_ddf`` or ``self_ddf`` if asked for.
         affine: ``(4, 4)`` voxel-to-world of the network's grid.
 
     Returns:
-        ``inverse_consistency_mm``: ``mean_p |T_ba(T_ab(p)) - p|`` over all voxels, 0 of fields that undo each other
-        and of none (Christensen and Johnson 2001). ``self_displacement_mm``: ``mean`` and ``max`` of ``|T_aa(p) - p|``.
+        ``inverse_consistency_mm``: ``mean_p |T_ba(T_ab(p)) - p|`` over all voxels, 0 if the fields undo each other or
+        are zero (Christensen and Johnson 2001). ``self_displacement_mm``: ``mean`` and ``max`` of ``|T_aa(p) - p|``.
     """
     found: dict[str, Any] = {}
     if "swapped_ddf" in pred:

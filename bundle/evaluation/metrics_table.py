@@ -18,7 +18,7 @@ from bundle.system import processes
 
 
 class ColumnMean(Metric):
-    """Mean of a column of ``metrics.csv`` over the pairs of a validation, of all processes; NaN where no pair has it.
+    """Mean of a column of ``metrics.csv`` over the validation pairs of all processes; NaN if no pair has it.
 
     Args:
         column: name of the column, such as ``loss_after``.
@@ -38,17 +38,17 @@ class ColumnMean(Metric):
         self.values += [(row["pair_id"], row.get(self.column)) for row in rows]
 
     def compute(self) -> float:
-        """Mean over the pairs; one that two processes had, to be even, counts once."""
+        """Mean over the pairs; a pair that two processes had, to be even, counts once."""
         values = [value for value in dict(processes.gather(self.values)).values() if value is not None]
         return float(np.mean(values)) if values else float("nan")
 
 
 class MetricsTable:
-    """Evaluation handler that keeps ``metrics.csv`` over all pairs, the failed ones too, and ``summary.csv``.
+    """Evaluation handler that keeps ``metrics.csv`` over all pairs, including failed ones, and ``summary.csv``.
 
-    The mean and the SD over the pairs have a file of their own, so that a mean over a column of the pairs is right.
+    The mean and the SD over the pairs are in a separate file, so that a mean over a column of ``metrics.csv`` is right.
 
-    Of several processes the first writes: the pairs of its own as they are done, at the end those of all.
+    Among several processes the first writes: its own pairs as they are done, and at the end those of all.
 
     Args:
         output_dir: folder of the run; None writes nothing.
@@ -81,7 +81,7 @@ class MetricsTable:
         self._write()
 
     def _time_left(self, engine: Engine) -> str:
-        """How long the other pairs will take, where that is long."""
+        """How long the remaining pairs will take, if that is long."""
         done, seconds = engine.state.iteration, time.monotonic() - self.started
         left = seconds / done * (engine.state.epoch_length - done)
         return f" ({left / 60:.0f} min left)" if left >= 60 else ""
@@ -100,7 +100,7 @@ class MetricsTable:
         """Print where the results are, in the first process.
 
         Raises:
-            RuntimeError: there, when pairs failed, naming each and its reason.
+            RuntimeError: in that process, when pairs failed, naming each and its reason.
         """
         if not processes.is_first():
             return

@@ -23,7 +23,7 @@ def structure_channels(label: torch.Tensor, values: Sequence[int]) -> torch.Tens
 def hausdorff_95(label: torch.Tensor, target: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
     """95 % Hausdorff distance of every structure.
 
-    ``HD95 = max(P95_a min_b |a - b|, P95_b min_a |a - b|)`` over the surface voxels ``a`` and ``b`` of the two.
+    ``HD95 = max(P95_a min_b |a - b|, P95_b min_a |a - b|)`` over the surface voxels ``a`` and ``b`` of the two labels.
 
     Args:
         label: ``(structures, *shape)``, binary.
@@ -31,9 +31,9 @@ def hausdorff_95(label: torch.Tensor, target: torch.Tensor, spacing: Sequence[fl
         spacing: of the voxels, mm per axis.
 
     Returns:
-        ``(structures,)`` in mm; NaN where a structure is missing in either.
+        ``(structures,)`` in mm; NaN if a structure is missing in either label.
     """
-    # MONAI warns of an empty mask and calls its distance NaN or infinite, so it sees none.
+    # MONAI warns about empty masks and makes their distance NaN or infinite, so it does not get any.
     present = label.flatten(1).any(1) & target.flatten(1).any(1)
     distances = torch.full((len(label),), torch.nan)
     distances[present] = compute_hausdorff_distance(

@@ -14,7 +14,7 @@ from bundle.evaluation.verdict import Limits, check_limits, findings, judge, sco
 from bundle.geometry import apply_affine, inside_grid, voxel_grid, without_alignment
 
 LARGE_SHARE = 0.95
-"""Share of the voxels at the faces that move by no more than the displacement at the border."""
+"""Share of the voxels at the faces that move by no more than the border displacement."""
 
 
 def border_displacement(field: torch.Tensor) -> float:
@@ -24,7 +24,7 @@ def border_displacement(field: torch.Tensor) -> float:
         field: ``(3, *shape)``; an axis of one voxel has no faces.
 
     Returns:
-        The unit of the field.
+        A length in the unit of the field.
     """
     length = field.norm(dim=0)
     faces = [
@@ -36,7 +36,7 @@ def border_displacement(field: torch.Tensor) -> float:
 def overlap_percent(
     displacement: torch.Tensor, fixed_affine: np.ndarray, moving_affine: np.ndarray, moving_shape: Sequence[int]
 ) -> float:
-    """Share of the fixed voxels that come from inside the moving image, ``A_moving^-1 (p + d(p))`` in a voxel of it.
+    """Share of the fixed voxels that come from inside the moving image, where ``A_moving^-1 (p + d(p))`` is in a voxel.
 
     Args:
         displacement: ``(3, *fixed_shape)``, mm, RAS.
@@ -53,22 +53,22 @@ def overlap_percent(
 
 
 def length_unit(image: Any) -> str:
-    """Unit of an image's lengths: ``px`` of a picture, which has no spacing, else ``mm``."""
+    """Unit of an image's lengths: ``px`` for a picture, which has no spacing, else ``mm``."""
     return "px" if is_picture(image) else "mm"
 
 
 class QualityVerdictd(Transform):
     """Adds the verdict on a registered pair to its ``metrics``, and the quantities it needs.
 
-    ``largest_displacement_mm`` and ``border_displacement_mm`` are of the registration itself, the initial alignment
-    taken out (pixels of the fixed image for pictures); ``overlap_percent`` is after registration. ``verdict`` is what
-    ``judge`` gives, with the ``score``.
+    ``largest_displacement_mm`` and ``border_displacement_mm`` describe the registration without the initial alignment
+    (in pixels of the fixed image for pictures); ``overlap_percent`` is after registration. ``verdict`` is the result of
+    ``judge``, with the ``score``.
 
     Args:
         limits: ``[check, failed]`` by rule (``RULES``); null switches a rule off.
 
     Raises:
-        ValueError: for limits that no rule knows, or in the wrong order.
+        ValueError: for limits that belong to no rule, or are in the wrong order.
     """
 
     def __init__(self, limits: Limits) -> None:

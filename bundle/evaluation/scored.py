@@ -18,9 +18,9 @@ MOVING = (
 
 
 def in_fixed_numbers(data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-    """A pair whose structures correspond by name, with the labels of its moving image numbered as the fixed one's.
+    """Number the labels of the moving image like the fixed one's, for a pair whose structures correspond by name.
 
-    What the fixed label does not have is left out of them; any other pair stays as it is.
+    Structures that the fixed label does not have are left out. Any other pair stays as it is.
     """
     output = dict(data)
     if not by_name(data) or "native_fixed_label" not in data:
@@ -50,8 +50,8 @@ def scored_channels(
 ) -> tuple[list[int], list[int]]:
     """Channels that are scored by overlap, and those scored by the distance of points.
 
-    Between patients only the ``landmarks`` correspond, and where structures have names those that both labels name;
-    within one patient every channel does. A pair whose patients nobody knows is taken for one between patients.
+    Between patients only the ``landmarks`` correspond, or, if structures have names, those that both labels name.
+    Within one patient every channel corresponds. A pair of unknown patients counts as one between patients.
 
     Args:
         data: a pair; its ``patient`` names the patients of its images, each once.
@@ -60,7 +60,7 @@ def scored_channels(
         landmarks: channels that correspond between patients; None: all.
 
     Returns:
-        Structures, and landmarks; no structure is a landmark, nor is the first channel where all are structures.
+        Structures and landmarks. No structure is a landmark, nor is the first channel if all are structures.
     """
     shared = [fixed for _, fixed, _ in corresponding(data, range(count)) if fixed is not None and fixed < count]
     overlapping = [k for k in shared if structures is None or k in structures]

@@ -1,4 +1,4 @@
-"""Pairs as rows of a table, written as CSV, and runs compared by them."""
+"""Pairs as rows of a table: written as CSV, and used to compare runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from bundle.evaluation.measures import DSC, FOLDED, IMAGE_DISTANCE, LOSS, MEASUR
 from bundle.system import written_whole
 
 ABOUT = ("pair_id", "status", "verdict", "score")
-"""Columns about a pair, ahead of all others."""
+"""Columns that describe a pair, before all others."""
 SENTENCES = ("lost_landmarks", "reasons", "error")
-"""Columns of words, behind all others."""
+"""Columns of words, after all others."""
 NAME_WIDTH = 44
 
 
@@ -38,7 +38,7 @@ def metrics_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mean_and_sd(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of ``summary.csv``: ``mean`` and ``sd`` (n - 1) over the numbers of the pairs that were done."""
+    """The rows of ``summary.csv``: ``mean`` and ``sd`` (n - 1) over the pairs that were done."""
     columns = {column for row in rows for column, value in row.items() if isinstance(value, float | int)}
     summary: list[dict[str, Any]] = [{"pair_id": "mean"}, {"pair_id": "sd"}]
     for column in columns:
@@ -49,7 +49,7 @@ def mean_and_sd(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The union of the columns of rows, those that matter most first, those of words last."""
+    """The union of the columns of rows, the most important first, words last."""
     measured = [column for measure in MEASURES.values() for column in measure.columns.values()]
     present = dict.fromkeys(column for row in rows for column in row if column not in SENTENCES)
     leading = [column for column in (*ABOUT, *measured) if column in present]
@@ -58,7 +58,7 @@ def table_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:
-    """Write rows as CSV under some columns; the file appears complete or not at all."""
+    """Write rows as CSV with the given columns; the file appears complete or not at all."""
     with written_whole(path) as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
@@ -66,7 +66,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], path:
 
 
 def accuracy(rows: Sequence[Mapping[str, Any]]) -> tuple[Measure, ...]:
-    """Which accuracy a line for people has: distance in pixels and NCC, or DSC and TRE, or else NCC alone."""
+    """Which accuracy a line for people shows: distance in pixels and NCC, or DSC and TRE, or else NCC alone."""
 
     def has(*measures: Measure) -> bool:
         return any(measure.columns["after"] in row for measure in measures for row in rows)

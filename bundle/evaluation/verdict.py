@@ -1,4 +1,4 @@
-"""Good, check or failed: the rules that a verdict on a registered pair rests on."""
+"""Good, check or failed: the rules behind the verdict on a registered pair."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Rule:
     """Something that makes a registration doubtful.
 
     Attributes:
-        title: of the quantity, for people.
-        value: metrics of a pair -> the quantity; None where the pair does not have it.
-        sentence: about a value beyond a limit, with ``{value}``, ``{unit}`` and ``{named}``.
+        title: name of the quantity, for people.
+        value: metrics of a pair -> the quantity; None if the pair does not have it.
+        sentence: text about a value beyond a limit, with ``{value}``, ``{unit}`` and ``{named}``.
         advice: what to do about it.
-        unit: of the value; lengths of pictures are in pixels.
-        digits: of the value.
-        least: whether the limits are the least that is wanted rather than the most.
-        named: metrics of a pair -> what the value counts, by name.
+        unit: unit of the value; lengths of pictures are in pixels.
+        digits: decimals of the value.
+        least: whether the limits are lower limits rather than upper ones.
+        named: metrics of a pair -> names of what the value counts.
     """
 
     title: str
@@ -50,7 +50,7 @@ class Rule:
 
 
 def _rule(measure: Measure, sentence: str, advice: str, least: bool = False) -> dict[str, Rule]:
-    """A rule on the value of a measure after registration, under its key."""
+    """A rule for the value of a measure after registration, under its key."""
     rule = Rule(measure.title, measure.after, sentence, advice, measure.unit, measure.digits, least)
     return {measure.key: rule}
 
@@ -162,7 +162,7 @@ RULES = {
 
 
 def check_limits(limits: Limits) -> None:
-    """Refuse limits that no rule knows or that are in the wrong order.
+    """Refuse limits that belong to no rule or are in the wrong order.
 
     Raises:
         ValueError: naming the key and what was expected.
@@ -185,12 +185,12 @@ def findings(metrics: Metrics, limits: Limits, unit: str = "mm") -> list[dict[st
     A value right at a limit is still within it.
 
     Args:
-        metrics: of a pair (``metrics.json``).
-        limits: key of ``RULES`` -> ``[check, failed]``; None, in place of one or of both, switches it off.
-        unit: of lengths.
+        metrics: metrics of a pair (``metrics.json``).
+        limits: key of ``RULES`` -> ``[check, failed]``; None in place of one or both switches it off.
+        unit: unit of lengths.
 
     Returns:
-        Of each rule its ``rule``, ``value`` (None: the pair has none), ``check``, ``failed``, ``unit``, ``verdict``
+        For each rule its ``rule``, ``value`` (None: the pair has none), ``check``, ``failed``, ``unit``, ``verdict``
         and, beyond a limit, the ``reason``: one sentence with the number and the limit.
     """
     found = []
@@ -215,22 +215,22 @@ def findings(metrics: Metrics, limits: Limits, unit: str = "mm") -> list[dict[st
 def score(metrics: Metrics) -> float | None:
     """How good a registration is likely to be, without its labels: ``score = predicted overlap``; higher is better.
 
-    It puts the pairs of a run in an order, which limits alone do not.
+    It ranks the pairs of a run, which limits alone do not.
 
     Args:
-        metrics: of a pair; ``predicted_overlap``, 0 to 1, where maps of the anatomy were predicted.
+        metrics: metrics of a pair; ``predicted_overlap``, 0 to 1, if maps of the anatomy were predicted.
 
     Returns:
-        0 to 1; None where there is nothing to tell it by.
+        0 to 1; None without such maps.
     """
     return PREDICTED.after(metrics)
 
 
 def judge(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Sum up findings: the worst of their verdicts.
+    """Sum up findings: the worst verdict counts.
 
     Args:
-        found: as from ``findings``.
+        found: result of ``findings``.
 
     Returns:
         ``verdict`` (``good``, ``check`` or ``failed``), ``reasons`` (the worst first), and the ``rules`` themselves.

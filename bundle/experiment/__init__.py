@@ -1,4 +1,4 @@
-"""Several trainings and registrations compared."""
+"""Several trainings and registrations compared: plan, runs, results, statistics, figures, report."""
 
 from bundle.experiment.experiment import Experiment
 from bundle.experiment.report import Evaluation, write_report

@@ -34,10 +34,10 @@ ROWS = ("warped", "checkerboard", "gland", "DDF")
 
 
 def boxplots(values: Mapping[str, Sequence[float]], ylabel: str) -> Figure:
-    """Tukey's boxplots (Figures 2 and 3): whiskers at the 10th and 90th percentiles, dots beyond, a diamond the mean.
+    """Tukey's boxplots (Figures 2 and 3): whiskers at the 10th and 90th percentiles, dots beyond, the mean a diamond.
 
     Args:
-        values: values of the pairs, by method; a method without any keeps its empty place.
+        values: values of the pairs, by method; a method without any leaves an empty place.
         ylabel: what the values are, with their unit.
     """
     figure = Figure(figsize=(1.2 + 1.4 * max(len(values), 2), 4.2), layout="constrained")
@@ -65,7 +65,7 @@ def method_curves(panels: Panels, xlabel: str, levels: Mapping[str, float] = Map
     Args:
         panels: name of the start -> title of the measure -> number of steps -> values of the pairs. A measure has one
             panel, a start one line.
-        xlabel: what the numbers are of.
+        xlabel: what the numbers count.
         levels: title of the measure -> value of a dotted line.
     """
     titles = list(dict.fromkeys(title for measures in panels.values() for title in measures))
@@ -83,7 +83,7 @@ def method_curves(panels: Panels, xlabel: str, levels: Mapping[str, float] = Map
             axis.fill_between(steps, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
         if title in levels:
             axis.plot([0, last], [levels[title]] * 2, color="black", linestyle=":", linewidth=1.4)
-        # Linear from 0 to 1 and logarithmic from there on: the first steps matter most and 0 has its place.
+        # Linear from 0 to 1 and logarithmic beyond: the first steps matter most, and 0 can be shown.
         axis.set_xscale("symlog", linthresh=1, linscale=0.4)
         axis.set_xticks([tick for tick in ticks if tick <= last], [str(tick) for tick in ticks if tick <= last])
         axis.set_xlabel(xlabel)
@@ -124,7 +124,7 @@ def read_volumes(
         folders: by method, what ``bundle.results.SavePaird`` wrote for the pair.
 
     Returns:
-        Fixed, moving under the initial alignment alone, registered by each method, and the spacing (mm).
+        Fixed image, moving image with the initial alignment alone, results of each method, and the spacing (mm).
 
     Raises:
         ValueError: when an image cannot be read or does not fit its label.
@@ -166,9 +166,9 @@ def read_volumes(
 def method_slices(fixed: Volume, moving: Volume, results: Mapping[str, Registered], spacing: Sequence[float]) -> Figure:
     """Figure 4: the axial slice with most of the gland, as every method registers it.
 
-    The left column has the fixed image, the moving image and the contours of both before registration. The rows of a
-    method: warped image; checkerboard of warped and fixed; gland on the fixed image, warped red and fixed green;
-    length of the DDF in mm with arrows to scale, from a fixed point to where its moving point is.
+    The left column has the fixed image, the moving image and the contours of both before registration. Each method has
+    the rows: warped image; checkerboard of warped and fixed; gland on the fixed image, warped red and fixed green;
+    length of the DDF in mm, with arrows to scale from a fixed point to its moving point.
 
     Args:
         fixed: the fixed image.
@@ -225,12 +225,12 @@ def _arrows(axis: Any, vectors: np.ndarray, spacing: Sequence[float]) -> None:
 
 
 def wrapped(name: str) -> str:
-    """A name on lines of at most 18 letters, broken between words."""
+    """Break a name between words into lines of at most 18 letters."""
     return "\n".join(textwrap.wrap(name, 18, break_long_words=False, break_on_hyphens=False)) or name
 
 
 def save_figure(figure: Figure, stem: Path) -> str:
-    """Write ``<stem>.pdf`` and ``<stem>.png``, without dates: the same figure gives the same bytes.
+    """Write ``<stem>.pdf`` and ``<stem>.png``, without dates, so that the same figure gives the same bytes.
 
     Returns:
         Name of the PNG.

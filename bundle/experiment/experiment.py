@@ -22,10 +22,10 @@ from bundle.system.configurations import find_configurations
 
 @dataclass
 class Experiment:
-    """One experiment on one data set; every training and every run of a method is kept and used again.
+    """One experiment on one data set; every training and every run of a method is kept and reused.
 
-    Everything is a ``monai.bundle run`` of ``train.yaml`` or ``inference.yaml`` with overlays, so that a method is a
-    few lines of the configuration: the training its weights come from, overlays, options and the number of steps.
+    Everything is a ``monai.bundle run`` of ``train.yaml`` or ``inference.yaml`` with overlays. So a method is a few
+    lines of the configuration: the training that its weights come from, overlays, options and the number of steps.
 
     Args:
         config_files: ``configs/experiments/experiment.yaml``, and files that change it.
@@ -34,7 +34,7 @@ class Experiment:
         overrides: keys of the configuration with other values.
 
     Raises:
-        ValueError: for a key or a name that the configuration does not know, and for a folder that is not given.
+        ValueError: for a key or a name that the configuration does not have, and for a missing folder.
     """
 
     config_files: Sequence[str]
@@ -47,7 +47,7 @@ class Experiment:
         self.lists = PairLists(self.plan, self.dataset_dir, self.output_dir / "pairs")
 
     def run(self) -> Path:
-        """Do what is not done yet.
+        """Do everything that is not done yet.
 
         Returns:
             The report, ``report.html``.
@@ -68,7 +68,7 @@ class Experiment:
         )
 
     def train(self, name: str, lists: Mapping[str, Path]) -> None:
-        """Train one network, or go on where its run stopped."""
+        """Train one network, or continue where its run stopped."""
         training = self.plan["trainings"][name]
         if is_of_maps(training):
             self.train_maps(name, lists)
@@ -95,7 +95,7 @@ class Experiment:
         self.once(folder / "finished.json", "training", files, options)
 
     def train_maps(self, name: str, lists: Mapping[str, Path]) -> None:
-        """Train a map network for every fold, which is held out of it."""
+        """Train one map network for every fold, without the images of that fold."""
         training = self.plan["trainings"][name]
         pairs = list_name("trainings", training)
         data = {"dataset_dir": str(self.lists.root(pairs)), "datalist": str(lists[pairs]), "seed": self.plan["seed"]}
@@ -105,7 +105,7 @@ class Experiment:
             self.once(folder / "finished.json", "maps", files, {**data, **own, **training.get("options", {})})
 
     def evaluate(self, title: str, lists: Mapping[str, Path]) -> Evaluation:
-        """Register the pairs of an evaluation by its methods, and for its curves."""
+        """Register the pairs of an evaluation with its methods, and for its curves."""
         entry = self.plan["evaluations"][title]
         pairs = list_name("evaluations", entry)
         runs = {name: self.register(name, title, lists[pairs]) for name in entry.get("methods") or self.plan["methods"]}
@@ -123,10 +123,10 @@ class Experiment:
         )
 
     def register(self, method_name: str, title: str, pairs: Path, point: Mapping[str, int] | None = None) -> Path:
-        """Register pairs by one method, for a curve with other ``steps`` or another ``epoch`` than its own.
+        """Register pairs with one method; for a curve, with other ``steps`` or another ``epoch`` than its own.
 
         Returns:
-            The folder of the run; runs that are the same thing under two names are done once.
+            The folder of the run; runs that are the same under two names are done once.
         """
         evaluation = self.plan["evaluations"][title]
         method = {**self.plan["methods"][method_name], **(point or {})}
@@ -158,7 +158,7 @@ class Experiment:
         """Weights that a training leaves at its end, or after one of its epochs.
 
         Raises:
-            ValueError: when those of the epoch are not there.
+            ValueError: when the weights of the epoch are missing.
         """
         if epoch is None:
             return self.training_folder(training) / self.plan["weights_file"]
@@ -168,18 +168,18 @@ class Experiment:
         return path
 
     def files(self, base: str, training: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
-        """Configuration files of a run: the base, what all runs share, the network, then the entry's own."""
+        """Configuration files of a run: the base, those that all runs share, the network's, then the entry's own."""
         network = entry.get("network", training.get("network", []))
         return _configurations([base, *self.plan["configs"], *network, *entry.get("configs", [])])
 
     def once(self, marker: Path, run_id: str, files: Sequence[str], options: Mapping[str, Any]) -> None:
-        """Run a workflow unless its marker says that the same one was finished, with the same files."""
+        """Run a workflow unless its marker says that the same one has finished with the same files."""
         inputs = [options["datalist"], *([options["weights"]] if options.get("weights") else []), *map_files(options)]
         made_of = fingerprint(run_id, dict(options), [Path(file).read_bytes() for file in (*files, *inputs)])
         if marker.is_file() and json.loads(marker.read_text()).get("made_of") == made_of:
             return
         print(f"--- {marker.parent.relative_to(self.output_dir)}", flush=True)
-        # MONAI drops an option that is None; the expression for it arrives.
+        # MONAI drops an option that is None; an expression for None gets through.
         given = {key: "$None" if value is None else value for key, value in options.items()}
         run(run_id=run_id, config_file=list(files), **given)
         with written_whole(marker) as file:

@@ -28,12 +28,12 @@ OVERLAYS = (
 
 
 def experiment_figures(results: Results) -> Figures:
-    """Draw the figures of an evaluation, as far as its runs have numbers and images for them.
+    """Draw the figures of an evaluation for which its runs have numbers and images.
 
     Returns:
         Name of the file -> figure and caption: ``figure_2_<measure>`` and ``figure_3_<measure>`` of the first two
-        measures, ``figure_4_slices`` or, of planar images, ``figure_4_overlays`` of one pair picked by rule, and
-        ``steps`` or ``epochs``, the curves.
+        measures; ``figure_4_slices``, or ``figure_4_overlays`` for planar images, of one pair picked by rule; and the
+        curves, ``steps`` or ``epochs``.
     """
     return _boxplots(results) | _example(results) | _curves(results)
 
@@ -52,7 +52,7 @@ def _boxplots(results: Results) -> Figures:
 
 
 def _example(results: Results) -> Figures:
-    """Figure 4, where the reference's datalist says which images the example pair is of."""
+    """Figure 4, if the reference's datalist says which images the example pair has."""
     pair, measure = median_pair(results)
     folders = {name: Path(folder) for name, folder in results.evaluation.runs.items()}
     files = _files(results, folders[results.reference] / "datalist.json", pair)
@@ -77,7 +77,7 @@ def _example(results: Results) -> Figures:
 
 
 def _files(results: Results, datalist: Path, pair: str) -> dict[str, Path]:
-    """Files of a pair by their keys; none where nobody says where they are."""
+    """Files of a pair by their keys; none if their place is not known."""
     root = results.evaluation.dataset_dir
     listed = json.loads(datalist.read_text(encoding="utf-8"))["test"] if datalist.is_file() else []
     keys = (*FILES, *POINT_FILES)

@@ -1,4 +1,4 @@
-"""The lists of pairs of an experiment: where they are read from, and the files that its runs take."""
+"""The lists of pairs of an experiment: where they come from, and the files that its runs read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PairLists:
     """The lists that trainings and evaluations use.
 
     Args:
-        plan: of the experiment.
+        plan: plan of the experiment.
         dataset_dir: folder of images.
         output_dir: where the lists are written.
 
@@ -35,7 +35,7 @@ class PairLists:
             self.folders(name)
 
     def folders(self, name: str) -> list[Path]:
-        """Folders that a list of pairs is read from.
+        """Folders from which a list of pairs is read.
 
         Raises:
             ValueError: when the command line does not say where they are.
@@ -55,9 +55,9 @@ class PairLists:
         return Path(os.path.commonpath(self.folders(name)))
 
     def write(self) -> dict[str, Path]:
-        """Write the lists of pairs that trainings and evaluations use, those of one folder split by patient alike.
+        """Write the lists of pairs that trainings and evaluations use. Lists of one folder share one split by patient.
 
-        A list of repeat scans is left out, and said so, where no test patient has any.
+        If no test patient has repeat scans, their list is left out, with a message.
         """
         lists = {}
         for name, needed in needed_sections(self.plan).items():
@@ -74,7 +74,7 @@ class PairLists:
         return lists
 
     def read(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """Pairs of a list by section; those of several folders carry the names of their folders."""
+        """Pairs of a list by section; pairs of several folders carry the names of their folders."""
         choices = {key: self.plan[key] for key in ("datalist", "pairing", "split", "pair_limits")}
         choices |= self.plan["lists"][name]
         folders = self.folders(name)
@@ -95,6 +95,6 @@ class PairLists:
 
 
 def _of_folder(name: str, pair: Mapping[str, Any]) -> dict[str, Any]:
-    """A pair of one of several folders: what one folder calls 001 is something else in another."""
+    """A pair of one of several folders, named after its folder: 001 is a different image in each."""
     patients = tuple(f"{name}/{patient}" for patient in pair["patient"])
     return {**pair, "pair_id": f"{name}_{pair['pair_id']}", "patient": patients}

@@ -1,4 +1,4 @@
-"""The map networks of an experiment: one for every fold of the patients, and what takes their maps."""
+"""The map networks of an experiment: one for every fold of the patients, and options of runs that use their maps."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ Entry = Mapping[str, Any]
 
 
 def is_of_maps(training: Entry) -> bool:
-    """Whether a training is that of map networks, one for every fold of the patients."""
+    """Whether a training trains map networks, one for every fold of the patients."""
     return "folds" in training
 
 
 def map_trainings(training: Entry) -> dict[str, str]:
-    """Trainings of the map networks that a training takes: ``{side: name}``, or ``{"": name}`` for both sides."""
+    """Trainings of the map networks that a training uses: ``{side: name}``, or ``{"": name}`` for both sides."""
     named = training.get("maps") or {}
     return {"": named} if isinstance(named, str) else dict(named)
 
 
 def fold_folders(plan: Plan, name: str, folder_of: Callable[[str], Path]) -> list[Path]:
-    """Where the training of map networks leaves that of each fold."""
+    """Folders of the map networks of a training, one for each fold."""
     return [folder_of(name) / f"fold_{fold}" for fold in range(plan["trainings"][name]["folds"])]
 
 
 def map_options(plan: Plan, training: Entry, folder_of: Callable[[str], Path], folds: bool = False) -> dict[str, Any]:
-    """Options that name the map networks of a training, or of a method that takes its weights.
+    """Options that name the map networks of a training, or of a method that uses its weights.
 
     Args:
-        plan: of the experiment.
-        training: an entry with ``maps``; without, there are no options.
+        plan: plan of the experiment.
+        training: an entry with ``maps``; without ``maps`` there are no options.
         folder_of: folder of a training by its name.
         folds: name the folds too, for a training on the patients that they divide.
     """

@@ -21,9 +21,9 @@ KEYS = {
 }
 CURVES = {"over", "points", "starts", "level"}
 ROOTS = ("dataset_dir", "target_dir")
-# What a curve is over -> the key of its methods that takes each point.
+# What a curve runs over -> the key of its methods that gets the value of each point.
 VARIED = {"steps": "steps", "epochs": "epoch"}
-# The list of an entry that names none, and the sections that its runs read, the needed one first.
+# The default list of an entry, and the sections that its runs read, the required one first.
 LISTS = {"trainings": ("training", ("training", "validation")), "evaluations": ("test", ("test",))}
 
 
@@ -35,7 +35,7 @@ def read_plan(config_files: Sequence[str], overrides: Entry) -> Plan:
         overrides: keys of the plan with other values.
 
     Raises:
-        ValueError: for a key that is not known, or a name of something that is not there.
+        ValueError: for an unknown key, or a name of something that does not exist.
     """
     plan: Plan = ConfigParser.load_config_files(list(config_files))
     unknown = sorted(set(overrides) - set(plan))
@@ -77,12 +77,12 @@ def curve_points(evaluation: Entry) -> Iterator[tuple[str, str, int, dict[str, i
 
 
 def kept_epochs(plan: Plan, training: str) -> list[int]:
-    """Epochs of a training whose weights some method or curve takes, in order; 0 is where the training starts."""
+    """Epochs of a training whose weights some method or curve uses, in order; 0 is the start of the training."""
     return sorted({epoch for _, name, epoch in _asked_epochs(plan) if name == training})
 
 
 def _asked_epochs(plan: Plan) -> Iterator[tuple[str, str | None, int]]:
-    """Who asks for the weights of which training at which epoch."""
+    """Which method or curve asks for the weights of which training at which epoch."""
     for name, method in plan["methods"].items():
         if method.get("epoch") is not None:
             yield f"methods: {name!r}", method.get("training"), method["epoch"]
@@ -100,7 +100,7 @@ def _check_keys(where: str, entry: Entry, known: set[str]) -> None:
 
 
 def _check_references(plan: Plan) -> None:
-    """Lists and trainings that are named are there, and the folders of a list start at a folder of the command line."""
+    """Check that named lists and trainings exist, and that a list's folders start at a folder of the command line."""
     named = [("methods", "training", "trainings"), ("trainings", "start", "trainings")]
     for kind, key, there in [*named, *((kind, "list", "lists") for kind in LISTS)]:
         for name, entry in plan[kind].items():
@@ -130,7 +130,7 @@ def _check_references(plan: Plan) -> None:
 
 
 def _check_methods(plan: Plan) -> None:
-    """Methods that evaluations name are there."""
+    """Check that the methods that evaluations name exist."""
     named: dict[str, None] = {}
     for entry in plan["evaluations"].values():
         curves = entry.get("curves") or {}
@@ -143,7 +143,7 @@ def _check_methods(plan: Plan) -> None:
 
 
 def _check_choices(plan: Plan) -> None:
-    """Measures are known, and curves are over something that a method has."""
+    """Check that measures are known, and that curves run over something that a method has."""
     for title, entry in plan["evaluations"].items():
         unknown = [key for key in entry.get("measures", plan["measures"]) if key not in MEASURES]
         if unknown:
@@ -159,7 +159,7 @@ def _check_choices(plan: Plan) -> None:
 
 
 def _check_epochs(plan: Plan) -> None:
-    """A training lasts as long as its weights are asked for; where it starts from nothing there is no epoch 0."""
+    """Check that trainings have the epochs asked for; a training that starts from nothing has no epoch 0."""
     for who, name, epoch in _asked_epochs(plan):
         training = plan["trainings"].get(name)
         if training is None:

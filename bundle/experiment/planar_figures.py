@@ -26,7 +26,7 @@ Files = Mapping[str, str | Path]
 class Planar:
     """An image on the grid of the fixed image.
 
-    ``image`` is ``(W, H)``, columns and rows; ``points`` are ``(n, 2)``, pixels, or None where there are none.
+    ``image`` is ``(W, H)``, columns and rows; ``points`` are ``(n, 2)``, pixels, or None if there are none.
     """
 
     image: np.ndarray
@@ -50,7 +50,7 @@ def read_planar(
         folders: by method, what ``bundle.results.SavePaird`` wrote for the pair.
 
     Returns:
-        Fixed, moving under the initial alignment alone, registered by each method, and the spacing (mm).
+        Fixed image, moving image with the initial alignment alone, results of each method, and the spacing (mm).
 
     Raises:
         ValueError: when an image or the points cannot be read.
@@ -89,7 +89,7 @@ def read_planar(
 def overlays(fixed: Planar, moving: Planar, results: Mapping[str, Planar], spacing: Sequence[float]) -> Figure:
     """Figure 4: the warped image in red and blue, the fixed one in green, white where they overlap.
 
-    Points are dots: of the moving image green, of the fixed image yellow. The rows of the image go down.
+    Points of the moving image are green dots, those of the fixed image yellow. The rows of the image go down.
 
     Args:
         fixed: the fixed image.
@@ -114,7 +114,7 @@ def overlays(fixed: Planar, moving: Planar, results: Mapping[str, Planar], spaci
         ):
             if points is not None:
                 axis.scatter(*points.T, s=5, c=colour, edgecolors="black", linewidths=0.3, label=label)
-        # Points that leave the image do not shrink it.
+        # Points outside the image must not shrink it.
         axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     for axis in axes:
         axis.set_axis_off()
@@ -125,7 +125,7 @@ def overlays(fixed: Planar, moving: Planar, results: Mapping[str, Planar], spaci
 
 
 def _points(files: Files, side: str, affine: np.ndarray) -> np.ndarray | None:
-    """Points of one image of a pair, mm, RAS; None where there are none."""
+    """Points of one image of a pair, mm, RAS; None if there are none."""
     if "landmarks" in files:
         return read_landmarks(files["landmarks"], affine, side, planar=True)
     own = files.get(f"{side}_landmarks")

@@ -34,24 +34,24 @@ def write_report(
     title: str,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write the report of an experiment: ``report.html`` with its tables, and the figures that it shows beside it.
+    """Write the report of an experiment: ``report.html`` with its tables, and its figures beside it.
 
-    There are, for every evaluation, ``table_<slug>.csv``, ``tests_<slug>.csv`` and ``pairs_<slug>.csv``, and the
-    figures of ``experiment_figures`` as PNG and, for print, as PDF. The page names files of its own folder only, which
-    can be moved as one. The same runs give the same bytes.
+    Every evaluation has ``table_<slug>.csv``, ``tests_<slug>.csv`` and ``pairs_<slug>.csv``, and the figures of
+    ``experiment_figures`` as PNG and, for print, as PDF. The page only refers to files in its own folder, so the folder
+    can be moved as a whole. The same runs give the same bytes.
 
     Args:
-        output_dir: folder of the report; created when missing.
+        output_dir: folder of the report; created if missing.
         evaluations: what was run.
-        title: of the page.
+        title: title of the page.
         notes: paragraphs for the reader.
 
     Returns:
         The page.
 
     Raises:
-        ValueError: when a run holds no results or other pairs than the reference's, the reference is missing, two
-            evaluations would write the same files, or an image of the example cannot be read.
+        ValueError: when a run holds no results or has different pairs from the reference's, the reference is missing,
+            two evaluations would write the same files, or an image of the example cannot be read.
     """
     output = Path(output_dir)
     found = [read_evaluation(evaluation) for evaluation in evaluations]

@@ -22,11 +22,11 @@ ALPHA = 0.05
 SPREAD = ("n", "mean", "sd", "low", "high")
 COSTS = ("folded_percent", "log_jacobian_sd", "seconds", "seconds_registration", "seconds_per_step")
 AVERAGED = {f"{key}_{MEASURES[key].average}": MEASURES[key] for key in COSTS}
-"""Columns of Table 1 with one number of all pairs, after those of accuracy."""
+"""Columns of Table 1 with one number for all pairs, after the columns of accuracy."""
 
 Row = dict[str, Any]
 Run = dict[str, Row]
-"""Rows of a run by pair, as ``metrics_row`` makes them; of a failed pair only ``pair_id``, ``status`` and ``error``."""
+"""Rows of a run by pair, from ``metrics_row``; a failed pair only has ``pair_id``, ``status`` and ``error``."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Results:
     """An evaluation as read from disk.
 
     Attributes:
-        evaluation: where from.
+        evaluation: the evaluation.
         runs: rows of every method.
         curves: rows of every start and number of steps or epochs.
     """
@@ -45,7 +45,7 @@ class Results:
 
     @property
     def reference(self) -> str:
-        """Method that the others are tested against."""
+        """Method against which the others are tested."""
         return self.evaluation.reference
 
     @cached_property
@@ -55,9 +55,9 @@ class Results:
 
     @cached_property
     def series(self) -> dict[Measure, dict[str, list[float | None]]]:
-        """Accuracy of every method, not registered first.
+        """Accuracy of every method, with "not registered" first.
 
-        For a measure that some pair has, a value for each of ``pairs``, None where it is missing.
+        For a measure that some pair has, a value for each of ``pairs``; None if it is missing.
         """
         series = {measure: _series(self, measure) for measure in self.evaluation.measures}
         return {measure: methods for measure, methods in series.items() if numbers(sum(methods.values(), []))}
@@ -80,8 +80,8 @@ def read_evaluation(evaluation: Evaluation) -> Results:
     """Read all runs of an evaluation.
 
     Raises:
-        ValueError: when the reference is not among the methods, a folder holds no results or not the pairs of the
-            reference's.
+        ValueError: when the reference is not among the methods, or a folder holds no results or not the reference's
+            pairs.
     """
     title, reference = evaluation.title, evaluation.reference
     names = ", ".join(evaluation.runs)
@@ -106,7 +106,7 @@ def read_evaluation(evaluation: Evaluation) -> Results:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Rows of a folder of inference, the pairs that failed too.
+    """Rows of a folder of inference, including failed pairs.
 
     Args:
         folder: its ``output_dir``.
@@ -119,7 +119,7 @@ def read_run(folder: str | Path) -> Run:
     if table.is_file():
         with table.open(newline="", encoding="utf-8") as file:
             failed = [row for row in csv.DictReader(file) if row["status"] == "failed"]
-        # A pair that fails leaves the folder that an older run may have written for it as it was.
+        # A failed pair leaves the folder of an older run as it was.
         run |= {row["pair_id"]: {key: row[key] for key in ("pair_id", "status", "error")} for row in failed}
     if not done(run):
         raise ValueError(f"{folder} holds no results, every pair failed ({next(iter(run.values()))['error']})")
@@ -131,12 +131,12 @@ def _device(metrics: Mapping[str, Any]) -> Row:
 
 
 def numbers(values: Iterable[float | None]) -> list[float]:
-    """The values that are there."""
+    """The values that are not missing."""
     return [value for value in values if value is not None]
 
 
 def column(run: Run, measure: Measure, pairs: Iterable[str], when: str = "after") -> list[float | None]:
-    """Values of a measure ``before`` or ``after`` for each pair, None where it is missing."""
+    """Values of a measure ``before`` or ``after`` for each pair; None if missing."""
     name = measure.columns.get(when, "")
     return [run[pair].get(name) for pair in pairs]
 
@@ -144,7 +144,7 @@ def column(run: Run, measure: Measure, pairs: Iterable[str], when: str = "after"
 def _series(results: Results, measure: Measure) -> dict[str, list[float | None]]:
     """Before registration, and after each method."""
     runs, pairs = results.runs, results.pairs
-    # All runs start from the same alignment; where a pair failed in the reference's run another one knows.
+    # All runs start from the same alignment; if a pair failed in the reference's run, another run has its value.
     starts = [column(run, measure, pairs, "before") for run in (runs[results.reference], *runs.values())]
     before = [next(iter(numbers(found)), None) for found in zip(*starts, strict=True)]
     return {NOT_REGISTERED: before} | {n: column(run, measure, pairs) for n, run in runs.items()}
@@ -156,7 +156,7 @@ def done(run: Run) -> list[str]:
 
 
 def summary_rows(results: Results) -> list[Row]:
-    """Table 1: a row for not registered and for every method.
+    """Table 1: a row for "not registered" and for every method.
 
     Returns:
         ``method``, ``n`` (pairs registered), for every measure ``<key>_n``, ``_mean``, ``_sd`` and the 95 % interval of
@@ -178,15 +178,15 @@ def summary_rows(results: Results) -> list[Row]:
 
 
 def comparison_rows(results: Results) -> list[Row]:
-    """The reference against not registered and every other method, over the pairs that both have.
+    """The reference against "not registered" and every other method, over the pairs that both have.
 
     Returns:
         ``measure``, ``method``, ``compared_with``, the attributes of ``PairedTest`` and ``significant`` (t-test at
-        0.05; None where there is no p).
+        0.05; None if there is no p).
     """
     rows: list[Row] = []
     for measure, methods in results.series.items():
-        # What only a registration has is compared with no start.
+        # Measures without a value before registration are not compared with "not registered".
         others = set(methods) - {results.reference} - (set() if measure.has_before else {NOT_REGISTERED})
         for other in [name for name in methods if name in others]:
             test = compare_paired(methods[results.reference], methods[other], higher_is_better=measure.higher_is_better)
@@ -204,9 +204,9 @@ def pair_rows(results: Results) -> list[Row]:
 
 
 def median_pair(results: Results) -> tuple[str, Measure]:
-    """The pair whose improvement by the reference is the median, in the first measure there is, else in the loss.
+    """The pair whose improvement by the reference is the median, in the first available measure, else in the loss.
 
-    Of an even number of pairs it is the lower one of the two in the middle.
+    For an even number of pairs, it is the lower one of the two in the middle.
     """
     run = results.runs[results.reference]
     candidates = ((measure, _improvements(run, measure)) for measure in (*results.series, LOSS))
@@ -215,7 +215,7 @@ def median_pair(results: Results) -> tuple[str, Measure]:
 
 
 def _improvements(run: Run, measure: Measure) -> list[tuple[float, str]]:
-    """By how much each pair got better, and which pair it is."""
+    """By how much each pair improved, with the pair."""
     sign = 1 if measure.higher_is_better else -1
     before, after = (column(run, measure, run, when) for when in WHEN)
     ends = zip(run, before, after, strict=True)
@@ -223,7 +223,7 @@ def _improvements(run: Run, measure: Measure) -> list[tuple[float, str]]:
 
 
 def missing(value: Any) -> bool:
-    """Whether a number is not there: None or NaN."""
+    """Whether a number is missing: None or NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 

@@ -1,4 +1,4 @@
-"""Where the runs of an experiment are, and what they are compared by."""
+"""Where the runs of an experiment are, and how they are compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bundle.evaluation.measures import DSC, HD95, TRE, Measure
 
 
 def slug(text: str) -> str:
-    """A name fit for a file."""
+    """A name that is fit for a file."""
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
@@ -22,7 +22,7 @@ class Curves:
     Attributes:
         starts: name of the start -> number of steps or epochs -> folder of the run.
         over: ``steps`` at test time, or ``epochs`` of the training of the weights.
-        level: method of the evaluation whose accuracy is a dotted line; None draws none.
+        level: method whose accuracy is drawn as a dotted line; None draws none.
     """
 
     starts: Mapping[str, Mapping[int, Path]]
@@ -37,10 +37,10 @@ class Evaluation:
     Attributes:
         title: what the pairs are, such as ``Between patients``.
         runs: name of the method -> folder of its run, in the order of the table.
-        reference: method that the others are tested against.
+        reference: method against which the others are tested.
         curves: further runs of some methods.
-        measures: shown in this order, as far as the runs have them; the first two as figures too.
-        dataset_dir: folder that relative paths of the runs' datalists start at; without it such pairs have no slices.
+        measures: shown in this order, if the runs have them; the first two also as figures.
+        dataset_dir: folder at which relative paths of the runs' datalists start; without it, such pairs have no slices.
     """
 
     title: str

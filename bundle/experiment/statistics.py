@@ -12,7 +12,7 @@ Values = Sequence[float | None] | np.ndarray
 """One number per pair; None, NaN and infinities stand for a missing one."""
 
 ROUNDING = 10 * np.finfo(float).eps
-"""Differences that vary by less than this fraction of the values are the same but for rounding."""
+"""Differences that vary by less than this fraction of the values are equal up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def summarise(values: Values, *, seed: int = 0, level: float = 0.95) -> Summary:
 
     Args:
         values: ``(n,)``.
-        seed: of the bootstrap; the same seed gives the same interval.
-        level: of the confidence interval.
+        seed: seed of the bootstrap; the same seed gives the same interval.
+        level: level of the confidence interval.
     """
     sample = np.asarray(values, dtype=float)
     sample = sample[np.isfinite(sample)]
@@ -79,13 +79,13 @@ def compare_paired(values: Values, reference: Values, *, higher_is_better: bool,
     """Test whether a method differs from another over the same pairs.
 
     ``d_i = values_i - reference_i`` over the pairs that have both; ``t = mean(d) / (sd(d) / sqrt(n))`` with ``n - 1``
-    degrees of freedom; Wilcoxon ranks the ``|d_i|`` other than 0 and compares the rank sums of either sign.
+    degrees of freedom; Wilcoxon's test ranks the nonzero ``|d_i|`` and compares the rank sums of the two signs.
 
     Args:
         values: ``(n,)``, the method.
         reference: ``(n,)``, what it is compared with, in the same order of pairs.
         higher_is_better: True for a DSC, False for a distance.
-        seed: of the bootstrap; the same seed gives the same interval.
+        seed: seed of the bootstrap; the same seed gives the same interval.
 
     Raises:
         ValueError: when the two do not have the same length.

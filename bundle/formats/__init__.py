@@ -1,4 +1,4 @@
-"""Every file format, to read and to write."""
+"""Every file format, to read and to write: images, transforms, points, markups, surfaces."""
 
 from bundle.formats.arrays import Found
 from bundle.formats.images import (

@@ -11,7 +11,7 @@ from bundle.formats.tables import Row, Table, number_of, replace_numbers, value_
 from bundle.geometry import transform_points
 
 VOXELS = {("i", "j", "k"): (0, 1, 2), ("row", "col"): (1, 0), ("i", "j"): (0, 1)}
-"""Columns that hold voxels, and the axis of the image each counts along: the rows of a picture are its second."""
+"""Columns that hold voxels, and the image axis of each: the rows of a picture are its second axis."""
 MILLIMETRES = {("x", "y", "z"): (0, 1, 2), ("x", "y"): (0, 1)}
 AXES = {**VOXELS, **MILLIMETRES}
 OUTSIDE = "outside"
@@ -22,10 +22,10 @@ class Columns:
     """Where the points of a CSV are.
 
     Attributes:
-        names: of the columns, as in ``AXES``.
-        numbers: of the columns, in this order.
+        names: names of the columns, as in ``AXES``.
+        numbers: indices of the columns, in this order.
         header: whether the first row names them.
-        prefix: before the names, for one of the two images of a pair.
+        prefix: prefix of the names, for one of the two images of a pair.
         rows: the rows that hold a point, counted from 0.
     """
 
@@ -40,8 +40,8 @@ def find_columns(table: Table, side: str | None, planar: bool) -> Columns:
     """Find the points of a CSV, by its header or, without one, as voxels in the first columns.
 
     Args:
-        table: of the file.
-        side: ``fixed`` or ``moving`` in a file for both images of a pair, whose columns have it before their names.
+        table: table of the file.
+        side: ``fixed`` or ``moving`` in a file for both images of a pair, as the prefix of its column names.
         planar: whether the image is a single slice, whose points may lack the third coordinate.
 
     Raises:
@@ -74,7 +74,7 @@ def read_csv(content: bytes, affine: np.ndarray | None, side: str | None, planar
 
     Args:
         content: of the file.
-        affine: ``(4, 4)`` voxel-to-world of the image they belong to; None where the file has mm in three columns.
+        affine: ``(4, 4)`` voxel-to-world of the image they belong to; None if the file has mm in three columns.
         side: as in :func:`find_columns`.
         planar: as there.
 
@@ -82,7 +82,7 @@ def read_csv(content: bytes, affine: np.ndarray | None, side: str | None, planar
         ``(n, 3)``, mm, RAS.
 
     Raises:
-        ValueError: when it is not such a table, or the image is needed.
+        ValueError: when it is not such a table, or the image is needed and missing.
     """
     table = Table.read(content)
     columns = find_columns(table, side, planar)
@@ -101,7 +101,7 @@ def read_csv(content: bytes, affine: np.ndarray | None, side: str | None, planar
 
 
 def _image(affine: np.ndarray | None, columns: Columns) -> np.ndarray:
-    """Voxel-to-world of the image; of no image where only mm in three columns are asked for."""
+    """Voxel-to-world of the image; no image is needed for mm in three columns."""
     if affine is None and columns.names != ("x", "y", "z"):
         unit = "mm in the plane" if columns.names in MILLIMETRES else "voxels"
         raise ValueError(f"its columns {','.join(columns.names)} are {unit}; give the image that they belong to")
@@ -116,13 +116,13 @@ def replace_csv(
     side: str | None,
     planar: bool,
 ) -> bytes:
-    """CSV with other points, in the columns and the unit it has.
+    """CSV with other points, in the same columns and unit.
 
     Args:
-        content: of the file that was read.
+        content: content of the file that was read.
         points: ``(n, 3)``, mm, RAS.
-        outside: ``(n,)``, whether each lay outside the volume: 1 or 0 in the column ``outside``; None: no such column.
-            A file without a header gets one then.
+        outside: ``(n,)``, whether each lay outside the volume: 1 or 0 in the column ``outside``, and a header is added
+            to a file without one; None: no such column.
         affine: as in :func:`read_csv`, of the image that the points belong to now.
         side: as there.
         planar: as there.
@@ -134,7 +134,7 @@ def replace_csv(
     columns = find_columns(table, side, planar)
     values = points
     if columns.names in VOXELS:
-        # Rounding takes the noise of the affine and its inverse off whole voxels.
+        # Rounding removes the noise of the affine and its inverse from whole voxels.
         values = np.round(transform_points(np.linalg.inv(_image(affine, columns)), points), 9)
     rows = [table.rows[number][0] for number in columns.rows]
     mark = "," if any("," in value_of(cells[column]) for cells in rows for column in columns.numbers) else "."
@@ -146,14 +146,14 @@ def replace_csv(
 
 
 def _flag(rows: list[Row], columns: Columns, outside: np.ndarray) -> None:
-    """Fill the column ``outside``, the last one unless there is one."""
+    """Fill the column ``outside``; it is added at the end if there is none."""
     first = columns.rows[0]
     width = max(len(rows[number][0]) for number in columns.rows)
     flagged = [rows[number][0] for number in columns.rows]
     if columns.header:
         header = next(cells for cells, _ in reversed(rows[:first]) if any(map(value_of, cells)))
     else:
-        # Without names a column more would turn the points of a slice into those of a volume.
+        # Without names, one more column would turn the points of a slice into those of a volume.
         header = [*columns.names, *[""] * (width - len(columns.names))]
         rows.insert(first, (header, rows[first][1] or "\n"))
     name = columns.prefix + OUTSIDE

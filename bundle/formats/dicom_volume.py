@@ -1,4 +1,4 @@
-"""The folder of a DICOM series -> its volume."""
+"""From the folder of a DICOM series to its volume."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from bundle.system.limits import Refused, check_declared
 
 
 def is_dicom_image(path: Path) -> bool:
-    """Whether a path is that of a folder, or of a file that is DICOM by its name or its content."""
+    """Whether a path is a folder, or a file that is DICOM by its name or content."""
     return path.is_dir() or (path.is_file() and (is_named(path) or is_dicom(start_of(path))))
 
 
 def load_series(folder: Path) -> MetaTensor:
-    """Read the one volume of a folder of DICOM, its values after the slope and intercept of each slice.
+    """Read the one volume of a folder of DICOM, with the slope and intercept of each slice applied.
 
-    Slices are read in the order of their positions and lie where these say. The stored numbers of MONOCHROME1, which
-    shows high ones dark, are turned round, as by every reader that stands on ITK.
+    Slices are ordered and placed by their positions. The stored numbers of MONOCHROME1, which shows high numbers dark,
+    are inverted, as every reader based on ITK does.
 
     Args:
         folder: as in :func:`bundle.dicom.read_series`; or the file of one slice, a planar image.
@@ -39,10 +39,10 @@ def load_series(folder: Path) -> MetaTensor:
         ``(1, X, Y, Z)``, float32, with a 4x4 affine, mm, RAS. Nothing of the headers is kept in ``meta``.
 
     Raises:
-        Refused: when the folder has no such volume, or it asks for more than is read.
+        Refused: when the folder has no such volume, or it is larger than the limit.
 
     Warns:
-        DataWarning: of slices that may be missing, and of what in the headers is doubtful.
+        DataWarning: about slices that may be missing, and doubtful headers.
     """
     try:
         series = one_volume(folder)
@@ -75,7 +75,7 @@ def _voxels(series: Series, files: Sequence[Path]) -> np.ndarray:
         reader = itk.ImageFileReader[volume].New(FileName=names[0], ImageIO=itk.GDCMImageIO.New())
     else:
         reader = itk.ImageSeriesReader[volume].New(FileNames=names, ImageIO=itk.GDCMImageIO.New())
-        # Uneven slices are refused before; by ITK's measure rounded positions are uneven too.
+        # Uneven slices were refused earlier; by ITK's measure, rounded positions would be uneven too.
         reader.SetSpacingWarningRelThreshold(np.inf)
     reader.Update()
     voxels = itk.array_from_image(reader.GetOutput()).transpose(2, 1, 0)
@@ -83,7 +83,7 @@ def _voxels(series: Series, files: Sequence[Path]) -> np.ndarray:
 
 
 def _type_of(series: Series, file: Path, voxels: np.ndarray) -> np.dtype:
-    """Type that holds the values of all slices: the first one's, unless others need more."""
+    """Type that holds the values of all slices: that of the first slice, unless others need more."""
     if not series.whole_numbers or (voxels != np.rint(voxels)).any():
         return np.dtype(np.float32)
     first = stored_type(file)

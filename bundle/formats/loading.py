@@ -1,4 +1,4 @@
-"""Files of a pair -> images, and labels and masks on their axes. A planar image is a volume of one slice."""
+"""From files of a pair to images, with labels and masks on their axes. A planar image is a volume of one slice."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class LoadPaird(MapTransform):
     """``load_part`` for every file of a pair, or of a single image.
 
     Args:
-        keys: of the files, whose paths become images with metadata; an image in memory stays as it is. Keys end in
-            ``image``, ``label`` or ``mask``; what comes before that is the same for the parts of one image.
+        keys: keys of the files, whose paths become images with metadata; an image in memory stays as it is. Keys end in
+            ``image``, ``label`` or ``mask``; the prefix is the same for the parts of one image.
         allow_missing_keys: as in MONAI.
     """
 
@@ -34,7 +34,7 @@ class LoadPaird(MapTransform):
         """Load every file.
 
         Raises:
-            ValueError: when one cannot be read, or the values of a label or mask are no whole numbers.
+            ValueError: when one cannot be read, or the values of a label or mask are not whole numbers.
         """
         output = dict(data)
         kinds = {key: next(kind for kind in KINDS if str(key).endswith(kind)) for key in self.key_iterator(output)}
@@ -46,23 +46,23 @@ class LoadPaird(MapTransform):
 
 
 def load_part(value: str | Path | MetaTensor, kind: str, grid: Grid | None = None, name: str = "") -> MetaTensor:
-    """An image, or a label or mask, which all that the bundle does gets from here.
+    """Load an image, label or mask; the whole bundle loads them by this function.
 
-    The values of a label or mask are whole numbers. It is placed by its own affine: where only the order or the
-    direction of its axes differs from its image's, it gets those of the image; no value is interpolated. One that lies
+    The values of a label or mask are whole numbers. It is placed by its own affine: if only the order or direction of
+    its axes differs from its image's, it gets the image's axes, and no value is interpolated. A label that lies
     elsewhere stays where it is, for ``bundle.formats.problems.label_problems`` to name.
 
     Args:
-        value: a file, or what is in memory already.
+        value: a file, or an image in memory.
         kind: one of ``KINDS``.
-        grid: of the image that a label or mask belongs to, where that is known.
-        name: how messages call what is in memory.
+        grid: grid of the image to which a label or mask belongs, if known.
+        name: name in messages of an image in memory.
 
     Returns:
         ``(channels, X, Y, Z)``.
 
     Raises:
-        ValueError: when it cannot be read, or the values of a label or mask are no whole numbers.
+        ValueError: when it cannot be read, or the values of a label or mask are not whole numbers.
     """
     if not isinstance(value, MetaTensor):
         found = load_image(value, kind)
@@ -82,7 +82,7 @@ def _on_axes_of(label: MetaTensor, shape: Sequence[int], target: np.ndarray) -> 
     for grid, placed in ((label.shape[1:], affine), (shape, target)):
         if grid_problems(grid, placed, "", dimensions(grid)):
             return label
-    # Voxels of the image along the axes of the label: on one grid a permutation with signs.
+    # Voxels of the image along the axes of the label: a signed permutation if both have the same grid.
     turn = nib.orientations.io_orientation(np.linalg.inv(target) @ affine)
     if np.isnan(turn).any() or np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]):
         return label

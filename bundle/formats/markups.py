@@ -17,14 +17,14 @@ from bundle.geometry.spaces import known_space, swap_space
 from bundle.system.text import load_json
 
 FLAG = "outside the volume"
-SHAPES = ("Plane", "ROI")  # defined by more than their points
+SHAPES = ("Plane", "ROI")  # markups that are defined by more than their points
 # Columns of a .fcsv, id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID: 3D Slicer goes by their order.
 POSITION, DESCRIPTION = (1, 2, 3), 12
-LAST_RAS_VERSION = (4, 10)  # fiducials of later versions are in LPS where the file does not say
+LAST_RAS_VERSION = (4, 10)  # fiducials of later versions are in LPS if the file does not say
 
 
 def read_markups(content: bytes) -> np.ndarray:
-    """Control points of all markups of a file, without those that have no position.
+    """Control points of all markups of a file, except those without a position.
 
     Args:
         content: of the file.
@@ -33,7 +33,7 @@ def read_markups(content: bytes) -> np.ndarray:
         ``(n, 3)``, mm, RAS.
 
     Raises:
-        ValueError: when it holds no markups, or a position is not one.
+        ValueError: when it holds no markups, or a position is not valid.
     """
     found = [swap_space(_position(point), space) for point, space in _placed(_load(content))]
     return np.stack(found) if found else np.empty((0, 3))
@@ -47,12 +47,12 @@ def count_unplaced(content: bytes) -> int:
 
 
 def replace_markups(content: bytes, points: np.ndarray, outside: np.ndarray | None) -> bytes:
-    """Markups with other positions; the values of their measurements, which 3D Slicer works out again, are left out.
+    """Markups with other positions, without the values of their measurements, which 3D Slicer computes again.
 
     Args:
-        content: of the file that was read.
+        content: content of the file that was read.
         points: ``(n, 3)``, mm, RAS.
-        outside: ``(n,)``, whether each lay outside the volume, which its description then says; None: no flags.
+        outside: ``(n,)``, whether each lay outside the volume; its description then says so. None: no flags.
 
     Returns:
         Content of the new file, in the coordinate systems of the old one.
@@ -106,7 +106,7 @@ def _points(markup: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _placed(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Control points that have a position, and its space; of the others 3D Slicer writes that it is undefined."""
+    """Control points that have a position, and their space; 3D Slicer marks other positions as undefined."""
     for markup in document["markups"]:
         space = known_space(markup.get("coordinateSystem", "LPS"))
         for point in _points(markup):
@@ -157,9 +157,9 @@ def replace_fiducials(content: bytes, points: np.ndarray, outside: np.ndarray | 
     """List of fiducials with other positions.
 
     Args:
-        content: of the file that was read.
+        content: content of the file that was read.
         points: ``(n, 3)``, mm, RAS.
-        outside: ``(n,)``, whether each lay outside the volume, which its description then says; None: no flags.
+        outside: ``(n,)``, whether each lay outside the volume; its description then says so. None: no flags.
 
     Returns:
         Content of the new file, in the coordinate system of the old one.
@@ -180,7 +180,7 @@ def replace_fiducials(content: bytes, points: np.ndarray, outside: np.ndarray | 
 
 
 def _fiducial_rows(rows: list[Row]) -> list[int]:
-    """Numbers of the lines that hold a point."""
+    """Indices of the lines that hold a point."""
     return [
         number
         for number, (cells, _) in enumerate(rows)
@@ -189,7 +189,7 @@ def _fiducial_rows(rows: list[Row]) -> list[int]:
 
 
 def _fiducial_space(rows: list[Row]) -> str:
-    """Space of a list of fiducials; what it is where only the version is known changed with 3D Slicer 4.11."""
+    """Space of a list of fiducials; if only the version is known, it is decided by it (3D Slicer 4.11 changed it)."""
     comments = "\n".join(text for cells, _ in rows if (text := value_of(",".join(cells))).startswith("#"))
     columns = re.search(r"^#\s*columns\s*=\s*(.*)$", comments, re.MULTILINE)
     if columns and [name.strip() for name in columns[1].split(",")][1:4] != ["x", "y", "z"]:

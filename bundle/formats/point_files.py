@@ -1,4 +1,4 @@
-"""Files of points and surfaces: read as points, written again with other points and everything else as it was."""
+"""Files of points and surfaces: read as points, and written with other points and everything else unchanged."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ FORMATS: dict[str, tuple[Read, Replace]] = {
     ".stl": (read_stl, replace_stl),
 }
 POINT_FORMATS = (CSV, *FORMATS)
-"""Endings of the names of the point and surface files that are read and written."""
+"""File name endings of the point and surface files that are read and written."""
 SUPPORTED = "CSV (.csv), 3D Slicer markups (.mrk.json, .fcsv), legacy VTK (.vtk) and STL (.stl)"
 
 
 def point_format(path: str | Path) -> str | None:
-    """Ending of a file's name that says its format, one of ``POINT_FORMATS``; None for another file, as an image."""
+    """File name ending that gives the format, one of ``POINT_FORMATS``; None for other files, such as images."""
     return next((suffix for suffix in POINT_FORMATS if Path(path).name.lower().endswith(suffix)), None)
 
 
 def is_point_file(path: str | Path) -> bool:
-    """Whether a file is one of points or of a surface, by its name."""
+    """Whether a file holds points or a surface, by its name."""
     return point_format(path) is not None
 
 
@@ -46,8 +46,8 @@ class PointFile:
 
     Attributes:
         path: the file.
-        points: ``(n, 3)``, mm, RAS, in the order of the file; of STL the three vertices of every facet.
-        unplaced: number of control points of markups that have no position; they are not among ``points``.
+        points: ``(n, 3)``, mm, RAS, in the order of the file; for STL, the three vertices of every facet.
+        unplaced: number of control points of markups without a position; they are not among ``points``.
     """
 
     path: Path
@@ -61,17 +61,17 @@ class PointFile:
     def write(
         self, path: str | Path, points: np.ndarray, outside: np.ndarray | None = None, affine: np.ndarray | None = None
     ) -> None:
-        """Write a file of the same format with other points; what else it holds stays as it was.
+        """Write a file of the same format with other points and everything else unchanged.
 
         A point is flagged in the column ``outside`` of CSV and in the description of markups and fiducials; surfaces
         have no place for flags.
 
         Args:
-            path: the new file; its name ends as that of the file that was read.
+            path: the new file; its name has the same ending as the file that was read.
             points: ``(n, 3)``, mm, RAS, one for every point that was read.
             outside: ``(n,)``, whether each lay outside the volume; None writes no flags.
-            affine: ``(4, 4)`` voxel-to-world of the image that the points belong to now, for a CSV of voxels; None:
-                the image they belonged to.
+            affine: ``(4, 4)`` voxel-to-world of the image to which the points belong now, for a CSV of voxels; None:
+                the image to which they belonged.
 
         Raises:
             ValueError: when the points or the name do not fit, or a point is not finite.
@@ -100,15 +100,15 @@ def read_points(
         path: the file, of one of ``POINT_FORMATS``. CSV: the header says what the numbers are: ``x,y,z`` mm in the
             image's RAS world, ``i,j,k`` voxels of the image. A file without a header holds voxels, as the keypoints
             of Learn2Reg do. Points of a slice may leave out ``z`` or ``k``, or be ``row,col``, counted from 0 at the
-            centre of the first pixel. Markups and fiducials say themselves whether they are LPS or RAS. Surfaces are
-            LPS unless they say ``SPACE=RAS``.
-        affine: ``(4, 4)`` voxel-to-world of the image that the points belong to, for a CSV of voxels or of a slice.
-        side: ``fixed`` or ``moving`` in a CSV for both images of a pair, the columns of each with ``fixed_`` or
-            ``moving_`` before the name; None for points of one image.
+            centre of the first pixel. Markups and fiducials say whether they are LPS or RAS. Surfaces are LPS unless
+            they say ``SPACE=RAS``.
+        affine: ``(4, 4)`` voxel-to-world of the image to which the points belong, for a CSV of voxels or of a slice.
+        side: ``fixed`` or ``moving`` in a CSV for both images of a pair, whose columns start with ``fixed_`` or
+            ``moving_``; None for points of one image.
         planar: whether the image is a single slice.
 
     Returns:
-        The points, with what is needed to write them again.
+        The points, with everything needed to write them again.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -134,7 +134,7 @@ def read_points(
 
 
 def _functions(suffix: str | None, affine: np.ndarray | None, side: str | None, planar: bool) -> tuple[Read, Replace]:
-    """How to read and how to replace the points of a format."""
+    """The functions that read and replace the points of a format."""
     if suffix in FORMATS:
         return FORMATS[suffix]
     return (
@@ -144,7 +144,7 @@ def _functions(suffix: str | None, affine: np.ndarray | None, side: str | None, 
 
 
 def _check(points: np.ndarray, path: str | Path) -> None:
-    """Refuse no points, and points that are nowhere."""
+    """Refuse a file without points, or with points that are not finite."""
     if not len(points):
         raise ValueError(f"{path}: no points in the file, expected one at least")
     broken = np.flatnonzero(~np.isfinite(points).all(axis=1))

@@ -9,7 +9,7 @@ import numpy as np
 from bundle.geometry import corner_distance, spacing_of
 from bundle.system.limits import MOST_VALUES, size
 
-# A planar image has them too: it is a volume of one slice.
+# A planar image has three axes too: it is a volume of one slice.
 AXES = 3
 
 
@@ -19,7 +19,7 @@ def image_problems(array: np.ndarray, affine: np.ndarray, name: str, spatial_dim
     Args:
         array: ``(channels, *shape)``, intensities; one channel is expected. A tensor on the CPU will do.
         affine: voxel -> world, homogeneous.
-        name: how messages call the image.
+        name: name of the image in messages.
         spatial_dims: 3 for volumes, 2 for planar images, which are volumes of one slice.
 
     Returns:
@@ -53,13 +53,13 @@ def label_problems(
     Args:
         array: ``(channels, *shape)``: one channel of whole numbers, or one structure per channel.
         affine: voxel -> world, homogeneous.
-        name: how messages call the label.
-        image: shape and affine of the image it belongs to; None when that could not be read.
+        name: name of the label in messages.
+        image: shape and affine of the image it belongs to; None if that could not be read.
         spatial_dims: 3 for volumes, 2 for planar images.
         kind: ``"label"``, or ``"mask"``, which has one channel.
 
     Returns:
-        Problems, one line each; none when the label is fit. Single empty structures are no problem.
+        Problems, one line each; none if the label is fit. A single empty structure is not a problem.
     """
     array = np.asarray(array)
     problems = grid_problems(array.shape[1:], affine, name, spatial_dims)
@@ -80,7 +80,7 @@ def label_problems(
 def other_grid(
     shape: Sequence[int], affine: np.ndarray, name: str, image_shape: Sequence[int], image_affine: np.ndarray
 ) -> list[str]:
-    """Whether a label lies on another grid than its image: another size, or a corner more than half a voxel away."""
+    """Whether a label lies on a different grid from its image: other size, or a corner more than half a voxel away."""
     if tuple(shape) != tuple(image_shape):
         return [f"{name} is {size(shape)} and its image {size(image_shape)}; give both one grid"]
     distance = corner_distance(shape, affine, image_affine)
@@ -95,7 +95,7 @@ def grid_problems(shape: Sequence[int], affine: np.ndarray, name: str, spatial_d
     Args:
         shape: voxels along each axis.
         affine: voxel -> world, homogeneous.
-        name: how messages call the image.
+        name: name of the image in messages.
         spatial_dims: 3 for volumes, 2 for planar images, which are volumes of one slice.
 
     Returns:
@@ -124,7 +124,7 @@ def extent_problems(shape: Sequence[int], affine: np.ndarray, name: str, pixdim:
     Args:
         shape: voxels along each axis.
         affine: voxel -> world, homogeneous.
-        name: how messages call the image.
+        name: name of the image in messages.
         pixdim: spacing of the network's grid.
 
     Returns:
@@ -147,7 +147,7 @@ def dimensions(shape: Sequence[int]) -> int:
 
 
 def _volume_shape(shape: Sequence[int]) -> str:
-    """What makes a shape unfit for registration of volumes; empty when it is fit."""
+    """What makes a shape unfit for registration of volumes; empty if it is fit."""
     if len(shape) != AXES:
         return f"a {len(shape)}-D image ({size(shape)}), expected 3-D"
     if dimensions(shape) == 2 and min(shape) == 1:
@@ -156,7 +156,7 @@ def _volume_shape(shape: Sequence[int]) -> str:
 
 
 def _planar_shape(shape: Sequence[int]) -> str:
-    """What makes a shape unfit for registration of planar images; empty when it is fit."""
+    """What makes a shape unfit for registration of planar images; empty if it is fit."""
     if len(shape) != AXES:
         return f"a {len(shape)}-D image ({size(shape)}), expected a planar image, 3-D with one slice"
     *plane, slices = shape

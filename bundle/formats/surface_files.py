@@ -1,4 +1,4 @@
-"""Points of surfaces: legacy VTK and STL files. What is not a coordinate or a facet normal stays as it was.
+"""Points of surfaces: legacy VTK and STL files. Everything but coordinates and facet normals stays unchanged.
 
 The coordinates are LPS, as ITK and 3D Slicer from 4.11 write them, unless the title (VTK) or the header (STL) says
 ``SPACE=RAS``, as 3D Slicer does. Neither format has a place for flags.
@@ -43,7 +43,7 @@ def _space(header: bytes) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """Where the coordinates of a legacy VTK file are: bytes, number of points, type of binary ones, space."""
+    """Where the coordinates of a legacy VTK file are: bytes, number of points, type if binary, space."""
 
     start: int
     end: int
@@ -56,7 +56,7 @@ def _block(content: bytes) -> Block:
     """Find the coordinates.
 
     Raises:
-        ValueError: when there are none, or less bytes than they need; nothing is allocated before.
+        ValueError: when there are none, or fewer bytes than they need; nothing is allocated before.
     """
     if content.lstrip()[:1] == b"<":
         raise ValueError(XML)
@@ -112,10 +112,10 @@ def _numbers(words: list[bytes]) -> np.ndarray:
 
 
 def replace_vtk(content: bytes, points: np.ndarray, outside: np.ndarray | None) -> bytes:
-    """Legacy VTK file with other points, in the type and space it has; every other byte stays.
+    """Legacy VTK file with other points, in the same type and space; every other byte stays.
 
-    Scalars stay true. Normals, vectors and tensors do not, and their topology would be needed to work them out again:
-    they are left as they are, with a warning.
+    Scalars stay valid. Normals, vectors and tensors do not, and computing them again would need the topology: they are
+    left as they are, with a warning.
 
     Args:
         content: of the file that was read.
@@ -161,7 +161,7 @@ def _stl_facets(content: bytes) -> list[re.Match[bytes]]:
     """Facets of an STL file in text.
 
     Raises:
-        ValueError: when one is not whole.
+        ValueError: when one is incomplete.
     """
     facets = list(STL_FACET.finditer(content))
     begun = len(re.findall(rb"^[ \t]*facet\b", content, re.IGNORECASE | re.MULTILINE))
@@ -180,7 +180,7 @@ def read_stl(content: bytes) -> np.ndarray:
         content: of the file.
 
     Returns:
-        ``(3 facets, 3)``, mm, RAS; a vertex of several facets is there for each.
+        ``(3 facets, 3)``, mm, RAS; a vertex of several facets is repeated for each.
 
     Raises:
         ValueError: when it is another file, or cut short.
@@ -193,9 +193,9 @@ def read_stl(content: bytes) -> np.ndarray:
 
 
 def replace_stl(content: bytes, points: np.ndarray, outside: np.ndarray | None) -> bytes:
-    """STL file with other vertices, in the space it has; the normals of the facets are those of the new vertices.
+    """STL file with other vertices in the same space; the facet normals are computed from the new vertices.
 
-    The order of the vertices stays, so that a mirroring transform turns the surface inside out.
+    The order of the vertices stays, so a mirroring transform turns the surface inside out.
 
     Args:
         content: of the file that was read.
@@ -221,7 +221,7 @@ def replace_stl(content: bytes, points: np.ndarray, outside: np.ndarray | None) 
 
 
 def _normals(vertices: np.ndarray) -> np.ndarray:
-    """Unit normals of triangles ``(n, 3 vertices, 3)``; zero for one without area."""
+    """Unit normals of triangles ``(n, 3 vertices, 3)``; zero for a triangle without area."""
     normals = np.cross(vertices[:, 1] - vertices[:, 0], vertices[:, 2] - vertices[:, 0])
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
     return np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)

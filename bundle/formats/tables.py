@@ -1,4 +1,4 @@
-"""Tables of text (CSV) as spreadsheets write them: cells that can be replaced with everything else left as it is."""
+"""Text tables (CSV) as spreadsheets write them: cells can be replaced while everything else stays as it is."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from bundle.system.text import BYTE_ORDER_MARK, decode
 
 DELIMITERS = (";", "\t", ",")
-BLANKS = " \t\r\n"  # around what a cell says
-# Excel's own line about the delimiter, which is no row of the table.
+BLANKS = " \t\r\n"  # characters around the content of a cell
+# Excel's line that gives the delimiter; it is not a row of the table.
 ANNOUNCED = re.compile(r'"?sep=(.)"?[;,\t]*(?=[\r\n]|\Z)', re.IGNORECASE)
 QUOTED = re.compile(r'"[^"]*"')
 Row = tuple[list[str], str]  # cells as they are written, end of the line
@@ -21,10 +21,10 @@ class Table:
     """Rows of a table with what is needed to write them again.
 
     Attributes:
-        rows: cells as they are written and the ends of the lines; together with the delimiters they are the text again.
-        delimiter: between cells.
-        encoding: of the file.
-        mark: the byte order mark, or nothing.
+        rows: cells as written, and line ends; together with the delimiters they give the text again.
+        delimiter: delimiter between cells.
+        encoding: encoding of the file.
+        mark: the byte order mark, or empty.
     """
 
     rows: list[Row]
@@ -38,7 +38,7 @@ class Table:
 
         Args:
             content: of the file.
-            delimiter: between cells; None: what the first line tells.
+            delimiter: delimiter between cells; None: found from the first line.
 
         Raises:
             ValueError: when it is not text.
@@ -64,25 +64,25 @@ class Table:
         return replace(self, rows=[(list(cells), end) for cells, end in self.rows])
 
     def content(self) -> bytes:
-        """The file of the table."""
+        """Content of the table's file."""
         return (self.mark + "".join(self.delimiter.join(cells) + end for cells, end in self.rows)).encode(self.encoding)
 
     def filled(self) -> tuple[int, ...]:
-        """Numbers of the rows that say something, from 0."""
+        """Indices of the rows that are not empty."""
         announced = bool(self.rows) and ANNOUNCED.match(self.line(0).strip(BLANKS)) is not None
         return tuple(
             n for n, (cells, _) in enumerate(self.rows) if any(map(value_of, cells)) and not (announced and n == 0)
         )
 
     def line(self, number: int) -> str:
-        """A row as it is written."""
+        """A row as written."""
         return self.delimiter.join(self.rows[number][0])
 
 
 def delimiter_of(text: str) -> str:
-    """What is between the cells of a table: a comma, or a semicolon or tab as where the decimal mark is a comma.
+    """Delimiter of a table: a comma, or a semicolon or tab, as where the decimal mark is a comma.
 
-    It is what cuts the first line into the most numbers; between names of columns, what there is most of.
+    It is the one that splits the first line into the most numbers or, in a header, the one that occurs most often.
     """
     first = next(iter(text.lstrip(BLANKS).splitlines()), "")
     announced = ANNOUNCED.match(first)
@@ -106,7 +106,7 @@ def _is_number(cell: str) -> bool:
 
 
 def value_of(cell: str) -> str:
-    """What a cell says, without quotes and blanks around it."""
+    """Content of a cell, without quotes and blanks around it."""
     text = cell.strip(BLANKS)
     quoted = len(text) > 1 and text[0] == text[-1] == '"'
     return text[1:-1].replace('""', '"').strip() if quoted else text
@@ -116,13 +116,13 @@ def number_of(cell: str) -> float:
     """The number in a cell, whose decimal mark may be a comma.
 
     Raises:
-        ValueError: when it is none.
+        ValueError: when it is not a number.
     """
     text = value_of(cell)
     return float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
 
 
 def replace_numbers(cells: list[str], columns: Sequence[int], values: Sequence[float], mark: str = ".") -> None:
-    """Put numbers in the place of others, to the last digit; the blanks around them stay."""
+    """Replace numbers by others, to the last digit; the blanks around them stay."""
     for column, value in zip(columns, values, strict=True):
         cells[column] = cells[column].replace(cells[column].strip(BLANKS), repr(float(value)).replace(".", mark))

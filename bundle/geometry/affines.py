@@ -1,4 +1,4 @@
-"""Affines: between RAS and LPS, what one says of its grid, and what two say of a pair."""
+"""Affines: conversion between RAS and LPS, what an affine says about its grid, and what two say about a pair."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LPS_SIGNS = np.diag(RAS_TO_LPS)[:3].reshape(3, 1, 1, 1)
 
 
 def flip(matrix: np.ndarray) -> np.ndarray:
-    """An affine between LPS spaces as one between RAS spaces, and the other way round: ``S A S``."""
+    """Convert an affine between LPS spaces to one between RAS spaces, or back: ``S A S``."""
     return RAS_TO_LPS @ matrix @ RAS_TO_LPS
 
 
 def corner_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
-    """How far apart two affines put the corners of a grid, at most.
+    """Largest distance between the corners of a grid under two affines.
 
     Args:
         shape: voxels along each axis.
@@ -58,7 +58,7 @@ def initial_alignment(
     moving_affine: np.ndarray,
     moving_shape: Sequence[int],
 ) -> np.ndarray:
-    """Affine ``M`` taking a fixed world point to the moving world point registration starts from.
+    """Affine ``M`` that takes a fixed world point to the moving world point from which registration starts.
 
     Args:
         mode: ``"world"`` trusts the headers (``M = I``); ``"center"`` aligns the centres of the two volumes

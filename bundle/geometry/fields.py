@@ -12,8 +12,8 @@ from bundle.geometry.grids import without_alignment
 def compose(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """DDF of applying ``first`` and then ``second`` to a fixed point.
 
-    ``(u2 o u1)(x) = u1(x) + u2(x + u1(x))``: with pull-back fields the point ``x`` is moved by ``first``,
-    then by ``second`` from where it arrived.
+    ``(u2 o u1)(x) = u1(x) + u2(x + u1(x))``: ``first`` moves the point ``x``, then ``second`` moves it from where it
+    arrived.
 
     Args:
         first: ``(batch, dims, *shape)``, voxels.
@@ -49,7 +49,7 @@ def jacobian_determinant(ddf: torch.Tensor) -> torch.Tensor:
     rows = [torch.stack(torch.gradient(component)) for component in ddf]
     for axis, row in enumerate(rows):
         row[axis] += 1
-    # Written down, as volumes of millions of matrices take ten times as long to factorise.
+    # Written out, because factorising millions of matrices takes ten times as long.
     if len(rows) == 2:
         return rows[0][0] * rows[1][1] - rows[0][1] * rows[1][0]
     return (rows[0] * torch.linalg.cross(rows[1], rows[2], dim=0)).sum(0)
@@ -67,8 +67,8 @@ def folded_voxels(ddf: torch.Tensor) -> int:
 def log_jacobian_sd(ddf: torch.Tensor) -> float:
     """How unevenly the field stretches space: ``sqrt(mean((log det J - mean(log det J))^2))`` (Hering et al. 2023).
 
-    The determinant has no unit, so the spacing of the grid does not matter. Folded voxels, where the logarithm does not
-    exist, are left out here: ``folded_voxels`` counts them.
+    The determinant has no unit, so the spacing of the grid does not matter. Folded voxels have no logarithm and are
+    left out; ``folded_voxels`` counts them.
 
     Args:
         ddf: ``(dims, *shape)``, voxels.
@@ -94,7 +94,7 @@ def native_ddf(displacement: torch.Tensor, fixed_affine: np.ndarray, alignment: 
         alignment: ``M``, ``(4, 4)`` fixed world to moving world.
 
     Returns:
-        ``(dims, *shape)``, voxels of the fixed image, without the axes of one voxel, along which nothing varies.
+        ``(dims, *shape)``, voxels of the fixed image, without axes of a single voxel.
     """
     field = without_alignment(displacement, fixed_affine, alignment)
     linear = torch.as_tensor(np.linalg.inv(fixed_affine[:3, :3])).to(field)

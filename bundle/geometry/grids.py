@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 HALF_VOXEL = 0.5 + 1e-3
-"""Half a voxel, so that rounding does not cost a point on the face of a grid."""
+"""Half a voxel, with a margin so that rounding does not lose a point on the face of a grid."""
 
 
 def voxel_grid(shape: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
@@ -29,8 +29,8 @@ def voxel_grid(shape: Sequence[int], device: torch.device | str = "cpu") -> torc
         device: where to put the grid.
 
     Returns:
-        Tensor ``(dims, *shape)``, voxels; channel ``c`` counts along axis ``c``. In double precision, as every point of
-        the world that comes of it: the coordinates of a stage or a tracker can be 1e7 mm.
+        Tensor ``(dims, *shape)``, voxels; channel ``c`` counts along axis ``c``. In double precision, and so are all
+        world points computed from it: coordinates of a stage or a tracker can be 1e7 mm.
     """
     axes = [torch.arange(size, dtype=torch.float64, device=device) for size in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
@@ -58,7 +58,7 @@ def sample(
     """Interpolate an image at voxel coordinates.
 
     Args:
-        image: ``(channels, *shape)``; its precision, if it has fractions, is that of the interpolation.
+        image: ``(channels, *shape)``; a floating-point image sets the precision of the interpolation.
         coordinates: ``(dims, *out_shape)`` in voxels of ``image``.
         mode: ``"bilinear"`` (linear along every axis) or ``"nearest"``.
         padding_mode: value outside the volume, ``"zeros"`` or ``"border"``.
@@ -76,7 +76,7 @@ def sample(
 
 
 def inside_grid(voxels: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Which coordinates lie in a voxel of a grid, which reaches half a voxel beyond its outermost centres as in ITK.
+    """Which coordinates lie in a voxel of a grid; as in ITK, it extends half a voxel beyond its outermost centres.
 
     Args:
         voxels: ``(dims, ...)`` in voxels of the grid.
@@ -110,7 +110,7 @@ def resize_ddf(ddf: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 
 def enlarge_ddf(ddf: torch.Tensor, factor: int) -> torch.Tensor:
-    """Bring a DDF to a grid that divides every voxel into ``factor`` along every axis, scaling its vectors.
+    """Bring a DDF to a grid with ``factor`` times as many voxels along every axis, scaling its vectors.
 
     The centre of fine voxel ``j`` lies at ``(j + 0.5) / factor - 0.5`` of the coarse grid, as after average pooling;
     beyond the outermost coarse centres the field is constant.
@@ -129,7 +129,7 @@ def enlarge_ddf(ddf: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def lift_ddf(ddf: torch.Tensor) -> torch.Tensor:
-    """DDF of a slice as that of a volume of one slice, which moves nothing out of the plane; of a volume as it is.
+    """Turn the DDF of a slice into that of a volume of one slice, without out-of-plane motion; keep a volume's DDF.
 
     Args:
         ddf: ``(2, X, Y)`` or ``(3, X, Y, Z)``, voxels.

@@ -1,4 +1,4 @@
-"""The two ways of point files to count millimetres: RAS, as everywhere in the bundle, and LPS, as in most files."""
+"""The two coordinate systems of point files: RAS, as everywhere in the bundle, and LPS, as in most files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ SPACES = {"RAS": "RAS", "LPS": "LPS", "0": "RAS", "1": "LPS"}
 
 
 def known_space(name: object) -> str:
-    """Space of a file by the name it has there.
+    """Space of a file, from its name in the file.
 
     Returns:
         ``RAS`` or ``LPS``.
 
     Raises:
-        ValueError: for another one, such as voxels.
+        ValueError: for any other space, such as voxels.
     """
     if str(name) not in SPACES:
         raise ValueError(f"its coordinate system is {name!r}, expected LPS or RAS")
@@ -25,7 +25,7 @@ def known_space(name: object) -> str:
 
 
 def swap_space(points: np.ndarray, space: str) -> np.ndarray:
-    """Points of a file in RAS, or points in RAS as the file has them: ``LPS`` turns the signs of x and y.
+    """Convert points of a file to RAS, or points in RAS to the file's space: ``LPS`` changes the signs of x and y.
 
     Args:
         points: ``(n, 3)``, mm.

@@ -11,17 +11,17 @@ import torch
 from bundle.geometry.grids import apply_affine, inside_grid, sample, voxel_grid
 
 FIT_POINTS = 20
-"""Points along every axis of a field that its affine part is fitted to, at most."""
+"""Most points along every axis of a field to which its affine part is fitted."""
 
 FIXED_POINT = 12
-"""Iterations of the fixed-point kind before Newton's."""
+"""Fixed-point iterations before Newton's."""
 DIFFERENCE = 0.2
-"""Distance (mm) that differences for a Jacobian are taken over."""
+"""Distance (mm) over which differences for a Jacobian are taken."""
 
 
 @dataclass(frozen=True, eq=False)
 class Displacement:
-    """Displacements on a grid, ``p -> p + d(p)``; beyond the grid the displacement of its border goes on.
+    """Displacements on a grid, ``p -> p + d(p)``; beyond the grid, the displacement of its border continues.
 
     Attributes:
         field: ``d``, ``(3, *shape)``, mm, RAS.
@@ -43,7 +43,7 @@ class Displacement:
     def affine_part(self) -> np.ndarray:
         """Affine ``(4, 4)`` closest to the field: ``min_B,t sum |d(p) - B (p - c) - t|^2`` with ``c`` its centre.
 
-        Of a field of one slice it leaves the direction across the slice as it is.
+        For a field of one slice, it leaves the direction across the slice unchanged.
         """
         axes = [torch.linspace(0, size - 1, min(size, FIT_POINTS)).round().long() for size in self.field.shape[1:]]
         voxels = torch.stack(torch.meshgrid(*axes, indexing="ij"))
@@ -51,7 +51,7 @@ class Displacement:
         moved = self.field[(slice(None), *voxels)].double().flatten(1).cpu().numpy()
         centre, shift = points.mean(1), moved.mean(1)
         matrix = np.eye(4)
-        # Directions in which the grid has no extent get the solution of least norm, which is 0.
+        # Directions in which the grid has no extent get the minimum-norm solution, which is 0.
         slope = np.linalg.lstsq(points.T - centre, moved.T - shift, rcond=1e-6)[0].T
         matrix[:3, :3] += slope
         matrix[:3, 3] = shift - slope @ centre
@@ -78,7 +78,7 @@ class Transform:
         return points
 
     def covers(self, points: torch.Tensor) -> torch.Tensor:
-        """Which points ``(3, ...)`` every displacement has on its grid; all, where there is none."""
+        """Which points ``(3, ...)`` lie on the grids of all displacements; all points, if there is no displacement."""
         covered = torch.ones(points.shape[1:], dtype=torch.bool, device=points.device)
         for part in self.parts:
             if isinstance(part, Displacement):
@@ -118,19 +118,19 @@ class Transform:
     ) -> torch.Tensor:
         """Where points come from: solve ``T(p) = q`` for ``p``.
 
-        The fixed-point iteration ``p <- p - a A^-1 (T(p) - q)`` with ``A`` the affine part, that of Chen et al. 2008
-        for ``A = I``, brings most points there; Newton's, with the Jacobian of ``T`` for ``A``, those where the field
-        stretches space. The step ``a`` of a point is halved where a step does not bring it nearer, so the result is
-        never worse than the start. An affine is inverted exactly.
+        The fixed-point iteration ``p <- p - a A^-1 (T(p) - q)`` with ``A`` the affine part (Chen et al. 2008 for
+        ``A = I``) solves this for most points. Newton's iteration, with the Jacobian of ``T`` for ``A``, solves it
+        where the field stretches space. The step ``a`` of a point is halved if a step does not bring it nearer, so the
+        result is never worse than the start. An affine is inverted exactly.
 
         Args:
             points: ``q``, ``(3, ...)``, mm, RAS.
-            start: guess of ``p``; ``A^-1 q`` without one.
-            iterations: most of them.
-            tolerance: of ``|T(p) - q|``, mm, at which a point is left alone.
+            start: guess of ``p``; by default ``A^-1 q``.
+            iterations: maximum number.
+            tolerance: ``|T(p) - q|`` in mm at which a point is no longer moved.
 
         Returns:
-            ``p`` of the shape of ``points``; where the field folds or reaches nothing, the nearest that was found.
+            ``p`` of the shape of ``points``; where the field folds or no point leads to ``q``, the nearest found.
         """
         back = np.linalg.inv(self.affine_part())
         target = points.flatten(1)

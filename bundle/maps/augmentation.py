@@ -18,9 +18,9 @@ class RandDepthAttenuationd(RandomizableTransform, MapTransform):
 
     Args:
         keys: images ``(1, *shape)`` in [0, 1].
-        axis: spatial axis that leads away from the probe.
+        axis: spatial axis that points away from the probe.
         attenuation: ``a`` is uniform in +- this.
-        prob: of an image to be changed.
+        prob: probability that an image is changed.
         allow_missing_keys: as in MONAI.
     """
 
@@ -50,16 +50,16 @@ class RandDepthAttenuationd(RandomizableTransform, MapTransform):
 
 
 class RandShadowd(RandomizableTransform, MapTransform):
-    """Darken a band behind a random depth: ``I(x) (1 - s exp(-(l(x) - c)^2 / (2 w^2)) [d(x) > e])``.
+    """Darken a band beyond a random depth: ``I(x) (1 - s exp(-(l(x) - c)^2 / (2 w^2)) [d(x) > e])``.
 
-    ``d`` is the position along the depth axis and ``l`` across it; ``e`` and ``c`` are where the shadow begins.
+    ``d`` is the position along the depth axis and ``l`` across it; the shadow begins at ``e`` and ``c``.
 
     Args:
         keys: images ``(1, *shape)``.
-        axis: spatial axis that leads away from the probe.
+        axis: spatial axis that points away from the probe.
         strength: range of ``s``.
         width: range of ``w``, as a share of the size across.
-        prob: of an image to be changed.
+        prob: probability that an image is changed.
         allow_missing_keys: as in MONAI.
     """
 
@@ -96,7 +96,7 @@ class RandShadowd(RandomizableTransform, MapTransform):
 
 
 def along(image: torch.Tensor, axis: int) -> torch.Tensor:
-    """Voxel indices along a spatial axis of ``(channels, *shape)``, to broadcast against it."""
+    """Voxel indices along a spatial axis of ``(channels, *shape)``, in a shape that broadcasts against it."""
     shape = [1] * image.ndim
     shape[1 + axis] = image.shape[1 + axis]
     return torch.arange(image.shape[1 + axis], dtype=torch.float32, device=image.device).reshape(shape)

@@ -1,4 +1,4 @@
-"""Weights of map networks travel beside those of the registration network that was trained with their maps."""
+"""Weights of map networks lie beside those of the registration network that was trained with their maps."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MapWeights = Sequence[str] | Mapping[str, Sequence[str]]
 def maps_beside(weights: str | os.PathLike[str] | None) -> MapWeights | None:
     """Files of the map networks that belong to weights: ``model_maps_0.pt``, ... beside ``model.pt``.
 
-    Of two kinds of images they are ``model_fixed_maps_0.pt``, ... and ``model_moving_maps_0.pt``, ...
+    For two kinds of images they are ``model_fixed_maps_0.pt``, ... and ``model_moving_maps_0.pt``, ...
 
     Args:
         weights: file of the registration network; None has no maps.
 
     Returns:
-        As ``AnatomyMapsd`` takes them; None where there are none.
+        The files as ``AnatomyMapsd`` takes them; None if there are none.
     """
     if weights is None:
         return None
@@ -41,8 +41,8 @@ def copy_beside(maps: MapWeights | None, *weights: str | os.PathLike[str]) -> No
     """Copy map networks beside weights, under the names that ``maps_beside`` finds.
 
     Args:
-        maps: their files; None copies none.
-        weights: files of registration networks, which need not be there yet.
+        maps: files of map networks; None copies nothing.
+        weights: files of registration networks, which need not exist yet.
 
     Raises:
         OSError: when a file cannot be read or written.
@@ -61,12 +61,12 @@ def copy_weights(weights: str | os.PathLike[str], target: str | os.PathLike[str]
 
     Args:
         weights: file of a registration network.
-        target: name of the copy; what belongs to it gets its name beside it.
+        target: name of the copy; the files that belong to it are named after it.
 
     Raises:
         OSError: when a file cannot be read or written.
     """
-    # Weights that are there are complete: what belongs to them comes first.
+    # If the weights exist they must be complete, so the files that belong to them are copied first.
     copy_beside(maps_beside(weights), target)
     for kind in ("_step_sizes", ""):
         source, copy = (Path(path).with_name(f"{Path(path).stem}{kind}.pt") for path in (weights, target))

@@ -12,15 +12,15 @@ from monai.transforms import Compose
 
 
 class SeededDataset(CacheDataset):
-    """``CacheDataset`` whose random transforms follow from the seed, the epoch and the item alone.
+    """``CacheDataset`` whose random transforms depend only on the seed, the epoch and the item.
 
-    So a run that was stopped goes on with the augmentations of one that was not. An epoch is to draw each item once:
-    one drawn again would look the same.
+    So a run that was stopped continues with the augmentations of one that was not. An epoch should draw each item only
+    once: an item drawn twice would look the same.
 
     Args:
         data: items.
-        transform: deterministic transforms, whose results are kept, then random ones.
-        seed: of the run.
+        transform: deterministic transforms, whose results are cached, then random ones.
+        seed: seed of the run.
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Compose, seed: int = 0) -> None:

@@ -18,7 +18,7 @@ class MapLoss(nn.Module):
 
     ``L = mean_k [1 - Dice(p_k, t_k) + H(t_k, p_k)] + w mean_l H(t_l, p_l)`` with ``p = sigmoid(logits)`` and
     ``H(t, p) = -mean_x [t log p + (1 - t) log(1 - p)]``, over the structures ``k`` and the landmarks ``l`` that the
-    label holds: a target with negative values says nothing. ``H`` is least where ``p = t``, of heat maps as well.
+    label holds: a target with negative values is ignored. ``H`` is smallest where ``p = t``, for heat maps as well.
 
     Args:
         landmarks: channels that are heat maps.
@@ -59,7 +59,7 @@ class LandmarkDistance(CumulativeIterationMetric):
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: object) -> torch.Tensor:
         """``(batch, landmarks)`` of maps and targets ``(batch, structures, *shape)``."""
-        assert y is not None  # by the signature of the parent, it may be
+        assert y is not None  # the signature of the parent allows it
         places = voxel_grid(y.shape[2:], y.device).flatten(1)
         found, wanted = (places.T[maps[:, self.landmarks].flatten(2).argmax(2)] for maps in (y_pred, y))
         distance = self.pixdim * (found - wanted).norm(dim=-1)

@@ -14,13 +14,13 @@ from bundle.registration import CoarseNetwork
 class MapNetwork(CoarseNetwork):
     """Image -> logits of its maps, ``maps = sigmoid(f(image))``.
 
-    Where it sees averages, its logits are interpolated back to the grid of the image.
+    If it sees averages, its logits are interpolated back to the grid of the image.
 
     Args:
-        network: as of ``CoarseNetwork``.
-        precision: as of ``CoarseNetwork``.
-        downsampling: as of ``CoarseNetwork``.
-        size_divisor: the grid that the network sees is padded to a multiple, its border repeated; 2 ** (depth).
+        network: as in ``CoarseNetwork``.
+        precision: as in ``CoarseNetwork``.
+        downsampling: as in ``CoarseNetwork``.
+        size_divisor: the grid that the network sees is padded to a multiple, repeating its border; 2 ** (depth).
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class MapNetwork(CoarseNetwork):
         return logits
 
     def _missing(self, shape: torch.Size) -> list[int]:
-        """Voxels behind the end of each axis, as ``torch.nn.functional.pad`` takes them: the last axis first."""
+        """Voxels to add at the end of each axis, as ``torch.nn.functional.pad`` takes them: the last axis first."""
         multiple = self.downsampling * self.size_divisor
         return [part for length in reversed(shape) for part in (0, -length % multiple)]
 
@@ -50,12 +50,12 @@ class MapNetwork(CoarseNetwork):
 def start_rare(network: nn.Module, share: float = 0.01) -> None:
     """Let a new network expect structures in a small share of the voxels: ``bias = log(share / (1 - share))``.
 
-    From 0.5 everywhere it would first learn that most of an image is background, for as long as the rest takes (Lin et
-    al. 2017, Focal Loss, section 3.3).
+    If it started from 0.5 everywhere, it would first learn that most of an image is background, which takes as long as
+    all the rest (Lin et al. 2017, Focal Loss, section 3.3).
 
     Args:
-        network: whose last bias is that of the logits.
-        share: of the voxels.
+        network: a network whose last bias is that of the logits.
+        share: share of the voxels.
     """
     *_, bias = (parameter for name, parameter in network.named_parameters() if name.endswith("bias"))
     nn.init.constant_(bias, math.log(share / (1 - share)))

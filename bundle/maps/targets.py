@@ -15,13 +15,13 @@ from bundle.data import image_problems, parts_on_grid
 from bundle.geometry import apply_affine, centroids, voxel_grid
 
 UNKNOWN = -1.0
-"""Value of a target whose structure the label does not hold: nothing is learned of it there."""
+"""Value of a target whose structure the label does not hold: nothing is learned from it."""
 
 
 class CheckImaged(Transform):
-    """Refuse a labelled image that nothing can be learned from, with every reason at once.
+    """Refuse a labelled image from which nothing can be learned, with every reason at once.
 
-    Image and label are held against the rules of pairs (``bundle.data.CheckPaird``).
+    Image and label are checked by the rules of pairs (``bundle.data.CheckPaird``).
 
     Args:
         spatial_dims: 3 for volumes, 2 for planar images.
@@ -48,17 +48,17 @@ class CheckImaged(Transform):
 class MapTargetsd(Transform):
     """Turn the ``label`` of an image into target maps in [0, 1], one channel per structure, on its own grid.
 
-    A structure with an extent is its binary label. A landmark with centroid ``c`` is a heat map, since a network finds
-    a spot of a few voxels by what surrounds it: ``exp(-|p - c|^2 / (2 s^2))``. The target of a structure that the label
-    does not hold is ``UNKNOWN`` everywhere.
+    The target of a structure is its binary label. The target of a landmark with centroid ``c`` is a heat map,
+    ``exp(-|p - c|^2 / (2 s^2))``, since a network finds a spot of a few voxels by its surroundings. The target of a
+    structure that the label does not hold is ``UNKNOWN`` everywhere.
 
     Args:
         structures: channels (from 0) of a label with a channel per structure, or values of an integer map.
-        landmarks: those of ``structures`` that are landmarks.
+        landmarks: which of the ``structures`` are landmarks.
         heat_map_mm: ``s``, mm.
 
     Raises:
-        ValueError: when a landmark is none of the structures.
+        ValueError: when a landmark is not among the structures.
     """
 
     def __init__(self, structures: Sequence[int], landmarks: Sequence[int] = (), heat_map_mm: float = 6.0) -> None:

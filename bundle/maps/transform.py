@@ -1,4 +1,4 @@
-"""The maps of a pair, made once per image on the way to the network's grid."""
+"""The maps of a pair, made once per image during preprocessing."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from bundle.registration import read_weights
 class AnatomyMapsd(Transform):
     """Add ``fixed_maps`` and ``moving_maps`` to a pair on the network's grid: ``sigmoid(mean_n f_n(image))``.
 
-    Several networks ``f_n`` are averaged. Where they were trained on folds of the patients at hand, an image is shown
-    to the one that never saw its patient: of images that it was trained on, a network makes maps that are too good, and
-    a registration network that learns from them is lost on those of new images.
+    Several networks ``f_n`` are averaged. If they were trained on folds of the patients at hand, an image is shown to
+    the network that never saw its patient: on images that it was trained on, a network makes maps that are too good,
+    and a registration network that learns from such maps fails on those of new images.
 
     Args:
         network: image ``(batch, 1, *shape)`` -> logits ``(batch, maps, *shape)`` (``bundle.maps.MapNetwork``).
-        weights: files of flat weights, one per network; of one kind of image, or ``{"fixed": [...], "moving": [...]}``
-            where the two are of different kinds (MR and ultrasound), in the same order of maps.
-        held_out: patient -> index of the network that did not see it; None where all are new.
+        weights: files of flat weights, one per network; ``{"fixed": [...], "moving": [...]}`` if the two images are of
+            different kinds (MR and ultrasound), with the maps in the same order.
+        held_out: patient -> index of the network that did not see it; None if all patients are new.
         spatial_dims: 3, or 2 for pairs of one slice.
         device: where the networks run.
 
     Raises:
-        FileNotFoundError: for weights that are not there.
+        FileNotFoundError: for missing weights.
         ValueError: for weights of another network.
     """
 
@@ -53,7 +53,7 @@ class AnatomyMapsd(Transform):
         self.device = device
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Make the maps of one pair, ``(maps, *shape)`` in [0, 1] of images ``(1, *shape)`` in [0, 1]."""
+        """Make the maps of one pair, ``(maps, *shape)`` in [0, 1], from images ``(1, *shape)`` in [0, 1]."""
         output = dict(data)
         for side in SIDES:
             image = side_tensor(data, side, "image").to(self.device)[None]
@@ -67,7 +67,7 @@ class AnatomyMapsd(Transform):
         return output
 
     def _networks(self, side: str, patients: Sequence[str]) -> list[nn.Module]:
-        """Networks for an image of a pair, whose patients are (moving, fixed), one for both, or not known."""
+        """Networks for an image of a pair, whose patients are (moving, fixed), one for both, or unknown."""
         number = self.held_out.get(patients[0 if side == "moving" else -1]) if patients else None
         return self.networks[side] if number is None else [self.networks[side][number]]
 

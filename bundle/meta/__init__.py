@@ -1,4 +1,4 @@
-"""Learning the start."""
+"""Learning the start: rules, sampling, trainer, handlers."""
 
 from bundle.meta.handlers import ProgressBar, ResumableCheckpoint
 from bundle.meta.objectives import SymmetricObjective

@@ -17,16 +17,16 @@ from bundle.meta.sampling import RestOfEpoch
 from bundle.system import brief, changes, described, processes, written_whole
 
 MOST_CHANGES = 5
-"""Settings that an error names."""
+"""Largest number of changed settings that an error names."""
 
 
 def save_atomically(content: Any, path: Path, previous: Path | None = None) -> None:
-    """``torch.save`` to a temporary name, flushed to disk, then moved into place: the file is whole or the old one.
+    """``torch.save`` to a temporary name, flushed to disk, then moved into place: the file is complete or the old one.
 
     Args:
         content: what to save.
         path: final name; missing folders are created.
-        previous: name that an older file gets; None replaces it.
+        previous: new name for an older file; None replaces that file.
 
     Raises:
         OSError: when the file cannot be written; nothing is left under a temporary name.
@@ -39,24 +39,24 @@ def save_atomically(content: Any, path: Path, previous: Path | None = None) -> N
 
 
 class ResumableCheckpoint:
-    """Resume a run from ``checkpoint.pt`` if it is there; write it at the end of every epoch and when it stops.
+    """Resume a run from ``checkpoint.pt`` if it is there; write it at the end of every epoch and when the run stops.
 
     The checkpoint holds the state of everything in ``save_dict``, of the trainer (epochs, iterations, episodes) and of
-    the evaluator (best metric). Randomness needs no state: it follows from the seed, the epoch and the iteration, so a
-    run that was stopped anywhere, within an epoch or its validation, ends with the weights of one that was not.
-    ``checkpoint_previous.pt`` is the one before, which takes over where the newest cannot be read. ``model.pt`` holds
-    the flat weights of the best validation so far, ``model_last.pt`` those of the last epoch; learned step sizes go
-    beside them, as ``model_step_sizes.pt`` and so on. Of several processes the
-    first reads and writes, so that only its machine needs the folder.
+    the evaluator (best metric). Randomness needs no state: it follows from the seed, the epoch and the iteration. So a
+    run that was stopped anywhere, within an epoch or its validation, ends with the same weights as one that was not.
+    ``checkpoint_previous.pt`` is the previous one, used if the newest cannot be read. ``model.pt`` holds the flat
+    weights of the best validation so far, ``model_last.pt`` those of the last epoch; learned step sizes go beside them,
+    as ``model_step_sizes.pt`` and so on. Among several processes the first reads and writes, so only its machine needs
+    the folder.
 
     Args:
         output_dir: folder of the run.
         save_dict: name -> object with ``state_dict`` and ``load_state_dict``, or None for nothing; ``network`` must be
             there.
-        settings: what the result depends on, by name, objects too; a checkpoint made with others is refused.
-        evaluator: validation engine whose key metric decides what is best; without one the last epoch is.
+        settings: what the result depends on, by name; may hold objects. A checkpoint with other settings is refused.
+        evaluator: validation engine whose key metric decides which epoch is best; without one, the last is.
         interval: epochs between checkpoints.
-        kept_epochs: epochs whose weights stay, as ``model_epoch_<n>.pt``.
+        kept_epochs: epochs whose weights are kept, as ``model_epoch_<n>.pt``.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ResumableCheckpoint:
         self.kept_epochs = kept_epochs
 
     def attach(self, engine: Trainer) -> None:
-        """Register with a trainer; put it after the validation handler, whose result it saves."""
+        """Register with a trainer, after the validation handler, whose result this saves."""
         engine.add_event_handler(Events.STARTED, self.resume)
         if not processes.is_first():
             return
@@ -92,7 +92,7 @@ class ResumableCheckpoint:
         """Load the checkpoint if there is one.
 
         Raises:
-            ValueError: when it was made with other settings, or neither it nor the one before can be read.
+            ValueError: when it was made with other settings, or neither it nor the previous one can be read.
         """
         checkpoint = processes.from_first(lambda: self._read(engine))
         if checkpoint is None:
@@ -111,7 +111,7 @@ class ResumableCheckpoint:
         if begun:
             engine.state.dataloader = RestOfEpoch(engine.state.dataloader, begun)
         elif checkpoint["epoch"] < engine.state.epoch:
-            # Stopped between the last iteration of an epoch and the end of its validation.
+            # The run was stopped between the last iteration of an epoch and the end of its validation.
             engine.fire_event(Events.EPOCH_COMPLETED)
 
     def _read(self, engine: Trainer) -> dict[str, Any] | None:
@@ -121,7 +121,7 @@ class ResumableCheckpoint:
             if not path.exists():
                 continue
             try:
-                # What it is loaded into knows its device, which is another one in every process.
+                # The objects that it is loaded into know their device, which differs between processes.
                 checkpoint = torch.load(path, map_location="cpu", weights_only=True)
                 if not {"settings", "iteration"} <= checkpoint.keys():
                     raise ValueError("not a checkpoint of this bundle")
@@ -129,7 +129,7 @@ class ResumableCheckpoint:
                 problem = problem or error
                 continue
             if problem is not None:
-                # Out of the way, so that the next checkpoint does not push this one out.
+                # Move it away, so that the next checkpoint does not overwrite this one.
                 self.path.replace(self.folder / "checkpoint_unreadable.pt")
                 engine.logger.warning(f"{self.path} cannot be read ({brief(problem)}); {path} takes over")
             return {**checkpoint, "settings": dict(checkpoint["settings"])}
@@ -154,13 +154,13 @@ class ResumableCheckpoint:
             self._write_weights(f"model_epoch_{engine.state.epoch}")
 
     def save_unvalidated(self, engine: Trainer) -> None:
-        """Write the checkpoint at the last iteration of an epoch, before its validation, which may take long."""
+        """Write the checkpoint at the last iteration of an epoch, before its validation, which may take a long time."""
         if engine.state.iteration % engine.state.epoch_length == 0 and self._due(engine):
             self._write(engine, epochs=engine.state.epoch - 1)
 
     def save(self, engine: Trainer) -> None:
-        """Write the flat weights of the epoch, as the best ones too when they are, and the checkpoint."""
-        # A validation that was stopped has judged nothing; the checkpoint before it is there.
+        """Write the checkpoint and the flat weights of the epoch, also as the best ones if they are."""
+        # A validation that was stopped gives no result; the checkpoint from before it is there.
         if not self._due(engine) or (self.evaluator is not None and self.evaluator.should_terminate):
             return
         if self.evaluator is None or self.evaluator.state.best_metric_epoch == engine.state.epoch:
@@ -169,20 +169,20 @@ class ResumableCheckpoint:
         self._write(engine, epochs=engine.state.epoch)
 
     def save_stopped(self, engine: Trainer) -> None:
-        """Write the checkpoint of a run that is stopped; should its epoch be over, the end of it is done again."""
+        """Write the checkpoint of a run that is stopped; if its epoch is over, the end of the epoch is done again."""
         self._write(engine, epochs=engine.state.epoch - 1)
 
     def _due(self, engine: Trainer) -> bool:
         return engine.state.epoch % self.interval == 0 or engine.state.epoch == engine.state.max_epochs
 
     def _write_weights(self, name: str) -> None:
-        """Write the flat weights of the network, and learned step sizes in a file of their own, which others ignore."""
+        """Write the flat weights of the network, and learned step sizes in a separate file."""
         for part, suffix in (("network", ""), ("step_sizes", "_step_sizes")):
             if part in self.save_dict:
                 save_atomically(self.save_dict[part].state_dict(), self.folder / f"{name}{suffix}.pt")
 
     def _write(self, engine: Trainer, epochs: int) -> None:
-        """Write the checkpoint, with so many epochs that are over, their validation included."""
+        """Write the checkpoint with the number of epochs that are over, including their validation."""
         best = self.evaluator.state if self.evaluator is not None else None
         content = {
             **{name: item.state_dict() for name, item in self.save_dict.items()},
@@ -197,7 +197,7 @@ class ResumableCheckpoint:
 
 
 class ProgressBar:
-    """Bar over all iterations of a run, with the loss (of the last inner step) and the time to go.
+    """Bar over all iterations of a run, with the loss (of the last inner step) and the remaining time.
 
     Args:
         title: what the run does.

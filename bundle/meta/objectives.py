@@ -13,9 +13,9 @@ from bundle.registration import ResidualField
 class SymmetricObjective(nn.Module):
     """``L = (l(u_ab; a -> b) + l(u_ba; b -> a)) / 2 + w mean_x |u_ab(x) + u_ba(x + u_ab(x))|^2``.
 
-    ``u_ab`` is the network's field for the pair, ``u_ba`` its field for the pair the other way round, so that labels,
-    masks and images change sides together. The last term is in voxels squared of the pair's grid, 0 where one field
-    is the inverse of the other.
+    ``u_ab`` is the network's field for the pair, ``u_ba`` its field for the swapped pair, where images, masks and
+    labels change sides together. The last term is in squared voxels of the pair's grid, and 0 where one field is the
+    inverse of the other.
 
     Args:
         loss: ``l``, ``(ddf, pair, labels) -> terms`` with the total under ``"loss"``.
@@ -54,6 +54,6 @@ class SymmetricObjective(nn.Module):
 
 
 def turned(joined: torch.Tensor) -> torch.Tensor:
-    """A joined pair (or its labels) the other way round."""
+    """A joined pair (or its labels) with the two sides swapped."""
     moving, fixed = split_pair(joined)
     return join_pair(fixed, moving)

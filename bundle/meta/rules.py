@@ -1,4 +1,4 @@
-"""Meta-gradient rules: what one adapted network says about the start it came from, and the mean over episodes."""
+"""Meta-gradient rules: what an adapted network says about the start it came from, and the mean over episodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OuterLoss = Callable[[nn.Module], torch.Tensor]
 
 
 def learned(network: nn.Module) -> list[nn.Parameter]:
-    """The parameters that meta-training learns: those that ask for gradients."""
+    """The parameters that meta-training learns: those that require gradients."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
@@ -59,8 +59,8 @@ def mean_over_episodes(episodes: Sequence[Sequence[torch.Tensor]], like: Sequenc
     """Mean of every tensor of an episode over the episodes of all processes.
 
     ``mean = (sum over processes of sum_n g_n) / (sum over processes of their number of episodes)``: each episode counts
-    alike, however unevenly they are spread. Sums are taken in float64, in which those of float32 numbers hardly ever
-    round: the mean depends on the episodes, not on which process had which.
+    equally, however unevenly they are spread. Sums are taken in float64, where sums of float32 numbers hardly ever
+    round. So the mean depends on the episodes, not on which process had which.
 
     Args:
         episodes: tensors of each episode of this process, which may have none.
@@ -74,7 +74,7 @@ def mean_over_episodes(episodes: Sequence[Sequence[torch.Tensor]], like: Sequenc
         for added, tensor in zip(sums, episode, strict=True):
             added += tensor
     number = sums[0].new_tensor([len(episodes)])
-    # One message for all: the parameters are many and mostly small.
+    # One message for all parameters, since they are many and mostly small.
     message = processes.total(torch.cat([*(added.flatten() for added in sums), number]))
     means = (message[:-1] / message[-1]).split([tensor.numel() for tensor in like])
     return [mean.view_as(tensor).to(tensor.dtype) for mean, tensor in zip(means, like, strict=True)]

@@ -15,17 +15,17 @@ from bundle.system import processes
 
 
 class EpisodeSampler(DistributedSampler):
-    """Draw the episodes of an epoch, with the epoch and the seed alone deciding which.
+    """Draw the episodes of an epoch; only the epoch and the seed decide which.
 
-    Tasks are drawn in full passes of a new random order, and from a task the next of its pairs in such an order, so
-    that every task counts alike, however many pairs it has. Pairs without named tasks are tasks of one pair each.
+    Tasks are drawn in full passes, each in a new random order. The pairs of a task are drawn in the same way, so every
+    task counts equally, however many pairs it has. A pair without a named task is a task of its own.
 
-    With shares an epoch has ``share * episodes`` episodes of each kind of pair, rounded up or down at random so that
-    the mean over the epochs is the share. The kinds follow each other at random; within each, tasks and pairs are drawn
-    as above.
+    With shares, an epoch has ``share * episodes`` episodes of each kind of pair, rounded up or down at random so that
+    the mean over the epochs is the share. The kinds are in random order; within each, tasks and pairs are drawn as
+    above.
 
     A run that resumes at epoch ``n`` draws what an uninterrupted run would have drawn. MONAI's trainers set the
-    epoch of a distributed sampler. Of the episodes of every meta-update, the processes of a run take one each in turn.
+    epoch of a distributed sampler. The processes of a run take the episodes of every meta-update in turn.
 
     Args:
         dataset: the pairs.
@@ -33,10 +33,11 @@ class EpisodeSampler(DistributedSampler):
         seed: seed of the run.
         rank: number of this process; None asks ``bundle.processes``.
         num_replicas: number of processes; None asks ``bundle.processes``.
-        by_task: whether the key ``task`` of a pair names its task (Park et al. 2021, section 2); else none does.
-        together: episodes of one meta-update; they are of different tasks as far as there are as many, for which a
-            pass leaves out the remainder of its tasks. With shares that holds of the episodes of one kind in a row.
-        pairs_per_episode: pairs drawn for an episode, one after the other, all of its task.
+        by_task: whether the key ``task`` of a pair names its task (Park et al. 2021, section 2); if False, pairs have
+            no named tasks.
+        together: episodes of one meta-update. They are of different tasks if there are enough tasks; for this, a pass
+            leaves out its remaining tasks. With shares, this applies to consecutive episodes of one kind.
+        pairs_per_episode: pairs drawn for an episode, one after the other, all of the same task.
         shares: share of each kind of pair (:mod:`bundle.data.pairing`), which sum to 1; None draws from all pairs.
 
     Attributes:
@@ -87,7 +88,7 @@ class EpisodeSampler(DistributedSampler):
         self.left_out = 0
 
     def leave_out(self, pairs: int) -> None:
-        """Leave out the first so many pairs of this process when they are drawn next, and then no more."""
+        """Leave out this number of pairs of this process in the next pass, and none after that."""
         self.left_out = pairs
 
     def __iter__(self) -> Iterator[int]:
@@ -111,7 +112,7 @@ class EpisodeSampler(DistributedSampler):
         return random.permutation(np.searchsorted(ends, np.arange(self.episodes) + random.random(), side="right"))
 
     def _draw(self, tasks: list[list[int]], episodes: int, random: np.random.Generator) -> list[list[int]]:
-        """Pairs of so many episodes of one kind."""
+        """Pairs of a number of episodes of one kind."""
         count = len(tasks)
         kept = count // self.together * self.together or count
         passes = [random.permutation(count)[:kept] for _ in range(-(-episodes // kept))]
@@ -135,11 +136,11 @@ def _tasks(pairs: Sequence[Mapping[str, Any]], members: list[int], by_task: bool
 
 
 class RestOfEpoch:
-    """A data loader that begins in the middle of an epoch: its first pass leaves out batches, the next ones are whole.
+    """A data loader that begins in the middle of an epoch: its first pass skips batches, later ones are complete.
 
     Args:
-        loader: the data loader; with an ``EpisodeSampler`` nothing is loaded for what is left out.
-        batches: how many to leave out.
+        loader: the data loader; with an ``EpisodeSampler``, nothing is loaded for skipped batches.
+        batches: how many to skip.
     """
 
     def __init__(self, loader: Iterable[Any], batches: int) -> None:

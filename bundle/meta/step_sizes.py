@@ -1,4 +1,4 @@
-"""Step sizes that are learned with the start, one per layer (Meta-SGD, Li et al. 2017)."""
+"""Step sizes that are learned together with the start, one per layer (Meta-SGD, Li et al. 2017)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class LearnedStepSizes(nn.Module):
     """An inner optimiser whose steps are scaled for each weight tensor ``l``.
 
     ``theta_{i+1,l} = theta_{i,l} - alpha_l d_{i,l}``, with ``d`` the direction that the optimiser takes (Adam's) and
-    ``alpha_l = lr exp(v s_l)``: positive, and ``lr`` at the start, where ``s = 0``. ``v`` lets them learn faster than
-    the weights, which the same outer optimiser steps.
+    ``alpha_l = lr exp(v s_l)``, which is positive, and ``lr`` at the start, where ``s = 0``. ``v`` lets the step sizes
+    learn faster than the weights, which the same outer optimiser steps.
 
     Args:
-        network: whose weights are adapted.
+        network: the network whose weights are adapted.
         optimizer: named parameters -> optimiser of the inner steps with the learning rate ``lr``.
         speed: ``v``; outer Adam changes the logarithm of a step size by its own learning rate times ``v``.
 
@@ -43,7 +43,7 @@ class LearnedStepSizes(nn.Module):
         """The inner optimiser of named parameters, each with its own step size.
 
         Raises:
-            ValueError: for a parameter that the network did not have.
+            ValueError: for a parameter that the network does not have.
         """
         named, scales = list(parameters), self.scales()
         unknown = [name for name, parameter in named if parameter.requires_grad and name not in scales]
@@ -61,7 +61,7 @@ class LearnedStepSizes(nn.Module):
     def meta_gradient(
         self, initial: nn.Module, adapted: nn.Module, gradients: Sequence[torch.Tensor]
     ) -> list[torch.Tensor]:
-        """Gradient of the outer loss by ``s``, to first order: directions are taken as constants.
+        """Gradient of the outer loss with respect to ``s``, to first order: directions are taken as constants.
 
         ``phi_l = theta_l - alpha_l sum_i d_{i,l}``, so ``dL/ds_l = v <g_l, phi_l - theta_l>``.
 
@@ -78,5 +78,5 @@ class LearnedStepSizes(nn.Module):
         return [self.speed * torch.stack(products).to(self.log_scales)]
 
     def extra_repr(self) -> str:
-        """What the steps are scaled of, for the settings of a run."""
+        """Description of the optimiser whose steps are scaled, for the settings of a run."""
         return f"{self.optimizer}, speed={self.speed}"

@@ -34,31 +34,32 @@ class ReptileTrainer(SupervisedTrainer):
 
     so that SGD with learning rate ``epsilon`` is Reptile, and Adam gives the variant of Park et al. 2021. Learning
     rate schedules, checkpoints and every other handler are MONAI's. The bi-level objective (Eq. 3-4) is
-    ``first_order_maml`` with an ``inner_loss`` of its own; without inner steps that rule is conventional training.
-    Learned are the network's parameters that ask for gradients, and the step sizes of the inner steps where there are
-    any; a parameter that the inner steps move from the same start in every episode, such as a residual field, is not.
+    ``first_order_maml`` with a separate ``inner_loss``; without inner steps, that rule is conventional training. What
+    is learned are the network's parameters that require gradients, and the step sizes of the inner steps if there are
+    any. A parameter that the inner steps move from the same start in every episode, such as a residual field, is not
+    learned.
 
-    Where ``torchrun`` started several processes, each takes some episodes of every meta-batch, the mean is over the
+    If ``torchrun`` started several processes, each takes some episodes of every meta-batch, the mean is over the
     episodes of all, and all take the same step. ``DistributedDataParallel`` would have nothing to do here: it averages
     what ``backward`` leaves in the network, and here ``backward`` runs in copies that are thrown away.
 
-    An episode with a loss, a gradient or weights that are not finite is left out of the mean and counted; without any
-    episode left there is no update. ``state.episodes`` holds how many there were, how many were ``skipped``, and how
-    many updates ``in_a_row``; ``state.metrics`` shows the second as ``skipped_episodes``.
+    An episode with a loss, a gradient or weights that are not finite is left out of the mean and counted; if no episode
+    remains, there is no update. ``state.episodes`` holds the number of episodes, of ``skipped`` ones, and of updates
+    without any ``in_a_row``; ``state.metrics`` shows the second as ``skipped_episodes``.
 
     Args:
         inner_optimizer: named parameters -> optimiser of the inner steps; its state is fresh in every episode.
         inner_steps: ``k``; 10 in the paper. 0 leaves the start as it is, so that ``first_order_maml`` follows the
             gradient of ``loss_function`` itself.
-        inner_loss: objective of the inner steps; None takes ``loss_function``, which the rule evaluates.
-        objective: what the rule evaluates, such as ``SymmetricObjective``; None takes ``loss_function`` of the
+        inner_loss: objective of the inner steps; None uses ``loss_function``, which the rule evaluates.
+        objective: what the rule evaluates, such as ``SymmetricObjective``; None uses ``loss_function`` of the
             network's field.
         step_sizes: learned with the network; they are (part of) ``inner_optimizer``, and ``optimizer`` steps them.
-        clip_gradient: largest norm of the meta-gradient, over all that is learned; longer ones are shortened to it.
-        pairs_per_episode: so many pairs of a batch, one after the other, are one episode.
+        clip_gradient: largest norm of the meta-gradient over everything that is learned; a longer one is shortened.
+        pairs_per_episode: this number of consecutive pairs of a batch is one episode.
         augmentation: draws the mini-batches of a pair.
         rule: meta-gradient of one episode.
-        seed: with the iteration, the episode and the step it decides every mini-batch.
+        seed: decides every mini-batch, together with the iteration, the episode and the step.
         kwargs: arguments of ``SupervisedTrainer``; the data loader yields lists of collated pairs
             (``bundle.data.collate_episodes``).
 
@@ -107,7 +108,7 @@ class ReptileTrainer(SupervisedTrainer):
         """Train, and report the episodes that were skipped.
 
         Raises:
-            FloatingPointError: when no episode of as many updates as an epoch has was finite.
+            FloatingPointError: when no episode was finite for as many updates as an epoch has.
         """
         super().run()
         count = self.state.episodes
@@ -156,14 +157,14 @@ class ReptileTrainer(SupervisedTrainer):
         for turn, start in enumerate(starts):
             items = batchdata[start : start + self.pairs_per_episode]
             pairs = [engine.prepare_batch(item, engine.state.device, engine.non_blocking) for item in items]
-            # The number among those of all processes: what is drawn for an episode must not depend on who has it.
+            # The number among the episodes of all processes: what is drawn must not depend on which process has it.
             episode = processes.number() + turn * processes.count()
             try:
                 history, gradient = self._episode(episode, pairs)
             except FloatingPointError as error:
                 engine.logger.info(f"iteration {engine.state.iteration}: episode {episode} is skipped, {error}")
                 continue
-            # The last loss is the one the start is trained for; the first tells how good the start itself is.
+            # The start is trained for the last loss; the first says how good the start itself is.
             episodes.append([history[[0, -1]], *gradient])
         parameters = self._learned
         (first, last), *means = mean_over_episodes(episodes, like=[parameters[0].new_zeros(2), *parameters])
@@ -182,7 +183,7 @@ class ReptileTrainer(SupervisedTrainer):
         return engine.state.output
 
     def _count(self, episodes: int, finite: int) -> None:
-        """Note how many episodes of an update were skipped; an epoch of nothing else is no training."""
+        """Note how many episodes of an update were skipped; stop if a whole epoch had no other episodes."""
         count = self.state.episodes
         count["all"] += episodes
         count["skipped"] += episodes - finite
@@ -205,10 +206,10 @@ class ReptileTrainer(SupervisedTrainer):
     def _episode(self, episode: int, pairs: Sequence[Version]) -> tuple[torch.Tensor, MetaGradient]:
         """Adapt to one pair, or to several in turn: losses and meta-gradient.
 
-        The losses are those before each step, and at the end if the rule asks.
+        The losses are those before each step, and the final one if the rule needs it.
 
         Raises:
-            FloatingPointError: when one of them, or the meta-gradient, is not finite.
+            FloatingPointError: when a loss or the meta-gradient is not finite.
         """
         outer_losses: list[torch.Tensor] = []
 
@@ -239,7 +240,7 @@ class ReptileTrainer(SupervisedTrainer):
         if self.step_sizes is not None:
             gradient = gradient + self.step_sizes.meta_gradient(self.network, state.network, gradient)
         history = torch.stack([*losses, *outer_losses])
-        # A gradient of an inner step that is not finite shows in the weights after it.
+        # A gradient of an inner step that is not finite shows up in the weights after it.
         if not torch.stack([part.isfinite().all() for part in (history, *gradient)]).all():
             raise FloatingPointError("the meta-gradient is not finite")
         return history, gradient

@@ -1,4 +1,4 @@
-"""What people look at."""
+"""What people look at: overview, page of a pair, page of a run, PDF."""
 
 from bundle.pages.batch_page import QualityIndex
 from bundle.pages.overview import PairPictured

@@ -23,12 +23,12 @@ ERROR = "error"
 
 
 class QualityIndex:
-    """Evaluation handler that keeps ``quality.html`` over all pairs, those that could not be registered too.
+    """Evaluation handler that keeps ``quality.html`` over all pairs, including those that could not be registered.
 
-    Of several processes the first writes: the pairs of its own as they are done, at the end those of all.
+    Among several processes the first writes: its own pairs as they are done, and at the end those of all.
 
     Args:
-        output_dir: folder of the run, where ``<pair_id>/quality.html`` are.
+        output_dir: folder of the run, with a ``<pair_id>/quality.html`` for each pair.
     """
 
     def __init__(self, output_dir: str | os.PathLike[str]) -> None:
@@ -48,7 +48,7 @@ class QualityIndex:
     def _add(self, engine: Engine) -> None:
         keys = ("pair_id", "error", "metrics", "thumbnail")
         self.pairs += [{key: output[key] for key in keys if key in output} for output in engine.state.output]
-        # The page grows with every pair: of a long list, at most a tenth of the time goes into writing it.
+        # The page grows with every pair: for a long list, at most a tenth of the time goes into writing it.
         start = time.monotonic()
         if start >= self.due:
             self._write()
@@ -101,7 +101,7 @@ def _done(pair: Mapping[str, Any], row: Mapping[str, Any], shown: Sequence[Measu
     return {
         "name": name,
         "link": f"{quote(name)}/quality.html",
-        # That of a pair finished before was read from a file, as mere text.
+        # The thumbnail of a pair finished earlier was read from a file, as plain text.
         "picture": Markup(pair["thumbnail"]),
         "verdict": verdict["verdict"],
         "reasons": verdict["reasons"],

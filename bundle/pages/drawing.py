@@ -1,4 +1,4 @@
-"""Pictures of slices, contours and curves as SVG, each complete in itself."""
+"""Pictures of slices, contours and curves as SVG; each is self-contained."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from bundle.pages.views import View
 
 FIXED, MOVING, FOLDED = "#00e000", "#ff3030", "#ff00ff"
 LETTER = 0.065
-"""Height of a letter on a picture, of the picture's longer side."""
+"""Height of a letter on a picture, as a share of the picture's longer side."""
 CURVE = (420, 200, 64, 34)
 """Width, height, left and lower margin of a curve in units of its picture."""
 
 
 def picture(plane: np.ndarray, colours: str = "gray", low: float = 0.0, high: float = 1.0) -> str:
-    """A slice as the address of a PNG that it holds itself.
+    """A slice as a data URL of a PNG.
 
     Args:
         plane: ``(rows, columns)``.
         colours: name of a colour map.
-        low: value of its first colour.
-        high: value of its last colour.
+        low: value of the first colour.
+        high: value of the last colour.
     """
     index = np.clip((plane - low) / ((high - low) or 1.0), 0, 1) * 255
     image = Image.fromarray(np.rint(index).astype(np.uint8))
@@ -45,9 +45,9 @@ def panel(view: View, image: str, alt: str, overlays: Sequence[Markup] = ()) -> 
     """A slice in millimetres with what is drawn on it.
 
     Args:
-        view: of the slice.
-        image: address of its picture.
-        alt: what it shows, for who cannot see it.
+        view: view of the slice.
+        image: URL of its picture.
+        alt: text that says what it shows.
         overlays: SVG elements, in mm from the upper left corner.
     """
     width, height = view.size
@@ -65,10 +65,10 @@ def outline(view: View, mask: np.ndarray, colour: str, filled: bool = False) -> 
         view: of the slice.
         mask: ``(rows, columns)`` of its voxels.
         colour: of the lines.
-        filled: whether the inside has the colour, too.
+        filled: whether the inside is coloured, too.
     """
     marks = np.pad(view.marks(mask), 1).astype(float)
-    # Pixel centres lie half a pixel inside the picture, and one further out for the rim.
+    # Pixel centres lie half a pixel inside the picture; the padded rim adds one pixel.
     across, down = (spacing * view.step for spacing in view.spacing)
     columns, rows = (
         (np.arange(size) - 0.5) * step for size, step in zip(marks.shape[::-1], (across, down), strict=True)
@@ -93,7 +93,7 @@ def deformed_grid(view: View, right: np.ndarray, down: np.ndarray, colour: str =
         colour: of the lines.
 
     Returns:
-        SVG element, and the distance of the lines in mm.
+        SVG element, and the distance between the lines in mm.
     """
     right, down = view.pixels(right), view.pixels(down)
     across, along = (spacing * view.step for spacing in view.spacing)
@@ -157,6 +157,6 @@ def loss_curve(losses: Sequence[float]) -> Markup:
 
 
 def scaled(image: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """An image from 0 to 1, the 0.5th and 99.5th percentile of another one."""
+    """Scale an image so that 0 and 1 are the 0.5th and 99.5th percentile of another one."""
     low, high = np.percentile(like, (0.5, 99.5))
     return np.clip((image - low) / (high - low or 1.0), 0, 1)

@@ -1,4 +1,4 @@
-"""What people explore of a registered pair in its page: whole volumes, few enough bytes for one file."""
+"""The volumes of a registered pair that its page lets people explore, small enough for one file."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from bundle.pages.slices import IMAGES, LABELS, log_or_nan, samples, structures
 from bundle.pages.views import Volumes
 
 MOST_VOXELS = 250_000
-"""Of each volume in a page; of larger images a voxel of the page is the average of a block of theirs."""
+"""Most voxels of a volume in a page; for larger images, a voxel of the page is the average of a block."""
 PALETTES = {"difference": "RdBu_r", "displacement": "viridis", "log_jacobian": "PuOr"}
 
 
 class Blocks:
-    """Blocks of voxels that become one voxel of the page, near to cubes in mm.
+    """Blocks of voxels that become one voxel of the page; they are close to cubes in mm.
 
     Args:
         volumes: how the arrays of the pair are turned.
@@ -55,7 +55,7 @@ class Blocks:
         self.affine = volumes.affine @ placed
 
     def averaged(self, turned: np.ndarray) -> np.ndarray:
-        """Mean of every block of ``(X, Y, Z)``; NaN where any of it is."""
+        """Mean of every block of ``(X, Y, Z)``; NaN if any of its voxels is."""
         voxels = torch.as_tensor(np.ascontiguousarray(turned, dtype=np.float32))
         pooled = torch.nn.functional.avg_pool3d(voxels[None], self.steps, ceil_mode=True, count_include_pad=False)
         return pooled[0].numpy()
@@ -77,7 +77,7 @@ def explored(data: Mapping[Hashable, Any], longest: float, stretch: float, names
         data: a pair after ``bundle.evaluation.QualityVerdictd``.
         longest: displacement at the end of its scale.
         stretch: log-Jacobian at the end of its scale.
-        names: of structures, by number.
+        names: names of structures, by number.
 
     Returns:
         The grid (``shape``, ``spacing``, ``affine``; ``steps`` of the image's own voxels), the ``planes`` that it is
@@ -156,7 +156,7 @@ def _log_jacobian(turned: torch.Tensor, blocks: Blocks, alignment: np.ndarray, s
 
 
 def _maps(data: Mapping[Hashable, Any], blocks: Blocks, field: torch.Tensor) -> dict[str, np.ndarray]:
-    """Maps of the anatomy where the page has its voxels, from those on the network's grid."""
+    """Maps of the anatomy at the page's voxels, from those on the network's grid."""
     onto = np.linalg.inv(np.asarray(data["fixed_image"].affine))
     here = apply_affine(blocks.affine, voxel_grid(blocks.shape))
     places = {"fixed": ("fixed", here), "moving": ("moving", here), "warped": ("moving", here + field)}
@@ -167,7 +167,7 @@ def _maps(data: Mapping[Hashable, Any], blocks: Blocks, field: torch.Tensor) -> 
 
 
 def _landmarks(data: Mapping[Hashable, Any], blocks: Blocks, names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Landmarks and structures of the fixed image with what registration did to their distance, in voxels."""
+    """Landmarks and structures of the fixed image in voxels, with their distances before and after registration."""
     metrics = data["metrics"]
     errors = metrics.get("centre_mm", {}) | metrics.get("tre_mm", {})
     places: dict[str, np.ndarray] = {}
@@ -176,7 +176,7 @@ def _landmarks(data: Mapping[Hashable, Any], blocks: Blocks, names: Mapping[str,
         channels = structure_channels(data["native_fixed_label"].as_tensor().cpu(), numbers)
         centres = centroids(channels, native_affine(data, "fixed"))
         places |= dict(zip(map(str, numbers), np.asarray(centres), strict=True))
-    # The files may be gone by the time that a result in memory is saved.
+    # The files may be gone by the time a result in memory is saved.
     files = [Path(str(data[key])) for key in ("landmarks", "fixed_landmarks", "moving_landmarks") if key in data]
     if has_landmarks(data) and all(file.exists() for file in files):
         points = file_landmarks(data)

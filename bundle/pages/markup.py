@@ -1,4 +1,4 @@
-"""HTML by the templates beside this file: pages that need no other file, and their parts."""
+"""HTML from the templates beside this file: self-contained pages, and their parts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _environment() -> Environment:
 
 
 def _file(name: str) -> Markup:
-    """A style sheet or script as it is, for a page that holds it itself."""
+    """A style sheet or script, to be embedded in a page."""
     return Markup(files("bundle.pages").joinpath("templates", name).read_text(encoding="utf-8"))
 
 
@@ -39,7 +39,7 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: its name in ``templates/``.
-        values: that it names; what is no ``Markup`` is escaped.
+        values: values for the template; anything that is not ``Markup`` is escaped.
     """
     return _environment().get_template(template).render(values)
 
@@ -48,8 +48,8 @@ def part(name: str, *values: Any, **named: Any) -> Markup:
     """A piece of HTML or SVG.
 
     Args:
-        name: of its macro in ``templates/parts.html``.
-        values: that the macro takes; what is no ``Markup`` is escaped.
+        name: name of its macro in ``templates/parts.html``.
+        values: arguments of the macro; anything that is not ``Markup`` is escaped.
         named: the same, by name.
     """
     return getattr(_environment().get_template("parts.html").module, name)(*values, **named)
@@ -59,10 +59,10 @@ def rules_shown(rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rules of a verdict as text for the template.
 
     Args:
-        rules: as ``bundle.evaluation.verdict.findings`` gives them.
+        rules: result of ``bundle.evaluation.verdict.findings``.
 
     Returns:
-        Of each its ``title``, ``value``, ``verdict`` (None: not measured), limits ``check`` and ``failed``, ``advice``.
+        For each ``title``, ``value``, ``verdict`` (None: not measured), limits ``check`` and ``failed``, ``advice``.
     """
     return [_rule_shown(entry) for entry in rules]
 

@@ -27,7 +27,7 @@ class PairPictured(Transform):
     """Picture of a registered pair as PNG bytes under ``picture``: the slices of its page (``shown_slices``).
 
     Columns: fixed, moving (initially aligned), warped, checkerboard of fixed and warped, displacement without the
-    initial alignment. Labels are outlined, fixed green and moving or warped red. All panels have one scale in mm.
+    initial alignment. Labels are outlined, fixed green and moving or warped red. All panels have the same scale in mm.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -35,7 +35,7 @@ class PairPictured(Transform):
         slices = shown_slices(data)
         sizes = np.array([shown.view.size for shown in slices])
         heights = sizes[:, 1] / sizes[:, 0].max()
-        # Figures of pyplot are numbered in one list, which threads would share.
+        # pyplot keeps its figures in one list, which threads would share.
         figure = Figure(figsize=(COLUMN * (len(TITLES) + 1) + 1, COLUMN * heights.sum() + 0.7), layout="constrained")
         axes = figure.subplots(len(slices), len(TITLES) + 1, squeeze=False, height_ratios=heights)
         longest = max(float(shown.length.max()) for shown in slices) or 1.0
@@ -56,7 +56,7 @@ class PairPictured(Transform):
 
 
 def _draw_images(line: Any, shown: ShownSlice) -> None:
-    """The images of a slice and their checkerboard, with contours on all but that."""
+    """Draw the images of a slice and their checkerboard, with contours on all but the checkerboard."""
     for axis, (name, image) in zip(line, shown.images.items(), strict=False):
         _draw(axis, shown, shown.view.pixels(image))
         for side, colour in (("fixed", FIXED), (name, MOVING))[: 1 + (name != "fixed")]:
@@ -72,7 +72,7 @@ def _extent(shown: ShownSlice) -> tuple[float, float, float, float]:
 
 
 def _draw(axis: Any, shown: ShownSlice, plane: np.ndarray, **style: Any) -> Any:
-    """A slice in mm, with the directions at its edges."""
+    """Draw a slice in mm, with the directions at its edges."""
     drawn = axis.imshow(plane, extent=_extent(shown), **{"cmap": "gray", "vmin": 0, "vmax": 1, **style})
     axis.set(xticks=[], yticks=[])
     axis.set_frame_on(False)

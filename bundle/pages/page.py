@@ -29,9 +29,9 @@ class QualityPaged(Transform):
 
     The page shows three orthogonal views through most of the label, or through the middle: both images, the warped one,
     a checkerboard and differences, contours of labels before and after; the deformed grid, the displacement and the
-    log-Jacobian of the registration itself, the initial alignment taken out; the loss, the metrics, and the verdict
-    with its reasons. Where scripts run, people also look through the volumes (``explored``). It refers to no other
-    file, and needs no network.
+    log-Jacobian of the registration without the initial alignment; the loss, the metrics, and the verdict with its
+    reasons. With scripts, people can also look through the volumes (``explored``). The page refers to no other file,
+    and needs no network.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -63,8 +63,8 @@ class QualityPaged(Transform):
 
 
 def structure_names(data: Mapping[Hashable, Any]) -> dict[str, str]:
-    """Names of the structures of a pair by their numbers in the fixed label, where its list has names."""
-    # Labels whose structures correspond by number call the same number the same.
+    """Names of the structures of a pair by their numbers in the fixed label, if its list has names."""
+    # If structures correspond by number, the same number has the same name in both labels.
     sides = ("fixed",) if by_name(data) else ("moving", "fixed")
     return {
         str(int(number)): str(name) for side in sides for name, number in (data.get(f"{side}_structures") or {}).items()
@@ -72,7 +72,7 @@ def structure_names(data: Mapping[Hashable, Any]) -> dict[str, str]:
 
 
 def named(metrics: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Metrics whose entries of structures stand under their names instead of numbers."""
+    """Metrics with structures under their names instead of their numbers."""
     return {
         key: {names.get(name, name): entry for name, entry in value.items()} if isinstance(value, dict) else value
         for key, value in metrics.items()
@@ -101,7 +101,7 @@ def _verdict_part(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def score_text(verdict: Mapping[str, Any]) -> str:
-    """The score of a verdict; nothing where there is none."""
+    """The score of a verdict; empty if there is none."""
     return "" if verdict.get("score") is None else f"{verdict['score']:.2f}"
 
 
@@ -163,7 +163,7 @@ def _deformation_part(
         lines, _ = deformed_grid(view, shown.right, shown.down)
         yield panel(view, picture(view.pixels(shown.images["moving"])), f"deformation grid, {view.name}", [lines])
         yield panel(view, picture(view.pixels(shown.length), "viridis", 0, largest), f"displacement, {view.name}")
-        # Where the field folds there is no logarithm; what is drawn there lies under the mark.
+        # Where the field folds there is no logarithm; the mark covers what is drawn there.
         image = picture(view.pixels(np.nan_to_num(shown.log_jacobian)), "PuOr", -stretch, stretch)
         text = f"log-Jacobian, {view.name}, {int(shown.folded.sum())} voxels fold"
         yield panel(view, image, text, [outline(view, shown.folded, FOLDED, filled=True)])
@@ -187,7 +187,7 @@ def _deformation_part(
 def _panels(
     titles: list[str], slices: list[ShownSlice], row: Row, note: Callable[[ShownSlice], str] = lambda shown: ""
 ) -> dict[str, Any]:
-    """Rows of panels, all at one scale in mm, the first below their titles; those of a single view are larger."""
+    """Rows of panels at the same scale in mm, the first row with titles; panels of a single view are larger."""
     widest = max(shown.view.size[0] for shown in slices)
     columns = len(titles) if len(slices) > 1 else 3
     rows = [
@@ -206,11 +206,11 @@ def numbers(metrics: Mapping[str, Any], unit: str) -> tuple[list[list[str]], lis
     """What was measured, as text.
 
     Args:
-        metrics: of a pair after ``QualityVerdictd``.
-        unit: of lengths.
+        metrics: metrics of a pair after ``QualityVerdictd``.
+        unit: unit of lengths.
 
     Returns:
-        Rows of what there is before and after registration, and rows of single values.
+        Rows of values before and after registration, and rows of single values.
     """
     both: list[list[str]] = []
     single: list[list[str]] = []

@@ -19,17 +19,17 @@ A4 = (8.27, 11.69)
 """Inches."""
 COLOURS = {"good": "#1a7f37", "check": "#a85400", "failed": "#c62828"}
 PLACES = ((0.07, 0.78, 0.86, 0.17), (0.05, 0.42, 0.9, 0.34), (0.07, 0.03, 0.86, 0.37))
-"""Of the verdict, the picture and the numbers: left, bottom, width, height, of the page."""
+"""Places of the verdict, the picture and the numbers: left, bottom, width, height, as shares of the page."""
 SMALL = 8
-"""Points, of letters."""
+"""Size of letters in points."""
 WIDTH, LINES = 115, 34
-"""Letters on a line of the verdict, lines of a table."""
+"""Letters on a line of the verdict, and lines of a table."""
 
 
 class QualityPdfd(Transform):
     """One page of PDF under ``pdf``: the verdict with its reasons, the picture of the pair, the numbers.
 
-    It names neither the pair nor its files: in an archive the object around it says whose it is.
+    It names neither the pair nor its files: in an archive, the object around it says to whom it belongs.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

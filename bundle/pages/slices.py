@@ -1,4 +1,4 @@
-"""The slices of a registered pair that its page draws."""
+"""The slices of a registered pair that its page shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bundle.pages.views import View, Volumes
 SQUARES = 6
 """Squares of the checkerboard along the longer side of a slice."""
 MOST_SAMPLES = 200_000
-"""Voxels that the range of intensities is taken from."""
+"""Number of voxels from which the range of intensities is taken."""
 IMAGES = {"fixed": "native_fixed_image", "moving": "aligned_image", "warped": "warped_image"}
 LABELS = {"fixed": "native_fixed_label", "moving": "aligned_label", "warped": "warped_label"}
 
@@ -29,10 +29,10 @@ class ShownSlice:
     Attributes:
         view: which slice.
         images: ``fixed``, ``moving`` (initially aligned) and ``warped``, each from 0 to 1.
-        labels: by the same names, the mask of every structure; without labels empty.
-        right: component to the right of the displacement, mm, the initial alignment taken out.
+        labels: by the same names, the mask of every structure; empty without labels.
+        right: component of the displacement to the right, mm, without the initial alignment.
         down: component downwards.
-        length: of the displacement, out of the plane too, mm.
+        length: length of the displacement in mm, including the part out of the plane.
         log_jacobian: natural logarithm of the Jacobian determinant; NaN where the field folds.
     """
 
@@ -54,7 +54,7 @@ class ShownSlice:
         return self.images[name] - self.images["fixed"]
 
     def checkerboard(self) -> np.ndarray:
-        """Squares of the fixed and the warped image in turn, in pixels of the view."""
+        """Alternating squares of the fixed and the warped image, in pixels of the view."""
         fixed, warped = (self.view.pixels(self.images[name]) for name in ("fixed", "warped"))
         rows, columns = np.indices(fixed.shape)
         side = max(self.view.size) / SQUARES
@@ -65,7 +65,7 @@ class ShownSlice:
 def shown_slices(data: Mapping[Hashable, Any]) -> list[ShownSlice]:
     """The orthogonal slices through most of the label, or the middle, of a pair after ``NativeOutputsd``.
 
-    Only slices are worked on: still pictures cost no more for a large volume.
+    Only slices are processed, so still pictures of a large volume take no longer.
     """
     native = data["native_fixed_image"]
     volumes = Volumes(np.asarray(native.affine), native.shape[1:], picture=is_picture(native))
@@ -108,7 +108,7 @@ def structures(label: np.ndarray) -> list[np.ndarray]:
 def log_jacobian(
     displacement: Sequence[np.ndarray], view: View, affine: np.ndarray, alignment: np.ndarray
 ) -> np.ndarray:
-    """Logarithm of the Jacobian determinant of a slice of a turned displacement, the initial alignment taken out.
+    """Logarithm of the Jacobian determinant of a slice of a turned displacement, without the initial alignment.
 
     Args:
         displacement: three components ``(X, Y, Z)`` in mm, RAS, on the turned grid.

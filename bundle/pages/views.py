@@ -1,4 +1,4 @@
-"""Slices as people look at them: which ones, which way up, in millimetres."""
+"""Slices as people look at them: which slice, which way up, in millimetres."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from bundle.geometry import spacing_of
 
 MOST_PIXELS = 320
-"""Along a side of a slice: finer ones are averaged, so that a page stays small."""
+"""Most pixels along a side of a slice: finer slices are averaged, so that a page stays small."""
 # Axes pointing left, posterior and superior: a row of the picture is a step along its second axis.
 RADIOLOGICAL = (
     ("axial", 2, (0, 1), False, ("R", "L", "A", "P")),
@@ -25,16 +25,16 @@ class View:
     """A slice of a ``Volumes`` as it is shown.
 
     Attributes:
-        name: of its plane.
-        across: axis that the slice lies across.
-        index: of the slice along it.
-        axes: that columns and rows count along.
-        upwards: whether the rows of the picture count against their axis.
-        spacing: of columns and rows, mm.
+        name: name of its plane.
+        across: axis perpendicular to the slice.
+        index: index of the slice along that axis.
+        axes: axes of columns and rows.
+        upwards: whether the rows of the picture run against their axis.
+        spacing: spacing of columns and rows, mm.
         size: width and height, mm.
-        letters: anatomical directions at the left, right, top and bottom edge; None of a picture.
+        letters: anatomical directions at the left, right, top and bottom edge; None for a picture.
         step: voxels along a side that become one pixel.
-        count: of slices.
+        count: number of slices.
     """
 
     name: str
@@ -62,7 +62,7 @@ class View:
         return plane[::-1] if self.upwards else plane
 
     def slab(self, affine: np.ndarray, first: int) -> np.ndarray:
-        """Voxel-to-world of the slices from the ``first`` on, from that of the turned volume."""
+        """Voxel-to-world of the slices from ``first`` on, given that of the turned volume."""
         start = np.eye(4)
         start[self.across, 3] = first
         return affine @ start
@@ -72,12 +72,12 @@ class View:
         return _blocks(plane.astype(float), self.step).mean((1, 3))
 
     def marks(self, plane: np.ndarray) -> np.ndarray:
-        """A slice of a mask; a pixel is marked where any of its voxels is."""
+        """A slice of a mask; a pixel is set if any of its voxels is."""
         return _blocks(plane, self.step).max((1, 3))
 
     @property
     def position(self) -> str:
-        """Which slice it is, for people."""
+        """Text that says which slice it is."""
         return "" if self.count == 1 else f"slice {self.index + 1} of {self.count}"
 
 
@@ -89,15 +89,15 @@ def _blocks(plane: np.ndarray, step: int) -> np.ndarray:
 
 
 class Volumes:
-    """Turns arrays on the grid of an image the way people look at it, and cuts slices.
+    """Turns arrays on the grid of an image to the way people look at it, and cuts slices.
 
-    Volumes are seen as radiologists do: the patient's right on the left of the picture, anterior or superior on top,
+    Volumes are shown as in radiology: the patient's right is on the left of the picture, anterior or superior on top,
     along the axes of the image nearest to these directions. Pictures stay as they are, rows downwards.
 
     Args:
         affine: ``(4, 4)`` voxel-to-world of the grid.
-        shape: of the grid, three axes.
-        picture: whether the image is a picture, whose affine says nothing of directions.
+        shape: shape of the grid, three axes.
+        picture: whether the image is a picture, whose affine says nothing about directions.
     """
 
     def __init__(self, affine: np.ndarray, shape: Sequence[int], picture: bool) -> None:
@@ -110,7 +110,7 @@ class Volumes:
         self.shape = tuple(int(shape[axis]) for axis in np.argsort(self.change[:, 0]))
 
     def turn(self, array: np.ndarray) -> np.ndarray:
-        """The same voxels ``(X, Y, Z)``, their axes as they are shown."""
+        """The same voxels ``(X, Y, Z)``, with axes as they are shown."""
         return nib.orientations.apply_orientation(array, self.change)
 
     def along_axes(self, vectors: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ class Volumes:
         return np.tensordot(np.linalg.inv(self.affine[:3, :3] / self.spacing), vectors, axes=1)
 
     def views(self, label: np.ndarray | None) -> list[View]:
-        """The planes through most of a turned label, or through the middle; of a single slice, itself.
+        """The planes through most of a turned label, or through the middle; for a single slice, the slice itself.
 
         Args:
             label: turned mask, or None.

@@ -12,16 +12,16 @@ from torch import nn
 from torch.optim import Optimizer
 
 Version = tuple[torch.Tensor, torch.Tensor | None]
-"""One mini-batch of a pair: joined images ``(batch, 2, *shape)``, with masks 4 channels, and joined labels or None."""
+"""One mini-batch of a pair: joined images ``(batch, 2, *shape)`` (4 channels with masks), and joined labels or None."""
 
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
-"""Named parameters -> optimiser; the optimisers of torch take them so."""
+"""Named parameters -> optimiser, as torch's optimisers take them."""
 
 STOPPED = ("", "loss", "gradient")
-"""What may end the steps early by not being finite; nothing did where it is empty."""
+"""What may end the steps early by not being finite; empty if nothing did."""
 
 INITIAL_ALIGNMENT = -1
-"""In place of a number of steps: the state without any displacement."""
+"""Stands for the state without any displacement, where a number of steps is expected."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class State:
     """A state of an adaptation.
 
     Attributes:
-        network: the adapted copy, the same object in every state; its gradients are those of the step before.
-        terms: of the loss, on the mini-batch of the next step; of the last state, which no step follows, none.
+        network: the adapted copy, the same object in every state; its gradients are those of the previous step.
+        terms: loss terms on the mini-batch of the next step; empty for the last state, which no step follows.
     """
 
     network: nn.Module
@@ -51,10 +51,10 @@ class Adaptation:
 
 
 class BestState:
-    """Weights of the lowest finite loss among the states of an adaptation, the start included.
+    """Weights of the lowest finite loss among the states of an adaptation, including the start.
 
-    Of two as good, the later is kept. Nothing here waits for the device until ``step``, ``stopped`` or ``losses`` is
-    read, so that the steps queue without a break.
+    If two states are equally good, the later is kept. Nothing here waits for the device until ``step``, ``stopped`` or
+    ``losses`` is read, so that the steps queue without a break.
     """
 
     def __init__(self) -> None:
@@ -65,13 +65,13 @@ class BestState:
         self._weights: dict[str, torch.Tensor] = {}
 
     def visit(self, network: nn.Module, loss: torch.Tensor) -> None:
-        """Look at the next state, its loss, and whether the gradients that led there are finite."""
+        """Record the next state: its loss, and whether the gradients that led to it are finite."""
         loss = loss.detach()
         step = torch.full_like(loss, len(self._losses))
         self._losses.append(loss)
         if self.visited == 1:
             self._best, self._finite = (loss, step), loss.isfinite()
-            # What stands still need not be remembered.
+            # Weights that do not move need not be stored.
             still = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
             self._weights = {name: tensor.clone() for name, tensor in _state(network).items() if name not in still}
             return
@@ -80,13 +80,13 @@ class BestState:
         self._gradients.append(torch.stack(sound).all())
         state = _state(network)
         self._finite = self._finite & self._gradients[-1] & loss.isfinite()
-        # What follows a number that is not finite does not count, even where it is finite again.
+        # States after a number that is not finite do not count, even if they are finite again.
         better = self._finite & (loss <= self._best[0])
         self._best = (torch.where(better, loss, self._best[0]), torch.where(better, step, self._best[1]))
         self._weights = {name: torch.where(better, state[name], best) for name, best in self._weights.items()}
 
     def stalls(self, tolerance: float) -> bool:
-        """Whether the last step lowered the loss by less than this fraction of its value before."""
+        """Whether the last step lowered the loss by less than this fraction of its previous value."""
         if self.visited < 2:
             return False
         before, now = self._losses[-2:]
@@ -99,12 +99,12 @@ class BestState:
 
     @property
     def losses(self) -> torch.Tensor:
-        """Loss of each state up to the first with a loss or gradient that is not finite, that one included."""
+        """Loss of each state up to and including the first with a loss or gradient that is not finite."""
         return torch.stack(self._losses[: self.taken + 1]) if self._losses else torch.empty(0)
 
     @property
     def taken(self) -> int:
-        """Steps before the state visited last, or before the first with a loss or gradient that is not finite."""
+        """Steps before the last visited state, or before the first with a loss or gradient that is not finite."""
         return self._end[0]
 
     @property
@@ -114,7 +114,7 @@ class BestState:
 
     @property
     def stopped(self) -> str:
-        """What was not finite and ended the steps, of ``STOPPED``."""
+        """What was not finite and ended the steps, an entry of ``STOPPED``."""
         return self._end[1]
 
     @property
@@ -139,13 +139,13 @@ def _state(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def check_finite(losses: torch.Tensor) -> None:
-    """Refuse losses of which one is not finite.
+    """Refuse losses if one of them is not finite.
 
     Args:
         losses: ``(steps,)``, before each step.
 
     Raises:
-        FloatingPointError: naming the first, and its step.
+        FloatingPointError: naming the first one and its step.
     """
     if not torch.isfinite(losses).all():
         step = int((~torch.isfinite(losses)).nonzero()[0])
@@ -157,7 +157,7 @@ def check_finite(losses: torch.Tensor) -> None:
 
 @contextmanager
 def _with_gradients() -> Iterator[None]:
-    """Gradients, whatever the caller does: evaluators and servers run inference without them."""
+    """Enable gradients whatever the caller does: evaluators and servers run inference without them."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
@@ -167,10 +167,10 @@ def inner_loop(
 ) -> Generator[State]:
     """Take one gradient step on a copy of a network for every mini-batch of a pair (Baum et al. 2022, Eq. 2).
 
-    ``theta_0 = omega``, ``theta_{i+1} = theta_i - optimiser(grad L(theta_i; version_i))``. The network that was given
-    never changes: neither weights nor buffers nor gradients nor mode. What moves is what the optimiser takes
-    (``Moving`` takes some by name); in the copy, once the loop is over, the same parameters ask for gradients as in the
-    network that was given. Whoever stops asking for states stops the steps.
+    ``theta_0 = omega``, ``theta_{i+1} = theta_i - optimiser(grad L(theta_i; version_i))``. The given network never
+    changes: neither weights nor buffers nor gradients nor mode. The optimiser decides which weights move (``Moving``
+    takes some by name). After the loop, the same parameters of the copy require gradients as in the given network. The
+    steps stop when the caller stops asking for states.
 
     Args:
         network: joined pair -> DDF.
@@ -201,7 +201,7 @@ def inner_loop(
 
 
 def adapt(network: nn.Module, loss: nn.Module, optimizer: OptimizerFactory, versions: Iterable[Version]) -> Adaptation:
-    """Take all steps of ``inner_loop``, whose arguments these are.
+    """Take all steps of ``inner_loop``, with the same arguments.
 
     Returns:
         The adapted copy and the losses before each step.

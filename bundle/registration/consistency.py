@@ -1,4 +1,4 @@
-"""Whether an inferer registers a swapped pair the other way, and an image to itself not at all."""
+"""Tests of an inferer: a swapped pair should get the inverse, and an image registered to itself should not move."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MOVING, FIXED = 0, 1
 
 
 class ConsistencyInferer(Inferer):
-    """Register a pair as another inferer does, and with the same network what says whether its answers fit together.
+    """Register a pair as another inferer does, and run the same network on pairs that test its consistency.
 
-    The swapped pair, moving and fixed changing places, should get the inverse; the fixed image on both sides should
-    stay where it is. Either costs as much as the registration; their times and losses are not those of the pair.
+    The swapped pair, with moving and fixed exchanged, should get the inverse. The fixed image on both sides should stay
+    where it is. Each test costs as much as the registration; the pair's times and losses do not include them.
 
     Args:
         inferer: a joined pair and a network -> ``ddf`` and whatever else it finds.
@@ -45,14 +45,14 @@ class ConsistencyInferer(Inferer):
         Args:
             inputs: joined pairs ``(batch, 2 * channels, *shape)``.
             network: joined pair -> DDF.
-            args: of the inferer.
-            labels: joined labels ``(batch, 2 * structures, *shape)`` of an inferer that adapts to them; they change
-                places with the images.
-            kwargs: of the inferer.
+            args: passed to the inferer.
+            labels: joined labels ``(batch, 2 * structures, *shape)`` for an inferer that adapts to them; they are
+                swapped with the images.
+            kwargs: passed to the inferer.
 
         Returns:
-            What the inferer finds; ``swapped_ddf`` of the swapped pair and ``self_ddf`` of the fixed image to itself,
-            ``(batch, dims, *shape)``, voxels, where they are asked for.
+            The inferer's outputs and, if asked for, ``swapped_ddf`` of the swapped pair and ``self_ddf`` of the fixed
+            image to itself, ``(batch, dims, *shape)``, voxels.
         """
 
         def registered(moving: int, fixed: int) -> dict[str, torch.Tensor]:

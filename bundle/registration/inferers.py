@@ -1,4 +1,4 @@
-"""Test-time adaptation as a MONAI inferer, of a network or of a bare displacement field."""
+"""Test-time adaptation as a MONAI inferer, for a network or a bare displacement field."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from bundle.registration.networks import RegistrationNetwork
 class AdaptationInferer(Inferer):
     """Adapt a copy of the network to every pair, then predict its DDF (Baum et al. 2022, section 3.1).
 
-    The DDF is that of the lowest finite loss among the start and the states after each step, so that steps that make
-    the loss worse, or numbers that are no longer finite, cost nothing but their time. Where the initial alignment has a
-    lower loss than all of them, nothing moves: ``u = 0``, unless that is switched off for a network that knows more
-    than the loss does, such as one trained with labels whose steps follow image similarity alone.
+    The result is the DDF with the lowest finite loss among the start and the states after each step. So steps that make
+    the loss worse, or numbers that are no longer finite, cost only their time. If the initial alignment has a lower
+    loss than all of these states, nothing moves: ``u = 0``. Switch this off for a network that knows more than the
+    loss, such as one trained with labels whose steps follow image similarity alone.
 
-    Each pair of a batch is adapted on its own and from the same start, so no result depends on another.
+    Each pair of a batch is adapted on its own, from the same start, so no result depends on another.
 
     Args:
         loss: the label-free objective of the steps, with the terms ``"loss"`` and ``"similarity"``.
         optimizer: parameters -> optimiser, with the settings of meta-training's inner loop.
-        steps: gradient steps per pair; 0 is the plain network.
+        steps: gradient steps per pair; 0 uses the network as it is.
         tolerance: stop early once a step lowers the loss by less than this fraction; None never stops early.
-        memory_gib: memory that a pair may take; None for what the device has free.
+        memory_gib: memory that a pair may take; None for all that is free on the device.
         at_once: how many threads of this process may adapt on one device at a time; the others wait.
-        keep_alignment: whether the initial alignment is the result where its loss is the lowest.
+        keep_alignment: whether the initial alignment is the result if its loss is the lowest.
     """
 
     def __init__(
@@ -89,13 +89,14 @@ class AdaptationInferer(Inferer):
             kwargs: not supported.
 
         Returns:
-            ``ddf`` ``(batch, dims, *shape)`` in voxels; of a velocity field ``inverse_ddf`` as well; ``losses``
-            ``(batch, steps + 1)``, the loss before each step and after the last one, NaN for steps not taken;
-            ``loss_identity`` ``(batch,)``, without any displacement; ``best_step`` ``(batch,)``, which of these losses
-            is that of ``ddf``, an index of ``losses`` or ``INITIAL_ALIGNMENT``; ``stopped`` ``(batch,)``, an index
-            of ``STOPPED``; ``seconds`` ``(batch,)`` spent per pair; ``step_seconds`` ``(batch,)``, the adaptation's
-            share of them per gradient step taken, NaN without a step; ``similarity`` ``(batch, 2)``, the loss's
-            similarity term without any displacement and with that of ``ddf``.
+            A dictionary. ``ddf`` ``(batch, dims, *shape)`` in voxels, and ``inverse_ddf`` for a velocity field.
+            ``losses`` ``(batch, steps + 1)``, before each step and after the last one, NaN for steps not taken.
+            ``loss_identity`` ``(batch,)``, the loss without any displacement.
+            ``best_step`` ``(batch,)``, the state that gave ``ddf``, an index of ``losses`` or ``INITIAL_ALIGNMENT``.
+            ``stopped`` ``(batch,)``, an index of ``STOPPED``.
+            ``seconds`` ``(batch,)`` per pair.
+            ``step_seconds`` ``(batch,)``, the adaptation's share of them per gradient step taken, NaN without a step.
+            ``similarity`` ``(batch, 2)``, the loss's similarity term without any displacement and with ``ddf``.
 
         Raises:
             ValueError: when given more than a pair and a network, or a pair that does not fit into the memory.
@@ -121,7 +122,7 @@ class AdaptationInferer(Inferer):
             for state in states:
                 terms = state.terms
                 if not terms:
-                    # To read a value is to wait for the device: the clock measures work done, not work queued.
+                    # Reading a value waits for the device, so the clock measures work done, not work queued.
                     best.losses.tolist()
                     adapted = time.perf_counter()
                     with torch.no_grad():
@@ -164,7 +165,7 @@ class AdaptationInferer(Inferer):
         }
 
     def _one_step(self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module) -> None:
-        """What takes the most memory."""
+        """One gradient step, which takes the most memory."""
         versions = repeat((pair, labels), min(self.steps, 1))
         adapted = adapt(network, self.loss, self.optimizer, versions).network
         with torch.no_grad():
@@ -174,9 +175,9 @@ class AdaptationInferer(Inferer):
 class ClassicalInferer(AdaptationInferer):
     """Optimise a DDF on every pair from zero, ``u <- u - lr * dL(u)/du`` (Baum et al. 2022, section 3.3).
 
-    The loop is that of test-time adaptation; the network that it is given plays no part. The learning rate is of the
-    loss summed over the voxels (``per_sum``), which makes a step independent of the size of the grid. Arguments are
-    those of ``AdaptationInferer``.
+    The loop is that of test-time adaptation, and the given network is not used. The learning rate applies to the loss
+    summed over the voxels (``per_sum``), which makes a step independent of the size of the grid. Arguments are those of
+    ``AdaptationInferer``.
     """
 
     def _register(self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module) -> dict[str, torch.Tensor]:
@@ -201,19 +202,19 @@ class DisplacementField(nn.Module):
 
     def forward(self, pair: torch.Tensor) -> torch.Tensor:
         """The field, ``(batch, dims, *shape)`` in voxels, whatever the pairs ``(batch, 2, *shape)`` show."""
-        # A copy: a view of a weight would ask for gradients wherever it is made.
+        # A copy: a view of a weight would require gradients wherever it is made.
         return torch.cat([self.ddf] * len(pair))
 
 
 def per_sum(optimizer: OptimizerFactory, voxels: int) -> OptimizerFactory:
     """The same optimiser for a loss summed over the voxels: its learning rate times ``voxels``.
 
-    The losses of this bundle are means over the voxels, so their gradient at one voxel shrinks as the grid grows; the
-    learning rate of a field, such as the paper's 0.01, is one of the sum. Its steps converge while ``lr * c < 2`` with
-    ``c`` the largest curvature of the sum. That of MONAI's bending energy, whose second differences weigh the finest
-    ripple by 4 along every axis, is ``32 * weight`` (and a tenth more, since the energy is a mean over the voxels
-    inside); similarities of images in [0, 1] add 3 (squares) to 70 (local correlation). So 0.01 diverges from a weight
-    of about 5; the stencil of DeepReg, on which the paper builds, has ``6 * weight`` and bears its 10.
+    The losses of this bundle are means over the voxels, so their gradient at one voxel shrinks as the grid grows. The
+    learning rate of a field, such as the paper's 0.01, applies to the sum. Its steps converge while ``lr * c < 2`` with
+    ``c`` the largest curvature of the sum. For MONAI's bending energy, whose second differences weigh the finest ripple
+    by 4 along every axis, ``c`` is ``32 * weight`` (and a tenth more, since the energy is a mean over the voxels
+    inside). Similarities of images in [0, 1] add 3 (squares) to 70 (local correlation). So 0.01 diverges from a weight
+    of about 5. The stencil of DeepReg, on which the paper builds, has ``6 * weight`` and tolerates its 10.
 
     Args:
         optimizer: named parameters -> optimiser whose step is linear in its gradient (SGD).

@@ -1,4 +1,4 @@
-"""The registration objective (Baum et al. 2022, Eq. 1): similarity, regularisation, and what is known of anatomy."""
+"""The registration objective (Baum et al. 2022, Eq. 1): similarity, regularisation and anatomy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bundle.registration.similarities import takes_mask
 
 SCALES = (1, 2, 4, 8)
 EPSILON = 1e-3
-"""Keeps a distance of zero differentiable and an empty label from a division by zero (voxels)."""
+"""Keeps a distance of zero differentiable, and avoids a division by zero for an empty label (voxels)."""
 
 
 class LabelLoss(nn.Module):
@@ -23,9 +23,9 @@ class LabelLoss(nn.Module):
 
     ``L = overlap + b mean_k pixdim |c_k + u(c_k) - m_k|``, where ``c_k`` and ``m_k`` are the centroids of structure
     ``k`` in the fixed and the moving label, and ``overlap`` is ``OverlapLoss`` of the warped and the fixed one. The
-    distance is the TRE itself: it pulls on the point, from anywhere, and cannot be lowered by shrinking what surrounds
-    it, as the distance between the centroids of the warped and the fixed label can. A structure missing in either label
-    contributes nothing.
+    distance is the TRE itself: it pulls on the point from any distance. Shrinking what surrounds the point does not
+    lower it, while it does lower the distance between the centroids of the warped and the fixed label. A structure that
+    is missing in either label contributes nothing.
 
     Args:
         overlap_structures: channels compared by overlap; None compares all.
@@ -74,9 +74,9 @@ class LabelLoss(nn.Module):
 class OverlapLoss(nn.Module):
     """``L = mean_s mean_k [1 - D(P_s a_k, P_s b_k)]``, ``D(a, b) = 2 sum(a b) / sum(a^2 + b^2)``.
 
-    ``P_s`` averages over cubes of ``s`` voxels. The overlap at coarse scales pulls on structures that hardly meet, as
-    the Gaussians of the multi-scale Dice of Hu et al. 2018 (Eq. 3) do, for a hundredth of their time. With squares in
-    its denominator ``D`` is 1 where ``a = b`` and only there, of soft maps too; of binary labels it is their Dice.
+    ``P_s`` averages over cubes of ``s`` voxels. The overlap at coarse scales pulls on structures that hardly meet, like
+    the Gaussians of the multi-scale Dice of Hu et al. 2018 (Eq. 3), in a hundredth of the time. With squares in its
+    denominator, ``D`` is 1 only where ``a = b``, even for soft maps; for binary labels it is their Dice.
 
     Args:
         scales: edges of the cubes, voxels.
@@ -108,7 +108,7 @@ class AnatomySimilarity(OverlapLoss):
     """How little the maps of a pair overlap: ``OverlapLoss`` of the warped maps of the moving image and the fixed ones.
 
     The maps are what a network that knows anatomy sees in each image (``bundle.maps``), so a new pair needs no label.
-    The idea is that of image-and-spatial transformer networks (Lee et al. 2019) and of DeepSim (Czolbe et al. 2021).
+    The idea comes from image-and-spatial transformer networks (Lee et al. 2019) and DeepSim (Czolbe et al. 2021).
     """
 
 
@@ -124,7 +124,7 @@ def at_points(ddf: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """
     dims = ddf.shape[1]
     sizes = torch.tensor(ddf.shape[2:], dtype=points.dtype, device=points.device)
-    # torch counts the last axis first, and from -1 to 1.
+    # torch puts the last axis first, and its coordinates run from -1 to 1.
     places = (2 * points / (sizes - 1).clamp_min(1) - 1).flip(-1)
     places = places.reshape(*points.shape[:2], *[1] * (dims - 1), dims)
     found = F.grid_sample(ddf, places, padding_mode="border", align_corners=True)
@@ -141,21 +141,21 @@ def soft_centroids(label: torch.Tensor) -> torch.Tensor:
 
 
 def mean_over(values: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Mean of the values whose structure is present; 0 without any."""
+    """Mean of the values whose structure is present; 0 if none is."""
     return (values * present).sum() / present.sum().clamp_min(1)
 
 
 class RegistrationLoss(nn.Module):
     """``L = similarity + a * regularisation(u) [+ c * anatomy] [+ b * label]``.
 
-    Similarity is of the images, ``S(moving o u, fixed)``, anatomy of their maps in the same way, and the label term
-    ``label(u, moving_label, fixed_label)``.
+    The similarity compares the images, ``S(moving o u, fixed)``, the anatomy term their maps in the same way, and the
+    label term is ``label(u, moving_label, fixed_label)``.
 
     Masks restrict the similarity to ``m = (moving_mask o u) * fixed_mask``, which has no gradient: the field gains
-    nothing by moving the masks apart. The regularisation is of the whole field, so that it stays smooth outside.
+    nothing by moving the masks apart. The regularisation covers the whole field, so that it stays smooth outside.
 
     Args:
-        similarity: loss of (warped, fixed) images ``(batch, 1, *shape)``, and of a mask ``m`` of that shape where the
+        similarity: loss of (warped, fixed) images ``(batch, 1, *shape)``, and of a mask ``m`` of that shape if the
             pairs have masks.
         regularisation: loss of a DDF ``(batch, dims, *shape)`` in voxels.
         regularisation_weight: ``a``; 10 in Baum et al. 2022, section 3.1.
@@ -192,16 +192,16 @@ class RegistrationLoss(nn.Module):
 
         Args:
             ddf: ``(batch, dims, *shape)``, voxels.
-            pair: joined pair (``bundle.data.pairs``), of each side its image [, mask [, maps]].
-            labels: joined labels ``(batch, 2 * structures, *shape)``; needed by the label term only.
+            pair: joined pair (``bundle.data.pairs``), for each side its image [, mask [, maps]].
+            labels: joined labels ``(batch, 2 * structures, *shape)``; only the label term needs them.
 
         Returns:
             Scalars ``loss`` (the weighted sum), ``similarity``, ``regularisation`` and, when configured, ``anatomy``
             and ``label``.
 
         Raises:
-            ValueError: when a term is configured and the pair has no maps or ``labels`` is None; when the pair has
-                masks which do not overlap, or which the similarity does not take.
+            ValueError: when a term is configured and the pair has no maps or ``labels`` is None; when the pair's masks
+                do not overlap, or the similarity does not take masks.
         """
         moving, fixed = split_pair(pair)
         if self.anatomy is not None and fixed.shape[1] < 3:

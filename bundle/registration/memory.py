@@ -1,4 +1,4 @@
-"""How much memory a registration will take, found before it is taken, and whose turn on a device it is."""
+"""Estimate how much memory a registration will take before it starts, and give threads turns on a device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-# Torch has no public way to run without values; its own counters of memory and of operations stand on these.
+# Torch has no public way to run without values; its own counters of memory and operations use these functions.
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,11 +21,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 GIB = 2**30
 SPARE_BYTES_PER_VOXEL = 4000
-"""More than a step of LocalNet with 32 channels takes: where this much is free, nothing needs to be estimated."""
+"""More than a step of LocalNet with 32 channels takes: if this much is free, nothing needs to be estimated."""
 KERNEL_BYTES_PER_VOXEL, KERNEL_SHARE = 170, 0.2
-"""What kernels take beside the tensors that come and go, of the pair's voxels and of the tensors.
+"""Memory that kernels take beyond the tensors, as shares of the pair's voxels and of the tensors.
 
-Fitted to the peak memory of LocalNet with 8, 16 and 32 channels on a CPU, which it meets within 10 %."""
+Fitted to the peak memory of LocalNet with 8, 16 and 32 channels on a CPU, and right within 10 %."""
 
 
 _changed = threading.Condition()
@@ -33,10 +33,10 @@ _running: Counter[str] = Counter()
 
 
 class TensorMeter(TorchDispatchMode):
-    """Bytes of the tensors that are alive together while this is entered.
+    """Counts the bytes of the tensors that are alive at the same time within this context.
 
     Attributes:
-        peak: the most so far.
+        peak: largest number so far.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class TensorMeter(TorchDispatchMode):
         self._known = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, and count the storage that it made."""
+        """Run an operation, and count the storage that it allocated."""
         output = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(output):
             if isinstance(tensor, torch.Tensor) and tensor.untyped_storage() not in self._known:
@@ -62,10 +62,10 @@ class TensorMeter(TorchDispatchMode):
 
 
 def peak_bytes(call: Callable[[torch.Tensor], Any], pair: torch.Tensor) -> int:
-    """Memory that a call will take, from tensors without values: it costs a second, and no memory.
+    """Memory that a call will take, from tensors without values; this costs a second, and no memory.
 
     Args:
-        call: what is done with a pair, seen up to where it first reads a value.
+        call: what is done with a pair; followed until it first reads a value.
         pair: joined pair ``(batch, 2, *shape)``.
     """
     meter = TensorMeter()
@@ -75,7 +75,7 @@ def peak_bytes(call: Callable[[torch.Tensor], Any], pair: torch.Tensor) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory of a device that is free; of the CPU what the machine, and the container it may be, have left."""
+    """Free memory of a device; for the CPU, what the machine and a container around it have left."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -95,7 +95,7 @@ def check_memory(call: Callable[[torch.Tensor], Any], pair: torch.Tensor, limit_
     Args:
         call: the registration, as for ``peak_bytes``.
         pair: joined pair ``(batch, 2, *shape)``.
-        limit_gib: memory that it may take; None for what is free.
+        limit_gib: memory that it may take; None for all that is free.
 
     Raises:
         ValueError: with the estimate, and a spacing that would fit.
@@ -115,7 +115,7 @@ def check_memory(call: Callable[[torch.Tensor], Any], pair: torch.Tensor, limit_
 
 @contextmanager
 def turn(device: torch.device, at_once: int) -> Iterator[None]:
-    """Wait until fewer than ``at_once`` threads have their turn on a device, then be one of them."""
+    """Wait until fewer than ``at_once`` threads have their turn on a device, then take one."""
     name = str(device)
     with _changed:
         _changed.wait_for(lambda: _running[name] < at_once)

@@ -1,4 +1,4 @@
-"""What the steps move: all weights, unless an optimiser takes some of them by name."""
+"""Which weights the steps move: all, unless an optimiser selects some by name."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from bundle.registration.adaptation import OptimizerFactory
 
 @dataclass(frozen=True)
 class Moving:
-    """The same optimiser for the parameters whose names match; the others stand still and cost no gradients.
+    """The same optimiser for the parameters whose names match; the others stay fixed and cost no gradients.
 
     Args:
         optimizer: named parameters -> optimiser.
-        names: patterns of shells for names such as ``network.output_block.layers.0.conv.weight``; each must match.
+        names: shell patterns for names such as ``network.output_block.layers.0.conv.weight``; each has to match.
     """
 
     optimizer: OptimizerFactory
     names: Sequence[str]
 
     def __call__(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
-        """Optimiser of the parameters that match; which ask for gradients is set in those that are given.
+        """Optimiser of the parameters that match. Sets in the given parameters which of them require gradients.
 
         Raises:
-            ValueError: for a pattern that no name matches.
+            ValueError: for a pattern that matches no name.
         """
         named = list(parameters)
         for pattern in self.names:

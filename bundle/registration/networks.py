@@ -1,4 +1,4 @@
-"""From a joined pair to a DDF: what surrounds the bare network of ``network_def``."""
+"""From a joined pair to a DDF: the wrapper around the bare network of ``network_def``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bundle.geometry import compose, enlarge_ddf, integrate, resize_ddf
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 SMALL = 20480
-"""Channels times the first two lengths of an image, up to which torch does not send it to oneDNN on its own."""
+"""Channels times the first two lengths of an image, up to which torch does not pass a single image to oneDNN."""
 PRECISIONS = ("auto", "float32", "bfloat16")
 INSTANCE_NORMS = {nn.BatchNorm2d: nn.InstanceNorm2d, nn.BatchNorm3d: nn.InstanceNorm3d}
 
@@ -50,7 +50,7 @@ def use_instance_statistics(network: nn.Module) -> nn.Module:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 natively rather than by emulation, which is slower than float32."""
+    """Whether a device computes in bfloat16 natively; emulation would be slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
@@ -58,11 +58,11 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 class SafeConv3d(nn.Conv3d):
-    """``Conv3d`` that keeps clear of two weaknesses of torch 2.13 on a CPU.
+    """``Conv3d`` that avoids two weaknesses of torch 2.13 on a CPU.
 
-    In bfloat16, where the image is shallower than the kernel, the weight gradient (oneDNN) reads memory it never wrote:
-    it is NaN or wrong, now and then. In float32, a small image alone in its batch does not go to oneDNN at all, but to
-    a path several times slower; an empty companion takes it there, and adds nothing to output or gradients.
+    In bfloat16, if the image is shallower than the kernel, the weight gradient (oneDNN) reads memory it never wrote: it
+    is sometimes NaN or wrong. In float32, a small image alone in its batch does not go to oneDNN, but takes a path that
+    is several times slower; adding an empty image to the batch avoids this, without changing output or gradients.
     """
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -79,13 +79,13 @@ class SafeConv3d(nn.Conv3d):
 
 
 class CoarseNetwork(nn.Module):
-    """A network that sees images averaged over cubes of voxels, in the arithmetic that suits the device.
+    """A network that sees images averaged over cubes of voxels, with arithmetic that suits the device.
 
-    Weights belong to the spacing that the network sees.
+    Weights are specific to the spacing that the network sees.
 
     Args:
         network: ``(batch, channels, *shape)`` -> the same shape with other channels.
-        precision: ``"float32"`` or ``"bfloat16"`` for its arithmetic, or ``"auto"``: bfloat16 where the device has
+        precision: ``"float32"`` or ``"bfloat16"`` for its arithmetic, or ``"auto"``: bfloat16 if the device has
             instructions for it.
         downsampling: voxels of the grid per voxel that the network sees, along every axis; 1 is the grid itself.
     """
@@ -119,7 +119,7 @@ class CoarseNetwork(nn.Module):
 
 
 class RegistrationNetwork(CoarseNetwork):
-    """Joined pair -> DDF, ``u = exp(f(moving, fixed))`` with the exponential left out for 0 integration steps.
+    """Joined pair -> DDF, ``u = exp(f(moving, fixed))``, without the exponential for 0 integration steps.
 
     With ``downsampling`` the network's field is enlarged to the pair's grid: loss, warp and results stay on the fine
     grid while the convolutions, which take nearly all of the time, run on the coarse one.
@@ -129,9 +129,9 @@ class RegistrationNetwork(CoarseNetwork):
             the maps of each side are further channels. Its batch normalisations are replaced in place
             (``use_instance_statistics``).
         integration_steps: squarings of the stationary velocity field; 0 takes the output as the DDF itself.
-        precision: as of ``CoarseNetwork``. The field is always float32.
-        downsampling: as of ``CoarseNetwork``; 1 is the paper's.
-        sees_maps: whether the maps of a pair are part of the network's input, or of the loss alone.
+        precision: as in ``CoarseNetwork``. The field is always float32.
+        downsampling: as in ``CoarseNetwork``; 1 is the paper's.
+        sees_maps: whether the maps of a pair are part of the network's input, or only of the loss.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class RegistrationNetwork(CoarseNetwork):
         """Predict the DDF.
 
         Args:
-            pair: joined pair (``bundle.data.pairs``), moving side first; masks are not seen. The shape is a multiple of
+            pair: joined pair (``bundle.data.pairs``), moving side first; masks are ignored. The shape is a multiple of
                 ``downsampling``.
 
         Returns:
@@ -170,7 +170,7 @@ class RegistrationNetwork(CoarseNetwork):
             ``(batch, dims, *shape)``, voxels of the pair's grid.
 
         Raises:
-            ValueError: when the network predicts a displacement, of which no inverse is known.
+            ValueError: when the network predicts a displacement, whose inverse is not known.
         """
         if self.integration_steps == 0:
             raise ValueError("integration_steps is 0: the network predicts a displacement, not a velocity to invert")
@@ -192,8 +192,8 @@ class RegistrationNetwork(CoarseNetwork):
 class FixedSizeNetwork(nn.Module):
     """Run a network that needs one image size (GlobalNet) on pairs of any size.
 
-    The pair is resampled to ``spatial_size``, the DDF resampled back with its vectors scaled; the affine field of a
-    GlobalNet survives this exactly. The arithmetic is float32 always: a bfloat16 affine misses by a quarter voxel.
+    The pair is resampled to ``spatial_size``, and the DDF is resampled back with its vectors scaled; the affine field
+    of a GlobalNet is preserved exactly. The arithmetic is always float32: a bfloat16 affine is off by a quarter voxel.
 
     Args:
         network: joined pair of ``spatial_size`` -> DDF of ``spatial_size``.
@@ -216,8 +216,8 @@ class FixedSizeNetwork(nn.Module):
 class GlobalThenLocal(nn.Module):
     """Two networks in series: affine first, then the rest (Hu et al. 2018, composite network).
 
-    ``u = local(moving o global, fixed)`` composed with ``global``: a fixed point is moved by the local field, then
-    by the global one, and the moving image is interpolated once by the composition.
+    ``u = local(moving o global, fixed)`` composed with ``global``: the local field moves a fixed point, then the global
+    one does, and the moving image is interpolated once, with the composition.
 
     Args:
         global_network: joined pair -> DDF of the affine part.

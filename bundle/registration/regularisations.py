@@ -15,9 +15,9 @@ MIDDLE, AFTER, BEFORE = slice(1, -1), slice(2, None), slice(None, -2)
 class BendingEnergyLoss(monai.losses.BendingEnergyLoss):
     """Mean bending energy, ``L = mean_x sum_c [sum_i (d_ii u_c)^2 + 2 sum_{i<j} (d_ij u_c)^2] / dims``.
 
-    Arguments and values are those of ``monai.losses.BendingEnergyLoss``. The energy is quadratic, so with its default
-    arguments the gradient is written down, ``2 sum D^T D u``, rather than traced through dozens of slices of the field:
-    a third of the time.
+    Arguments and values are those of ``monai.losses.BendingEnergyLoss``. The energy is quadratic, so with the default
+    arguments its gradient is computed directly, ``2 sum D^T D u``, rather than traced through dozens of slices of the
+    field. This takes a third of the time.
     """
 
     def forward(self, field: torch.Tensor) -> torch.Tensor:
@@ -32,7 +32,7 @@ class BendingEnergy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, field: torch.Tensor) -> torch.Tensor:
-        """Mean over the voxels inside, for which every second derivative exists."""
+        """Mean over the inner voxels, where every second derivative exists."""
         energy, gradient = field.new_zeros(()), torch.zeros_like(field)
         dims = field.ndim - 2
         inside = (slice(None), slice(None), *[MIDDLE] * dims)

@@ -1,4 +1,4 @@
-"""A coarse displacement beside the network's, for the steps on a pair to move."""
+"""A coarse displacement, added to the network's, that the steps on a pair can move."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MODES = {2: "bilinear", 3: "trilinear"}
 class ResidualField(nn.Module):
     """Joined pair -> DDF, ``u = f(moving, fixed) + U(c)`` with ``c = 0`` at the start of every pair.
 
-    ``U`` interpolates displacements ``c`` at a grid of control points linearly, the outermost of which lie on the
-    outermost voxels. Nothing is learned of ``c``: it asks for no gradients until ``Moving`` says that it moves, so
-    that meta-updates leave it at zero and go to the weights of ``f``. Where those stand still, the network runs once
+    ``U`` interpolates displacements ``c`` linearly from a grid of control points; the outermost control points lie on
+    the outermost voxels. Nothing of ``c`` is learned: it requires no gradients until ``Moving`` selects it, so that
+    meta-updates leave it at zero and change the weights of ``f``. If these weights stay fixed, the network runs once
     per pair: their gradients are not needed, and its output stays the same.
 
     Args:
@@ -41,7 +41,7 @@ class ResidualField(nn.Module):
         """Predict the DDF.
 
         Args:
-            pair: as the network takes it, ``(batch, channels, *shape)``.
+            pair: input of the network, ``(batch, channels, *shape)``.
 
         Returns:
             ``(batch, dims, *shape)``, voxels of the pair's grid.
@@ -51,7 +51,7 @@ class ResidualField(nn.Module):
         return ddf + F.interpolate(self.residual, size=ddf.shape[2:], mode=mode, align_corners=True)
 
     def _predicted(self, pair: torch.Tensor) -> torch.Tensor:
-        """The network's DDF, remembered for the pair seen last while the weights stand still."""
+        """The network's DDF, cached for the last pair while the weights stay fixed."""
         weights = self.network.parameters()
         still = self.residual.requires_grad and not any(weight.requires_grad for weight in weights)
         if self._known is not None and self._known[0] is pair and (still or not torch.is_grad_enabled()):

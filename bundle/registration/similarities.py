@@ -1,6 +1,6 @@
-"""Similarities that a mask can restrict: MONAI's and torch's own without one, their sums over what is inside with one.
+"""Similarities that a mask can restrict: MONAI's and torch's own without a mask, sums over its inside with one.
 
-A mask ``m`` holds weights in [0, 1]. What lies where it is 0 changes neither a value nor a gradient.
+A mask ``m`` holds weights in [0, 1]. Voxels where it is 0 change neither a value nor a gradient.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 ENOUGH_INSIDE = 0.1
-"""Windows with less of the mask than this part of the fullest window's count as nothing: two voxels always correlate.
+"""Windows that hold less of the mask than this share of the fullest window do not count: two voxels always correlate.
 The corner of a volume, whose windows hold an eighth, is enough."""
 
 
@@ -46,7 +46,7 @@ class MSELoss(nn.MSELoss):
 
 
 class LocalNormalizedCrossCorrelationLoss(monai.losses.LocalNormalizedCrossCorrelationLoss):
-    """Local squared correlation over windows of which only the voxels inside the mask count.
+    """Local squared correlation over windows, where only the voxels inside the mask count.
 
     With ``<a>`` the sum of ``m a`` over the window around a voxel (weighted by the kernel), ``W = <1>`` and the images
     ``p`` and ``t``::
@@ -54,10 +54,10 @@ class LocalNormalizedCrossCorrelationLoss(monai.losses.LocalNormalizedCrossCorre
         cross = <p t> - <p> <t> / W,   var p = max(<p^2> - <p>^2 / W, smooth_dr),   likewise var t
         L = - sum(w (cross^2 + smooth_nr) / (var p var t)) / sum(w)
 
-    ``w`` is ``m`` at the centre of a window, 0 where it holds hardly anything of the mask. Without a mask ``m`` and
-    ``w`` are 1 and ``W`` is the volume of the kernel, beyond the border too: the formulas and values of MONAI, whose
+    ``w`` is ``m`` at the centre of a window, and 0 if the window holds hardly anything of the mask. Without a mask,
+    ``m`` and ``w`` are 1 and ``W`` is the volume of the kernel, even at the border: MONAI's formulas and values. Its
     convolutions are products with banded matrices here, twenty times faster on a CPU for a window of 27 voxels. A mask
-    of ones differs at the border, where MONAI takes what lies beyond for voxels of intensity 0, the mask for nothing.
+    of ones differs at the border: MONAI takes what lies beyond for voxels of intensity 0, the mask ignores it.
 
     Arguments are those of ``monai.losses.LocalNormalizedCrossCorrelationLoss``.
     """
@@ -74,7 +74,7 @@ class LocalNormalizedCrossCorrelationLoss(monai.losses.LocalNormalizedCrossCorre
             inside = windows(mask, kernel)
             enough = inside >= ENOUGH_INSIDE * inside.flatten(1).amax(1).reshape(-1, *[1] * (mask.ndim - 1))
             inside, weights = inside.where(enough, torch.ones_like(inside)), mask * enough
-        # The sums of the fixed image need no gradient, so they are not computed with those that do.
+        # The sums of the fixed image need no gradient, so they are computed separately.
         t_sum, tt_sum = windows(torch.cat([masked_t, masked_t * t], dim=1), kernel).chunk(2, dim=1)
         p_sum, pp_sum, pt_sum = windows(torch.cat([masked_p, masked_p * p, masked_p * t], dim=1), kernel).chunk(
             3, dim=1
@@ -107,7 +107,7 @@ def windows(images: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
 
 
 def centred(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """An image less its mean inside; no correlation changes, but small variances survive the sums of float32."""
+    """An image minus its mean inside: correlations stay the same, and small variances survive the sums of float32."""
     axes = tuple(range(1, image.ndim))
     mean = (mask * image).sum(axes, keepdim=True) / mask.sum(axes, keepdim=True)
     return image - mean.detach()
@@ -146,12 +146,12 @@ class GlobalMutualInformationLoss(monai.losses.GlobalMutualInformationLoss):
 class LocalMutualInformationLoss(nn.Module):
     """Mean of the (negated) mutual information over cubic patches that tile the image.
 
-    ``L = - sum_p n_p MI(warped_p, fixed_p) / sum_p n_p``, where ``n_p`` is what the patch holds of the mask; without a
-    mask the patches weigh the same. A statistic per patch tolerates intensity relations that drift across the volume,
-    as between MR and ultrasound.
+    ``L = - sum_p n_p MI(warped_p, fixed_p) / sum_p n_p``, where ``n_p`` is how much of the mask the patch holds;
+    without a mask, all patches weigh the same. A statistic per patch tolerates intensity relations that drift across
+    the volume, as between MR and ultrasound.
 
     Args:
-        patch_size: edge of a patch in voxels; a rim narrower than a patch is left out.
+        patch_size: edge of a patch in voxels; a rim narrower than a patch is ignored.
         num_bins: histogram bins of ``GlobalMutualInformationLoss``, which evaluates every patch.
     """
 
@@ -164,7 +164,7 @@ class LocalMutualInformationLoss(nn.Module):
         """Scalar loss of two images ``(batch, 1, *shape)``, restricted to a mask of the same shape if there is one.
 
         Raises:
-            ValueError: when the image is smaller than a patch, or the patches hold nothing of the mask.
+            ValueError: when the image is smaller than a patch, or no patch holds any of the mask.
         """
         if mask is None:
             return self.mutual_information(self._patches(warped), self._patches(fixed))

@@ -16,22 +16,22 @@ from torch import nn
 from bundle.system import brief, exists, fingerprint, regular_file
 
 SHARED_FILES = 2
-"""Weights that are kept for the next network; older ones live as long as the networks that hold them."""
+"""How many weights are kept for the next network; older ones live as long as the networks that hold them."""
 
 _loading = threading.Lock()
 _shared: dict[tuple[str, int, int, str], dict[str, torch.Tensor]] = {}
 
 
 class WeightsLoader(CheckpointLoader):
-    """``CheckpointLoader`` whose errors name the file and what to do; arguments are those of ``CheckpointLoader``."""
+    """``CheckpointLoader``, with the same arguments, whose errors name the file and what to do."""
 
     def __call__(self, engine: Engine) -> None:
         """Load the weights.
 
         Raises:
             FileNotFoundError: when there is no such file.
-            ValueError: when it holds no weights, those of another network, or anything that is not weights: no code of
-                the file runs.
+            ValueError: when it holds no weights, weights of another network, or anything else: no code of the file
+                runs.
         """
         with named_errors(self.load_path):
             self._load(engine)
@@ -43,7 +43,7 @@ class WeightsLoader(CheckpointLoader):
 
 @contextmanager
 def named_errors(path: str) -> Iterator[None]:
-    """Errors of a file of weights that is read within say which file it is and what to do."""
+    """Make errors while a file of weights is read say which file it is and what to do."""
     if not exists(path):
         raise FileNotFoundError(f"weights not found: {path}; give a file of weights, such as model.pt")
     try:
@@ -56,7 +56,7 @@ def named_errors(path: str) -> Iterator[None]:
 
 
 def read_weights(path: str, network: nn.Module) -> None:
-    """Give a network the flat weights of a file.
+    """Load the flat weights of a file into a network.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -76,7 +76,7 @@ def fingerprint_of_weights(path: str | None) -> str | None:
 
 
 class SharedWeightsLoader(WeightsLoader):
-    """``WeightsLoader`` for networks that nothing changes: those of one file on one device hold the same tensors.
+    """``WeightsLoader`` for networks that are never changed: networks of one file on one device share their tensors.
 
     So threads that register pairs at the same time need the memory of one network; ``adapt`` works on copies.
     """
@@ -96,9 +96,9 @@ class SharedWeightsLoader(WeightsLoader):
 
 
 def check_archive(path: Path) -> None:
-    """Refuse what ``torch.save`` does not write today: formats older than its archives, and archives that unpack.
+    """Refuse what ``torch.save`` does not write today: formats older than its archives, and compressed archives.
 
-    Nothing in its archives is compressed, so that weights need no more memory than their file has bytes.
+    Its archives are not compressed, so weights need no more memory than their file has bytes.
 
     Raises:
         ValueError: saying which.

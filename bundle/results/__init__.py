@@ -1,4 +1,4 @@
-"""From a displacement to what users keep."""
+"""From a displacement to what users keep: native images, transforms both ways, DICOM, resume, apply."""
 
 from bundle.results.apply import apply_transform
 from bundle.results.dicom_outputs import DicomOutputsd, NoObjects, check_one_patient, save_objects, series_of

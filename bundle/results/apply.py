@@ -26,7 +26,7 @@ from bundle.geometry import Transform, apply_affine, spacing_of, voxel_grid, war
 from bundle.system import exists
 
 NOT_REACHED = 0.1
-"""Distance (mm) from a point that the inverse may leave before the point counts as not reached."""
+"""Distance (mm) to which the inverse may approach a point before the point counts as not reached."""
 LISTED = 10
 
 
@@ -39,18 +39,18 @@ class Pull:
 
     Attributes:
         transform: as it was read.
-        inverse: False when it leads from the reference's world to the moving image's; True for the other way.
+        inverse: False if it leads from the reference's world to the moving image's; True if the other way.
     """
 
     transform: Transform
     inverse: bool
 
     def to_moving(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Points ``(3, ...)`` of the reference's world in the moving image's; which of them the transform covers."""
+        """Map points ``(3, ...)`` of the reference's world to the moving image's; also which ones it covers."""
         return self._backward(points) if self.inverse else self._forward(points)
 
     def to_reference(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Points ``(3, ...)`` of the moving image's world in the reference's; which of them the transform covers."""
+        """Map points ``(3, ...)`` of the moving image's world to the reference's; also which ones it covers."""
         return self._forward(points) if self.inverse else self._backward(points)
 
     def _forward(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,25 +73,25 @@ def apply_transform(
 ) -> list[str]:
     """Apply a saved transform to files; images are interpolated once.
 
-    The transform takes a point of the reference, the fixed image, to the point of the moving image that it shows.
+    The transform takes a point of the reference, the fixed image, to the point of the moving image that is shown there.
     Images are resampled onto the reference's grid. Points and surfaces of the moving image move the other way, to where
     the resampled image shows them.
 
     Args:
-        transform: file of ``bundle.formats.read_transform``.
+        transform: a file that ``bundle.formats.read_transform`` reads.
         moving: images, and files of points and surfaces, in the moving image's world.
-        output: file, or for several a folder, where they keep their names.
+        output: file, or for several files a folder, where they keep their names.
         reference: image whose grid the images get; points in voxels are written in its voxels.
         inverse: the transform leads from the moving image to the reference instead.
         label: one of ``LABEL_MODES`` for labels; None for images, which are interpolated linearly.
-        moving_grid: image in whose voxels a CSV counts its points.
+        moving_grid: image in whose voxels a CSV gives its points.
 
     Returns:
         What was done, a line per file.
 
     Raises:
-        FileNotFoundError: for a file that is not there.
-        ValueError: for files that do not fit, in one line.
+        FileNotFoundError: for a missing file.
+        ValueError: for files that do not fit together, in one line.
     """
     if label is not None and label not in LABEL_MODES:
         raise ValueError(f"label is {label!r}; expected {' or '.join(LABEL_MODES)}")
@@ -113,7 +113,7 @@ def apply_transform(
 
 
 def _targets(moving: Sequence[Path], output: Path) -> dict[Path, Path]:
-    """Where the result of every file goes, refused before anything is computed."""
+    """Where the result of every file goes; problems are refused before anything is computed."""
     missing = [str(path) for path in moving if not exists(path)]
     if missing or not moving:
         raise FileNotFoundError(f"not found: {', '.join(missing) or 'no file was given'}")
@@ -134,7 +134,7 @@ def _targets(moving: Sequence[Path], output: Path) -> dict[Path, Path]:
 
 
 def _kept_name(path: Path) -> str:
-    """Name of a file, and as NIfTI that of a format that is read only, such as the folder of a DICOM series."""
+    """Name of a file; formats that are only read, such as the folder of a DICOM series, become NIfTI."""
     try:
         check_writable(path)
     except ValueError:
@@ -143,7 +143,7 @@ def _kept_name(path: Path) -> str:
 
 
 def _load(path: str | Path, label: bool = False) -> MetaTensor:
-    """An image with a usable grid."""
+    """Load an image with a usable grid."""
     if not exists(path):
         raise FileNotFoundError(f"image not found: {path}")
     image = load_image(str(path), "label" if label else "image")
@@ -160,7 +160,7 @@ def _resample(pull: Pull, path: Path, target: Path, grid: MetaTensor, label: str
     points = apply_affine(affine, voxel_grid(shape))
     moved, covered = pull.to_moving(points)
     share = 100 * float(covered.float().mean())
-    # What an inverse does not cover comes from beyond the fixed image, where there is nothing to see; a transform that
+    # Points that an inverse does not cover come from beyond the fixed image, where there is nothing; a transform that
     # ends within the reference would leave a seam there.
     if share == 0 or (not pull.inverse and share < 100):
         raise ValueError(
@@ -197,9 +197,9 @@ def warp_label(
 ) -> torch.Tensor:
     """Resample a label onto the fixed grid.
 
-    ``"nearest"`` takes the nearest voxel. ``"gaussian"`` takes the structure with the largest part of a voxel,
-    ``argmax_k (G * [m = k])(T(x))``, the Gaussian of half the coarser of the two voxel sizes: contours stay smooth, and
-    what is thinner than a voxel of the fixed grid is not hit or missed by chance.
+    ``"nearest"`` takes the nearest voxel. ``"gaussian"`` takes the structure with the largest share of a voxel,
+    ``argmax_k (G * [m = k])(T(x))``, with a Gaussian of half the coarser of the two voxel sizes. Contours stay smooth,
+    and structures thinner than a voxel of the fixed grid are not hit or missed by chance.
 
     Args:
         label: ``(1, *moving_shape)`` integer map, or ``(channels, *moving_shape)`` with a structure per channel.
@@ -217,7 +217,7 @@ def warp_label(
     sigma = np.maximum(0.5, 0.5 * spacings[1].max() / spacings[0])
 
     def part(mask: torch.Tensor) -> torch.Tensor:
-        """Part of every fixed voxel that a structure has."""
+        """Share of every fixed voxel that a structure fills."""
         smooth = gaussian_filter(mask.numpy().astype(np.float32), sigma, mode="nearest")
         return warp_native(torch.as_tensor(smooth)[None], moving_affine, displacement, fixed_affine)[0]
 
@@ -229,5 +229,5 @@ def warp_label(
         share = part(label[0] == value)
         winner = torch.where(share > largest, value, winner)
         largest, total = torch.maximum(largest, share), total + share
-    # The rest of a voxel is background, beyond the moving label too.
+    # The rest of a voxel is background, also beyond the moving label.
     return torch.where(1 - total > largest, 0, winner)[None]

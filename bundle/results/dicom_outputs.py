@@ -27,17 +27,17 @@ TITLE = "Quality of the registration"
 
 
 class NoObjects(ValueError):
-    """Nothing of a pair can be written as DICOM."""
+    """No result of a pair can be written as DICOM."""
 
 
 def series_of(image: MetaTensor) -> Series | None:
-    """The DICOM series that an image was read from; None where it comes from somewhere else."""
+    """The DICOM series that an image was read from; None if it comes from somewhere else."""
     path = str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))
     return read_series(path) if path and Path(path).is_dir() else None
 
 
 def check_one_patient(fixed: Series, moving: Series) -> None:
-    """Refuse two patients, whose images one DICOM object would mix.
+    """Refuse images of two patients, which one DICOM object would mix.
 
     Raises:
         ValueError: without the identities.
@@ -50,10 +50,10 @@ def check_one_patient(fixed: Series, moving: Series) -> None:
 
 
 class DicomOutputsd(Transform):
-    """``dicom`` of a pair: DICOM objects by the names of their files.
+    """Adds ``dicom`` to a pair: DICOM objects by the names of their files.
 
-    ``registration.dcm`` and ``warped/<number>.dcm`` of two series; ``segmentation.dcm`` of a carried label and
-    ``report.dcm`` of a page (``bundle.pages.QualityPdfd``) where the fixed image is a series. All but the warped
+    ``registration.dcm`` and ``warped/<number>.dcm`` need two series. ``segmentation.dcm`` of a carried label and
+    ``report.dcm`` of a page (``bundle.pages.QualityPdfd``) need a fixed image that is a series. All but the warped
     series belong to the fixed image's study.
     """
 
@@ -64,7 +64,7 @@ class DicomOutputsd(Transform):
             ValueError: for series of different patients.
 
         Warns:
-            DataWarning: naming what is not made, and why.
+            DataWarning: naming what is not written, and why.
         """
         fixed, moving = (series_of(data[f"native_{side}_image"]) for side in SIDES)
         if fixed is not None and moving is not None:
@@ -77,13 +77,13 @@ class DicomOutputsd(Transform):
         for what in (what for what, reason in reasons.items() if not reason):
             try:
                 objects |= MAKERS[what](data, fixed, moving)
-            except Exception as error:  # a header may lack, or hold, whatever a maker did not expect
+            except Exception as error:  # a header may lack or hold things that the code does not expect
                 _say(data, what, brief(error))
         return {**data, "dicom": objects}
 
 
 def _reasons(data: Mapping[Hashable, Any], fixed: Series | None, moving: Series | None) -> dict[str, str]:
-    """What is made of a pair, and why it cannot be; nothing where it can."""
+    """Each object of a pair, with the reasons why it cannot be written; no reason if it can."""
     absent = {
         "registration": {"fixed": _lacking(fixed), "moving": _lacking(moving)},
         "warped series": {"fixed": _lacking(fixed, images=False), "moving": _lacking(moving, place=False)},
@@ -102,7 +102,7 @@ def _reasons(data: Mapping[Hashable, Any], fixed: Series | None, moving: Series 
 
 
 def _lacking(series: Series | None, images: bool = True, place: bool = True) -> str:
-    """What keeps objects from referring to the images of a series, and to its place; nothing if it is empty."""
+    """What keeps objects from referring to the images and the position of a series; empty if nothing does."""
     if series is None:
         return "is not a DICOM series"
     found = [lacking(series) if images else "", "" if series.frame or not place else "has no one frame of reference"]
@@ -146,7 +146,7 @@ def save_objects(objects: Mapping[str, Dataset], folder: Path) -> None:
     """Write objects to a folder of their own, which is complete or not there.
 
     Args:
-        objects: by path below the folder.
+        objects: objects by path below the folder.
         folder: new, or empty.
 
     Raises:

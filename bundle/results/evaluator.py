@@ -1,4 +1,4 @@
-"""Registration of a list of pairs: MONAI's evaluator, in which one bad pair does not stop the others."""
+"""Registration of a list of pairs: MONAI's evaluator, where one bad pair does not stop the others."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from bundle.results.outputs import is_finished, read_finished
 from bundle.system import fingerprint, one_line, root_cause, sources
 
 PAIR_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, FloatingPointError)
-"""What a pair's data can cause; anything else is a fault of the program and stops the run."""
+"""Errors that a pair's data can cause; anything else is a bug of the program and stops the run."""
 
 
 class PairDataset(Dataset):
-    """Preprocessed pairs, where a pair that cannot be read yields its error instead.
+    """Preprocessed pairs. A pair that cannot be read yields its error instead.
 
-    With ``settings``, which ``FinishedPairs`` sets, every pair has a ``fingerprint`` of its files and of these, and one
+    With ``settings``, which ``FinishedPairs`` sets, every pair has a ``fingerprint`` of its files and settings. A pair
     whose results are there with the same fingerprint yields their folder as ``finished`` instead.
 
     Args:
         data: pairs, as from ``bundle.data.read_datalist``.
         transform: preprocessing.
-        output_dir: where the results of the pairs are; None has none.
+        output_dir: folder of the pairs' results; None for no results.
     """
 
     settings: str | None = None
@@ -55,14 +55,14 @@ class PairDataset(Dataset):
 
 
 class RegistrationEvaluator(SupervisedEvaluator):
-    """``SupervisedEvaluator`` that reports a pair that fails and goes on with the next.
+    """``SupervisedEvaluator`` that reports a failed pair and continues with the next.
 
-    ``engine.state.output`` of a failed pair is ``[{"pair_id": ..., "error": ...}]``; that of one finished before has
-    its ``metrics`` and ``finished``. Arguments are those of ``SupervisedEvaluator``.
+    ``engine.state.output`` of a failed pair is ``[{"pair_id": ..., "error": ...}]``; that of a pair finished earlier
+    has its ``metrics`` and ``finished``. Arguments are those of ``SupervisedEvaluator``.
     """
 
     def run(self, global_epoch: int = 1) -> None:
-        """As in MONAI, but a process that has no pair takes part in what all processes do at the end."""
+        """Run as MONAI does, but let a process without pairs take part in what all processes do at the end."""
         if self.state.epoch_length == 0:
             self.fire_event(Events.COMPLETED)
         else:

@@ -21,11 +21,11 @@ from bundle.geometry import (
 )
 
 AFFINE_TOLERANCE = 0.002
-"""Voxels that a DDF may be from an affine one to be called affine; a GlobalNet's is within a thousandth."""
+"""How far (voxels) a DDF may be from an affine one to count as affine; a GlobalNet's is within a thousandth."""
 
 
 def pair_transform(data: Mapping[Hashable, Any]) -> Transform:
-    """Transform of a pair, ``T(p) = M (p + u(p))`` with ``M`` the initial alignment; one affine of an affine DDF.
+    """Transform of a pair, ``T(p) = M (p + u(p))`` with ``M`` the initial alignment; one affine if the DDF is affine.
 
     Args:
         data: a pair after ``bundle.results.NativeOutputsd``.
@@ -52,7 +52,7 @@ def inverse_transform(transform: Transform, data: Mapping[Hashable, Any]) -> Tra
 
     Args:
         transform: ``pair_transform(data)``.
-        data: a pair after ``bundle.results.NativeOutputsd``; ``pred["inverse_ddf"]`` of a velocity field.
+        data: a pair after ``bundle.results.NativeOutputsd``; with ``pred["inverse_ddf"]`` for a velocity field.
 
     Returns:
         From the moving image's world to the fixed image's, mm, RAS.
@@ -73,7 +73,7 @@ def inverse_transform(transform: Transform, data: Mapping[Hashable, Any]) -> Tra
 
 
 def residual(transform: Transform, inverse: Transform, affine: np.ndarray, shape: tuple[int, ...]) -> dict[str, float]:
-    """How far the inverse misses, ``|T^-1(T(p)) - p|`` over the voxels ``p`` of a grid that ``T`` keeps inside.
+    """Error of the inverse, ``|T^-1(T(p)) - p|`` over the voxels ``p`` of a grid that ``T`` keeps inside.
 
     Args:
         transform: ``T``.
@@ -82,7 +82,7 @@ def residual(transform: Transform, inverse: Transform, affine: np.ndarray, shape
         shape: its spatial shape.
 
     Returns:
-        ``mean``, ``p95`` (that 95 % do not exceed) and ``max`` in mm; NaN when no voxel stays inside.
+        ``mean``, ``p95`` (95th percentile) and ``max`` in mm; NaN when no voxel stays inside.
     """
     points = apply_affine(affine, voxel_grid(shape)).flatten(1)
     moved = transform(points)
@@ -98,7 +98,7 @@ def residual(transform: Transform, inverse: Transform, affine: np.ndarray, shape
 
 
 class TransformsBothWaysd(MonaiTransform):
-    """``transform`` of a pair, ``inverse_transform``, ``inverse_displacement`` and ``inverse_residual_mm``.
+    """Adds ``transform``, ``inverse_transform``, ``inverse_displacement`` and ``inverse_residual_mm`` to a pair.
 
     The displacement is ``(3, *moving_shape)`` in mm (RAS): the moving point ``q`` comes from the fixed point ``q + e``.
     """

@@ -1,4 +1,4 @@
-"""From the DDF of the network to results in the grid of the fixed image, to files, and whether these are done."""
+"""From the network's DDF to results on the fixed image's grid and to files, and which pairs are finished."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from bundle.geometry import ddf_to_displacement, lift_ddf, warp_native
 from bundle.system import fingerprint, remove_leftovers, whole_folder
 
 ORIGIN = (ImageMetaKey.FILENAME_OR_OBJ, "stored_type")
-"""What a warped image keeps of the file of the moving one: its name, and the type of its voxels."""
+"""What a warped image keeps of the moving image's file: its name, and the type of its voxels."""
 PAGES = {"picture": "overview.png", "page": "quality.html"}
 """What people look at, by its key in a pair."""
 RECORD = "resume.json"
-"""In the folder of a pair: what it was made of, the names of its files, what the page over all pairs shows."""
+"""File in the folder of a pair: what it was made of, the names of its files, what the page over all pairs shows."""
 
 
 class NativeOutputsd(Transform):
@@ -34,8 +34,8 @@ class NativeOutputsd(Transform):
 
     Native voxels of the moving image are interpolated once, with the initial alignment and the DDF composed. Adds
     ``displacement`` ``(3, *fixed_shape)`` in mm (RAS), ``warped_image`` and, for a labelled moving image,
-    ``warped_label`` (nearest neighbour) and ``warped_label_weights`` (linear, of a label with a channel per structure:
-    centroids of small landmarks need them); ``aligned_*`` are the same under the initial alignment alone.
+    ``warped_label`` (nearest neighbour) and ``warped_label_weights`` (linear, for a label with a channel per structure:
+    centroids of small landmarks need them). ``aligned_*`` are the same with the initial alignment alone.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -73,7 +73,7 @@ class NativeOutputsd(Transform):
 class SavePaird(Transform):
     """Write the results of one pair to ``<output_dir>/<pair_id>/``; the folder appears complete or not at all.
 
-    A warped picture has the format of the moving one, a warped volume is NIfTI; both have its type of numbers.
+    A warped picture has the format of the moving one, a warped volume is NIfTI; both keep the moving image's type.
 
     Args:
         output_dir: where the folders of all pairs go; created when missing.
@@ -123,14 +123,14 @@ class SavePaird(Transform):
 
 
 class FinishedPairs:
-    """Evaluation handler that tells a ``PairDataset`` which settings its pairs are registered with.
+    """Evaluation handler that tells a ``PairDataset`` with which settings its pairs are registered.
 
-    The dataset then leaves out what is there, from the same files with the same settings. It follows the handler that
-    loads the weights, since their content is one of the settings.
+    The data set then skips pairs that are there from the same files with the same settings. This handler comes after
+    the one that loads the weights, since their content is one of the settings.
 
     Args:
         dataset: a ``PairDataset``.
-        depends_on: everything a result depends on, such as the network and the transforms.
+        depends_on: everything that a result depends on, such as the network and the transforms.
     """
 
     def __init__(self, dataset: Any, depends_on: Sequence[Any]) -> None:
@@ -148,10 +148,10 @@ class FinishedPairs:
 
 
 def write_record(folder: Path, made_of: str, **shown: Any) -> None:
-    """Note what a pair's results were made of, beside them.
+    """Write down what a pair's results were made of, beside them.
 
     Args:
-        folder: of the pair, with everything else in it.
+        folder: folder of the pair, with everything else in it.
         made_of: fingerprint of files and settings.
         shown: what the page over all pairs shows, ready for JSON.
     """
@@ -169,7 +169,7 @@ def is_finished(folder: Path, made_of: str) -> bool:
 
 
 def read_finished(folder: Path) -> dict[str, Any]:
-    """What the evaluator would have found out about a finished pair: its metrics, and what the page shows."""
+    """What the evaluator would have given for a finished pair: its metrics, and what the page shows."""
     metrics = json.loads((folder / "metrics.json").read_text())
     shown = json.loads((folder / RECORD).read_text())["shown"]
     return {"pair_id": metrics["pair_id"], "metrics": metrics, "finished": True, **shown}

@@ -1,4 +1,4 @@
-"""Patients that are made from nothing, with known anatomy and known displacements."""
+"""Simulated patients, with known anatomy and known displacements."""
 
 from bundle.simulation.dataset import simulate_dataset, write_example
 from bundle.simulation.scan import known_displacement, simulate_scan

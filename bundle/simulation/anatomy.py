@@ -27,12 +27,12 @@ def scaled_distance(points: np.ndarray, centre: np.ndarray, radii: Sequence[floa
 
 
 def _blend(level: np.ndarray, inner: np.ndarray | float, distance: np.ndarray) -> np.ndarray:
-    """``inner`` where ``distance`` (mm) is negative; the border is a voxel wide, as partial volume makes it."""
+    """``inner`` where ``distance`` (mm) is negative; the border is a voxel wide, like a partial-volume effect."""
     return level + (inner - level) * np.clip(0.5 - distance / 1.5, 0, 1)
 
 
 def ridge(distance: np.ndarray, width: float) -> np.ndarray:
-    """Gaussian of height 1 in the distance, ``width`` its standard deviation; both mm."""
+    """Gaussian of height 1 of the distance, with ``width`` its standard deviation; both in mm."""
     return np.exp(-((distance / width) ** 2) / 2)
 
 
@@ -111,7 +111,7 @@ class Patient:
         tissue = self.tissue_level + 0.09 * texture
         bladder = 17 * (scaled_distance(points, base + [0, 6, 17], [24, 17, 15]) - 1)
         tissue = _blend(tissue, 0.04, bladder)
-        # The wall's bright mucosa lies on the probe; the muscle around it is dark.
+        # The bright mucosa of the wall lies on the probe; the muscle around it is dark.
         wall = scaled_distance(points[:2], PROBE_AXIS[:2]) - PROBE_RADIUS
         tissue = _blend(_blend(tissue, 0.12, wall - RECTAL_WALL), 0.95, wall - 2)
 

@@ -30,7 +30,7 @@ def _save(array: np.ndarray, affine: np.ndarray, path: Path, intent: str = "none
 
 
 def _pairs(patients: Sequence[str], moving_scans: int, fixed_scans: int) -> list[dict[str, Any]]:
-    """Pairs of every patient with the next, round in a ring, then of every patient's own scans."""
+    """Pairs of every patient with the next, in a ring, then of every patient's own scans."""
     neighbours = list(zip(patients, [*patients[1:], patients[0]], strict=True))
     return [
         {
@@ -82,12 +82,13 @@ def _write_dataset(folder: Path, patients: int, scans: int, seed: int) -> None:
 
 
 def simulate_dataset(output_dir: str | os.PathLike[str], patients: int = 12, scans: int = 2, seed: int = 0) -> Path:
-    """Write a simulated dataset: ``images/``, ``labels/``, ``patients.csv``, ``datalist.json``, ``displacements/``.
+    """Write a simulated data set: ``images/``, ``labels/``, ``patients.csv``, ``datalist.json``, ``displacements/``.
 
     ``training`` lists single images; ``validation`` and ``test``, each of a sixth of the patients, list pairs between
     patients and between repeat scans of one. Label channels are ``bundle.simulation.anatomy.STRUCTURES``; the inner
-    landmarks correspond only between scans of one patient. ``displacements/`` has the truth of the repeat pairs in
-    ``test``: float32 ``(X, Y, Z, 1, 3)``, mm, LPS, on the fixed image's grid, fixed + displacement = moving point.
+    landmarks correspond only between scans of one patient. ``displacements/`` has the true displacement of the repeat
+    pairs in ``test``: float32 ``(X, Y, Z, 1, 3)``, mm, LPS, on the fixed image's grid; fixed point + displacement =
+    moving point.
 
     Args:
         output_dir: folder to create; it appears complete or not at all.

@@ -1,8 +1,8 @@
 """Simulated 3D transrectal ultrasound (TRUS) of the prostate.
 
 A scan sees the anatomy of a patient (``bundle.simulation.anatomy``) through a probe that pushes the tissue: the world
-point ``p`` shows the anatomy at ``p + u(p)``. Every scan evaluates the anatomy at its own voxels' positions, so
-nothing is interpolated and the displacement between two scans of a patient is known. Points are ``(3, ...)``
+point ``p`` shows the anatomy at ``p + u(p)``. Every scan evaluates the anatomy at the positions of its own voxels. So
+nothing is interpolated, and the displacement between two scans of a patient is known. Points are ``(3, ...)``
 arrays, mm, RAS.
 """
 
@@ -26,7 +26,7 @@ FIELD_CENTRE, FIELD_OF_VIEW = np.array([0.0, 4.0, 0.0]), np.array([70.0, 60.0, 6
 class Probe:
     """Pose of the probe in one scan, ``p -> R (p - o) + o + t`` about ``o = PROBE_AXIS``, and how tissue follows it.
 
-    Tissue at the probe follows it rigidly, tissue far away by the fraction ``FAR``: in between it is compressed.
+    Tissue at the probe follows it rigidly, and tissue far away by the fraction ``FAR``; in between it is compressed.
     """
 
     FAR, REACH = 0.3, 28.0  # fraction, mm
@@ -35,7 +35,7 @@ class Probe:
     translation: np.ndarray
 
     def to_rest(self, points: np.ndarray) -> np.ndarray:
-        """Inverse of the pose: where points fixed to the probe are with the probe at rest; ``(3, ...)``, mm."""
+        """Inverse of the pose: where points fixed to the probe are when the probe is at rest; ``(3, ...)``, mm."""
         offset = points - as_column(PROBE_AXIS + self.translation, points)
         return np.tensordot(self.rotation.T, offset, axes=1) + as_column(PROBE_AXIS, points)
 
@@ -81,7 +81,7 @@ def _oblique_grid(rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]
     if flipped < 3:
         affine[:3, flipped] *= -1
     affine[:3, 3] = FIELD_CENTRE + rng.uniform(-2, 2, size=3) - affine[:3, :3] @ (shape - 1) / 2
-    # NIfTI keeps float32: rounding here makes the file's geometry the simulated one.
+    # NIfTI stores float32: rounding here makes the file's geometry equal the simulated one.
     return affine.astype(np.float32).astype(np.float64), tuple(int(size) for size in shape)
 
 
@@ -90,7 +90,7 @@ def _world(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def _speckle(rng: np.random.Generator, spacing: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Rayleigh speckle of mean 1, of the shape of ``depth`` (mm), whose grain grows with depth (about 2 to 4 mm)."""
+    """Rayleigh speckle of mean 1 in the shape of ``depth`` (mm); its grain grows with depth (about 2 to 4 mm)."""
     noise = rng.normal(size=(2, 2, *depth.shape))
     fields = [gaussian_filter(noise[k], (0, *(sigma / spacing))) for k, sigma in enumerate((0.9, 1.8))]
     mixing = np.clip(depth / FAN_DEPTH, 0, 1) * np.pi / 2

@@ -57,11 +57,11 @@ LATER = {
     "hash_of_transforms": "bundle.system.fingerprints",
     "sources": "bundle.system.fingerprints",
 }
-"""What needs torch or MONAI, which take seconds, and the files it is in."""
+"""Names whose modules need torch or MONAI, which take seconds to import, and the files that define them."""
 
 
 def __getattr__(name: str) -> Any:
-    """What needs torch, or a file of this room, when it is first asked for."""
+    """Import a name that needs torch, or a file of this room, when it is first used."""
     if name in LATER:
         return getattr(import_module(LATER[name]), name)
     if name in ("console", "processes"):  # of which configurations speak

@@ -19,7 +19,7 @@ MEANING = re.compile(r"^ {2,}(\w+): (.+?)(?=\n {2,}\w+: |\Z)", re.MULTILINE | re
 
 
 class Parser(argparse.ArgumentParser):
-    """Of one command; what is wrong is raised, for the console to say in one line."""
+    """Parser of one command. Errors are raised, so that the console can report them in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raise a ``ValueError``."""
@@ -32,15 +32,15 @@ def run(program: str, commands: Commands | Command, words: Sequence[str], versio
 
     Args:
         program: how the user calls it.
-        commands: functions by name, or one function. Options are ``--name value`` or ``--name=value``, and values
-            without a name those of the first parameters in their order. A parameter of ``str`` takes its text as it
-            is, whatever it looks like; ``*names`` and ``Sequence[str]`` take several, ``**options`` all other
-            options, None where they have no value.
+        commands: functions by name, or one function. Options are ``--name value`` or ``--name=value``; values without
+            a name go to the first parameters, in order. A parameter of type ``str`` takes its text as it is, whatever
+            it looks like. ``*names`` and ``Sequence[str]`` take several values. ``**options`` takes all other options,
+            with None for those without a value.
         words: the command line after the program's name.
         version: what ``--version`` prints.
 
     Raises:
-        ValueError: for a command or an option that there is not, or a value that is none, before anything is called.
+        ValueError: for an unknown command or option, or an invalid value, before anything is called.
     """
     if list(words) == ["--version"]:
         print(version())
@@ -65,9 +65,9 @@ def _named(name: str, program: str, commands: Commands) -> Command:
 
 
 def several(words: str | Sequence[str]) -> list[str]:
-    """Names that were given as words of their own, separated by commas, or in brackets as MONAI has them.
+    """Split names that are given as separate words, with commas, or in brackets as in MONAI.
 
-    A name with a comma or brackets in it is one name where there is such a file.
+    A name that contains a comma or brackets stays one name if there is such a file.
     """
     found = []
     for word in [words] if isinstance(words, str) else words:
@@ -107,7 +107,7 @@ def _bind(command: Command, program: str, words: Sequence[str]) -> tuple[list[st
 
 
 def _parser(command: Command, program: str, options: Mapping[str, inspect.Parameter]) -> Parser:
-    """Parser of a function's options, with the meanings that its docstring gives them."""
+    """Parser of a function's options, with the descriptions from its docstring."""
     summary, _, arguments = (inspect.getdoc(command) or "").partition("Args:\n")
     meanings = dict(MEANING.findall(arguments.partition("\n\n")[0]))
     parser = Parser(prog=program, description=" ".join(summary.split()), allow_abbrev=False)
@@ -134,7 +134,7 @@ def _default(parameter: inspect.Parameter) -> str:
 
 
 def _kinds(parameter: inspect.Parameter) -> tuple[Any, ...]:
-    """Types of a parameter: itself, or those that it is one of."""
+    """Types of a parameter: its annotation, or the members of a union."""
     return (parameter.annotation, *get_args(parameter.annotation))
 
 
@@ -147,7 +147,7 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 
 
 def _converter(parameter: inspect.Parameter) -> Callable[[str], Any]:
-    """Function that makes a value of a word."""
+    """Function that converts a word to a value."""
     kinds = _kinds(parameter)
     if bool in kinds:
         return truth_or_text if str in kinds else truth
@@ -158,7 +158,7 @@ def text(word: str) -> str:
     """A word as it is.
 
     Raises:
-        argparse.ArgumentTypeError: when there is nothing in it.
+        argparse.ArgumentTypeError: when it is empty.
     """
     if not word:
         raise argparse.ArgumentTypeError("expected a name or a value, not nothing")
@@ -195,7 +195,7 @@ def _values(parser: Parser, parameter: inspect.Parameter, words: Sequence[str]) 
 
 
 def _others(words: Sequence[str], known: Container[str]) -> tuple[list[str], dict[str, str | None]]:
-    """Words without the options that are not known, and these, each with its value; None where it has none."""
+    """Separate unknown options from the words; each option comes with its value, or None."""
     rest: list[str] = []
     others: dict[str, str | None] = {}
     waiting = list(words)
@@ -213,7 +213,7 @@ def _others(words: Sequence[str], known: Container[str]) -> tuple[list[str], dic
 
 
 def _overview(program: str, commands: Mapping[str, Command]) -> str:
-    """The commands, and what each does."""
+    """List of the commands and what each does."""
     width = max(map(len, commands)) + 2
     lines = [f"  {name:{width}}{(inspect.getdoc(command) or '').splitlines()[0]}" for name, command in commands.items()]
     return "\n".join([f"usage: {program} COMMAND ...", "", *lines, "", f"{program} COMMAND --help lists its options."])

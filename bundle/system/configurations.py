@@ -1,4 +1,4 @@
-"""Configuration files: found wherever one stands, and read with one line about what is wrong."""
+"""Configuration files: found from any folder, and read with a one-line error if something is wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bundle.system.limits import exists
 
 
 def find_configurations(names: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Files of configurations: as they are, else of this package, such as ``configs/train.yaml`` or ``cpu.yaml``.
+    """Find configurations: existing files, or names in this package such as ``configs/train.yaml`` or ``cpu.yaml``.
 
     Raises:
         FileNotFoundError: naming those that are neither.
@@ -26,18 +26,18 @@ def find_configurations(names: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def _find(path: Path) -> Path | None:
-    # No two files below it have one name, whichever of its folders they are in.
+    # No two files below it share a name, whichever folder they are in.
     below = sorted(CONFIGS.rglob(path.name)) if path.name == str(path) else []
     places = [path] if path.is_absolute() else [path, CONFIGS.parent / path, CONFIGS / path, *below]
     return next((place for place in places if exists(place) and place.is_file()), None)
 
 
 def load_configurations(names: str | Path | Sequence[str | Path]) -> dict[str, Any]:
-    """Content of configurations, the later ones over the earlier.
+    """Read configurations; later ones override earlier ones.
 
     Raises:
-        FileNotFoundError: as :func:`find_configurations`.
-        ValueError: for a file that is no configuration.
+        FileNotFoundError: as in :func:`find_configurations`.
+        ValueError: for a file that is not a configuration.
     """
     from monai.bundle import ConfigParser  # which takes seconds
 
@@ -53,6 +53,6 @@ def load_configurations(names: str | Path | Sequence[str | Path]) -> dict[str, A
 
 
 def unknown_option(names: Iterable[str], content: Mapping[str, Any]) -> str:
-    """Message about options that a configuration does not have, with those that it has."""
+    """Message about options that a configuration does not have; lists the ones it has."""
     known = sorted(key for key, value in content.items() if not isinstance(value, dict))
     return f"unknown option {', '.join(names)}; known options are {', '.join(known)}"

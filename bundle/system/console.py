@@ -1,4 +1,4 @@
-"""What the command line says when something is wrong: one clear line, and the traceback for those who ask."""
+"""What the command line says when something is wrong: one clear line, and the traceback on request."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ USER_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, FloatingPointErro
 HARMLESS = (
     ".*always_return_as_numpy.*",  # MONAI's Hausdorff distance calls its own deprecated option
     ".*Using PyTorch native grid_sample.*",  # MONAI without its compiled extension
-    ".*decompression bomb.*",  # pictures are refused at twice the size that Pillow warns of
+    ".*decompression bomb.*",  # pictures are refused at twice the size at which Pillow warns
     ".* for VR .*",  # pydicom, about a value of a header, with the value: it may name a patient
     ".*non-tuple sequence for multidimensional indexing.*",  # MONAI's deformation losses
 )
-"""Warnings of the libraries that a user can do nothing about."""
+"""Warnings of the libraries that a user cannot act on."""
 
 
 def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Exception hook: print what was wrong in one line unless it looks like a fault of the program.
+    """Exception hook: print what was wrong in one line, unless it looks like a bug of the program.
 
     Args:
         kind: class of the exception.
-        error: the exception; what MONAI wraps around the one that says what was wrong is left out.
-        trace: its traceback, printed for other classes and where the variable ``BUNDLE_TRACEBACK`` is set.
+        error: the exception; the exceptions that MONAI wraps around it are left out.
+        trace: its traceback, printed for other classes, and if the variable ``BUNDLE_TRACEBACK`` is set.
 
-    Of several processes only the first to fail says so.
+    Among several processes, only the first to fail prints.
     """
     if "RANK" in os.environ and not _is_first_to_fail():
         return
@@ -56,7 +56,7 @@ def _is_first_to_fail() -> bool:
 def _place_in_configuration(error: BaseException) -> str:
     """The component or expression of the configuration that raised, unless the error says enough by itself.
 
-    A ``TypeError`` of a component comes from the options it was given; one out of a run is a fault of the program.
+    A ``TypeError`` of a component comes from its options; one raised during a run is a bug of the program.
     """
     wrapping = ""
     while error.__cause__ is not None and WRAPPING.match(str(error)):
@@ -68,7 +68,7 @@ def _place_in_configuration(error: BaseException) -> str:
 
 
 def format_warning(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
-    """A warning about the data in one line; others as Python shows them."""
+    """Show a warning about the data in one line, and others as Python does."""
     if issubclass(category, DataWarning):
         return f"warning: {message}\n"
     return python_format(message, category, *place, **line)
@@ -78,17 +78,17 @@ python_format = warnings.formatwarning
 
 
 def setup(resolved: dict[str, Any] | None = None) -> None:
-    """Prepare a command: one-line errors, no typos among its options, no warnings a user cannot act on.
+    """Prepare a command: one-line errors, a check of its options, no warnings that a user cannot act on.
 
     Args:
-        resolved: what the expressions of a configuration refer to (``__local_refs``). The paths among the options of
-            ``python -m monai.bundle run``, which has read ``2025`` as a number by now, are put there as they are typed.
+        resolved: what the expressions of a configuration refer to (``__local_refs``). ``python -m monai.bundle run``
+            has read a folder ``2025`` as a number by now: the paths among its options are put back as they were typed.
 
     Raises:
         ValueError: for an unknown or wrong option of ``python -m monai.bundle run``.
     """
     sys.excepthook = report
-    for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
+    for stream in (sys.stdout, sys.stderr):  # file names need not be UTF-8
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = format_warning
@@ -106,8 +106,8 @@ def setup(resolved: dict[str, Any] | None = None) -> None:
 
 
 def say_little() -> None:
-    """Let the libraries be silent, and of a registration show one line for each pair."""
-    import monai.bundle  # noqa: F401  whose loggers take their levels when they are made
+    """Silence the libraries, and show one line for each registered pair."""
+    import monai.bundle  # noqa: F401  its loggers take their levels when they are created
 
     warnings.filterwarnings("ignore", message="parsing config_file")
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.ERROR, force=True)

@@ -1,4 +1,4 @@
-"""Which error of a chain says what is wrong."""
+"""Find the error in a chain that says what is wrong."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import re
 from pathlib import Path
 
 WRAPPING = re.compile(r"applying transform |Failed to evaluate |Failed to instantiate component ")
-"""What MONAI says, from the error itself, about where it was."""
+"""How MONAI's errors say where they occurred."""
 
 
 ABSENT = re.compile(r"path: 'bundle\.\w+\.(\w+)[.']|module 'bundle(?:\.\w+)?' has no attribute '(\w+)'")
-"""How MONAI and Python speak of a name that a room of the bundle does not have."""
+"""How MONAI and Python report a name that a room of the bundle does not have."""
 
 
 class DataWarning(UserWarning):
-    """Something about a file that the user should know, though it can be used; shown in one line."""
+    """Something that the user should know about a usable file; shown in one line."""
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """First error of a chain that is not MONAI's wrapping of another."""
+    """First error of a chain that is not one of MONAI's wrappers."""
     while error.__cause__ is not None and WRAPPING.match(str(error)):
         error = error.__cause__
     return error
 
 
 def one_line(error: BaseException) -> str:
-    """Message of an error in one line; of an error in a worker process, that of the error itself."""
+    """Message of an error in one line; for an error in a worker process, the message of the original error."""
     text = str(error)
     if "Original Traceback" in text:
         raised = re.findall(r"^[\w.]*(?:Error|Exception): (.*)$", text, re.MULTILINE)
@@ -34,7 +34,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _other_room(text: str) -> str:
-    """Where a name is that a configuration looks for in the wrong room, as those written for another version do."""
+    """Where a name is now, if a configuration written for another version looks for it in the wrong room."""
     absent = ABSENT.search(text)
     if absent is None:
         return ""
@@ -46,14 +46,14 @@ def _other_room(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """A text in one line that any terminal and file can hold: what has no print is escaped, as in ``ascii``.
+    """A text as one line that any terminal and file can hold: what cannot be printed is escaped, as by ``ascii``.
 
-    Names of files may hold anything: line ends, colours of a terminal, bytes that are no UTF-8.
+    File names may hold anything: line ends, terminal colours, bytes that are not UTF-8.
     """
     line = " ".join(text.split())
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 def brief(error: BaseException) -> str:
-    """The beginning of a message, without the place in the source that ITK puts before it."""
+    """The beginning of a message, without the source location that ITK puts in front."""
     return " ".join(re.sub(r"\S+\.[ch]xx:\d+:", "", one_line(error)).split())[:160] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Files and folders that are there as a whole or not at all."""
+"""Files and folders that exist completely or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIGS = BUNDLE_ROOT / "configs"
 
 
 def flush(path: Path) -> None:
-    """Have the content of a file, or the names in a folder, on the disk before going on."""
+    """Make sure that the content of a file, or the names in a folder, are on the disk before going on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -30,16 +30,16 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def moved_into_place(path: Path, previous: Path | None = None) -> Iterator[Path]:
-    """A temporary name beside a file's place, for writers that want a name; moved there at the end, flushed to disk.
+    """Give writers that need a name a temporary one beside the file; at the end, flush it and move it into place.
 
-    When the body or the disk fails, an older file stays as it was and nothing is left under the temporary name.
+    If the body or the disk fails, an older file stays as it was and nothing is left under the temporary name.
 
     Args:
         path: final name; missing folders are created.
-        previous: name that an older file gets; None replaces it.
+        previous: new name for an older file; None replaces that file.
 
     Yields:
-        The name to write to, with the suffix of the final one.
+        The name to write to, with the same suffix as the final one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial.{path.name}")
@@ -51,20 +51,20 @@ def moved_into_place(path: Path, previous: Path | None = None) -> Iterator[Path]
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    # A file system that cannot flush names has them in order nevertheless.
+    # A file system that cannot flush names keeps them in order anyway.
     with suppress(OSError):
         flush(path.parent)
 
 
 @contextmanager
 def written_whole(path: Path, mode: str = "w", previous: Path | None = None) -> Iterator[IO[Any]]:
-    """Open a file under a temporary name, and move it into its place at the end: ``moved_into_place``.
+    """Open a file under a temporary name, and move it into place at the end (see ``moved_into_place``).
 
     Args:
         path: final name; missing folders are created.
-        mode: ``"w"`` for text in UTF-8 (lines end as written; bytes of a file's name that are not are escaped),
+        mode: ``"w"`` for text in UTF-8 (line ends are kept; bytes of file names that are not UTF-8 are escaped),
             ``"wb"`` for bytes.
-        previous: name that an older file gets; None replaces it.
+        previous: new name for an older file; None replaces that file.
 
     Yields:
         The open file.
@@ -76,11 +76,11 @@ def written_whole(path: Path, mode: str = "w", previous: Path | None = None) -> 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside a folder's place; moved there at the end, flushed to disk, in place of an older one.
+    """Fill a temporary folder beside the final one; at the end, flush it and move it into place of an older one.
 
-    When the body or the disk fails, an older folder stays as it was and nothing is left under the temporary name. A
-    process that is killed may leave something there, which the next one that writes this folder removes. At a time,
-    one process writes a folder.
+    If the body or the disk fails, an older folder stays as it was and nothing is left under the temporary name. A
+    process that is killed may leave a temporary folder; the next one that writes this folder removes it. Only one
+    process at a time may write a folder.
 
     Args:
         path: final name; missing folders above it are created.
@@ -95,7 +95,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield partial
         for written in (*partial.rglob("*"), partial):
             flush(written)
-        # Deleted under its own name, a folder would for a moment be there in part.
+        # If it were deleted under its own name, the folder would be incomplete for a moment.
         if path.exists():
             path.rename(old)
         partial.rename(path)
@@ -105,27 +105,27 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what a process that was killed may have left of ``whole_folder``."""
+    """Remove what a killed process may have left in the middle of ``whole_folder``."""
     for folder in _temporary_folders(path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _temporary_folders(path: Path) -> tuple[Path, Path]:
-    """Where the new content of a folder grows, and where the old one is deleted."""
+    """Where the new content of a folder is written, and where the old one is deleted."""
     return path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
 
 
 @cache
 def silent_exit() -> None:
-    """Drop what libraries in C print when the process ends: HDF5, about what it could not close of a damaged file."""
+    """Suppress what C libraries print when the process ends, such as HDF5 about a damaged file it could not close."""
     atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
 
 
 @contextmanager
 def silent_libraries() -> Iterator[None]:
-    """Drop what libraries in C print to the standard error.
+    """Suppress what C libraries print to the standard error.
 
-    That is one for all threads of a process, so it is left alone in those that a server starts.
+    All threads of a process share it, so it is left alone in threads that a server starts.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,8 +1,7 @@
 """What a result depends on: leaf by leaf, to say what changed, or as a short text.
 
-Numbers and texts count by value, arrays and weights by content, functions by code, other objects by their class and
-attributes. The order of mappings and sets does not count, nor does the state of random generators, nor the device that
-an object computes on.
+Numbers and texts are compared by value, arrays and weights by content, functions by code, other objects by their class
+and attributes. The order of mappings and sets, the state of random generators and the device of an object do not count.
 """
 
 from __future__ import annotations
@@ -24,34 +23,34 @@ PLAIN = (str, bytes, int, float, complex, type(None), Path, Enum, torch.dtype, t
 
 
 def described(**values: Any) -> dict[str, str]:
-    """Everything that values consist of, objects of a configuration among them.
+    """Everything that values consist of, including objects of a configuration.
 
     Returns:
-        Path of each leaf, such as ``preprocessing.transforms.3.keys.0`` -> text that stands for its value.
+        Path of each leaf, such as ``preprocessing.transforms.3.keys.0`` -> text that represents its value.
     """
     seen: dict[int, Any] = {}
     return {path: text for name, value in values.items() for path, text in _leaves(value, name, seen)}
 
 
 def fingerprint(*values: Any) -> str:
-    """16 hexadecimal digits that stand for values: two runs with the same depend on the same."""
+    """16 hexadecimal digits that represent values: two runs with the same digits depend on the same things."""
     leaves = sorted(described(**{str(number): value for number, value in enumerate(values)}).items())
     return hashlib.sha256(repr(leaves).encode()).hexdigest()[:16]
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What differs between two descriptions, for people: ``pixdim was 0.8, is 1.0``."""
+    """What differs between two descriptions, in words: ``pixdim was 0.8, is 1.0``."""
     paths = sorted({*before, *now}, key=lambda path: (path.count("."), path))
     texts = [(path, *(_shown(leaves.get(path)) for leaves in (before, now))) for path in paths]
     return [f"{path} was {old}, is {new}" for path, old, new in texts if before.get(path) != now.get(path)]
 
 
 def sources(pair: Mapping[str, Any], times: bool = True) -> list[list[Any]]:
-    """The entry of a pair, with size and time of every file that it names; of a folder, of the files in it.
+    """The entry of a pair, with size and time of every file it names, and of every file in a folder it names.
 
     Args:
         pair: the entry.
-        times: whether a file that was copied again counts as another one.
+        times: whether a file that was copied again counts as a different file.
     """
     found = []
     for key, value in sorted(pair.items()):
@@ -63,7 +62,7 @@ def sources(pair: Mapping[str, Any], times: bool = True) -> list[list[Any]]:
 
 
 def _below(folder: Path) -> list[Path]:
-    """Files below a folder, links to folders followed but for those that lead back."""
+    """Files below a folder. Links to folders are followed, except those that lead back."""
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in sorted(folders) if Path(place, name).resolve() not in seen]
@@ -78,7 +77,7 @@ def fingerprint_of_list(pairs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def hash_of_files(pair: Mapping[str, Any]) -> bytes:
-    """Name of a pair in MONAI's ``PersistentDataset``: another one where one of its files changed."""
+    """Name of a pair in MONAI's ``PersistentDataset``; it changes if one of the pair's files changes."""
     return fingerprint(sources(pair)).encode()
 
 
@@ -100,7 +99,7 @@ def _leaves(value: Any, path: str, seen: dict[int, Any]) -> Iterator[tuple[str, 
     elif id(value) in seen:
         yield path, f"again {seen[id(value)][0]}"
     else:
-        # The value is kept with its name: the next object could get the address of one that is gone.
+        # Keep the value with its name: the next object could get the address of one that was deleted.
         seen[id(value)] = (path, value)
         yield path, f"a {type(value).__qualname__}"
         for name, part in _parts(value):
@@ -108,7 +107,7 @@ def _leaves(value: Any, path: str, seen: dict[int, Any]) -> Iterator[tuple[str, 
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """What an object consists of, each part with its name."""
+    """The named parts of an object."""
     if isinstance(value, torch.Tensor):
         content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         yield from {"dtype": value.dtype, "shape": str(list(value.shape)), "content": _digest(content)}.items()

@@ -1,4 +1,4 @@
-"""What a file may ask for, so that a small one cannot fill the memory."""
+"""Limits on what a file may declare, so that a small file cannot fill the memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 MOST_VALUES = 1024**3
 """Voxels times channels of an image; 4 GiB in single precision."""
 MOST_BYTES = 2**28
-"""Size of a file of points, of a surface or of a datalist, which are read as a whole."""
+"""Size of a file of points, a surface or a datalist; these are read as a whole."""
 EXPANSION = 1100
-"""Bytes that one byte of a file can stand for: deflate, which all formats here use, reaches 1032."""
+"""Most bytes that one byte of a file can expand to: deflate, which all formats here use, reaches 1032."""
 
-# The one dimension of an array in HDF5, in an object header of the older form (which has no signature) and the newer.
+# The dimension of a 1-D array in HDF5, in an object header of the older form (without a signature) and of the newer.
 HDF5_LENGTH_1 = re.compile(rb"\x01\x00[\x10-\x28]\x00[\x00-\xff]\x00{3}\x01\x01[\x00\x01]\x00{5}(.{8})", re.DOTALL)
 HDF5_LENGTH_2 = re.compile(rb"\x01[\x0c-\x14]\x00[\x00-\xff](?:..)?\x02\x01[\x00\x01]\x01(.{8})", re.DOTALL)
 HDF5_HEADER_2 = re.compile(rb"OHDR|OCHK")
@@ -28,7 +28,7 @@ MATLAB_NUMBERS = {0: 8, 10: 4}
 
 
 class Refused(ValueError):
-    """A file that is not read, with the reason; the file's name stands before it."""
+    """A file is not read; the message gives the reason after the file's name."""
 
 
 def regular_file(path: str | Path) -> Path:
@@ -36,7 +36,7 @@ def regular_file(path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: when it is not there.
-        Refused: when it is a folder, a device or a pipe, which would be read for ever.
+        Refused: when it is a folder, or a device or pipe, from which reading would never end.
     """
     path = Path(path)
     if not exists(path):
@@ -47,7 +47,7 @@ def regular_file(path: str | Path) -> Path:
 
 
 def exists(path: str | Path) -> bool:
-    """Whether there is something under a name; a name that no file can have names nothing."""
+    """Whether a path exists; False for a name that no file can have."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):
@@ -59,7 +59,7 @@ def read_whole(path: str | Path) -> bytes:
 
     Raises:
         FileNotFoundError: when it is not there.
-        Refused: when it is larger than ``MOST_BYTES``, or no file.
+        Refused: when it is larger than ``MOST_BYTES``, or is not a file.
     """
     length = regular_file(path).stat().st_size
     if length > MOST_BYTES:
@@ -71,9 +71,9 @@ def check_declared(shape: Sequence[int], bytes_each: int, path: Path | None) -> 
     """Refuse a size that is larger than the limit, or than the file can hold.
 
     Args:
-        shape: numbers along each axis.
-        bytes_each: of one of them.
-        path: the file they are in; None where that is another one.
+        shape: count of numbers along each axis.
+        bytes_each: size of one number.
+        path: the file they are in; None if they are in another one.
 
     Raises:
         Refused: naming both.
@@ -91,9 +91,9 @@ def check_declared(shape: Sequence[int], bytes_each: int, path: Path | None) -> 
 
 
 def check_hdf5(path: Path) -> None:
-    """Refuse a transform in HDF5 whose arrays are longer than the file can hold.
+    """Refuse an HDF5 transform whose arrays are longer than the file can hold.
 
-    ITK allocates what the header of a data set declares, and HDF5 fills it where the file has nothing.
+    ITK allocates what the header of a data set declares, and HDF5 fills in what the file lacks.
 
     Raises:
         Refused: naming the size.
@@ -111,7 +111,7 @@ def check_matlab(path: Path) -> None:
     """Refuse a transform in MATLAB's format whose matrices are longer than the file.
 
     Raises:
-        Refused: when it is cut short or no such file.
+        Refused: when it is cut short or not such a file.
     """
     content = read_whole(path)
     place = 0
@@ -127,5 +127,5 @@ def check_matlab(path: Path) -> None:
 
 
 def size(shape: Sequence[int | str]) -> str:
-    """Sizes as they are read: ``47 x 63 x 44``."""
+    """Sizes in words: ``47 x 63 x 44``."""
     return " x ".join(map(str, shape))

@@ -18,11 +18,11 @@ TAKEN = (errno.EACCES, errno.EAGAIN)
 class FolderLock:
     """Keeps other processes out of an output folder by a lock on the file ``run.lock`` in it.
 
-    The lock is the system's (POSIX), not the file: it ends with the process that holds it, however that ends, and the
-    workers of a data loader do not inherit it. The file says who holds it.
+    The operating system holds the lock (POSIX), not the file: it ends with its process, however that ends, and the
+    workers of a data loader do not inherit it. The file says which process holds it.
 
     Args:
-        folder: the folder; created when missing.
+        folder: the folder; created if missing.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -53,7 +53,7 @@ class FolderLock:
                     ) from error
                 warnings.warn(f"{self.path.parent} cannot be locked ({error.strerror})", DataWarning, stacklevel=2)
                 return
-            # Its holder may have removed the file between the opening and the locking.
+            # Its holder may have removed the file after it was opened here and before it was locked.
             if self.path.exists() and os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
                 self.file = file
             else:

@@ -1,6 +1,6 @@
-"""Options of ``python -m monai.bundle run``: checked before anything is done, and names among them left as text.
+"""Options of ``python -m monai.bundle run``: checked before anything is done, with file names left as text.
 
-MONAI's runner takes what looks like Python for Python: ``2025`` and ``1e3`` for numbers, ``a#1`` for ``a``.
+MONAI's runner reads as Python what looks like Python: ``2025`` and ``1e3`` as numbers, ``a#1`` as ``a``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PATHS = re.compile(r"\w*(_dir|weights|datalist|_root|_file)")
 """Names of the options that are files and folders."""
 NEVER_NULL = ("dataset_dir", "output_dir")
 LISTED = ("map_weights", "config_file", "meta_file")
-"""The paths of which there may be several, in brackets."""
+"""Paths that may be several, in brackets."""
 NULL = ("null", "None")
 Options = Mapping[str, Sequence[str]]
 
@@ -43,19 +43,19 @@ def overrides(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 
 def listed(options: Mapping[str, str | None]) -> dict[str, list[str]]:
-    """The same of options that have one value each, or none."""
+    """The same for options with one value each, or none."""
     return {name: [] if value is None else [value] for name, value in options.items()}
 
 
 def check_overrides(options: Options) -> None:
-    """Refuse what MONAI would ignore, or stumble over later.
+    """Refuse options that MONAI would ignore, or stumble over later.
 
     Args:
         options: as :func:`overrides` gives them.
 
     Raises:
-        FileNotFoundError: for a configuration that is not there.
-        ValueError: naming unknown options and the known ones, or the value that is wrong and what is expected.
+        FileNotFoundError: for a missing configuration.
+        ValueError: naming unknown options and the known ones, or the wrong value and what is expected.
     """
     if not options.get("config_file"):
         return
@@ -71,7 +71,7 @@ def check_known(options: Collection[str], content: Mapping[str, Any], prefix: st
     Args:
         options: their names.
         content: of the configuration.
-        prefix: of the names in the message.
+        prefix: put before the names in the message.
 
     Raises:
         ValueError: naming them and the known ones.
@@ -85,7 +85,7 @@ def check_known(options: Collection[str], content: Mapping[str, Any], prefix: st
 
 
 def _keys(name: str) -> list[str]:
-    """Keys of the configuration that an option leads along: ``pair_limits::test`` is a part of ``pair_limits``."""
+    """Keys of the configuration along an option's path: ``pair_limits::test`` is a part of ``pair_limits``."""
     return name.lstrip("+").replace("#", "::").split("::")
 
 
@@ -96,7 +96,7 @@ def _default(name: str, content: Any) -> Any:
 
 
 def _is_language(value: str) -> bool:
-    """Whether it is an expression, a reference or a macro of MONAI's configuration language."""
+    """Whether a value is an expression, a reference or a macro of MONAI's configuration language."""
     return value[:1] in ("$", "@", "%")
 
 
@@ -106,7 +106,7 @@ def is_path(name: str) -> bool:
 
 
 def _check(name: str, default: Any, values: Sequence[str]) -> None:
-    """Refuse a value of another kind than the configuration has; the language of configurations is left to MONAI."""
+    """Refuse a value of another kind than the configuration's; expressions are left to MONAI."""
     if not values:
         if not isinstance(default, bool):
             raise ValueError(f"--{name} has no value; write --{name} VALUE")
@@ -126,7 +126,7 @@ def _check(name: str, default: Any, values: Sequence[str]) -> None:
 
 
 def _expected(name: str, default: Any, value: Any) -> str | None:
-    """What a value should be that is of another kind than the default; None where it is of the same."""
+    """What a value should be if its kind differs from the default's; None if it does not."""
     if isinstance(default, bool):
         return None if isinstance(value, bool) else "True or False"
     if isinstance(default, int | float):
@@ -163,7 +163,7 @@ def parsed(options: Options) -> dict[str, Any]:
         options: as :func:`overrides` gives them, checked.
 
     Raises:
-        ValueError: for the name of a file or folder that is missing.
+        ValueError: for an option of a file or folder without a value.
     """
     for name, values in options.items():
         if is_path(name) and not values:

@@ -1,6 +1,6 @@
 """The processes of a run: one, unless ``torchrun`` started more. Every room may use this file; it uses none of them.
 
-Without a process group, every function does what it does in a group of one.
+Without a process group, every function behaves as in a group of one process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def number() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes what is written once."""
+    """Whether this process writes what only one process may write."""
     return number() == 0
 
 
@@ -77,29 +77,29 @@ def check_device(device: Any) -> None:
 
 
 def only_deterministic(wanted: bool) -> None:
-    """Have torch take only operations that repeat bit by bit, in the whole process; nothing is undone for false.
+    """Make torch use only operations that give the same bits in every run, in the whole process; False changes nothing.
 
-    It would not take the gradient of ``grid_sample`` on a GPU, whose order of sums varies for the image only: images
-    have no gradient here, fields do. So it warns instead, and the warning is left out.
+    Torch would refuse the gradient of ``grid_sample`` on a GPU, but its order of sums varies only for the gradient of
+    the image, and here only fields have gradients. So torch is told to warn instead, and the warning is hidden.
     """
     if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads when it is first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads this when it is first used
         warnings.filterwarnings("ignore", message="grid_sampler_[23]d_backward_cuda does not have a deterministic")
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def join(device: torch.device, minutes: float, quiet: bool = False) -> None:
-    """Make this process one of those that ``torchrun`` started, if it did: NCCL for GPUs, gloo for CPUs.
+    """Join the processes that ``torchrun`` started, if it did: NCCL for GPUs, gloo for CPUs.
 
     Args:
         device: where this process computes.
-        minutes: how long it waits for the slowest of the others before it gives up.
+        minutes: how long it waits for the slowest process before it gives up.
         quiet: only the first process logs its progress; the others log warnings and errors.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if "RANK" in os.environ:
-        # Not by ignite, which would take the number of a process from SLURM where torchrun has given it.
+        # Not by ignite, which would take the process number from SLURM although torchrun has set it.
         dist.init_process_group(dist.get_default_backend_for_device(device), timeout=timedelta(minutes=minutes))
         idist.sync()
     if quiet and not is_first():
@@ -107,12 +107,12 @@ def join(device: torch.device, minutes: float, quiet: bool = False) -> None:
 
 
 def leave() -> None:
-    """End what ``join`` began."""
+    """Leave the group that ``join`` entered."""
     idist.finalize()
 
 
 def check_joined() -> None:
-    """Refuse processes that would all do the whole run, into one folder.
+    """Refuse processes that would all do the whole run in one folder.
 
     Raises:
         ValueError: when ``torchrun`` started several and the configuration does not join them.
@@ -125,24 +125,24 @@ def check_joined() -> None:
 
 
 def share(items: Sequence[Item], even: bool = False) -> list[Item]:
-    """What this process takes: the items are dealt to the processes in turn.
+    """The items of this process: items are dealt to the processes in turn.
 
     Args:
         items: the same in every process.
-        even: deal the first items again, until every process has as many.
+        even: deal the first items again until every process has equally many.
     """
     again = islice(cycle(items), -len(items) % count() if even else 0)
     return [*items, *again][number() :: count()]
 
 
 def gather(own: Sequence[Item]) -> list[Item]:
-    """Results of all processes, in the order in which ``share`` dealt what they are of. Every process calls it."""
+    """Results of all processes, in the order in which ``share`` dealt the items. Every process has to call it."""
     shares: Any = idist.all_gather(list(own))
     return [item for turn in zip_longest(*shares, fillvalue=MISSING) for item in turn if item is not MISSING]
 
 
 def from_first(make: Callable[[], Item]) -> Item:
-    """What a function gives in the first process, in all of them. Every process calls it."""
+    """The result of a function in the first process, given to all. Every process has to call it."""
     content = [make() if is_first() else None]
     if count() > 1:  # ignite's broadcast takes tensors and texts only
         dist.broadcast_object_list(content, src=0)
@@ -150,18 +150,18 @@ def from_first(make: Callable[[], Item]) -> Item:
 
 
 def total(tensor: torch.Tensor) -> torch.Tensor:
-    """Sum of the processes' tensors. Every process calls it."""
+    """Sum of the processes' tensors. Every process has to call it."""
     return idist.all_reduce(tensor)
 
 
 def start_alike(network: torch.nn.Module) -> None:
-    """Give the network of every process the weights and buffers of the first. Every process calls it."""
+    """Give every process's network the weights and buffers of the first. Every process has to call it."""
     for tensor in network.state_dict().values():
         tensor.copy_(idist.broadcast(tensor))
 
 
 def is_first_to_fail() -> bool:
-    """Whether no other process has asked this before: the others fail because one did, and need not say so."""
+    """Whether this process is the first to ask: the others fail because one did, and need not report it."""
     if started() == 1:
         return True
     try:

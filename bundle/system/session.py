@@ -1,4 +1,4 @@
-"""A run from start to end: alone in its output folder, and stopped in order by Ctrl-C and SIGTERM."""
+"""A run from start to end: alone in its output folder, and stopped cleanly by Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Session:
-    """What ``run`` of a configuration does around its engine: ``start``, then ``run``.
+    """What a configuration does around its engine: ``start``, then ``run``.
 
-    A signal ends the engine after the iteration in which it comes, so that nothing finished is lost; a second one acts
-    at once, as it does without a session.
+    A signal ends the engine after the current iteration, so that nothing finished is lost. A second signal acts at
+    once, as it does without a session.
 
     Args:
-        output_dir: folder of the run, which no other run may write into; None locks none.
+        output_dir: folder of the run, into which no other run may write; None locks nothing.
     """
 
     def __init__(self, output_dir: str | os.PathLike[str] | None) -> None:
@@ -44,18 +44,18 @@ class Session:
         """Lock the folder, before anything is written into it.
 
         Raises:
-            RuntimeError: when another process runs into the folder.
+            RuntimeError: when another process writes into the folder.
         """
         if self.lock is not None:
             self.lock.acquire()
             atexit.register(self._unlock)
 
     def run(self, engine: Workflow, *within: Workflow | None) -> None:
-        """Run an engine, and unlock the folder; of a run that was stopped, print the command that goes on.
+        """Run an engine, then unlock the folder. If the run was stopped, print the command that continues it.
 
         Args:
             engine: the trainer or evaluator.
-            within: engines that run within it, such as that of the validation, which is stopped as well.
+            within: engines that run within it and are stopped as well, such as the validation.
 
         Raises:
             SystemExit: with 128 + the signal's number (130 for Ctrl-C, 143 for SIGTERM) when the run was stopped.
@@ -93,11 +93,11 @@ class Session:
             self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
 
     def _note(self, number: int, frame: object) -> None:
-        # A process forked from this one has its handlers, and no engine to stop.
+        # A process forked from this one inherits its handlers, but has no engine to stop.
         if os.getpid() == self.process:
             self.signal = number
             self._listen_no_more()
-            # The signal may have come in the middle of a print, which cannot be entered twice.
+            # The signal may have come during a print, which cannot be entered twice.
             os.write(2, b"\nstopping after this iteration; again to stop at once\n")
 
     def _listen_no_more(self) -> None:
@@ -110,10 +110,10 @@ class Session:
 
 
 def start_worker(worker_id: int) -> None:
-    """What a worker of a data loader does first: MONAI's random states, and signals are left to the run.
+    """Start a worker of a data loader: set MONAI's random states, and leave signals to the run.
 
-    Ctrl-C and schedulers signal the workers too. They end with the process that they work for, which may still need
-    them to end its iteration.
+    Ctrl-C and schedulers signal the workers too. Workers end with their main process, which may still need them to
+    finish its iteration.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Text files in whatever encoding the editors of people's machines write."""
+"""Text files in the encodings that people's editors write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 BYTE_ORDER_MARK = "\ufeff"
 MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
-"""What no text has, and files of other kinds nearly always."""
+"""What no text contains, and nearly all other files do."""
 
 
 def decode(content: bytes) -> tuple[str, str]:
@@ -20,7 +20,7 @@ def decode(content: bytes) -> tuple[str, str]:
         content: of the file.
 
     Returns:
-        The text, with its byte order mark if there is one, and the encoding that makes the same bytes of it.
+        The text, with its byte order mark if there is one, and the encoding that gives back the same bytes.
 
     Raises:
         ValueError: when it is not text.
@@ -38,7 +38,7 @@ def decode(content: bytes) -> tuple[str, str]:
 
 
 def load_json(content: bytes, **options: Any) -> Any:
-    """What a JSON file says; ``options`` are those of ``json.loads``.
+    """Read a JSON file; ``options`` are those of ``json.loads``.
 
     Raises:
         ValueError: when it is not text, or not JSON.

@@ -1,4 +1,4 @@
-"""Configurations that stand twice because MONAI's tools ask for them so: written from those that stand once."""
+"""Configurations that MONAI's tools need in a second form, generated from their single source."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEY = re.compile(r"(\w+):")
 def write_twins() -> None:
     """Write ``train.json`` and ``inference.json`` for ``monai.bundle.load``, and ``inference_2d.yaml``.
 
-    That function knows nothing of this package: how many maps the shipped network sees is written down for it.
+    ``load`` knows nothing of this package, so the number of maps that the shipped network sees is written out.
     """
     from monai.bundle import ConfigParser
 
@@ -39,8 +39,8 @@ def write_twins() -> None:
 def written_out(base: Path, overlays: Sequence[Path]) -> str:
     """A configuration with overlays as one text, with the comments of both.
 
-    A key of an overlay takes the place of the base's. One that the base does not have stands behind its neighbour in
-    the overlay, if something asks for it; one of the base that nothing asks for any more is left out.
+    A key of an overlay replaces the base's. A key that the base does not have is put after its neighbour in the
+    overlay, if something refers to it. A key of the base to which nothing refers any more is left out.
     """
     names = ", ".join(path.name for path in overlays[:-1]) + f" and {overlays[-1].name}"
     head, *blocks = _blocks(base.read_text())
@@ -66,7 +66,7 @@ def written_out(base: Path, overlays: Sequence[Path]) -> str:
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-    """Keys of the top level with everything below them; what lies between, blank lines and comments, has no key."""
+    """Top-level keys with everything below them; blank lines and comments between them have no key."""
     found: list[tuple[str, str]] = []
     for line in text.splitlines(keepends=True):
         match = KEY.match(line)
@@ -78,5 +78,5 @@ def _blocks(text: str) -> list[tuple[str, str]]:
 
 
 def _asked_for(key: str, blocks: Sequence[tuple[str, str]]) -> bool:
-    """Whether another block names a key."""
+    """Whether another block refers to a key."""
     return any(re.search(rf"[@%]{key}\b", block) for other, block in blocks if other != key)

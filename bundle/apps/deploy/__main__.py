@@ -25,7 +25,7 @@ def main() -> None:
     Raises:
         ImportError: when MONAI Deploy is not installed.
         ValueError: for an input or a configuration that is not as expected.
-        OSError: for weights that are not there, or an output that cannot be written.
+        OSError: for missing weights, or an output that cannot be written.
     """
     prepare()
     if find_spec("monai.deploy") is None:
@@ -46,10 +46,10 @@ def main() -> None:
 
 
 def prepare() -> None:
-    """Let nothing be said that may name a patient.
+    """Silence everything that may name a patient.
 
-    Holoscan prints the exceptions of operators, which this program says in one line. MONAI Deploy's operators log paths
-    and attributes of DICOM files, and pydicom warns of values that the standard does not allow.
+    Holoscan prints the exceptions of operators, which this program reports in one line. MONAI Deploy's operators log
+    paths and attributes of DICOM files, and pydicom warns of values that the standard does not allow.
     """
     console.setup()
     sys.excepthook = report
@@ -58,17 +58,17 @@ def prepare() -> None:
     os.environ.setdefault("HOLOSCAN_LOG_LEVEL", "OFF")
     handler = logging.StreamHandler()
     handler.addFilter(names_no_patient)
-    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # why a pair failed is raised too
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # the reason why a pair failed is raised as well
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler])
 
 
 def names_no_patient(record: logging.LogRecord) -> bool:
-    """Whether a record comes from elsewhere than MONAI Deploy's operators."""
+    """Whether a log record does not come from MONAI Deploy's operators."""
     return "/monai/deploy/operators/" not in Path(record.pathname).as_posix()
 
 
 def report(kind: type[BaseException], error: BaseException, trace: object) -> None:
-    """Exception hook: one line, and of a fault of the program the place in the source without its message."""
+    """Exception hook: print one line; for a bug of the program, its place in the source without the message."""
     if issubclass(kind, (*console.USER_ERRORS, KeyboardInterrupt)) or os.environ.get("BUNDLE_TRACEBACK"):
         console.report(kind, error, error.__traceback__)
     else:

@@ -27,9 +27,9 @@ class RegistrationApp(Application):
     Args:
         source: folder of DICOM series, or of a NIfTI pair.
         output: folder of the results.
-        private: empty folder for what is gone after the run.
-        weights: file.
-        settings: of the run.
+        private: empty folder for files that are deleted after the run.
+        weights: file of the weights.
+        settings: settings of the run.
     """
 
     def __init__(self, source: Path, output: Path, private: Path, weights: Path, settings: Settings) -> None:

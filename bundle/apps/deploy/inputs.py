@@ -1,4 +1,4 @@
-"""The input folder -> the two images and their labels."""
+"""From the input folder to the two images and their labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUFFIX = ".nii.gz"
 
 @dataclass(frozen=True)
 class Pair:
-    """What is registered.
+    """The files of a pair.
 
     Attributes:
         fixed: file, or folder of a DICOM series.
@@ -47,7 +47,7 @@ def has_nifti(folder: Path) -> bool:
     """Whether a folder has a pair of NIfTI files: ``fixed.nii.gz`` and ``moving.nii.gz``.
 
     Raises:
-        ValueError: when it has one of them alone, or neither them nor a DICOM image.
+        ValueError: when it has only one of them, or neither these nor a DICOM image.
     """
     there = [side for side in SIDES if (folder / f"{side}{SUFFIX}").is_file()]
     if len(there) == 1:
@@ -65,7 +65,7 @@ def series_in(folder: Path) -> list[Series]:
     """The DICOM series of the input.
 
     Raises:
-        ValueError: when a file is damaged, since nobody knows to which series it belongs; its name may be a patient's.
+        ValueError: when a file is damaged, since its series is unknown; it is not named, as it may name a patient.
     """
     found, damaged = read_folder(folder)
     if damaged:
@@ -76,12 +76,12 @@ def series_in(folder: Path) -> list[Series]:
 def listed(folder: Path, private: Path) -> Path:
     """A folder with the files of all series of the input, for MONAI Deploy's loader to list and its rules to choose.
 
-    The loader follows links round in circles, and reads neither files without a preamble nor without a study: what it
-    gets is found by the bundle, once, under numbers, and whole.
+    The loader would follow links in circles, and does not read files without a preamble or a study. So the bundle finds
+    the files and gives the loader each of them once, numbered and complete.
 
     Args:
-        folder: of the input.
-        private: where the new folder of links goes, and of headers in place of files that the loader does not read.
+        folder: folder of the input.
+        private: where the new folder goes, with links, or with headers in place of files that the loader cannot read.
     """
     made = private / "listed"
     made.mkdir()
@@ -96,7 +96,7 @@ def listed(folder: Path, private: Path) -> Path:
 
 
 def _complete(header: Dataset) -> Dataset:
-    """A header with all that a file of DICOM has to have."""
+    """A header with everything that a DICOM file has to have."""
     for name in IDENTITY:
         if not header.get(name):
             setattr(header, name, SecondaryCaptureImageStorage if name == "SOPClassUID" else generate_uid(prefix=None))
@@ -111,20 +111,19 @@ def nifti_pair(folder: Path) -> Pair:
 
 
 def series_pair(folder: Path, chosen: Mapping[str, Collection[str]], private: Path) -> Pair:
-    """The two DICOM series that the selectors chose, each in a folder of its own, and labels in NIfTI beside them.
+    """The two DICOM series that the selectors chose, each in a folder of its own, and NIfTI labels beside them.
 
     Args:
-        folder: of the input.
+        folder: folder of the input.
         chosen: for each side the SeriesInstanceUIDs that fit its conditions.
-        private: new folders of links to the files go there, under numbers: the files' own names may be those of
-            patients.
+        private: where new folders with numbered links to the files go: the files' own names may be those of patients.
 
     Raises:
-        ValueError: when not exactly one series fits a side, or the same fits both, with the series that there are; when
-            one cannot be registered; when they are of two patients.
+        ValueError: when not exactly one series fits a side, or the same fits both, listing the series; when one cannot
+            be registered; when they are of two patients.
     """
     found = series_in(folder)
-    # Raw data and localizers may fit too, and are not what anybody wants registered.
+    # Raw data and localizers may fit too, but nobody wants to register them.
     images = {one.uid for one in found if one.shape[2] > 1 and not one.localizer} or {one.uid for one in found}
     chosen = {side: images & set(chosen[side]) for side in SIDES}
     for side in SIDES:
@@ -150,7 +149,7 @@ def _pair(folder: Path, fixed: Path, moving: Path) -> Pair:
 
 
 def _not_one(side: str, fitting: Sequence[Series], found: Sequence[Series]) -> str:
-    """One line: what fits and what there is. A series names its number, modality, description and size, no patient."""
+    """One line: what fits and what exists. A series is named by number, modality, description and size, no patient."""
     if fitting:
         return (
             f"{len({one.uid for one in fitting})} series fit {side}: {_named(fitting)}; expected one: make the "
@@ -168,7 +167,7 @@ def _named(series: Sequence[Series]) -> str:
 
 
 def _linked(found: Sequence[Series], side: str, uids: Collection[str], folder: Path) -> Path:
-    """A folder with all images of a series: also those at places that it shows twice, for the reader to refuse."""
+    """A folder with all images of a series, including two at the same place, which the reader then refuses."""
     folder.mkdir()
     files = [file for one in found if one.uid in uids for file in one.files]
     for number, file in enumerate(files, start=1):
@@ -176,6 +175,6 @@ def _linked(found: Sequence[Series], side: str, uids: Collection[str], folder: P
     try:
         one_volume(folder)
     except ValueError as error:
-        message = str(error).replace(str(folder), "INPUT")  # the private folder is gone when the message is read
+        message = str(error).replace(str(folder), "INPUT")  # the private folder is gone by the time it is read
         raise ValueError(f"{side}, series {_listed(found, uids)}: {message}") from error
     return folder

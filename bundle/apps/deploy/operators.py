@@ -44,12 +44,12 @@ class NiftiPairOperator(Operator):
 
 
 class SideSelectorOperator(DICOMSeriesSelectorOperator):
-    """MONAI Deploy's selector, all series that fit a side, which names the conditions that it cannot compare.
+    """MONAI Deploy's selector of all series that fit a side; its errors name the conditions that it cannot compare.
 
     Args:
         fragment: the application.
         side: fixed or moving.
-        settings: with the conditions.
+        settings: settings with the conditions.
     """
 
     def __init__(self, fragment: Fragment, *args: Any, side: str, settings: Settings, **kwargs: Any) -> None:
@@ -61,7 +61,7 @@ class SideSelectorOperator(DICOMSeriesSelectorOperator):
         """Select.
 
         Raises:
-            ValueError: for a condition of another kind than what it is held against.
+            ValueError: for a condition whose kind does not match the attribute's.
         """
         try:
             return super().filter(*args, **kwargs)
@@ -76,8 +76,8 @@ class SideSelectorOperator(DICOMSeriesSelectorOperator):
 class SeriesPairOperator(Operator):
     """Puts the selected DICOM series into private folders of links.
 
-    The files come from the input folder, not from MONAI Deploy's studies: of two slices at one place, maybe of two
-    echoes, its loader drops one in silence, while the bundle sorts them out or refuses them.
+    The files come from the input folder, not from MONAI Deploy's studies: if two slices lie at one place, perhaps of
+    two echoes, its loader silently drops one, while the bundle separates or refuses them.
 
     Inputs:
         fixed, moving: lists of ``StudySelectedSeries``.
@@ -113,8 +113,8 @@ class SeriesPairOperator(Operator):
 class RegistrationOperator(Operator):
     """Registers the pair as the inference workflow does.
 
-    MONAI Deploy's own operator for bundles makes whole numbers of 8 bits of images and forbids gradients, of which the
-    steps on the pair are made.
+    MONAI Deploy's own operator for bundles converts images to 8-bit integers and forbids gradients, which the steps on
+    the pair need.
 
     Input:
         pair: ``bundle.apps.deploy.inputs.Pair``.
@@ -152,7 +152,7 @@ class ResultsOperator(Operator):
     """Writes the results.
 
     Input:
-        registration: of ``RegistrationOperator``.
+        registration: output of ``RegistrationOperator``.
     """
 
     def __init__(self, fragment: Fragment, *args: Any, folder: Path, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Results in the output folder, all of them or none."""
+"""Write the results to the output folder, all of them or none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check_output(folder: Path) -> None:
     """Refuse a folder with the results of another run.
 
     Raises:
-        FileExistsError: when there are some.
+        FileExistsError: when it holds results.
     """
     if (folder / NAME).exists():
         raise FileExistsError(f"{folder} has the results of another run; give an empty folder with -o")
@@ -26,8 +26,8 @@ def write_results(registration: Registration, folder: Path, dicom: bool) -> Path
     """Write a registered pair to ``registration`` in a folder, which is complete or not there.
 
     Args:
-        registration: of the pair.
-        folder: of the output; a container's stays where it is mounted, so that a folder in it is moved into place.
+        registration: the registered pair.
+        folder: output folder. A container's is a mount point, so a folder inside it is moved into place.
         dicom: whether DICOM objects are written, into ``dicom`` of the results.
 
     Returns:
@@ -43,6 +43,6 @@ def write_results(registration: Registration, folder: Path, dicom: bool) -> Path
         if dicom:
             try:
                 registration.save_dicom(made / "dicom")
-            except NoObjects as error:  # what headers lack does not cost the other results
+            except NoObjects as error:  # missing header entries do not prevent the other results
                 warnings.warn(str(error), DataWarning, stacklevel=2)
     return folder / NAME

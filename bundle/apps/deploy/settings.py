@@ -1,4 +1,4 @@
-"""What a run of the application is told by its configuration file."""
+"""Settings of the application, from its configuration file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bundle.system import one_line
 
 DEFAULT = Path(__file__).with_name("app.yaml")
 VARIABLE = "HOLOSCAN_CONFIG_PATH"
-"""Where MONAI Deploy says which configuration file a run has."""
+"""Environment variable in which MONAI Deploy names the configuration file of a run."""
 KEYS = {"config_file": (str, list), "weights": (str,), "steps": (int,)}
 
 
@@ -45,10 +45,10 @@ class Settings:
         """The file of the weights.
 
         Args:
-            models: such a file, or the folder that has it, also in a folder of its own as packagers leave it.
+            models: the file, or the folder that holds it, directly or in a sub-folder as packagers leave it.
 
         Raises:
-            FileNotFoundError: when it is not there.
+            FileNotFoundError: when it is missing.
         """
         if models.is_file():
             return models
@@ -118,7 +118,7 @@ def _names(keys: Any) -> str:
 
 
 def _check_conditions(side: str, conditions: Mapping[str, Any]) -> None:
-    """Refuse what the selector would stumble over, or take for no condition at all.
+    """Refuse conditions that the selector would fail on, or ignore.
 
     Raises:
         ValueError: naming the attribute.

@@ -1,4 +1,4 @@
-"""``python -m bundle.apps.label``: start the server, for this machine alone unless told otherwise."""
+"""``python -m bundle.apps.label``: start the server, by default for this machine only."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def serve(
     """Start MONAI Label with the registration app.
 
     Args:
-        studies: folder of images, or address of a DICOMweb server; without it patients are simulated.
+        studies: folder of images, or address of a DICOMweb server; without it, patients are simulated.
         home: folder for weights, trainings, logs and uploads.
-        host: address to listen at; 127.0.0.1 answers this machine alone.
+        host: address to listen at; 127.0.0.1 answers only this machine.
         port: number of the port.
-        config: configuration of registration and its overlays, separated by commas; inference.yaml without it.
-        train_config: that of training; train.yaml and the overlays of config without it.
-        weights: file to start from; the bundle's own without it.
-        device: cuda:0 or cpu; the GPU where there is one without it.
+        config: configuration of registration and its overlays, separated by commas; default inference.yaml.
+        train_config: configuration of training; default train.yaml with the overlays of config.
+        weights: file to start from; default the bundle's own weights.
+        device: cuda:0 or cpu; default the GPU if there is one.
         labels: names of the values 1, 2, ... of labels, separated by commas.
 
     Raises:
         FileNotFoundError: when there is no such folder of images, configuration or weights.
         ImportError: when MONAI Label is not installed.
-        ValueError: for an option that there is not.
+        ValueError: for an unknown option.
     """
     if find_spec("monailabel") is None:
         raise ImportError("MONAI Label is not installed; start it with make label, or see docs/monai_label.md")

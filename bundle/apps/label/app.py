@@ -35,16 +35,16 @@ from bundle.apps.label.train import MetaTraining
 
 REGISTRATION, CARRY_LABEL = "registration", "carry_label"
 TALKATIVE = (
-    "monailabel",  # ids and parameters of every request
-    "ignite.engine.engine.RegistrationEvaluator",  # pairs, and what is wrong with their files
+    "monailabel",  # logs ids and parameters of every request
+    "ignite.engine.engine.RegistrationEvaluator",  # logs pairs, and what is wrong with their files
 )
-"""Loggers that stay silent: an id of an image may be the name of a patient."""
+"""Loggers that are silenced: the id of an image may be the name of a patient."""
 SESSION = re.compile(r"[0-9a-f-]{36}")
 
 
 @contextmanager
 def http() -> Iterator[None]:
-    """Turn every error of the body into an answer of HTTP with one line."""
+    """Turn every error of the body into an HTTP answer of one line."""
     try:
         with one_answer():
             yield
@@ -76,15 +76,15 @@ class RegistrationApp(MONAILabelApp):
         )
 
     def init_datastore(self) -> Datastore:
-        """The datastore, by ids alone."""
+        """The datastore, which takes ids only."""
         store = super().init_datastore()
         folder = None if isinstance(store, DICOMWebDatastore) else Path(self.studies)
-        # Over DICOMweb the label of an image would be looked for as a series with the image's own UID.
+        # Over DICOMweb, the label of an image would be looked for as a series with the image's own UID.
         self.images = Images(store, folder, partial(LocalDatastore.get_label_uri, store))
         return store
 
     def init_infers(self) -> dict[str, InferTask]:
-        """Every output for programs; the label for viewers, which list segmentations."""
+        """All outputs for programs; the label for viewers, which list segmentations."""
         shared = (self.registrar, self.images, self.results, self._uploaded)
         every = RegistrationTask(
             *shared, OUTPUTS, InferType.OTHERS, "Warp the image 'moving' onto this one: image, label or displacement"
@@ -107,7 +107,7 @@ class RegistrationApp(MONAILabelApp):
 
         Args:
             request: ``model``, ``image`` and parameters; with ``save_label`` a carried label is saved too.
-            datastore: not used: ids are those of the app's own.
+            datastore: not used: ids refer to the app's own datastore.
         """
         with http():
             task = self._infers.get(request.get("model"))
@@ -140,16 +140,16 @@ class RegistrationApp(MONAILabelApp):
         return str(self.datastore().save_label(request["image"], file, tag, {"label_info": names}))
 
     def _uploaded(self, request: Mapping[str, Any]) -> Path | None:
-        """File of the session that a viewer opened for an image of its own; a path alone is never taken."""
+        """File of the session that a viewer opened for its own image; a path alone is never accepted."""
         session = request.get("session")
         if not session:
             return None
         name = str(session.get("name"))
-        # A session is a folder; a name that is a path would lead elsewhere.
+        # A session is a folder; a path as its name would lead elsewhere.
         known = self.sessions().get_session(name) if self.sessions() is not None and SESSION.fullmatch(name) else None
         if known is None or known.image != request.get("image"):
             raise ClientError("the session is over; upload the image again", HTTPStatus.NOT_FOUND)
         return Path(known.image)
 
     def _download_dcmqi_tools(self) -> None:
-        """Nothing is downloaded: the tool that writes DICOM SEG comes with the requirements."""
+        """Download nothing: the tool that writes DICOM SEG comes with the requirements."""

@@ -1,4 +1,4 @@
-"""Pairs of a datastore that are worth a look."""
+"""Pairs of a datastore that may be proposed for a check."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Candidate:
 
     Attributes:
         pair: ids of the fixed and the moving image.
-        proposed: when the fixed image was last proposed, seconds since 1970; 0 for never.
-        rank: of the moving image among the partners of the fixed one.
+        proposed: when the fixed image was last proposed, in seconds since 1970; 0 for never.
+        rank: rank of the moving image among the partners of the fixed one.
     """
 
     pair: tuple[str, str]
@@ -24,14 +24,14 @@ class Candidate:
 
 
 def candidates(images: Images, strategy: str) -> list[Candidate]:
-    """Pairs whose fixed image waits for a person, those to register first in front.
+    """Pairs whose fixed image waits for a person, in the order in which to register them.
 
-    Of the partners of a fixed image those of the same patient come first, then those that have a label to carry over.
+    Among the partners of a fixed image, those of the same patient come first, then those with a label to carry over.
     Every fixed image gets its first partner before any gets its second.
 
     Args:
-        images: of the datastore.
-        strategy: whose proposals count.
+        images: images of the datastore.
+        strategy: strategy whose proposals count.
     """
     patients, store = images.patients(), images.store
     waiting = store.get_unlabeled_images() or store.list_images()

@@ -1,4 +1,4 @@
-"""Images and labels of a datastore of MONAI Label, by id and by nothing else."""
+"""Images and labels of a MONAI Label datastore, by id only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SERIES = re.compile(r"\d+(\.\d+)+")
 
 
 class Store(Protocol):
-    """What is used of ``monailabel.interfaces.datastore.Datastore``."""
+    """The parts of ``monailabel.interfaces.datastore.Datastore`` that are used here."""
 
     def list_images(self) -> list[str]: ...  # noqa: D102
     def get_unlabeled_images(self) -> list[str]: ...  # noqa: D102
@@ -31,7 +31,7 @@ class Images:
 
     Args:
         store: the datastore.
-        folder: of a datastore of files, where a ``patients.csv`` may lie; None for one over DICOMweb.
+        folder: folder of a datastore of files, where a ``patients.csv`` may lie; None for one over DICOMweb.
         label_uri: id and tag of a label -> its file.
     """
 
@@ -45,16 +45,16 @@ class Images:
 
         Args:
             image: its id.
-            name: of the parameter that the id came by.
+            name: name of the parameter that gave the id.
 
         Raises:
             ClientError: when there is no such image.
         """
-        # A viewer over DICOMweb asks for any series that it shows, listed or not.
+        # A viewer over DICOMweb may ask for any series that it shows, listed or not.
         known = SERIES.fullmatch(image) if self.folder is None else image in self.store.list_images()
         try:
             uri = self.store.get_image_uri(image) if known else ""
-        except LookupError:  # MONAI Label takes the first series that is found, of none too
+        except LookupError:  # MONAI Label takes the first series found, even if there is none
             uri = ""
         if not uri or not Path(uri).exists():
             raise ClientError(
@@ -73,7 +73,7 @@ class Images:
         """File of an image's label.
 
         Raises:
-            ClientError: when there is none with this tag, naming those that there are.
+            ClientError: when there is none with this tag, naming the existing ones.
         """
         file = self.label(image, tag)
         if file is None:
@@ -85,13 +85,13 @@ class Images:
         return file
 
     def label_names(self, image: str, tag: str) -> dict[int, str]:
-        """Value -> name of the structures of a label, as far as whoever saved it said."""
+        """Value -> name of the structures of a label, as given when it was saved."""
         info = self.store.get_label_info(image, tag).get("label_info") or []
         entries = [entry for entry in info if isinstance(entry, Mapping) and entry.get("name")]
         return {int(entry.get("idx", number)): str(entry["name"]) for number, entry in enumerate(entries, start=1)}
 
     def patients(self) -> dict[str, str]:
-        """Patient of each image: of its DICOM header, of ``patients.csv`` beside the images, else the image itself."""
+        """Patient of each image: from its DICOM header, from ``patients.csv`` beside the images, else the image."""
         listed = read_patients(self.folder, []) if self.folder is not None else {}
         return {
             image: str(self.store.get_image_info(image).get("PatientID") or listed.get(image, image))

@@ -1,4 +1,4 @@
-"""Errors that reach the client as one line with a status of HTTP."""
+"""Errors that reach the client as one line with an HTTP status."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 class ClientError(Exception):
-    """What the client asks for cannot be had.
+    """A request that cannot be met.
 
     Args:
         message: one line: what was wrong, what was expected, what to do.
-        status: of the answer.
+        status: HTTP status of the answer.
     """
 
     def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
@@ -32,8 +32,8 @@ class ClientError(Exception):
 def one_answer() -> Iterator[None]:
     """Turn every error of the body into a ``ClientError``.
 
-    What an image or a configuration is to blame for becomes 422, memory 507 and a fault of the program 500. The log
-    gets a fault's place in the source and no message, since a message may hold names of patients.
+    Errors caused by an image or a configuration become 422, memory 507 and a bug of the program 500. The log gets the
+    source location of a bug and no message, since a message may hold names of patients.
 
     Raises:
         ClientError: for any error.

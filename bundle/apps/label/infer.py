@@ -24,13 +24,13 @@ class RegistrationTask(InferTask):
     """Warp one image of the datastore, or its label, onto another.
 
     Args:
-        registrar: does it.
-        images: of the datastore.
-        results: folder of the files that are on their way to a client.
+        registrar: does the registration.
+        images: images of the datastore.
+        results: folder of the files that are being sent to a client.
         uploaded: request -> file of an image that the client has uploaded instead of giving an id; None without one.
         outputs: what can be asked for; the first is the default.
-        kind: list of a viewer that the task appears in.
-        description: for people.
+        kind: in which list of a viewer the task appears.
+        description: text for people.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class RegistrationTask(InferTask):
         self.outputs = list(outputs)
 
     def is_valid(self) -> bool:
-        """The task is there as long as the server is."""
+        """The task is available as long as the server is."""
         return True
 
     def get_path(self, validate: bool = True) -> None:
-        """No file that MONAI Label would hand out, and let clients replace and delete."""
+        """No file: MONAI Label would hand it out, and let clients replace and delete it."""
 
     def info(self) -> dict[str, Any]:
-        """What viewers show: the names of structures by value, and the parameters with their choices."""
+        """What viewers show: names of structures by value, and parameters with their choices."""
         return {**super().info(), "labels": named(self._names() or [1], self._names())}
 
     def config(self) -> dict[str, Any]:
@@ -110,14 +110,14 @@ class RegistrationTask(InferTask):
         names = {**self.images.label_names(moving, wanted.label), **self._stated_names()}
         answer["label_names"] = named(values, names)
         answer["seconds"] = round(time.monotonic() - start, 3)
-        # Ids of images are names of files, which may be those of patients.
+        # Ids of images are file names, which may name patients.
         logger.info(
             "%s, %d steps: %s, %.1f s", wanted.output, wanted.steps, answer["verdict"], time.monotonic() - start
         )
         return file.name, answer
 
     def _moving_label(self, moving: str, wanted: Wanted) -> Path | None:
-        # Viewers send the default tag with every request, also where nothing is labelled yet.
+        # Viewers send the default tag with every request, even if nothing is labelled yet.
         if wanted.output == LABEL or wanted.label != FINAL:
             return self.images.require_label(moving, wanted.label)
         return self.images.label(moving, wanted.label)

@@ -1,4 +1,4 @@
-"""The losses of the pairs that were registered, by which the next pair to check is chosen."""
+"""The losses of registered pairs, from which the next pair to check is chosen."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Pair = tuple[str, str]
 class LossRecord:
     """Loss after adaptation of pairs, and which moving image was proposed with a fixed one; kept in a file.
 
-    Losses compare only where they come from the same weights and settings: those of others are forgotten.
+    Losses can be compared only if they come from the same weights and settings; others are forgotten.
 
     Args:
-        path: the file; a damaged one is started anew, since every loss can be computed again.
+        path: the file; a damaged one is replaced by a new one, since every loss can be computed again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,13 +38,13 @@ class LossRecord:
         """Losses by pair.
 
         Args:
-            origin: text that stands for the weights and settings.
+            origin: text that identifies the weights and settings.
         """
         with self.lock:
             return dict(self.found) if origin == self.origin else {}
 
     def add(self, origin: str, pair: Pair, loss: float) -> None:
-        """Note the loss of a pair."""
+        """Record the loss of a pair."""
         with self.lock:
             if origin != self.origin:
                 self.origin, self.found = origin, {}
@@ -52,13 +52,13 @@ class LossRecord:
             self._write()
 
     def propose(self, pair: Pair) -> None:
-        """Note that a pair was proposed, so that its fixed image can be asked for without the moving one."""
+        """Record that a pair was proposed, so that a request need not name its moving image."""
         with self.lock:
             self.moving[pair[0]] = pair[1]
             self._write()
 
     def proposed(self, fixed: str) -> str:
-        """Moving image that was last proposed with a fixed one; empty when there was none."""
+        """Moving image that was last proposed with a fixed one; empty if there was none."""
         with self.lock:
             return self.moving.get(fixed, "")
 

@@ -1,4 +1,4 @@
-"""Registration of images of the datastore by the bundle's one path, ``bundle.register``, and the weights it takes."""
+"""Registration of images of the datastore by ``bundle.register``, and the weights that it uses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bundle.system import fingerprint
 
 
 class Registrar:
-    """Registers with the served weights, and notes the losses.
+    """Registers with the served weights, and records the losses.
 
     Args:
-        settings: of the server.
+        settings: settings of the server.
         served: its weights.
-        record: takes up the loss of every pair that is registered with the server's number of steps.
+        record: stores the loss of every pair that is registered with the server's number of steps.
     """
 
     def __init__(self, settings: ServerSettings, served: ServedWeights, record: LossRecord) -> None:
@@ -29,7 +29,7 @@ class Registrar:
 
     @property
     def origin(self) -> str:
-        """Text that stands for what the losses depend on besides the images."""
+        """Text that identifies what the losses depend on besides the images."""
         contents = [Path(file).read_text() for file in self.settings.config]
         return fingerprint(self.served.digest(), contents, self.settings.steps)
 
@@ -46,13 +46,13 @@ class Registrar:
         """Register a pair.
 
         Args:
-            pair: ids of the fixed and the moving image, which stand for their files in messages.
-            fixed: file of the image.
-            moving: file of the image.
-            steps: gradient steps; None takes the server's number.
-            fixed_label: scored.
-            moving_label: scored and carried over.
-            noted: whether the loss is noted; not of an upload, whose name is no id and may be that of a patient.
+            pair: ids of the fixed and the moving image, used in messages in place of their files.
+            fixed: file of the fixed image.
+            moving: file of the moving image.
+            steps: gradient steps; None uses the server's number.
+            fixed_label: used to score.
+            moving_label: used to score, and carried over.
+            noted: whether the loss is recorded; not for an upload, whose name is not an id and may name a patient.
 
         Raises:
             ClientError: when the pair cannot be registered.
@@ -83,11 +83,11 @@ class Registrar:
 
 
 class ServedWeights:
-    """Weights in a folder: those that training has published, else those that the server was started with.
+    """Weights in a folder: those that training has published, else those with which the server was started.
 
     Args:
-        folder: where published weights are, ``model.pt``, and those before them, ``model_previous.pt``.
-        start: weights until then.
+        folder: folder of the published weights, ``model.pt``, and the previous ones, ``model_previous.pt``.
+        start: weights until training publishes some.
     """
 
     def __init__(self, folder: Path, start: Path) -> None:
@@ -101,18 +101,18 @@ class ServedWeights:
         return self.published if self.published.exists() else self.start
 
     def digest(self) -> str:
-        """Text that stands for the weights that are served now."""
+        """Text that identifies the weights that are served now."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
 
     def publish(self, weights: Path) -> None:
-        """Serve other weights from the next request on, and keep the ones before.
+        """Serve other weights from the next request on, and keep the previous ones.
 
         Args:
             weights: file that is copied.
 
         Raises:
-            OSError: when it cannot be written; the weights before are still served.
+            OSError: when it cannot be written; the previous weights are still served.
         """
-        # The ones before are copied rather than moved: at no time is there nothing to serve.
+        # The previous weights are copied rather than moved, so there are always weights to serve.
         for source, target in ((self.path, self.previous), (weights, self.published)):
             copy_weights(source, target)

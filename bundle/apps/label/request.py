@@ -10,11 +10,11 @@ from bundle.apps.label.errors import ClientError
 
 WARPED, LABEL, DISPLACEMENT = OUTPUTS = ("warped", "label", "displacement")
 MAX_STEPS = 500
-"""Gradient steps of one request; more would keep all other clients waiting."""
+"""Most gradient steps of one request; more would keep all other clients waiting."""
 VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha")
 SEGMENTATION = ".seg.nrrd"
 FINAL = "final"
-"""MONAI Label's tag of labels that a person has saved."""
+"""MONAI Label's tag for labels that a person has saved."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Wanted:
 
     Attributes:
         fixed: id of the image whose geometry the result has, or of an upload.
-        moving: id of the image that is warped; empty for the one that was proposed with the fixed one.
+        moving: id of the image that is warped; empty for the one proposed with the fixed image.
         steps: gradient steps.
         output: one of ``OUTPUTS``.
         label: tag of the moving image's label that is carried over.
@@ -39,20 +39,20 @@ class Wanted:
 
     @classmethod
     def read(cls, request: Mapping[str, Any], defaults: Mapping[str, Any]) -> Wanted:
-        """What the parameters of a request say.
+        """Read the parameters of a request.
 
-        Viewers ask for every result as ``.nrrd`` of ``uint8``. A label is that; a warped image keeps its numbers in
-        any format that is asked for, and a displacement is always NIfTI, as the bundle writes it.
+        Viewers ask for every result as ``.nrrd`` of ``uint8``. A label is given so; a warped image keeps its numbers in
+        any requested format, and a displacement is always NIfTI, as the bundle writes it.
 
         Args:
-            request: parameters; those of others, such as ``result_dtype``, do not count.
-            defaults: for those that are not there. Of a list the first item is the default, the rest are choices.
+            request: parameters; those for others, such as ``result_dtype``, are ignored.
+            defaults: values of missing parameters. In a list, the first item is the default, the rest are choices.
 
         Raises:
             ClientError: saying which parameter is wrong.
         """
         values = {name: request.get(name, default) for name, default in defaults.items()}
-        # A viewer that shows choices may send all of them, the chosen one first.
+        # A viewer that shows choices may send all of them, with the chosen one first.
         chosen = {name: value[0] if isinstance(value, list) and value else value for name, value in values.items()}
         output = chosen["output"]
         if output not in _choices(defaults["output"]):

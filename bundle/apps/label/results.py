@@ -21,10 +21,10 @@ def write_result(found: Registration, output: str, path: Path) -> list[int]:
     Args:
         found: the registration.
         output: ``warped`` (float32), ``label`` (whole numbers), ``displacement`` (float32, mm, LPS, as ITK reads it).
-        path: where to; the suffix decides the format.
+        path: output file; the suffix decides the format.
 
     Returns:
-        Values of the structures that are in sight, of a label; else none.
+        Values of the visible structures of a label; empty for other outputs.
 
     Raises:
         OSError: when it cannot be written.
@@ -41,10 +41,10 @@ def write_result(found: Registration, output: str, path: Path) -> list[int]:
 
 
 def one_map(label: np.ndarray) -> np.ndarray:
-    """A label as a map of structures, ``(channels, X, Y, Z) -> (X, Y, Z)``, of the smallest type that holds it.
+    """A label as a map of structures, ``(channels, X, Y, Z) -> (X, Y, Z)``, in the smallest type that holds it.
 
-    OHIF takes the voxels for ``uint8`` whatever the file says. Of channels, the k-th becomes the value k; where they
-    overlap the last one counts, which is a landmark within an organ.
+    OHIF reads the voxels as ``uint8`` whatever the file says. The k-th channel becomes the value k. Where channels
+    overlap, the last one wins: it is a landmark within an organ.
 
     Args:
         label: an integer map of one channel, or a channel per structure.
@@ -59,11 +59,11 @@ def one_map(label: np.ndarray) -> np.ndarray:
 
 
 def named(values: Iterable[int], names: Mapping[int, str]) -> dict[str, int]:
-    """Name -> value of the structures of a label, in the order of the values: viewers go by order and by value.
+    """Name -> value of the structures of a label, in the order of the values: viewers use both order and value.
 
     Args:
-        values: of the structures.
-        names: value -> name, where it has one.
+        values: values of the structures.
+        names: value -> name, if it has one.
     """
     return {names.get(value, f"structure {value}"): value for value in sorted(values)}
 
@@ -75,10 +75,10 @@ def summary(found: Registration, fixed: str, moving: str, output: str) -> dict[s
         found: the registration.
         fixed: id of the image.
         moving: id of the image.
-        output: what the file is.
+        output: kind of the file.
     """
     metrics = dict(found.metrics)
-    del metrics["pair_id"]  # made of names of files
+    del metrics["pair_id"]  # made from file names
     return {
         "pair": {"fixed": fixed, "moving": moving},
         "output": output,

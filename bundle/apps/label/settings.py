@@ -1,4 +1,4 @@
-"""What whoever starts the server decides, and no client can change."""
+"""Settings chosen when the server is started, which no client can change."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ServerSettings:
 
     Attributes:
         config: configuration and overlays of registration, files or names in ``configs/``.
-        train_config: those of training.
+        train_config: configuration and overlays of training.
         start: weights to serve until training has published better ones.
-        device: that registration and training run on; ``cuda:0`` or ``cpu``.
-        labels: names of the values 1, 2, ... of labels; empty where the datastore names them.
+        device: device of registration and training: ``cuda:0`` or ``cpu``.
+        labels: names of the values 1, 2, ... of labels; empty if the datastore names them.
         steps: gradient steps of a request that does not say how many.
     """
 
@@ -44,8 +44,8 @@ class ServerSettings:
             conf: the values as texts; lists are separated by commas.
 
         Raises:
-            FileNotFoundError: for a configuration or weights that are not there.
-            ValueError: for a key or device that there is not.
+            FileNotFoundError: for a missing configuration or weights.
+            ValueError: for an unknown key or device.
         """
         unknown = sorted(set(conf) - {*KEYS, *OF_MONAI_LABEL})
         if unknown:
@@ -55,7 +55,7 @@ class ServerSettings:
         start = Path(conf.get("weights") or parser.get_parsed_content("weights")).absolute()
         if not start.is_file():
             raise FileNotFoundError(f"weights not found: {start}; give --conf weights FILE, such as models/model.pt")
-        # The overlays of registration, such as a preset, are those of the training that its weights come from.
+        # Training takes the overlays of registration, such as a preset, since its weights have to fit them.
         train_config = _list(conf["train_config"]) if "train_config" in conf else ("train.yaml", *config[1:])
         read_configuration(train_config, {})
         return cls(
@@ -73,7 +73,7 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 def _files(names: tuple[str, ...]) -> tuple[str, ...]:
-    # Training runs in a process of its own, maybe in another folder.
+    # Training runs in a separate process, perhaps in another folder.
     return tuple(str(path.absolute()) for path in find_configurations(names))
 
 

@@ -19,13 +19,12 @@ logger = logging.getLogger(__name__)
 class LargestLoss(Strategy):
     """Propose the pair that registration fits worst: the largest loss after adaptation.
 
-    Fixed images that no person has labelled come first, and those that were not proposed yet before those that were.
-    Losses are those of past requests; a few that are missing are computed with every proposal, so that the server
-    never registers all pairs at once.
+    Fixed images that no person has labelled come first, and among them those not proposed yet. Losses come from past
+    requests; every proposal computes a few missing ones, so that the server never registers all pairs at once.
 
     Args:
-        registrar: of the server.
-        images: of the datastore.
+        registrar: registrar of the server.
+        images: images of the datastore.
         at_once: most pairs that one proposal registers.
     """
 
@@ -42,7 +41,7 @@ class LargestLoss(Strategy):
 
         Args:
             request: not used.
-            datastore: the one of the images.
+            datastore: datastore of the images.
 
         Returns:
             ``id`` of the fixed image, ``moving`` (id), ``loss``; None when no two images can be registered.

@@ -18,16 +18,16 @@ from bundle.system import written_whole
 
 
 class MetaTraining(TrainTask):
-    """Meta-train on the images of the datastore, from the weights that are served.
+    """Meta-train on the images of the datastore, from the served weights.
 
-    MONAI Label calls it in a process of its own, which it kills to stop it. The same request goes on from the last
-    epoch. The new weights are served once the training is over, if they register the validation pairs better.
+    MONAI Label calls it in a separate process, and kills that process to stop it. The same request continues from the
+    last epoch. After the training, the new weights are served if they register the validation pairs better.
 
     Args:
-        settings: of the server.
+        settings: settings of the server.
         served: its weights.
-        images: of its datastore.
-        folder: for trainings and what is known of the last one.
+        images: images of its datastore.
+        folder: folder for trainings and the state of the last one.
     """
 
     def __init__(self, settings: ServerSettings, served: ServedWeights, images: Images, folder: Path) -> None:
@@ -48,23 +48,23 @@ class MetaTraining(TrainTask):
         return {**read_progress(Path(last["folder"]) / "progress.json"), **last["end"]} if last else {}
 
     def __call__(self, request: Mapping[str, Any], datastore: object) -> dict[str, Any]:
-        """Train, and publish the weights when they are better.
+        """Train, and publish the weights if they are better.
 
         Args:
             request: ``iterations``, ``pairing``, ``labels``.
-            datastore: the one of the images.
+            datastore: datastore of the images.
 
         Returns:
             Scores of the new and the old weights on the validation pairs, and whether the new ones are served.
 
         Raises:
-            SystemExit: with the message for a training that cannot be done, or when it was stopped by a signal.
+            SystemExit: with the message if the training cannot be done, or when it was stopped by a signal.
         """
         try:
             with one_answer():
                 return self._train(Wish.read(request))
         except ClientError as error:
-            # The last line of the process is what the client sees.
+            # The client sees the last line of the process.
             raise SystemExit(f"error: {error}") from error
 
     def _train(self, wish: Wish) -> dict[str, Any]:

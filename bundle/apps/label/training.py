@@ -1,4 +1,4 @@
-"""Training on the images of a datastore: which images, from which weights, how far it is, and what is better."""
+"""Training on the images of a datastore: which images, which start, its progress, and whether the result is better."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bundle.system import fingerprint, written_whole
 
 OVERLAY = str(Path(__file__).with_name("train.yaml"))
 PAIRINGS = {"between patients": "fixed", "within patients": "repeat"}
-"""Which images form pairs, in the words of the viewer and of ``bundle.data.read_datalist``."""
+"""Which images form pairs: the viewer's words -> those of ``bundle.data.read_datalist``."""
 SHARES = (0.8, 0.2, 0.0)
 MAX_ITERATIONS = 100_000
 
@@ -46,9 +46,9 @@ class Wish:
 
     @classmethod
     def read(cls, request: Mapping[str, Any]) -> Wish:
-        """What the parameters of a request say.
+        """Read the parameters of a request.
 
-        No text of the client becomes part of the configuration, where it could be an expression of Python.
+        No text of the client becomes part of the configuration, where it could be a Python expression.
 
         Raises:
             ClientError: saying which parameter is wrong.
@@ -72,13 +72,13 @@ def split_images(images: Images, wish: Wish) -> dict[str, list[dict[str, str]]]:
     Patients get numbers: their names are not written into the folder of the training.
 
     Args:
-        images: of the datastore.
+        images: images of the datastore.
         wish: says whether the training sees labels.
 
     Raises:
         ClientError: when there are fewer than four patients, two for each part.
     """
-    # Over DICOMweb an image's patient is known once the image is here.
+    # Over DICOMweb, an image's patient is known only after its download.
     files = {image: images.file(image, "image") for image in sorted(images.store.list_images())}
     patients = images.patients()
     numbers = {patient: f"patient_{number}" for number, patient in enumerate(sorted({patients[i] for i in files}))}
@@ -98,14 +98,14 @@ def split_images(images: Images, wish: Wish) -> dict[str, list[dict[str, str]]]:
 
 
 def prepare(runs: Path, start: Path, settings: ServerSettings, images: Images, wish: Wish) -> ConfigParser:
-    """Configuration of a training; the same wish on the same images from the same weights goes on where it stopped.
+    """Configuration of a training; the same wish with the same images and weights continues where it stopped.
 
     Args:
         runs: folder of all trainings.
         start: weights to start from.
-        settings: of the server.
-        images: of the datastore.
-        wish: of the client.
+        settings: settings of the server.
+        images: images of the datastore.
+        wish: the client's wish.
 
     Raises:
         ClientError: when the datastore holds too little to train on.
@@ -115,7 +115,7 @@ def prepare(runs: Path, start: Path, settings: ServerSettings, images: Images, w
     sections = split_images(images, wish)
     contents = [Path(file).read_text() for file in files]
     run = runs / fingerprint(start.read_bytes(), contents, sections, wish.iterations, wish.pairing)
-    # Published weights may change while it runs.
+    # Published weights may change during the training.
     copy_weights(start, run / "start.pt")
     with written_whole(run / "images.json") as file:
         json.dump(sections, file, indent=1)
@@ -132,12 +132,12 @@ def prepare(runs: Path, start: Path, settings: ServerSettings, images: Images, w
 
 
 def scores(pairs: Sequence[Mapping[str, Any]], weights: Path, settings: ServerSettings) -> dict[str, float]:
-    """How well weights register pairs: mean loss after adaptation, and mean DSC where there are labels.
+    """How well weights register pairs: mean loss after adaptation, and mean DSC if there are labels.
 
     Args:
-        pairs: of the validation.
-        weights: a file of them.
-        settings: of the server.
+        pairs: pairs of the validation.
+        weights: file of the weights.
+        settings: settings of the server.
     """
     losses, dsc = [], []
     for pair in pairs:
@@ -156,7 +156,7 @@ def scores(pairs: Sequence[Mapping[str, Any]], weights: Path, settings: ServerSe
 
 
 def better(new: Mapping[str, float], old: Mapping[str, float]) -> bool:
-    """Whether weights are better than others: a lower loss, and no lower DSC where there are labels."""
+    """Whether weights are better than others: a lower loss, and no lower DSC if there are labels."""
     return new["loss"] < old["loss"] and new.get("dsc", 0.0) >= old.get("dsc", 0.0)
 
 
@@ -173,7 +173,7 @@ class ProgressFile:
         self.evaluator = evaluator
 
     def attach(self, engine: Trainer) -> None:
-        """Register with a trainer; put it after the validation handler."""
+        """Register with a trainer, after the validation handler."""
         engine.add_event_handler(Events.STARTED, self.write)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
 
@@ -192,7 +192,7 @@ class ProgressFile:
 
 
 def read_progress(path: Path) -> dict[str, Any]:
-    """State of a training as MONAI Label's viewers read it; nothing before the first epoch.
+    """State of a training as MONAI Label's viewers read it; empty before the first epoch.
 
     Args:
         path: the file.
