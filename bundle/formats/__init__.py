@@ -1,6 +1,5 @@
 """Every file format, to read and to write."""
 
-from bundle.formats.arrays import Found
 from bundle.formats.images import (
     IMAGE_SUFFIXES,
     PICTURE_SUFFIXES,
@@ -15,7 +14,7 @@ from bundle.formats.nibabel_files import found_in, nifti
 from bundle.formats.point_files import POINT_FORMATS, PointFile, is_point_file, read_points
 from bundle.formats.problems import grid_problems
 from bundle.formats.transform_files import displacement_image, read_transform, write_transform
-from bundle.formats.types import smallest_type
+from bundle.formats.voxels import Found, smallest_type
 
 __all__ = [
     "Found",
