@@ -176,7 +176,7 @@ IMAGES = {
     "wrong_magic": (patched(nifti("moving.nii"), b"n+1\0", b"nope"), f"moving.nii: {DAMAGED}"),
     "web_page": (
         file("moving.nii.gz", b"<!DOCTYPE html><html>404</html>"),
-        "moving.nii.gz: cannot be read, a web page",
+        "cannot be read, a web page",
     ),
     "half_of_a_pair": (file("moving.hdr", b"\0" * 348), "moving.hdr: no .img file beside it; copy it too"),
     "voxels_at_0": (nifti(vox_offset=0), "its voxels start at byte 0, expected 352 to 67108864"),
