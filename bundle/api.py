@@ -25,7 +25,7 @@ from bundle.results import DicomOutputsd, NoObjects, SavePaird, TransformsBothWa
 from bundle.system import exists, processes
 from bundle.system.configurations import find_configurations, load_configurations, unknown_option
 from bundle.system.console import HARMLESS
-from bundle.system.overrides import check_known
+from bundle.system.overrides import check_known, literal, literal_paths
 
 IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False, "dicom": False}
 """What the workflow writes is made when the result is saved."""
@@ -188,9 +188,8 @@ def register(
         "moving_landmarks": moving_landmarks,
     }
     pair = {name: _loadable(value, name) for name, value in given.items() if value is not None}
-    pair["pair_id"] = "_to_".join(
-        stem(value) if isinstance(value, str | Path) else "array" for value in (moving, fixed)
-    )
+    names = (stem(value) if isinstance(value, str | Path) else "array" for value in (moving, fixed))
+    pair["pair_id"] = literal("_to_".join(names))
     parser = read_configuration(config_file, settings)
     for key, value in {**IN_MEMORY, "dataset::data": [pair], "dataloader::generator": torch.Generator()}.items():
         parser[key] = value
@@ -225,7 +224,7 @@ def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: 
     """
     check_known(settings, load_configurations(config_file))
     files = [str(path) for path in find_configurations(config_file)]
-    return monai.bundle.create_workflow(config_file=files, **settings)
+    return monai.bundle.create_workflow(config_file=files, **literal_paths(settings))
 
 
 def read_configuration(config_file: str | Path | Sequence[str | Path], settings: Mapping[str, Any]) -> ConfigParser:
@@ -236,7 +235,7 @@ def read_configuration(config_file: str | Path | Sequence[str | Path], settings:
         raise ValueError(unknown_option(unknown, content))
     if settings.get("device") is not None:
         processes.check_device(settings["device"])
-    return ConfigParser({**content, **settings})
+    return ConfigParser({**content, **literal_paths(settings)})
 
 
 def _loadable(value: Any, name: str) -> Any:
@@ -244,7 +243,7 @@ def _loadable(value: Any, name: str) -> Any:
     if isinstance(value, str | Path):
         if not exists(value):
             raise FileNotFoundError(f"{name} not found: {value}")
-        return str(value)
+        return literal(str(value))
     if isinstance(value, SpatialImage):
         return _in_memory(found_in(value), name)
     if isinstance(value, MetaTensor):
