@@ -18,7 +18,7 @@ from monai.data import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
 from bundle.data import stem
-from bundle.formats import Found, found_in, image_of
+from bundle.formats import in_memory
 from bundle.geometry import Transform
 from bundle.pages import PairPictured, QualityPaged, QualityPdfd
 from bundle.results import DicomOutputsd, NoObjects, SavePaird, TransformsBothWaysd, save_objects, series_of
@@ -244,27 +244,4 @@ def _loadable(value: Any, name: str) -> Any:
         if not exists(value):
             raise FileNotFoundError(f"{name} not found: {value}")
         return literal(str(value))
-    if isinstance(value, SpatialImage):
-        return _in_memory(found_in(value), name)
-    if isinstance(value, MetaTensor):
-        return value
-    try:
-        voxels, affine = (np.asarray(part) for part in value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is a {type(value).__name__}; expected a path, or an array and its affine") from error
-    if affine.shape != (4, 4) or voxels.ndim not in (3, 4):
-        raise ValueError(
-            f"{name}: an array of shape {voxels.shape} and an affine of shape {affine.shape}; expected (X, Y, Z), of "
-            "labels also (X, Y, Z, channels), and (4, 4)"
-        )
-    channels = voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0)
-    return _in_memory(Found(channels, affine.astype(float), voxels.dtype), name)
-
-
-def _in_memory(found: Found, name: str) -> MetaTensor:
-    if found.stored.kind not in "biuf":
-        raise ValueError(f"{name}: values of the type {found.stored}, expected numbers")
-    try:
-        return image_of(found, name.rpartition("_")[2], name)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    return in_memory(value, name)
