@@ -43,16 +43,8 @@ RESCALE = ("RescaleSlope", "RescaleIntercept")
 TAGS = (
     *SPLIT_BY,
     *COMMON_UIDS,
-    *(
-        "SOPClassUID",
-        "SOPInstanceUID",
-        "Modality",
-        "SeriesDescription",
-        "SeriesNumber",
-        "InstanceNumber",
-        "ImagesInAcquisition",
-        "NumberOfSlices",
-    ),
+    *("SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "SeriesNumber"),
+    *("InstanceNumber", "ImagesInAcquisition", "NumberOfSlices"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", *RESCALE),
     *("DimensionOrganizationType", "InConcatenationTotalNumber"),
