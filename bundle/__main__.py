@@ -173,7 +173,7 @@ def register(
             datalist = Path(folder, "pair.json")
             datalist.write_text(json.dumps({"test": [pair]}))
             given = {"dataset_dir": str(Path.cwd()), "datalist": str(datalist)}
-        _workflow("run", [*base, *names], verbose, {**given, "output_dir": output, **overrides})
+        _workflow("run", [*base, *names], verbose, {**given, "output_dir": output}, overrides)
     print(f"see {Path(output, 'quality.html')}")
 
 
@@ -193,20 +193,31 @@ def train(
         verbose: show what the libraries log.
         overrides: keys of the configuration with other values, such as iterations or pairing.
     """
-    given: dict[str, str | None] = {"dataset_dir": dataset_dir, "output_dir": output, **overrides}
-    _workflow("training", ["train.yaml", *commands.several(config)], verbose, given)
+    given = {"dataset_dir": dataset_dir, "output_dir": output}
+    _workflow("training", ["train.yaml", *commands.several(config)], verbose, given, overrides)
 
 
-def _workflow(run_id: str, files: Sequence[str], verbose: bool, options: Mapping[str, str | None]) -> None:
-    """Run a workflow of configurations."""
-    from bundle.system.overrides import check_overrides, listed, parsed
+def _workflow(
+    run_id: str, files: Sequence[str], verbose: bool, names: Mapping[str, str], options: Mapping[str, str | None]
+) -> None:
+    """Run a workflow of configurations.
 
+    Args:
+        run_id: what is run of them.
+        files: configurations.
+        verbose: whether the libraries log.
+        names: options that are files and folders, whatever they are called.
+        options: others, which may be expressions.
+    """
+    from bundle.system.overrides import check_overrides, listed, literal, parsed
+
+    kept = {option: literal(name) for option, name in names.items() if option not in options}
     words = listed(dict(options))
-    check_overrides({"config_file": list(files), **words})
+    check_overrides({"config_file": list(files), **listed(dict(kept)), **words})
     logged = {} if verbose else {"logging_file": False}
     if not verbose:
         console.say_little()
-    workflow = bundle.create_workflow(list(files), run_id=run_id, **parsed(words), **logged)
+    workflow = bundle.create_workflow(list(files), run_id=run_id, **kept, **parsed(words), **logged)
     workflow.run()
     workflow.finalize()
 
@@ -221,7 +232,7 @@ def run(run_id: str = "run", config_file: Sequence[str] = (), **overrides: str |
     """
     if not config_file:
         raise ValueError("--config_file is missing; give a configuration, such as configs/inference.yaml")
-    _workflow(run_id, commands.several(config_file), True, overrides)
+    _workflow(run_id, commands.several(config_file), True, {}, overrides)
 
 
 COMMANDS: dict[str, commands.Command] = {

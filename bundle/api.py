@@ -18,14 +18,14 @@ from monai.data import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
 from bundle.data import stem
-from bundle.formats import Found, found_in, image_of
+from bundle.formats import in_memory
 from bundle.geometry import Transform
 from bundle.pages import PairPictured, QualityPaged, QualityPdfd
 from bundle.results import DicomOutputsd, NoObjects, SavePaird, TransformsBothWaysd, save_objects, series_of
 from bundle.system import exists, processes
 from bundle.system.configurations import find_configurations, load_configurations, unknown_option
 from bundle.system.console import HARMLESS
-from bundle.system.overrides import check_known
+from bundle.system.overrides import check_known, literal, literal_paths
 
 IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False, "dicom": False}
 """Settings that turn off all output files: they are made when the result is saved."""
@@ -188,9 +188,8 @@ def register(
         "moving_landmarks": moving_landmarks,
     }
     pair = {name: _loadable(value, name) for name, value in given.items() if value is not None}
-    pair["pair_id"] = "_to_".join(
-        stem(value) if isinstance(value, str | Path) else "array" for value in (moving, fixed)
-    )
+    names = (stem(value) if isinstance(value, str | Path) else "array" for value in (moving, fixed))
+    pair["pair_id"] = literal("_to_".join(names))
     parser = read_configuration(config_file, settings)
     for key, value in {**IN_MEMORY, "dataset::data": [pair], "dataloader::generator": torch.Generator()}.items():
         parser[key] = value
@@ -225,7 +224,7 @@ def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: 
     """
     check_known(settings, load_configurations(config_file))
     files = [str(path) for path in find_configurations(config_file)]
-    return monai.bundle.create_workflow(config_file=files, **settings)
+    return monai.bundle.create_workflow(config_file=files, **literal_paths(settings))
 
 
 def read_configuration(config_file: str | Path | Sequence[str | Path], settings: Mapping[str, Any]) -> ConfigParser:
@@ -236,7 +235,7 @@ def read_configuration(config_file: str | Path | Sequence[str | Path], settings:
         raise ValueError(unknown_option(unknown, content))
     if settings.get("device") is not None:
         processes.check_device(settings["device"])
-    return ConfigParser({**content, **settings})
+    return ConfigParser({**content, **literal_paths(settings)})
 
 
 def _loadable(value: Any, name: str) -> Any:
@@ -244,28 +243,5 @@ def _loadable(value: Any, name: str) -> Any:
     if isinstance(value, str | Path):
         if not exists(value):
             raise FileNotFoundError(f"{name} not found: {value}")
-        return str(value)
-    if isinstance(value, SpatialImage):
-        return _in_memory(found_in(value), name)
-    if isinstance(value, MetaTensor):
-        return value
-    try:
-        voxels, affine = (np.asarray(part) for part in value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is a {type(value).__name__}; expected a path, or an array and its affine") from error
-    if affine.shape != (4, 4) or voxels.ndim not in (3, 4):
-        raise ValueError(
-            f"{name}: an array of shape {voxels.shape} and an affine of shape {affine.shape}; expected (X, Y, Z), of "
-            "labels also (X, Y, Z, channels), and (4, 4)"
-        )
-    channels = voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0)
-    return _in_memory(Found(channels, affine.astype(float), voxels.dtype), name)
-
-
-def _in_memory(found: Found, name: str) -> MetaTensor:
-    if found.stored.kind not in "biuf":
-        raise ValueError(f"{name}: values of the type {found.stored}, expected numbers")
-    try:
-        return image_of(found, name.rpartition("_")[2], name)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        return literal(str(value))
+    return in_memory(value, name)

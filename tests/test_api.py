@@ -129,6 +129,19 @@ def test_files_arrays_and_images_of_nibabel_are_the_same(result, voxels, tmp_pat
     assert by_path.metrics["pair_id"] == "moving_to_fixed"
 
 
+@pytest.mark.parametrize("name", ["a#1.nii", "$x.nii", "@a.nii", "%d.nii"])
+def test_a_file_may_be_called_what_configurations_take_for_their_language(
+    voxels, tmp_path, monkeypatch, save_nifti, name
+):
+    """Of ``a#1`` became ``a::1``, which may be another image, and a name with a dollar was run."""
+    save_nifti(tmp_path / name.replace("#", "::"), voxels["fixed"], AFFINES["fixed"])
+    save_nifti(tmp_path / name, voxels["moving"], AFFINES["moving"])
+    monkeypatch.chdir(tmp_path)
+    found = register((voxels["fixed"], AFFINES["fixed"]), name, **{**TINY, "steps": 0})
+    np.testing.assert_allclose(found.data["native_moving_image"].affine, AFFINES["moving"], atol=1e-5)
+    assert found.data["pair_id"].startswith(name.removesuffix(".nii"))
+
+
 def test_it_is_the_workflow(tiny_dataset, trained, command, tmp_path):
     settings = {"weights": str(trained / "model.pt"), **SMALL, "inner_lr": 0.001}
     finished = command.register(

@@ -349,3 +349,11 @@ def test_forms_that_disagree_are_a_problem(tmp_path, fixed_grid):
         nib.save(image, tmp_path / side / "a.nii")
     (problem,) = check_data(tmp_path).problems
     assert "moving/a.nii: sform and qform disagree by up to 4 mm" in problem
+
+
+def test_a_folder_whose_name_begins_as_that_of_a_home_is_read(tmp_path, monkeypatch):
+    """No user is called ``x``, and a folder may be."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~x/images").mkdir(parents=True)
+    problems = [check_data(name).problems[0] for name in ("~nobody-of-that-name", "~x")]
+    assert [f"dataset_dir is not a folder: {tmp_path}/~nobody" in problem for problem in problems] == [True, False]

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from test_places import LONGER
 
 from bundle.dicom import find_series, list_series, read_series
 from bundle.formats import load_image
@@ -283,6 +284,35 @@ def test_slopes_and_intercepts_of_every_spelling(tmp_path, slope, intercept, exp
     assert [said in one for one in found] == [True] if said else not found
 
 
+def test_a_class_of_a_maker_is_no_reason_not_to_read(tmp_path):
+    """GDCM reads no class that it does not know."""
+    series(tmp_path / "s", SOPClassUID="1.2.3.4.5", RescaleSlope=2, RescaleIntercept=-7)
+    for path in (tmp_path / "s").iterdir():
+        data = dcmread(path)
+        data.file_meta.MediaStorageSOPClassUID = "1.2.3.4.5"
+        data.save_as(path)
+    image, said = read(tmp_path)
+    np.testing.assert_array_equal(image[0].numpy(), VOXELS * 2.0 - 7)
+    assert not said
+
+
+@pytest.mark.parametrize("keyword", ["Rows", "Columns", "BitsAllocated"])
+def test_what_a_header_lacks_without_which_nothing_is_read_is_named(tmp_path, keyword):
+    path = series(tmp_path / "s")[4]
+    data = dcmread(path)
+    delattr(data, keyword)
+    data.save_as(path)
+    with pytest.raises(
+        ValueError, match=f"1 of its files cannot be read, the first is .*: its header has no {keyword};"
+    ):
+        load_image(tmp_path)
+
+
+def test_a_volume_that_its_header_says_is_larger_is_said_to_be_shorter(tmp_path):
+    series(tmp_path / "s", NumberOfSlices=SHAPE[2])[6].unlink()
+    assert ["6 slices of the 7 of its volume by its header" in one for one in read(tmp_path)[1]] == [True]
+
+
 @pytest.mark.parametrize("digits", [1, 2, 3, 4])
 def test_rounded_directions_are_set_right(tmp_path, digits):
     files = series(tmp_path / "s")
@@ -335,7 +365,7 @@ ABSENT = (
 
 
 @settings(
-    max_examples=15,
+    max_examples=15 * LONGER,
     deadline=None,
     derandomize=True,
     database=None,

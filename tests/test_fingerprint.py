@@ -12,7 +12,7 @@ from torch import nn
 
 from bundle.data import InitialAlignmentd
 from bundle.registration import AdaptationInferer, RegistrationLoss
-from bundle.system import fingerprint
+from bundle.system import fingerprint, sources
 
 
 def inferer(lr=0.1, steps=5, weight=1.0):
@@ -101,3 +101,28 @@ def test_another_process_finds_the_same():
     )
     found = {subprocess.check_output([sys.executable, "-W", "ignore", "-c", script], text=True) for _ in range(2)}
     assert len(found) == 1
+
+
+VOXELS_ELSEWHERE = {
+    "a.mhd": ("ElementDataFile = my voxels.raw\n", "my voxels.raw"),
+    "b.mhd": ("ElementDataFile = LIST\nfirst.raw\nsecond.raw\n", "second.raw"),
+    "c.mhd": ("ElementDataFile = part%02d.raw 1 2 1\n", "part02.raw"),
+    "a.nhdr": ("NRRD0005\ndata file: voxels.raw.gz\n", "voxels.raw.gz"),
+    "b.nhdr": ("NRRD0005\r\ndata file: LIST\r\nfirst.raw\r\nsecond.raw\r\n", "second.raw"),
+    "a.hdr": ("header", "a.img"),
+    "b.hdr.gz": ("header", "b.img.gz"),
+    "c.img": ("voxels", "c.hdr"),
+}
+
+
+@pytest.mark.parametrize("name", VOXELS_ELSEWHERE)
+def test_voxels_in_another_file_than_their_header_count(tmp_path, name):
+    text, voxels = VOXELS_ELSEWHERE[name]
+    (tmp_path / name).write_text(text)
+    (tmp_path / voxels).write_bytes(b"old")
+    (tmp_path / "other.raw").write_bytes(b"other")
+    before = sources({"image": str(tmp_path / name)}, times=False)
+    (tmp_path / "other.raw").write_bytes(b"others")
+    assert sources({"image": str(tmp_path / name)}, times=False) == before
+    (tmp_path / voxels).write_bytes(b"newer")
+    assert sources({"image": str(tmp_path / name)}, times=False) != before

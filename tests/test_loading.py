@@ -71,7 +71,7 @@ def test_a_jpeg_is_read_as_it_was_compressed(tmp_path):
 def test_several_pictures_in_a_file_are_refused(tmp_path):
     picture = Image.fromarray(PIXELS)
     picture.save(tmp_path / "a.tif", save_all=True, append_images=[picture, picture])
-    with pytest.raises(ValueError, match="a.tif: cannot be read.*holds 3 pictures, expected one"):
+    with pytest.raises(ValueError, match="a.tif: the file holds 3 pictures, expected one"):
         LoadPaird(["fixed_image"])({"fixed_image": str(tmp_path / "a.tif")})
 
 
@@ -214,7 +214,7 @@ def test_an_image_of_nibabel_is_where_its_file_is(tmp_path, fixed_grid):
 @pytest.mark.parametrize("spacing", [(0, 0.9, 1.7), (np.nan, 0.9, 1.7)])
 def test_a_spacing_that_is_missing_is_warned_of(tmp_path, fixed_grid, spacing):
     image = nib.Nifti1Image(np.ones(fixed_grid.shape, np.uint8), fixed_grid.affine)
-    image.header["pixdim"][1:4] = spacing
+    image.header["pixdim"][1:4], image.header["vox_offset"] = spacing, 352
     (tmp_path / "a.nii").write_bytes(image.header.binaryblock + bytes(4) + bytes(image.get_fdata().astype(np.uint8)))
     with pytest.warns(DataWarning, match="a.nii: pixdim has the spacing 1 x 0.9 x 1.7 and the sform 1.3 x 0.9 x 1.7"):
         load_image(tmp_path / "a.nii")

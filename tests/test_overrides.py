@@ -2,8 +2,9 @@
 
 import pytest
 from fire.parser import DefaultParseValue
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.bundle import ConfigParser
 from workflow_fixtures import INFERENCE, TRAIN
 
 from bundle.system import overrides
@@ -109,6 +110,16 @@ def test_any_name_is_text_unless_it_is_of_the_language_of_configurations(name):
     options = overrides.overrides([f"--datalist={name}"])
     kept = {} if name[0] in "$@%" else {"datalist": name}
     assert overrides.names_as_text(options) == kept
+
+
+@settings(deadline=None)
+@given(st.text(min_size=1) | st.sampled_from(["a#1", "$x", "@a", "%d", "$__import__('os').abort()", "a::b"]))
+def test_a_literal_name_is_itself_in_a_configuration(name):
+    """MONAI makes ``::`` of ``#`` in all that a configuration holds, and runs what begins with a dollar."""
+    parser = ConfigParser({"output_dir": overrides.literal(name), "data": [{"image": overrides.literal(name)}]})
+    parser.parse()
+    assert parser.get_parsed_content("output_dir") == name
+    assert parser.get_parsed_content("data") == [{"image": name}]
 
 
 def test_what_is_no_name_is_left_to_monai():

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from bundle.formats import load_image, save_image, smallest_type, written_type
-from bundle.formats.types import kept_type
+from bundle.formats.voxels import kept_type
 
 TYPES = ["uint8", "int16", "uint16", "int32", "float32", "float64"]
 

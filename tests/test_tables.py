@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_places import LONGER
 from workflow_fixtures import ROOT
 
 from bundle.data import read_datalist
@@ -102,7 +103,7 @@ CELLS = st.text(
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60 * LONGER, deadline=None)
 @given(
     st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, CELLS), min_size=1, max_size=5),
     st.sampled_from([",", ";", "\t"]),

@@ -20,7 +20,7 @@ from bundle.formats.loading import Grid, load_part
 from bundle.formats.problems import dimensions, grid_problems, image_problems, label_problems
 from bundle.geometry import spacing_of
 from bundle.system.errors import DataWarning, printable
-from bundle.system.limits import exists
+from bundle.system.limits import exists, expanded
 
 __all__ = ["FileFacts", "Report", "check_data", "image_problems"]
 
@@ -144,7 +144,7 @@ def check_data(
     Returns:
         What is there, and the problems; bad data raises no error.
     """
-    report = Report(Path(dataset_dir).expanduser().absolute())
+    report = Report(expanded(dataset_dir).absolute())
     options: dict[str, Any] = {"pairing": pairing, "fractions": fractions, "limits": limits, "seed": seed}
     try:
         report.sections, report.problems = survey(dataset_dir, datalist, **options)

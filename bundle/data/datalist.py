@@ -34,6 +34,7 @@ from bundle.data.validation import (
     missing_files,
 )
 from bundle.system.files import written_whole
+from bundle.system.limits import expanded
 
 FRACTIONS = (0.7, 0.15, 0.15)
 LIMITS: Mapping[str, int | None] = MappingProxyType({"training": None, "validation": 16, "test": 32})
@@ -134,7 +135,7 @@ def survey(
             problems.append(
                 f"{section}: single images of one patient form no pair; pairs need two patients (of one task)"
             )
-    root = Path(dataset_dir).expanduser().absolute()
+    root = expanded(dataset_dir).absolute()
     problems += identify(sections, root) + structure_conflicts(sections)
     return sections, list(dict.fromkeys(problems))
 
@@ -148,7 +149,7 @@ def read_entries(
         Single images and pairs of each section, with patients and structures; the problems, one line each; and
         whether folders were split rather than a datalist read.
     """
-    root = Path(dataset_dir).expanduser().absolute()
+    root = expanded(dataset_dir).absolute()
     if not root.is_dir():
         raise FileNotFoundError(f"dataset_dir is not a folder: {root}; give the folder that holds the images")
     _check_options(pairing, fractions)
@@ -184,7 +185,7 @@ def _check_limits(limits: Mapping[str, int | None]) -> None:
 
 def _find(datalist: str | Path, root: Path) -> Path:
     """Find a datalist by its path as it is, or else relative to the data set."""
-    path = Path(datalist).expanduser()
+    path = expanded(datalist)
     return path if path.is_file() or not (root / path).is_file() else root / path
 
 
@@ -219,7 +220,7 @@ def write_datalist(
     Raises:
         OSError: when the file cannot be written.
     """
-    root, path = Path(dataset_dir).expanduser().absolute(), Path(path).expanduser()
+    root, path = expanded(dataset_dir).absolute(), expanded(path)
     lists = [
         f"{json.dumps(section)}: [\n" + ",\n".join(json.dumps(_portable(pair, root)) for pair in pairs) + "\n]"
         for section, pairs in sections.items()

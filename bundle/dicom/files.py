@@ -12,6 +12,8 @@ from typing import IO
 
 from pydicom.uid import ImplicitVRLittleEndian
 
+from bundle.system.files import POINTER, POINTERS
+
 START = 1024
 """Bytes of a file that say what it is."""
 PREAMBLE = 128
@@ -19,8 +21,6 @@ MAGIC = b"DICM"
 NAMED = (".dcm", ".dicom", ".dic", ".ima")
 """Names of files that should be DICOM."""
 NO_SLICES = ("DICOMDIR", "THUMBS.DB")
-POINTERS = (b"/annex/objects/", b"version https://git-lfs")
-"""How files of git-annex and Git LFS begin whose content is elsewhere."""
 FIRST_GROUPS = (2, 8)
 """With which group a file without a preamble begins: that of its own header, or of the image's identity."""
 LONGEST_FIRST = 256
@@ -160,7 +160,7 @@ def is_as_declared(start: bytes) -> bool:
 def why_not_read(start: bytes) -> str:
     """What keeps a file that is or should be DICOM from being one that is read; empty if nothing is known to."""
     if start.startswith(POINTERS):
-        return "a pointer to a file that is not here; get its content (git annex get, git lfs pull)"
+        return POINTER
     if start[:2] == b"\x1f\x8b":
         try:
             inside = zlib.decompressobj(31).decompress(start, START)

@@ -43,15 +43,8 @@ RESCALE = ("RescaleSlope", "RescaleIntercept")
 TAGS = (
     *SPLIT_BY,
     *COMMON_UIDS,
-    *(
-        "SOPClassUID",
-        "SOPInstanceUID",
-        "Modality",
-        "SeriesDescription",
-        "SeriesNumber",
-        "InstanceNumber",
-        "ImagesInAcquisition",
-    ),
+    *("SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "SeriesNumber"),
+    *("InstanceNumber", "ImagesInAcquisition", "NumberOfSlices"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", *RESCALE),
     *("DimensionOrganizationType", "InConcatenationTotalNumber"),
@@ -198,6 +191,8 @@ def read_frames(path: Path) -> list[Frame]:
     with open_dicom(path) as file:
         try:
             return list(_frames(path, file))
+        except Damaged:
+            raise
         except Exception as error:  # every reader reports a wrong header in its own way
             raise Damaged from error
 
@@ -212,6 +207,9 @@ def _frames(path: Path, file: IO[bytes]) -> Iterator[Frame]:
         return
     if values.get("Modality") in NO_IMAGES or UID(str(values.get("SOPClassUID", ""))).name in NO_IMAGE_CLASSES:
         return
+    absent = [keyword for keyword in ("Rows", "Columns", "BitsAllocated") if not values.get(keyword)]
+    if absent:
+        raise Damaged(f"its header has no {' and no '.join(absent)}; export it again")
     whole = pixels.are_there(file, bytes_of(values))
     shared = _grouped(header.get("SharedFunctionalGroupsSequence") or ())
     own = header.get("PerFrameFunctionalGroupsSequence") or ()

@@ -81,8 +81,11 @@ def _ends(stack: Sequence[Frame]) -> Iterator[str]:
     """What positions cannot show: whether the first or the last slice, or every second one, may be missing."""
     numbers = sorted({number for frame in stack if (number := frame.whole_number("InstanceNumber")) is not None})
     expected = stack[0].whole_number("ImagesInAcquisition") or 0
+    volume = stack[0].whole_number("NumberOfSlices") or 0
     if expected > len(stack) and len({frame.text("AcquisitionNumber") for frame in stack}) == 1:
         yield f"{len(stack)} slices of the {expected} that its acquisition has; some may be missing at its ends"
+    elif volume > len(stack):
+        yield f"{len(stack)} slices of the {volume} of its volume by its header; some may be missing at its ends"
     elif len(numbers) == len(stack) and (numbers[0] > 1 or numbers[-1] - numbers[0] >= len(stack)):
         span = f"{numbers[0]} to {numbers[-1]}"
         yield f"{len(stack)} slices with instance numbers {span}; some may be missing at its ends"

@@ -135,7 +135,7 @@ def _copy(path: Path, rescale: tuple[float, float] | None, copy: Path) -> Path:
             made[keyword] = source[keyword]
     if rescale not in (None, (1, 0)):
         made.RescaleSlope, made.RescaleIntercept = (repr(number)[:16] for number in rescale)
-    if not made.get("SOPClassUID"):
+    if "Storage" not in UID(str(made.get("SOPClassUID", ""))).name:  # absent, or a maker's own, which GDCM refuses
         made.SOPClassUID = MRImageStorage
     made.SOPInstanceUID = generate_uid(prefix=None)
     named = UID(str(source.file_meta.get("TransferSyntaxUID", "")))

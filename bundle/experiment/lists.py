@@ -11,6 +11,7 @@ from typing import Any
 from bundle.data import SECTIONS, read_datalist, require, write_datalist
 from bundle.experiment.plan import Plan, needed_sections
 from bundle.experiment.runs import slug
+from bundle.system.limits import expanded
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class PairLists:
             given = roots[root]
             if not given:
                 raise ValueError(f"lists: {name!r} is read from {folder}, but there is no {root}; add --{root} FOLDER")
-            found.append(Path(given, *inner).expanduser().absolute())
+            found.append(expanded(Path(given, *inner)).absolute())
         return found
 
     def root(self, name: str) -> Path:

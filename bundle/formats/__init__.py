@@ -1,24 +1,21 @@
 """Every file format, to read and to write: images, transforms, points, markups, surfaces."""
 
-from bundle.formats.arrays import Found
 from bundle.formats.images import (
     IMAGE_SUFFIXES,
     PICTURE_SUFFIXES,
     check_writable,
-    image_of,
     load_image,
     save_image,
     written_type,
 )
-from bundle.formats.loading import LoadPaird
+from bundle.formats.loading import LoadPaird, in_memory
 from bundle.formats.nibabel_files import found_in, nifti
 from bundle.formats.point_files import POINT_FORMATS, PointFile, is_point_file, read_points
 from bundle.formats.problems import grid_problems
 from bundle.formats.transform_files import displacement_image, read_transform, write_transform
-from bundle.formats.types import smallest_type
+from bundle.formats.voxels import smallest_type
 
 __all__ = [
-    "Found",
     "IMAGE_SUFFIXES",
     "LoadPaird",
     "PICTURE_SUFFIXES",
@@ -28,7 +25,7 @@ __all__ = [
     "displacement_image",
     "found_in",
     "grid_problems",
-    "image_of",
+    "in_memory",
     "is_point_file",
     "load_image",
     "nifti",

@@ -12,14 +12,13 @@ import torch
 from monai.data import MetaTensor
 from monai.utils import ImageMetaKey
 
-from bundle.formats.arrays import Found, read_array
 from bundle.formats.dicom_volume import is_dicom_image, load_series
 from bundle.formats.itk_files import ITK_TYPES, itk_header, read_itk, write_itk
-from bundle.formats.nibabel_files import read_mgh, read_nifti, write_nifti
-from bundle.formats.pictures import read_picture, write_picture
-from bundle.formats.types import VOXEL_TYPES, as_stored, kept_type, smallest_type, whole_numbers
+from bundle.formats.nibabel_files import HALVES, is_nifti, read_half, read_mgh, read_nifti, write_nifti
+from bundle.formats.pictures import read_array, read_picture, write_picture
+from bundle.formats.voxels import VOXEL_TYPES, Found, as_stored, kept_type, smallest_type, whole_numbers
 from bundle.system.errors import DataWarning, brief
-from bundle.system.files import moved_into_place
+from bundle.system.files import mistaken_for, moved_into_place, silent_libraries
 from bundle.system.limits import Refused
 
 
@@ -44,7 +43,8 @@ FORMATS = (
     ImageFormat((".nii", ".nii.gz"), read_nifti, write_nifti, VOXEL_TYPES),
     ImageFormat((".nrrd", ".mha", ".seg.nrrd"), read_itk, write_itk, ITK_TYPES),
     ImageFormat((".nhdr", ".mhd", ".dcm"), read_itk),
-    ImageFormat((".mgz", ".mgh"), read_mgh),
+    ImageFormat(HALVES, read_half),
+    ImageFormat((".mgz", ".mgh", ".mgh.gz"), read_mgh),
     ImageFormat((".npy",), read_array),
     ImageFormat((".png",), read_picture, write_picture, ("uint8", "uint16")),
     ImageFormat((".jpg", ".jpeg", ".bmp"), read_picture, write_picture, ("uint8",)),
@@ -57,13 +57,17 @@ SINGLE_FILES = f"{', '.join(IMAGE_SUFFIXES)}, and folders of DICOM"
 
 
 def _read_other(path: Path, kind: str) -> Found:
-    """Read a file whose name says nothing, if ITK finds out what it is."""
+    """Read a file whose name says nothing, if it begins as NIfTI does or ITK finds out what it is."""
     if path.name.lower().endswith(".npz"):
         return read_array(path, kind)
+    if is_nifti(path):
+        return read_nifti(path, kind)
     try:
-        itk_header(path)
+        with silent_libraries():
+            itk_header(path)
     except Refused as error:
-        raise Refused(f"not a format of images that is read; read are {SINGLE_FILES}") from error
+        what = mistaken_for(path) or f"not a format of images that is read; read are {SINGLE_FILES}"
+        raise Refused(what) from error
     return read_itk(path, kind)
 
 
@@ -104,7 +108,8 @@ def load_image(path: str | Path, kind: str = "image") -> MetaTensor:
     except Refused as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error, RuntimeError ...
-        raise ValueError(f"{path}: cannot be read, damaged or not an image ({brief(error)})") from error
+        reason = mistaken_for(path) or f"damaged or not an image ({brief(error)})"
+        raise ValueError(f"{path}: cannot be read, {reason}") from error
 
 
 def image_of(found: Found, kind: str, name: str) -> MetaTensor:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import re
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bundle.formats.arrays import Found, channels_first
+from bundle.formats.voxels import Found, channels_first
 from bundle.geometry import RAS_TO_LPS
 from bundle.geometry.affines import spacing_of
 from bundle.system.extras import itk
-from bundle.system.files import silent_libraries
+from bundle.system.files import mistaken_for, silent_libraries
 from bundle.system.limits import Refused, check_declared, regular_file
 
 DETACHED_SUFFIXES = (".nhdr", ".mhd", ".hdr")
@@ -20,6 +23,13 @@ DETACHED_SUFFIXES = (".nhdr", ".mhd", ".hdr")
 MOST_AXES = 4
 ITK_TYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 """Of voxels that ITK in Python writes."""
+UNCHECKED = ("BioRadImageIO", "GiplImageIO", "MRCImageIO", "VTKImageIO")
+"""ITK's readers that hand on what is in memory where a file is cut short, so that they are not used."""
+LONGEST_TEXT = 2**16
+"""Bytes of a header in which its units are looked for."""
+UNITS = re.compile(rb"^(?:space units|units|DistanceUnits)\s*[:=](.*)$", re.MULTILINE)
+OTHER_LENGTHS = {"m", "meter", "metre", "dm", "cm", "um", "\u00b5m", "\u03bcm", "micron", "microns", "nm", "inch", "in"}
+"""How headers call lengths that are no millimetres."""
 
 
 def itk_header(path: str | Path) -> Any:
@@ -30,8 +40,8 @@ def itk_header(path: str | Path) -> Any:
         RuntimeError: when the header cannot be read.
     """
     header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
-    if header is None:
-        raise Refused("cannot be read, damaged or not an image")
+    if header is None or header.GetNameOfClass() in UNCHECKED:
+        raise Refused(f"cannot be read, {mistaken_for(Path(path)) or 'damaged or not an image'}")
     header.SetFileName(str(path))
     header.ReadImageInformation()
     return header
@@ -50,6 +60,8 @@ def checked_header(path: Path) -> Any:
     detached = str(path).lower().endswith(DETACHED_SUFFIXES)
     components = header.GetNumberOfComponents()
     check_declared((*shape, components), header.GetComponentSize(), None if detached else path)
+    if header.GetNameOfClass() == "MetaImageIO":
+        _check_meta_image(path, header.GetImageSizeInBytes())
     if len(shape) > MOST_AXES:
         raise Refused(f"an image of {len(shape)} axes, expected 3, of labels also 4")
     if header.GetPixelType() == itk.CommonEnums.IOPixel_COMPLEX:
@@ -62,10 +74,91 @@ def stored_type(path: str | Path) -> np.dtype:
     return _type_of(itk_header(path))
 
 
-def read_itk(path: Path, kind: str) -> Found:
-    """Read a file by ITK; the numbers of a label in double precision."""
+def _check_held(held: int, needed: int) -> None:
+    if held < needed:
+        raise Refused(f"its voxels need {needed} bytes, and {held} are there; cut short, copy it again")
+
+
+def _check_meta_image(path: Path, needed: int) -> None:
+    """Refuse a MetaImage whose voxels are not all there: ITK hands on what is in memory in their place.
+
+    Args:
+        path: of the header.
+        needed: bytes of the voxels.
+    """
+    with path.open("rb") as file:
+        lines = iter(file.readline, b"")
+        fields: dict[str, str] = {}
+        while "ElementDataFile" not in fields:
+            name, _, value = next(lines).decode("latin-1").partition("=")
+            fields[name.strip()] = value.strip()
+        where, start = fields["ElementDataFile"], file.tell()
+        names = [name.decode().strip() for name in lines] if where.startswith("LIST") else _names(where)
+    parts = [path] if where.upper() == "LOCAL" else [path.parent / name for name in names if name]
+    missing = [part.name for part in parts if not part.is_file()]
+    if missing:
+        raise Refused(f"its voxels are in {missing[0]}, which is not there; copy it too")
+    if fields.get("BinaryData", "True").lower() != "true":
+        return
+    if fields.get("CompressedData", "").lower() != "true":
+        held = sum(part.stat().st_size for part in parts)
+        _check_held(held - (start if parts == [path] else 0), needed)
+        return
+    length = int(fields.get("CompressedDataSize", 0))
+    if parts == [path] and not length:
+        raise Refused("its voxels are compressed, and no CompressedDataSize says how long they are; write it again")
+    _check_held(_inflated(parts[0], start if parts == [path] else 0, length or None), needed)
+
+
+def _names(where: str) -> list[str]:
+    """Files that a MetaImage has its voxels in: one, or several by a pattern as ``slice%02d.raw 1 20 1``."""
+    pattern = re.fullmatch(r"(.*%0?\d*d\S*)\s+(\d+)\s+(\d+)(?:\s+(\d+))?", where)
+    if pattern is None:
+        return [where]
+    first, last, step = (int(number or 1) for number in pattern.groups()[1:])
+    return [pattern[1] % number for number in range(first, last + 1, step)]
+
+
+def _inflated(path: Path, start: int, length: int | None) -> int:
+    """Bytes that a compressed part of a file becomes, as far as it is sound."""
+    held, stream = 0, zlib.decompressobj(47)
+    with path.open("rb") as file:
+        file.seek(start)
+        try:
+            for block in _blocks(file.read(length)):
+                held += len(stream.decompress(block))
+        except zlib.error:
+            return held
+    return held
+
+
+def _blocks(content: bytes, size: int = 2**16) -> Iterator[bytes]:
+    return (content[place : place + size] for place in range(0, len(content), size))
+
+
+def _units_note(path: Path) -> str:
+    """A line about the lengths of a NRRD or MetaImage header that are in a unit which tools take for millimetres."""
+    with path.open("rb") as file:
+        text = file.read(LONGEST_TEXT).partition(b"\n\n")[0]
+    words = b" ".join(UNITS.findall(text)).decode(errors="replace").replace('"', " ").lower().split()
+    found = sorted(OTHER_LENGTHS.intersection(words))
+    if not found:
+        return ""
+    return f"its header has lengths in {found[0]}, which count as mm, as in ITK, ANTs and 3D Slicer; write it in mm"
+
+
+def read_itk(path: Path, kind: str, held: int | None = None) -> Found:
+    """Read a file by ITK; the numbers of a label in double precision.
+
+    Args:
+        path: of the file, or of the header.
+        kind: ``image``, ``label`` or ``mask``.
+        held: bytes of the voxels, where they are in another file that ITK does not check.
+    """
     with silent_libraries():  # what ITK prints of a damaged file is in its error too
         header = checked_header(path)
+        if held is not None:
+            _check_held(held, header.GetImageSizeInBytes())
         number = itk.F if kind == "image" else itk.D
         images = itk.VectorImage[number, header.GetNumberOfDimensions()]
         reader = itk.ImageFileReader[images].New(FileName=str(path))
@@ -75,7 +168,8 @@ def read_itk(path: Path, kind: str) -> Found:
     channels = channels_first(channels[0]) if len(channels) == 1 else channels
     if kind != "image":
         channels = _segments(channels, image.GetMetaDataDictionary())
-    return Found(channels, _affine(image), _type_of(header))
+    note = _units_note(path) if header.GetNameOfClass() in ("NrrdImageIO", "MetaImageIO") else ""
+    return Found(channels, _affine(image), _type_of(header), note)
 
 
 def _segments(layers: np.ndarray, meta: Any) -> np.ndarray:

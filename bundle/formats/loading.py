@@ -11,9 +11,12 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from nibabel.spatialimages import SpatialImage
 
-from bundle.formats.images import as_label, load_image
+from bundle.formats.images import as_label, image_of, load_image
+from bundle.formats.nibabel_files import found_in
 from bundle.formats.problems import dimensions, grid_problems, other_grid
+from bundle.formats.voxels import Found
 from bundle.system.limits import Refused
 
 KINDS = ("image", "label", "mask")
@@ -74,6 +77,42 @@ def load_part(value: str | Path | MetaTensor, kind: str, grid: Grid | None = Non
         except Refused as error:
             raise ValueError(f"{name}: {error}") from error
     return found if grid is None else _on_axes_of(found, *grid)
+
+
+def in_memory(value: Any, name: str) -> MetaTensor:
+    """What ``load_part`` would make of the file of an image, a label or a mask that a user has in memory.
+
+    Args:
+        value: an image of nibabel or MONAI, or an array and its affine.
+        name: how messages call it; it ends in one of ``KINDS``.
+
+    Raises:
+        ValueError: when it is none of these, or its values are no numbers.
+    """
+    if isinstance(value, MetaTensor):
+        return value
+    found = found_in(value) if isinstance(value, SpatialImage) else _found(value, name)
+    if found.stored.kind not in "biuf":
+        raise ValueError(f"{name}: values of the type {found.stored}, expected numbers")
+    try:
+        return image_of(found, name.rpartition("_")[2], name)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _found(value: Any, name: str) -> Found:
+    """An array and its affine."""
+    try:
+        voxels, affine = (np.asarray(part) for part in value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is a {type(value).__name__}; expected a path, or an array and its affine") from error
+    if affine.shape != (4, 4) or voxels.ndim not in (3, 4):
+        raise ValueError(
+            f"{name}: an array of shape {voxels.shape} and an affine of shape {affine.shape}; expected (X, Y, Z), of "
+            "labels also (X, Y, Z, channels), and (4, 4)"
+        )
+    channels = voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0)
+    return Found(channels, affine.astype(float), voxels.dtype)
 
 
 def _on_axes_of(label: MetaTensor, shape: Sequence[int], target: np.ndarray) -> MetaTensor:

@@ -1,8 +1,8 @@
-"""NIfTI and FreeSurfer's MGH: the header is checked, then the voxels are read, in one opening of the file."""
+"""NIfTI and FreeSurfer's MGH: the header is checked, then the voxels are read."""
 
 from __future__ import annotations
 
-import gzip
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,32 +10,59 @@ from typing import IO, Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.freesurfer.mghformat import DATA_OFFSET, MGHHeader
 from nibabel.spatialimages import SpatialImage
 
-from bundle.formats.arrays import Found, channels_first
+from bundle.formats.itk_files import read_itk
 from bundle.formats.nifti_place import nifti_place
+from bundle.formats.voxels import Found, channels_first
 from bundle.geometry.affines import corner_distance, spacing_of
-from bundle.system.limits import Refused, check_declared, regular_file, size
+from bundle.system.files import length_of, uncompressed
+from bundle.system.limits import Refused, check_declared, size
 
-GZIP = b"\x1f\x8b"
+MAGIC, MAGIC_AT = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0"), 344
+"""Words that say that a header is of NIfTI, and where NIfTI-1 has them."""
+LONGEST_HEADER = 540
+"""Bytes of the header of NIfTI-2, which says so in its first word."""
+MGH_VERSION = b"\0\0\0\1"
+MOST_AXES = 7
+HALVES = (".hdr", ".img", ".hdr.gz", ".img.gz")
 LARGEST_EXTENSION = 2**26
 """Bytes between the header and the voxels of a NIfTI file."""
 SHORT = "shorter than the header of {}"
+UNSCALED = (
+    "its scl_slope is {:g}, so that its scl_inter {:g} does not count, as for nibabel and FSL; ITK, ANTs and 3D Slicer "
+    "add it; correct the header"
+)
 
 
 def read_nifti(path: Path, kind: str) -> Found:
-    """Read a NIfTI file of one part."""
-    with opened_nifti(path) as (image, header):
-        return found_in(image, header)
+    """Read a NIfTI file of one part, or a pair of header and voxels, by the name of either."""
+    with opened_nifti(path) as (voxels, header):
+        affine, note = nifti_place(header, voxels.shape[:3])
+        slope, intercept, doubt = _scaling(header)
+        stored = header.get_data_dtype().newbyteorder("=") if (slope, intercept) == (1, 0) else np.dtype(np.float32)
+        return Found(channels_first(np.asanyarray(voxels)), affine, stored, "; ".join(filter(None, (note, doubt))))
+
+
+def read_half(path: Path, kind: str) -> Found:
+    """Read a pair of header and voxels, of NIfTI or, by ITK, of Analyze."""
+    header, voxels = halves(path)
+    if is_nifti(header):
+        return read_nifti(path, kind)
+    with uncompressed(voxels) as file:
+        return read_itk(header, kind, held=length_of(file))
 
 
 def read_mgh(path: Path, kind: str) -> Found:
     """Read an MGH file, compressed (``.mgz``) or not."""
-    with _uncompressed(path) as file:
+    with uncompressed(path) as file:
         start = file.read(DATA_OFFSET)
         if len(start) < DATA_OFFSET:
             raise ValueError(SHORT.format("MGH"))
+        if start[:4] != MGH_VERSION:
+            raise ValueError("no header of MGH")
         *shape, code = np.frombuffer(start[4:24], ">i4").tolist()
         _check_shape(shape)
         # Its footer lies behind the voxels, which a wrong size would look for far away.
@@ -45,35 +72,65 @@ def read_mgh(path: Path, kind: str) -> Found:
         return found_in(image)
 
 
-@contextmanager
-def opened_nifti(path: Path) -> Iterator[tuple[nib.Nifti1Image, nib.Nifti1Header]]:
-    """The image of a NIfTI file whose header has been checked; its voxels are read as long as the file is open.
+def is_nifti(path: Path) -> bool:
+    """Whether a file begins with a header of NIfTI."""
+    try:
+        with uncompressed(path) as file:
+            return _has_magic(file.read(LONGEST_HEADER))
+    except (OSError, EOFError, zlib.error):
+        return False
 
-    Its header comes as it is in the file beside it: nibabel mends what it thinks is wrong, which ITK reads as it is.
+
+def _has_magic(start: bytes) -> bool:
+    return start[4 if _is_second(start) else MAGIC_AT :].startswith(MAGIC)
+
+
+def _is_second(start: bytes) -> bool:
+    return LONGEST_HEADER in (int.from_bytes(start[:4], order) for order in ("little", "big"))
+
+
+@contextmanager
+def opened_nifti(path: Path) -> Iterator[tuple[ArrayProxy, nib.Nifti1Header]]:
+    """The voxels of a NIfTI file, which are read as long as the file is open, and its header, which has been checked.
+
+    The header is as it is in the file: nibabel mends what it thinks is wrong, which ITK reads as it is.
 
     Raises:
         Refused: when the header asks for more than the file can hold or than is read; for voxels that are no numbers.
         Exception: when the file cannot be read; of many kinds.
     """
-    with _uncompressed(path) as file:
-        header = _checked_header(file, path)
-        file.seek(0)
-        kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-        yield kind.from_file_map({"image": nib.FileHolder(fileobj=file)}, mmap=False), header
+    described, stored = halves(path) if path.name.lower().endswith(HALVES) else (path, path)
+    with uncompressed(described) as file:
+        header = _checked_header(file, stored, single=described == stored)
+    with uncompressed(stored) as file:
+        scaling = _scaling(header)[:2]
+        yield ArrayProxy(file, (_shape(header), header.get_data_dtype(), int(header["vox_offset"]), *scaling)), header
         file.read(1)  # the checksum of a compressed file is looked at behind its end
 
 
-def found_in(image: SpatialImage, header: Any = None) -> Found:
-    """What an image of nibabel holds.
+def halves(path: Path) -> tuple[Path, Path]:
+    """Header and voxels of an image in two files, by the name of either.
 
-    Args:
-        image: of a file, or in memory.
-        header: as it is in the file; None takes the image's.
+    Raises:
+        Refused: when one is missing.
     """
-    header = image.header if header is None else header
+    beginning = path.name.lower().removesuffix(".gz").removesuffix(".hdr").removesuffix(".img")
+    beside = {one.name.lower(): one for one in sorted(path.parent.iterdir())}
+    found = []
+    for half in (".hdr", ".img"):
+        names = (path.name.lower(), f"{beginning}{half}", f"{beginning}{half}.gz")
+        there = [beside[name] for name in names if name in beside and half in name[len(beginning) :]]
+        if not there:
+            raise Refused(f"no {half} file beside it; copy it too: header (.hdr) and voxels (.img) are one image")
+        found.append(there[0])
+    return found[0], found[1]
+
+
+def found_in(image: SpatialImage) -> Found:
+    """What an image of nibabel holds."""
     affine, note = np.asarray(image.affine, dtype=float), ""
-    if isinstance(header, nib.Nifti1Header):
-        affine, note = nifti_place(header, image.shape[:3])
+    if isinstance(image.header, nib.Nifti1Header):
+        affine, note = nifti_place(image.header, image.shape[:3])
     array = np.asanyarray(image.dataobj)
     stored = np.dtype(image.get_data_dtype()).newbyteorder("=") if nib.is_proxy(image.dataobj) else array.dtype
     if (getattr(image.dataobj, "slope", 1), getattr(image.dataobj, "inter", 0)) != (1, 0):
@@ -104,41 +161,63 @@ def write_nifti(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
     nib.save(nifti(voxels, affine), path)
 
 
-@contextmanager
-def _uncompressed(path: Path) -> Iterator[IO[bytes]]:
-    """Content of a file, which is compressed where it begins as gzip does, whatever it is called."""
-    with regular_file(path).open("rb") as file:
-        compressed = file.read(2) == GZIP
-        file.seek(0)
-        if not compressed:
-            yield file
-            return
-        with gzip.GzipFile(fileobj=file) as content:
-            yield content  # type: ignore[misc]
-
-
 def _check_shape(shape: Any) -> None:
     if not shape or min(shape) < 1:
         raise Refused(f"its header declares {size(shape) or 'no'} voxels, expected 1 along each axis at least")
 
 
-def _checked_header(file: IO[bytes], path: Path) -> nib.Nifti1Header:
-    start = file.read(540)
-    second = 540 in (int.from_bytes(start[:4], order) for order in ("little", "big"))
-    kind = nib.Nifti2Header if second else nib.Nifti1Header
+def _shape(header: nib.Nifti1Header) -> tuple[int, ...]:
+    """Voxels along each axis; axes beyond the third that a header counts and leaves at 0 have one, as for ITK."""
+    shape = tuple(map(int, header.get_data_shape()))
+    return (*shape[:3], *(length or 1 for length in shape[3:]))
+
+
+def _scaling(header: nib.Nifti1Header) -> tuple[float, float, str]:
+    """Slope and intercept from stored numbers to values, and a line about those that other tools read otherwise.
+
+    Raises:
+        Refused: for a slope whose intercept is no number.
+    """
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or not np.isfinite(slope):
+        counted = np.isfinite(intercept) and intercept != 0
+        return 1.0, 0.0, UNSCALED.format(slope, intercept) if counted else ""
+    if not np.isfinite(intercept):
+        raise Refused(f"scl_slope is {slope:g} and scl_inter {intercept:g}, expected two numbers; correct the header")
+    return slope, intercept, ""
+
+
+def _checked_header(file: IO[bytes], voxels: Path, single: bool) -> nib.Nifti1Header:
+    """Header of an open file.
+
+    Args:
+        file: at its beginning.
+        voxels: the file that holds the voxels.
+        single: whether that is the same one.
+    """
+    start = file.read(LONGEST_HEADER)
+    kind = nib.Nifti2Header if _is_second(start) else nib.Nifti1Header
     if len(start) < kind.sizeof_hdr:
         raise ValueError(SHORT.format("NIfTI"))
+    if not _has_magic(start):
+        raise ValueError("no header of NIfTI")
     header = kind(start[: kind.sizeof_hdr], check=False)
-    shape, voxel = header.get_data_shape(), header.get_data_dtype()
+    if not 0 <= header["dim"][0] <= MOST_AXES:
+        raise ValueError("the number of axes in its header is none")
+    shape, voxel = _shape(header), header.get_data_dtype()
     if voxel.kind not in "biuf":
         raise Refused(f"voxels of the type {voxel}, expected one number each")
     _check_shape(shape)
-    check_declared(shape, voxel.itemsize, path)
-    offset = float(header["vox_offset"])
-    if not offset <= LARGEST_EXTENSION:
-        raise Refused(f"its voxels start at byte {offset:.0f}, expected {LARGEST_EXTENSION} at most; damaged")
-    file.seek(kind.sizeof_hdr)
-    _check_extensions(file, int(offset), ">" if header.endianness == ">" else "<")
+    check_declared(shape, voxel.itemsize, voxels)
+    first, offset = kind.single_vox_offset if single else 0, float(header["vox_offset"])
+    if not first <= offset <= LARGEST_EXTENSION:
+        raise Refused(
+            f"its voxels start at byte {offset:.0f}, expected {first} to {LARGEST_EXTENSION}; correct vox_offset in "
+            "the header"
+        )
+    if single:
+        file.seek(kind.sizeof_hdr)
+        _check_extensions(file, int(offset), ">" if header.endianness == ">" else "<")
     return header
 
 

@@ -92,7 +92,9 @@ def _chosen(
             "FSL and nibabel, mirror or move it; set a form in the header"
         )
     if sform is None or not _invertible(sform):
-        return next(form for form in (qform, sform) if form is not None), ""
+        if sform is None or qform is None:
+            return next(form for form in (qform, sform) if form is not None), ""
+        return qform, "its sform is no place; the qform is used, other tools may take the sform; correct the header"
     straight = _orthogonal(sform)
     if qform is None and not straight:
         return sform, (

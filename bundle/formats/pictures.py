@@ -1,4 +1,4 @@
-"""Pictures: PNG, JPEG, TIFF, BMP. They have no position in space, and their pixels are 1 mm apart."""
+"""Pictures (PNG, JPEG, TIFF, BMP) and arrays of NumPy: they have no position in space, and are 1 mm apart."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bundle.formats.arrays import Found
+from bundle.formats.voxels import Found, channels_first
 from bundle.system.limits import Refused, check_declared, regular_file, size
 
 GREY_MODES = ("1", "L", "F", "I", "I;16", "I;16B", "I;16L")  # of Pillow: one value per pixel
-TYPES = {"1": np.bool_, "L": np.uint8, "P": np.uint8, "I": np.int32, "F": np.float32}
-"""Types of the pixels by Pillow's mode; those of the other grey modes, I;16 and its byte orders, are 16 bits."""
+BITS, WHITE_IS, SAMPLE_FORMAT = 258, 262, 339
+"""Tags of TIFF: bits of a number, whether 0 is white (0) or black (1), and whether it has a sign (2) or none (1)."""
 JPEG_QUALITY = 95
 LABEL_FORMATS = "a format that keeps values, such as PNG, or NIfTI"
 
@@ -31,8 +31,8 @@ def read_picture(path: Path, kind: str) -> Found:
             with Image.open(regular_file(path)) as picture:
                 check_declared(picture.size, 1, None)
                 one = _grey(picture) if kind == "image" else _values(picture, kind)
-                stored = np.dtype(TYPES.get(one.mode, np.uint16 if one.mode.startswith("I;16") else np.uint8))
-                return Found(np.asarray(one).T[None], np.eye(4), stored, meta={"mode": one.mode})
+                pixels = _as_in_tiff(picture, np.asarray(one))
+                return Found(pixels.T[None], np.eye(4), pixels.dtype.newbyteorder("="), meta={"mode": one.mode})
     except Image.DecompressionBombError as error:
         declared = re.search(r"\d+", str(error))
         raise Refused(
@@ -41,10 +41,21 @@ def read_picture(path: Path, kind: str) -> Found:
         ) from error
 
 
+def _as_in_tiff(picture: Image.Image, pixels: np.ndarray) -> np.ndarray:
+    """Pixels as a TIFF has them, and ITK reads them: Pillow inverts them where 0 is white, and overlooks their sign."""
+    tags = getattr(picture, "tag_v2", {})
+    if tags.get(WHITE_IS) == 0 and picture.mode in ("1", "L"):
+        pixels = ~pixels
+    kind = {1: "u", 2: "i"}.get(tags.get(SAMPLE_FORMAT, (1,))[0])
+    if kind and pixels.dtype.kind in "iu" and tags.get(BITS) == (8 * pixels.itemsize,):
+        pixels = pixels.view(f"{kind}{pixels.itemsize}")
+    return pixels
+
+
 def _one(picture: Image.Image) -> None:
     count = getattr(picture, "n_frames", 1)
     if count > 1:
-        raise ValueError(f"the file holds {count} pictures, expected one; save each in a file of its own")
+        raise Refused(f"the file holds {count} pictures, expected one; save each in a file of its own")
 
 
 def _grey(picture: Image.Image) -> Image.Image:
@@ -60,10 +71,32 @@ def _values(picture: Image.Image, kind: str) -> Image.Image:
         raise Refused(f"a {kind} in JPEG, whose compression changes values; save it in {LABEL_FORMATS}")
     if picture.mode == "P" or picture.mode in GREY_MODES:
         return picture
+    if any(";16" in str(tile) for tile in getattr(picture, "tile", ())):
+        raise Refused(f"a {kind} in colours of 16 bits, expected one number per pixel; save it as grey values")
     grey, *others = picture.convert("RGB").split()
     if any(other.tobytes() != grey.tobytes() for other in others):
         raise Refused(f"a {kind} in colours, expected one number per pixel; save it as grey values or with a palette")
     return grey
+
+
+def read_array(path: Path, kind: str) -> Found:
+    """Read one array of numbers (``.npy``), whose affine is the identity.
+
+    Raises:
+        Refused: for Python objects, which could run code when read, and anything else that is no such array.
+    """
+    try:
+        array = np.load(regular_file(path), mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        if "pickle" in str(error) or "Python objects" in str(error):
+            raise Refused("Python objects, which could run code when read; expected an array of numbers") from error
+        raise
+    if not isinstance(array, np.ndarray):
+        raise Refused("an archive of arrays, expected one array (.npy)")
+    if array.dtype.kind not in "biuf":
+        raise Refused(f"values of the type {array.dtype}, expected numbers")
+    check_declared(array.shape, array.dtype.itemsize, None)
+    return Found(channels_first(np.array(array)), np.eye(4), array.dtype.newbyteorder("="))
 
 
 def write_picture(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:

@@ -219,16 +219,16 @@ def _displacement(image: Any) -> Displacement:
 
 
 def _read_nifti_field(path: Path) -> Displacement:
-    with opened_nifti(path) as (image, header):
-        intent = int(image.header["intent_code"])
-        if image.ndim != 5 or image.shape[3:] != (1, 3) or intent not in (INTENT_DISPLACEMENT, INTENT_VECTOR):
-            shape = " x ".join(map(str, image.shape))
+    with opened_nifti(path) as (voxels, header):
+        intent = int(header["intent_code"])
+        if voxels.ndim != 5 or voxels.shape[3:] != (1, 3) or intent not in (INTENT_DISPLACEMENT, INTENT_VECTOR):
+            shape = " x ".join(map(str, voxels.shape))
             raise Refused(
                 f"not a transform: {shape} values with intent {intent}, expected a field of X x Y x Z x 1 x 3 with "
                 f"intent {INTENT_VECTOR} (vectors), such as displacement.nii.gz"
             )
-        affine, note = nifti_place(header, image.shape[:3])
-        vectors = np.moveaxis(np.asarray(image.dataobj, dtype=np.float64)[..., 0, :], -1, 0)
+        affine, note = nifti_place(header, voxels.shape[:3])
+        vectors = np.moveaxis(np.asarray(voxels, dtype=np.float64)[..., 0, :], -1, 0)
     if note:
         warnings.warn(f"{path}: {note}", DataWarning, stacklevel=2)
     return _from_lps(vectors if intent == INTENT_VECTOR else vectors * LPS_SIGNS, affine)

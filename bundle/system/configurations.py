@@ -8,7 +8,7 @@ from typing import Any
 
 from bundle.system.errors import brief
 from bundle.system.files import CONFIGS
-from bundle.system.limits import exists
+from bundle.system.limits import exists, expanded
 
 
 def find_configurations(names: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -18,7 +18,7 @@ def find_configurations(names: str | Path | Sequence[str | Path]) -> list[Path]:
         FileNotFoundError: naming those that are neither.
     """
     listed = [names] if isinstance(names, str | Path) else names
-    found = {name: _find(Path(name).expanduser()) for name in listed}
+    found = {name: _find(expanded(name)) for name in listed}
     missing = [str(name) for name, path in found.items() if path is None]
     if missing:
         raise FileNotFoundError(f"configuration not found: {', '.join(missing)}; give a file, or a name in {CONFIGS}")

@@ -55,5 +55,6 @@ def printable(text: str) -> str:
 
 
 def brief(error: BaseException) -> str:
-    """The beginning of a message, without the source location that ITK puts in front."""
-    return " ".join(re.sub(r"\S+\.[ch]xx:\d+:", "", one_line(error)).split())[:160] or type(error).__name__
+    """The beginning of a message, without the places in source and memory that ITK puts in front."""
+    text = re.sub(r"\S+\.[ch]xx:\d+:|(?:itk::|ITK )ERROR: (?:\w+\(0x\w+\): )?", "", one_line(error))
+    return " ".join(text.rpartition("[nrrd] ")[2].split())[:160] or type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gzip
 import os
 import shutil
 import threading
@@ -12,11 +13,30 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+from bundle.system.limits import regular_file
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 BUNDLE_ROOT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
 """The folder of ``configs/`` and ``models/``: of a wheel the package itself, else the checkout."""
 CONFIGS = BUNDLE_ROOT / "configs"
 """The configurations that come with the bundle."""
+GZIP = b"\x1f\x8b"
+POINTER = "a pointer to a file that is not here; get its content (git annex get, git lfs pull)"
+WEB_PAGE = "a web page, as a failed download leaves it; download the file again"
+POINTERS = (b"/annex/objects/", b"version https://git-lfs")
+"""How files of git-annex and Git LFS begin whose content is elsewhere."""
+STARTS = {
+    **dict.fromkeys(POINTERS, POINTER),
+    b"<!doctype html": WEB_PAGE,
+    b"<html": WEB_PAGE,
+    b"BZh": "compressed by bzip2; decompress it, or compress it by gzip",
+    b"\xfd7zXZ": "compressed by xz; decompress it, or compress it by gzip",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd; decompress it, or compress it by gzip",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"7z\xbc\xaf": "a 7-Zip archive; unpack it",
+    GZIP: "compressed twice by gzip; decompress it once",
+}
+"""How files begin that are not what their names say, once decompressed by gzip, what they are, and what to do."""
 
 
 def flush(path: Path) -> None:
@@ -138,3 +158,38 @@ def silent_libraries() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextmanager
+def uncompressed(path: Path) -> Iterator[IO[bytes]]:
+    """Content of a file, which is compressed where it begins as gzip does, whatever it is called.
+
+    Raises:
+        Refused: when it is no file.
+    """
+    with regular_file(path).open("rb") as file:
+        compressed = file.read(len(GZIP)) == GZIP
+        file.seek(0)
+        if not compressed:
+            yield file
+            return
+        with gzip.GzipFile(fileobj=file) as content:
+            yield content  # type: ignore[misc]
+
+
+def length_of(file: IO[bytes]) -> int:
+    """Bytes from the place of an open file to its end."""
+    length = 0
+    while block := file.read(2**20):
+        length += len(block)
+    return length
+
+
+def mistaken_for(path: Path) -> str:
+    """What a file is that cannot be read as what its name says, and what to do; empty where its start does not tell."""
+    try:
+        with uncompressed(path) as file:
+            start = file.read(64).lstrip().lower()
+    except (OSError, EOFError, ValueError):
+        return ""
+    return next((what for sign, what in STARTS.items() if start.startswith(sign.lower())), "")

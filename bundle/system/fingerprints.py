@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from enum import Enum
 from functools import partial
@@ -19,7 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from bundle.system.limits import exists
+
 PLAIN = (str, bytes, int, float, complex, type(None), Path, Enum, torch.dtype, torch.device, np.dtype, np.generic)
+HALVES = re.compile(r"\.(?:hdr|img)(?:\.gz)?$", re.IGNORECASE)
+"""How the two files of an image are called, one of which has the header and the other one the voxels."""
+NAMING = (".mhd", ".mha", ".nhdr", ".nrrd")
+"""Files of images whose headers may name those that the voxels are in."""
+LONGEST_TEXT = 2**16
+"""Bytes of a file in which its header is."""
 
 
 def described(**values: Any) -> dict[str, str]:
@@ -48,6 +57,8 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def sources(pair: Mapping[str, Any], times: bool = True) -> list[list[Any]]:
     """The entry of a pair, with size and time of every file it names, and of every file in a folder it names.
 
+    The voxels of an image may be in another file than its header, which counts too.
+
     Args:
         pair: the entry.
         times: whether a file that was copied again counts as a different file.
@@ -55,10 +66,28 @@ def sources(pair: Mapping[str, Any], times: bool = True) -> list[list[Any]]:
     found = []
     for key, value in sorted(pair.items()):
         path = Path(value) if isinstance(value, str) else None
-        files = [] if path is None else _below(path) if path.is_dir() else [path] if path.is_file() else []
+        files = [] if path is None else _below(path) if path.is_dir() else _image_files(path) if path.is_file() else []
         stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns if times else 0) for file in files]
         found.append([key, value, stats])
     return found
+
+
+def _image_files(path: Path) -> list[Path]:
+    """A file, with those beside it that its image consists of as well."""
+    if HALVES.search(path.name):
+        beginning = HALVES.sub("", path.name)
+        return sorted(one for one in path.parent.iterdir() if HALVES.sub("", one.name) == beginning != one.name)
+    if not path.name.lower().endswith(NAMING):
+        return [path]
+    with path.open("rb") as file:
+        lines = file.read(LONGEST_TEXT).partition(b"\n\n")[0].decode("latin-1").splitlines()
+    named: set[Path] = set()
+    for name in (part.strip() for line in lines for part in (line, *re.split("[=:]", line)[1:])):
+        if re.search("%0?\\d*d", name):
+            named |= set(path.parent.glob(re.sub("%0?\\d*d", "*", name.split()[0])))
+        elif name and exists(path.parent / name):
+            named.add(path.parent / name)
+    return [path, *sorted(one for one in named if one.is_file())]
 
 
 def _below(folder: Path) -> list[Path]:

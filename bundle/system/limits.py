@@ -54,6 +54,14 @@ def exists(path: str | Path) -> bool:
         return False
 
 
+def expanded(path: str | Path) -> Path:
+    """A path, with the home folder for a ``~`` at its beginning where nothing is called that."""
+    try:
+        return Path(path) if exists(path) else Path(path).expanduser()
+    except RuntimeError:  # no user has the name that follows
+        return Path(path)
+
+
 def read_whole(path: str | Path) -> bytes:
     """Content of a file that is not unreasonably large.
 

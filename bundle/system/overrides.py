@@ -105,6 +105,28 @@ def is_path(name: str) -> bool:
     return PATHS.fullmatch(name) is not None
 
 
+def literal(name: str) -> str:
+    """A name as MONAI's configurations keep it: in what they hold ``#`` becomes ``::``, and ``$`` begins an expression.
+
+    Args:
+        name: of a file or folder, or made of one.
+
+    Returns:
+        The name, or where that would not stay as it is an expression of it.
+    """
+    if not _is_language(name) and "#" not in name:
+        return name
+    return "$'" + "".join(letter if letter.isalnum() else f"\\U{ord(letter):08x}" for letter in name) + "'"
+
+
+def literal_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a configuration whose files and folders keep their names; expressions are left to MONAI."""
+    return {
+        name: literal(value) if is_path(name) and isinstance(value, str) and not _is_language(value) else value
+        for name, value in settings.items()
+    }
+
+
 def _check(name: str, default: Any, values: Sequence[str]) -> None:
     """Refuse a value of another kind than the configuration's; expressions are left to MONAI."""
     if not values:

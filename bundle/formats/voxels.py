@@ -1,8 +1,9 @@
-"""One rule for the types of voxels: a format's own are kept, others become the smallest that holds the values."""
+"""Voxels as a reader finds them, and one rule for their types: the format's own, or the smallest that holds them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +19,35 @@ VOXEL_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32",
 """What ITK, 3D Slicer and ANTs read of NIfTI."""
 CHOSEN = ("uint8", "int16", "uint16", "int32", "uint32")
 """Whole numbers from small to large; ITK in Python does not read ``int8``."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image as its file has it.
+
+    Attributes:
+        channels: ``(channels, X, Y[, Z])``, values after the slope of the header.
+        affine: ``(4, 4)`` voxel-to-world, mm, RAS.
+        stored: type of the numbers in the file: what they are, which are no whole numbers where the header scales them.
+        note: a line about a header that other tools read otherwise, or nothing.
+        meta: what else is worth keeping.
+    """
+
+    channels: np.ndarray
+    affine: np.ndarray
+    stored: np.dtype
+    note: str = ""
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+def channels_first(array: np.ndarray) -> np.ndarray:
+    """Voxels ``(X, Y, Z, 1, ..., channels, 1, ...)`` of a file as ``(channels, X, Y, Z)``; one where there are 3 axes.
+
+    An array of more axes keeps them, for the checks to name.
+    """
+    single = tuple(axis for axis in range(3, array.ndim) if array.shape[axis] == 1)
+    array = array.squeeze(single)
+    return array[None] if array.ndim <= 3 else np.moveaxis(array, -1, 0)
 
 
 def smallest_type(low: float, high: float, types: Sequence[str] = VOXEL_TYPES) -> np.dtype:

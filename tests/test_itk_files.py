@@ -1,0 +1,209 @@
+"""NRRD and MetaImage as they come; SimpleITK reads the sound ones, and what it reads of the others is no image."""
+
+import gzip
+import zlib
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_places import LONGER, Lengths, affines, at_random, itk_place, loaded
+
+from bundle.formats import load_image
+
+VOXELS = np.random.default_rng(0).integers(0, 120, (4, 3, 5)).astype(np.int16)
+TYPES = {
+    "signed char": "int8",
+    "uchar": "uint8",
+    "short": "int16",
+    "unsigned short int": "uint16",
+    "int32": "int32",
+    "uint": "uint32",
+    "longlong": "int64",
+    "ulonglong": "uint64",
+    "float": "float32",
+    "double": "float64",
+}
+SPACES = {
+    "left-posterior-superior": (1, 1, 1),
+    "LPS": (1, 1, 1),
+    "RAS": (-1, -1, 1),
+    "right-anterior-superior": (-1, -1, 1),
+    "left-anterior-superior": (1, -1, 1),
+    "LAS": (1, -1, 1),
+    "scanner-xyz": (1, 1, 1),
+}
+ENCODINGS = {
+    "raw": bytes,
+    "gzip": gzip.compress,
+    "gz": gzip.compress,
+    "hex": lambda content: content.hex().encode(),
+}
+
+
+def numbers(values):
+    return f"({','.join(repr(float(value)) for value in values)})"
+
+
+def nrrd(path, affine, space, kind, encoding, big, listed, detached, end="\n"):
+    """A file of one image; ``listed`` says which axis of length 1 is a list: the first, the last or None."""
+    dtype = np.dtype(TYPES[kind]).newbyteorder(">" if big else "<")
+    shape, directions = list(VOXELS.shape), [numbers(affine[:3, axis]) for axis in range(3)]
+    kinds = ["domain"] * 3
+    if listed is not None:
+        for values, one in ((shape, 1), (directions, "none"), (kinds, "list")):
+            values.insert(listed, one)
+    content = VOXELS.astype(dtype).tobytes(order="F")
+    if encoding == "ascii":
+        content = (" ".join(map(str, VOXELS.astype(dtype).ravel(order="F").tolist())) + "\n").encode()
+    else:
+        content = ENCODINGS[encoding](content)
+    head = {
+        "type": kind,
+        "dimension": len(shape),
+        "space": space,
+        "sizes": " ".join(map(str, shape)),
+        "space directions": " ".join(directions),
+        "kinds": " ".join(kinds),
+        "endian": "big" if big else "little",
+        "encoding": encoding,
+        "space origin": numbers(affine[:3, 3]),
+    }
+    if detached:
+        head["data file"] = "voxels.bin"
+        path.with_name("voxels.bin").write_bytes(content)
+    text = "".join(
+        f"{line}{end}" for line in ["NRRD0005", "# made", *(f"{key}: {value}" for key, value in head.items())]
+    )
+    path.write_bytes((text + end).encode() + (b"" if detached else content))
+    return path
+
+
+def same(image, path):
+    theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T.squeeze()
+    np.testing.assert_array_equal(image[0].numpy(), theirs)
+    np.testing.assert_allclose(image.affine, itk_place(path), rtol=1e-6, atol=1e-6)
+
+
+@settings(at_random, max_examples=50 * LONGER)
+@given(
+    affine=Lengths.flatmap(affines),
+    space=st.sampled_from(sorted(SPACES)),
+    kind=st.sampled_from(sorted(TYPES)),
+    encoding=st.sampled_from(["ascii", *ENCODINGS]),
+    big=st.booleans(),
+    listed=st.sampled_from([None, 0, 3]),
+    detached=st.booleans(),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_any_nrrd_is_the_image_of_simpleitk(tmp_path, affine, space, kind, encoding, big, listed, detached, end):
+    path = tmp_path / ("a.nhdr" if detached else "a.nrrd")
+    nrrd(path, affine, space, kind, encoding, big, listed, detached, end)
+    image, said = loaded(path)
+    same(image, path)
+    # By the words of the header: its space counts the axes of the world in these directions.
+    lps = np.diag([*SPACES[space], 1]) @ affine
+    np.testing.assert_allclose(image.affine, np.diag([-1, -1, 1, 1]) @ lps, rtol=1e-6, atol=1e-6)
+    assert not said
+
+
+META_TYPES = {"MET_SHORT": "int16", "MET_UCHAR": "uint8", "MET_FLOAT": "float32", "MET_UINT": "uint32"}
+
+
+def meta(path, content, name="LOCAL", kind="MET_SHORT", **fields):
+    """A MetaImage; its content is in its own file, or in the one that is named."""
+    head = {
+        "ObjectType": "Image",
+        "NDims": 3,
+        "BinaryData": "True",
+        "BinaryDataByteOrderMSB": "False",
+        "CompressedData": "False",
+        "TransformMatrix": "1 0 0 0 1 0 0 0 1",
+        "Offset": "0 0 0",
+        "ElementSpacing": "1 1 1",
+        "DimSize": " ".join(map(str, VOXELS.shape)),
+        "ElementType": kind,
+        **fields,
+        "ElementDataFile": name,
+    }
+    text = "".join(f"{key} = {value}\n" for key, value in head.items())
+    path.write_bytes(text.encode() + (content if name == "LOCAL" else b""))
+    return path
+
+
+def values(array):
+    return " ".join(repr(float(value)) for value in array)
+
+
+@settings(at_random, max_examples=40 * LONGER)
+@given(
+    affine=Lengths.flatmap(affines),
+    kind=st.sampled_from(sorted(META_TYPES)),
+    big=st.booleans(),
+    compressed=st.booleans(),
+    where=st.sampled_from(["LOCAL", "voxels.raw", "LIST", "%02d.raw 1 5 1"]),
+    orientation=st.sampled_from(["RAI", "LPS", "???"]),
+)
+def test_any_meta_image_is_the_image_of_simpleitk(tmp_path, affine, kind, big, compressed, where, orientation):
+    array = VOXELS.astype(np.dtype(META_TYPES[kind]).newbyteorder(">" if big else "<"))
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    fields = {
+        "TransformMatrix": values((affine[:3, :3] / lengths).T.ravel()),
+        "Offset": values(affine[:3, 3]),
+        "ElementSpacing": values(lengths),
+        "BinaryDataByteOrderMSB": big,
+        "AnatomicalOrientation": orientation,
+    }
+    content = array.tobytes(order="F")
+    if compressed and where in ("LOCAL", "voxels.raw"):
+        content = zlib.compress(content)
+        fields |= {"CompressedData": "True", "CompressedDataSize": len(content)}
+    (tmp_path / "voxels.raw").write_bytes(content)
+    for number in range(5):
+        (tmp_path / f"{number + 1:02d}.raw").write_bytes(array[..., number].tobytes(order="F"))
+    path = meta(tmp_path / "a.mhd", content, where, kind, **fields)
+    if where == "LIST":
+        path.write_bytes(path.read_bytes() + b"".join(b"%02d.raw\n" % number for number in range(1, 6)))
+    same(loaded(path)[0], path)
+
+
+RAW = VOXELS.tobytes(order="F")
+SQUEEZED = zlib.compress(RAW)
+SIZED = {"CompressedData": "True", "CompressedDataSize": len(SQUEEZED)}
+CUT = {
+    "damaged": (SQUEEZED[:50] + bytes(20) + SQUEEZED[70:], "LOCAL", SIZED, "its voxels need 120 bytes, and "),
+    "size of less": (SQUEEZED, "LOCAL", {**SIZED, "CompressedDataSize": 40}, "its voxels need 120 bytes, and "),
+    "no size": (SQUEEZED, "LOCAL", {"CompressedData": "True"}, "no CompressedDataSize says how long they are"),
+    "elsewhere": (SQUEEZED[:40], "voxels.raw", {"CompressedData": "True"}, "its voxels need 120 bytes, and "),
+    "no list": (RAW, "LIST", {}, "its voxels need 120 bytes, and 0 are there"),
+    "pattern": (RAW[:24], "voxels%d.raw 1 4 1", {}, "its voxels need 120 bytes, and 96 are there"),
+    "missing": (RAW[:24], "voxels%d.raw 1 5 1", {}, "its voxels are in voxels5.raw, which is not there"),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_voxels_that_are_not_all_there_are_named(tmp_path, name):
+    """In their place ITK hands on what is in memory."""
+    content, where, fields, said = CUT[name]
+    for number in ("", 1, 2, 3, 4):
+        (tmp_path / f"voxels{number}.raw").write_bytes(content)
+    with pytest.raises(ValueError, match=f"a.mhd: .*{said}"):
+        load_image(meta(tmp_path / "a.mhd", content, where, **fields))
+
+
+@pytest.mark.parametrize("suffix", ["gipl", "vtk"])
+def test_formats_whose_readers_do_not_see_what_is_missing_are_not_read(tmp_path, suffix):
+    sitk.WriteImage(sitk.GetImageFromArray(VOXELS), str(tmp_path / f"a.{suffix}"))
+    with pytest.raises(ValueError, match="not a format of images that is read; read are .nii, .nii.gz"):
+        load_image(tmp_path / f"a.{suffix}")
+
+
+@pytest.mark.parametrize(("unit", "said"), [("um", True), ("cm", True), ("mm", False), ("?", False)])
+def test_units_that_do_not_count_are_said(tmp_path, unit, said):
+    path = nrrd(tmp_path / "a.nrrd", np.eye(4), "LPS", "short", "raw", False, None, False)
+    path.write_bytes(path.read_bytes().replace(b"\n\n", f'\nspace units: "{unit}" "{unit}" "{unit}"\n\n'.encode()))
+    for found in (path, meta(tmp_path / "a.mha", RAW, DistanceUnits=unit)):
+        image, notes = loaded(found)
+        same(image, found)
+        assert [f"its header has lengths in {unit}, which count as mm" in note for note in notes] == [True] * said
