@@ -235,22 +235,8 @@ def run(run_id: str = "run", config_file: Sequence[str] = (), **overrides: str |
     _workflow(run_id, commands.several(config_file), True, {}, overrides)
 
 
-COMMANDS: dict[str, commands.Command] = {
-    each.__name__: each
-    for each in (
-        register,
-        train,
-        check_data,
-        apply,
-        compare,
-        experiment,
-        dicom_series,
-        example,
-        simulate,
-        run,
-        write_json,
-    )
-}
+LISTED = (register, train, check_data, apply, compare, experiment, dicom_series, example, simulate, run, write_json)
+COMMANDS: dict[str, commands.Command] = {each.__name__: each for each in LISTED}
 
 
 def main() -> None:

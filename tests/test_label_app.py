@@ -15,7 +15,7 @@ from bundle import register
 from bundle.apps.label.__main__ import serve
 from bundle.apps.label.candidates import candidates
 from bundle.apps.label.datastore import Images
-from bundle.apps.label.errors import ClientError, one_answer
+from bundle.apps.label.errors import ClientError, one_answer, without_folders
 from bundle.apps.label.record import LossRecord
 from bundle.apps.label.registrar import ServedWeights
 from bundle.apps.label.request import OUTPUTS, Wanted
@@ -379,3 +379,16 @@ def test_the_users_folder_of_images_stays_as_it_is(tmp_path):
     with pytest.raises(FileNotFoundError, match="no image in"):
         linked_studies(tmp_path / "data", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/srv/home/a.nii.gz cannot be read", "a.nii.gz cannot be read"),
+        ("weights not found: /srv/x/start.pt; give a file", "weights not found: start.pt; give a file"),
+        ("'/srv/a.dcm' and /tmp/b/c.dcm differ", "'a.dcm' and c.dcm differ"),
+        ("expected 1/2 of https://example.org/a/b or and/or", "expected 1/2 of https://example.org/a/b or and/or"),
+    ],
+)
+def test_answers_name_files_without_the_folders_of_the_server(text, expected):
+    assert without_folders(text) == expected

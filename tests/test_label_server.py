@@ -125,6 +125,7 @@ def write_weights(path, small):
     """Weights of the small network that are not the identity."""
     parser = ConfigParser(ConfigParser.load_config_files([INFERENCE, small]))
     torch.manual_seed(0)
+    parser["map_weights"] = None
     network = parser.get_parsed_content("network_def")
     torch.save({name: value + 0.05 * torch.randn_like(value) for name, value in network.state_dict().items()}, path)
 

@@ -6,7 +6,6 @@ from bundle.data.datalist import announce, read_datalist, write_datalist
 from bundle.data.field_of_view import FieldOfViewMaskd, field_of_view
 from bundle.data.fitness import CheckPaird, parts_on_grid
 from bundle.data.images import read_folds, read_images
-from bundle.data.intensities import RobustIntensityd
 from bundle.data.label_channels import LabelChannelsd
 from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
 from bundle.data.pairing import check_mixture, of_kinds, pair_kind
@@ -21,7 +20,7 @@ from bundle.data.pairs import (
     side_tensor,
     split_pair,
 )
-from bundle.data.preprocessing import InitialAlignmentd, SmoothToSpacingd, Timed
+from bundle.data.preprocessing import InitialAlignmentd, RobustIntensityd, SmoothToSpacingd, Timed
 from bundle.data.splits import require, select_pairs
 from bundle.data.structures import Correspondence, by_name, corresponding
 
@@ -38,8 +37,8 @@ __all__ = [
     "SECTIONS",
     "SIDES",
     "SmoothToSpacingd",
-    "announce",
     "Timed",
+    "announce",
     "by_name",
     "check_data",
     "check_mixture",

@@ -62,9 +62,9 @@ __all__ = [
     "WeightsLoader",
     "adapt",
     "check_finite",
+    "fingerprint_of_weights",
     "inner_loop",
     "moved_names",
-    "fingerprint_of_weights",
     "read_weights",
     "use_instance_statistics",
 ]

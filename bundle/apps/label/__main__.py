@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -16,7 +15,8 @@ from bundle.apps.label.studies import FINAL, images_in, linked_studies, simulate
 from bundle.system import commands, console
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MAIN = Path(__file__).with_name("main.py")
+MAIN = "from bundle.apps.label.app import RegistrationApp\n"
+"""The ``main.py`` that MONAI Label looks for in the folder of an app."""
 
 
 def serve(
@@ -62,7 +62,7 @@ def serve(
         place = str(linked_studies(images, folder))
     else:
         place = studies or str(simulated_studies(folder / "studies"))
-    shutil.copyfile(MAIN, folder / "main.py")
+    (folder / "main.py").write_text(MAIN)
     address = f"http://{host}:{port}"
     environment = {
         "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,12 +44,18 @@ def one_answer() -> Iterator[None]:
     except ClientError:
         raise
     except (MemoryError, OutOfMemoryError) as error:
-        message = f"not enough memory: {one_line(error)}; give smaller images, or ask again when the server is idle"
+        cause = without_folders(one_line(error))
+        message = f"not enough memory: {cause}; give smaller images, or ask again when the server is idle"
         raise ClientError(message, HTTPStatus.INSUFFICIENT_STORAGE) from error
     except (ValueError, OSError, FloatingPointError) as error:
-        raise ClientError(one_line(root_cause(error)), HTTPStatus.UNPROCESSABLE_ENTITY) from error
+        raise ClientError(without_folders(one_line(root_cause(error))), HTTPStatus.UNPROCESSABLE_ENTITY) from error
     except Exception as error:
         kind = type(error).__name__
         logger.error("%s at\n%s", kind, "".join(traceback.format_tb(error.__traceback__)))
         message = f"the server failed with a {kind}; its log says where"
         raise ClientError(message, HTTPStatus.INTERNAL_SERVER_ERROR) from error
+
+
+def without_folders(text: str) -> str:
+    """A message whose files are named without their folders, which are the server's alone."""
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/:;,'\"()]+/)+", "", text)
