@@ -309,7 +309,9 @@ def test_without_the_sdk_one_line_says_so(monkeypatch):
 
 def test_packed_versions_are_those_of_the_bundle():
     """Of the packages that both name, one version."""
-    ours = dict(re.findall(r'"([\w-]+)==([\w.]+)"', (ROOT / "pyproject.toml").read_text()))
+    named = set(re.findall(r'^    "([\w-]+)', (ROOT / "pyproject.toml").read_text(), re.M))
+    locked = dict(re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(), re.M))
+    ours = {name: version for name, version in locked.items() if name in named}
     packed = dict(re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "bundle/apps/deploy/requirements.txt").read_text(), re.M))
     assert {"torch", "monai", "pydicom", "highdicom", "itk"} <= ours.keys() & packed.keys()
     assert {name: packed[name] for name in ours.keys() & packed.keys()} == {
@@ -484,7 +486,8 @@ def test_packaged_folder_runs_as_a_container_runs_it(run, tmp_path):
     assert not [path for path in app.rglob("*") if path.is_symlink()]
     (tmp_path / "in").mkdir()
     (tmp_path / "models" / "models").mkdir(parents=True)
-    (tmp_path / "models" / "models" / "mr_trus.pt").symlink_to(ROOT / "models" / "mr_trus.pt")
+    for weights in (ROOT / "models").glob("mr_trus*.pt"):
+        (tmp_path / "models" / "models" / weights.name).symlink_to(weights)
     save(tmp_path / "in" / "fixed.nii.gz", volume(0, (20, 18, 15))[0], FIXED)
     save(tmp_path / "in" / "moving.nii.gz", volume(1, (17, 20, 16))[0], MOVING)
     for name in ("bundle", "configs"):
