@@ -5,6 +5,7 @@
 # make deploy:   the MONAI Deploy application with its environment, and the folder for its packager.
 # make docs:  the pages of docs/ and a reference made of the docstrings, as one static site in runs/site.
 # make test:  the whole test suite.   make quick: style, types and the tests of single modules.
+# make test-apps:   the tests of the applications, in their environments.
 # make lint:  style and types.   make install: the environment alone.
 PYTHON ?= python3
 BIN ?= .venv/bin
@@ -34,7 +35,7 @@ IMAGES = $(call quoted,$(or $(DATASET),$(EXPERIMENT)/data))
 SIMULATED = $(if $(DATASET),,test -e $(IMAGES) || { $(BIN)/python -m bundle simulate --patients 20 \
 	--output_dir $(IMAGES) && rm $(IMAGES)/datalist.json; })
 
-.PHONY: install run experiment weights label deploy package docs quick test coverage lint
+.PHONY: install run experiment weights label deploy package docs quick test test-apps coverage lint
 .venv/ready: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
@@ -96,6 +97,13 @@ quick: .venv/ready lint
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The applications' own tests, which are skipped elsewhere, in their environments.
+test-apps: .venv-label/ready .venv-deploy/ready
+	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep ^pytest== constraints.txt)"
+	.venv-label/bin/python -m pytest tests/test_label_server.py tests/test_label_dicomweb.py
+	.venv-deploy/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep ^pytest== constraints.txt)"
+	.venv-deploy/bin/python -m pytest tests/test_deploy_app.py
 
 # Takes a third longer than the tests alone.
 coverage: .venv/ready
