@@ -41,7 +41,7 @@ def snippets(language):
 def user(tmp_path_factory):
     """A user's folder: the checkout's files, the example, more images of other kinds, weights of a tiny network."""
     folder = tmp_path_factory.mktemp("user")
-    for name in ("bundle", "configs", "models", "Makefile", "pyproject.toml"):
+    for name in ("bundle", "configs", "models", "Makefile", "pyproject.toml", "setup.py", "constraints.txt"):
         (folder / name).symlink_to(ROOT / name)
     write_example(folder)
     write_pairs(folder / "my_domains/eye", "ab")

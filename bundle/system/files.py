@@ -7,6 +7,7 @@ import gzip
 import os
 import shutil
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -190,6 +191,6 @@ def mistaken_for(path: Path) -> str:
     try:
         with uncompressed(path) as file:
             start = file.read(64).lstrip().lower()
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, zlib.error):
         return ""
     return next((what for sign, what in STARTS.items() if start.startswith(sign.lower())), "")
