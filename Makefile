@@ -26,9 +26,7 @@ override DATASET := $(call typed,DATASET)
 override EXPERIMENT := $(call typed,EXPERIMENT)
 override WEIGHTS := $(call typed,WEIGHTS)
 override STUDIES := $(call typed,STUDIES)
-DATA = --dataset_dir $(call quoted,$(RUNS)/data) --datalist $(call quoted,$(RUNS)/data/datalist.json)
-BUNDLE := $(BIN)/python -m monai.bundle run
-REGISTER = $(BUNDLE) --config_file "['configs/inference.yaml','configs/presets/quick.yaml']" $(DATA) --section test \
+REGISTER = $(BIN)/python -m bundle register $(call quoted,$(RUNS)/data/datalist.json) --section test --config quick.yaml \
 	--weights $(call quoted,$(RUNS)/training/model.pt)
 # The data set of an experiment: the one that is given, else patients that are simulated once.
 IMAGES = $(call quoted,$(or $(DATASET),$(EXPERIMENT)/data))
@@ -45,16 +43,14 @@ install: .venv/ready
 
 run: .venv/ready
 	test -e $(call quoted,$(RUNS)/data) || $(BIN)/python -m bundle simulate --output_dir $(call quoted,$(RUNS)/data)
-	$(BUNDLE) training --config_file "['configs/train.yaml','configs/presets/quick.yaml']" $(DATA) \
-		--output_dir $(call quoted,$(RUNS)/training) $(OPTIONS)
-	$(REGISTER) --steps 0 --output_dir $(call quoted,$(RUNS)/start) $(OPTIONS)
-	$(REGISTER) --steps 5 --output_dir $(call quoted,$(RUNS)/adapted) $(OPTIONS)
+	$(BIN)/python -m bundle train $(call quoted,$(RUNS)/data) --datalist $(call quoted,$(RUNS)/data/datalist.json) \
+		--config quick.yaml --output $(call quoted,$(RUNS)/training) $(OPTIONS)
+	$(REGISTER) --steps 0 --output $(call quoted,$(RUNS)/start) $(OPTIONS)
+	$(REGISTER) --steps 5 --output $(call quoted,$(RUNS)/adapted) $(OPTIONS)
 	@echo
 	@$(BIN)/python -m bundle compare $(call quoted,$(RUNS)/start) $(call quoted,$(RUNS)/adapted)
-	@printf '%s\n' '' $(call quoted,data:          $(RUNS)/data) \
-		$(call quoted,weights:       $(RUNS)/training/model.pt) \
-		$(call quoted,registrations: $(RUNS)/adapted/<pair>/)' (warped_image, warped_label, displacement, metrics, quality.html)' \
-		$(call quoted,all pairs:     $(RUNS)/adapted/metrics.csv)
+	@printf '%s\n' '' $(call quoted,weights:      $(RUNS)/training/model.pt) \
+		$(call quoted,look at:      $(RUNS)/adapted/quality.html)
 
 experiment: .venv/ready
 	$(SIMULATED)
