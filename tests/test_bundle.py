@@ -1,7 +1,6 @@
 """The conventions of a MONAI bundle: properties, metadata, network, exports, loading, overlays."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from monai.bundle import (
     verify_net_in_out,
 )
 from onnx.reference import ReferenceEvaluator
-from workflow_fixtures import INFERENCE, ROOT, SMALL, SMALL_TRAINING, TRAIN, options, pair, write_json
+from workflow_fixtures import INFERENCE, ROOT, SMALL, SMALL_TRAINING, TRAIN, options, pair, without_checkout, write_json
 
 from bundle.registration import RegistrationNetwork
 from bundle.system import twins
@@ -197,8 +196,7 @@ network = monai.bundle.load(name={ROOT.name!r}, bundle_dir={str(ROOT.parent)!r},
 with torch.no_grad():
     torch.save(network(torch.load("pair.pt")), "field.pt")
 """
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    subprocess.run([sys.executable, "-c", script], cwd=folder, env=environment, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", script], cwd=folder, env=without_checkout(), check=True, capture_output=True)
     return joined, torch.load(folder / "field.pt")
 
 
@@ -329,7 +327,7 @@ def test_run_works_elsewhere_without_an_installation(tiny_dataset, trained, tmp_
     datalist = write_json(tmp_path / "pairs.json", {"test": [pair("F", "G", pair_id="one")]})
     values = {"dataset_dir": tiny_dataset, "datalist": datalist, "weights": trained / "model.pt", **SMALL}
     values |= {"output_dir": "results", "pictures": False, "quality_pages": False}
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment = without_checkout()
     script = [sys.executable, "-c", UNINSTALLED.format(root=str(ROOT)), "run", "--config_file", str(INFERENCE)]
     finished = subprocess.run(
         [*script, *options(values)], cwd=tmp_path, env=environment, capture_output=True, text=True

@@ -1,6 +1,5 @@
 """The wheel, in an environment of its own and far from the checkout."""
 
-import os
 import subprocess
 import sys
 import venv
@@ -9,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
-from workflow_fixtures import ROOT, options, volume, write_volume
+from workflow_fixtures import ROOT, options, volume, without_checkout, write_volume
 
 pytestmark = pytest.mark.slow
 SMALL = {"steps": 1, "device": "cpu"}
@@ -42,18 +41,13 @@ def installed(wheel, tmp_path_factory):
 
 def pip(python, *arguments):
     words = [python, "-m", "pip", *arguments, "--quiet", "--no-index", "--disable-pip-version-check"]
-    subprocess.run([str(word) for word in words], env=clean(), check=True, capture_output=True)
-
-
-def clean():
-    """The environment's variables without what leads to the checkout."""
-    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run([str(word) for word in words], env=without_checkout(), check=True, capture_output=True)
 
 
 def call(installed, folder, *words):
     words = [installed / "bin" / words[0], *words[1:]]
     return subprocess.run(
-        [str(word) for word in words], cwd=folder, env=clean(), capture_output=True, text=True, timeout=300
+        [str(word) for word in words], cwd=folder, env=without_checkout(), capture_output=True, text=True, timeout=300
     )
 
 

@@ -125,6 +125,11 @@ def execute(module, arguments, folder, environment, streams, held):
     sys.exit(code)
 
 
+def without_checkout():
+    """The variables of the environment without the one that leads Python to the checkout."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+
 def options(values):
     """Options of a command line."""
     return [part for name, value in values.items() for part in (f"--{name}", str(value))]

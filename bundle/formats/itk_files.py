@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from bundle.formats.voxels import Found, channels_first
-from bundle.geometry import RAS_TO_LPS
-from bundle.geometry.affines import spacing_of
+from bundle.geometry import RAS_TO_LPS, spacing_of
 from bundle.system.extras import itk
 from bundle.system.files import mistaken_for, silent_libraries
 from bundle.system.limits import Refused, check_declared, regular_file
