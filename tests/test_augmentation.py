@@ -119,6 +119,21 @@ def test_scaling_is_relative_to_one_about_the_centre():
     np.testing.assert_allclose(moved_centre(matrices), 0, atol=1e-5)
 
 
+def test_zoom_is_the_same_along_every_axis_and_as_often_in_as_out():
+    matrices = drawn(zoom=1.5)
+    scales = np.diagonal(matrices[:, :3, :3], axis1=1, axis2=2)
+    np.testing.assert_allclose(matrices[:, :3, :3], scales[:, :1, None] * np.eye(3), atol=1e-6)
+    assert (scales >= 1 / 1.5 - 1e-6).all()
+    assert (scales <= 1.5 + 1e-6).all()
+    assert scales.min() < 0.9 < 1.1 < scales.max()
+    np.testing.assert_allclose(moved_centre(matrices), 0, atol=1e-5)
+
+
+def test_a_zoom_below_one_is_refused():
+    with pytest.raises(ValueError, match=r"zoom is 0.8; expected 1 \(none\) or more"):
+        RandomPairAffine(zoom=0.8)
+
+
 def test_shear_keeps_the_volume_to_second_order():
     matrices = drawn(shear_range=0.05)
     off_diagonal = matrices[:, :3, :3] - np.eye(3)

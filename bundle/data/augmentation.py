@@ -31,6 +31,8 @@ class RandomPairAffine:
         rotate_range: rotation about every axis, uniform in +-range, radians.
         translate_range: shift along every axis, uniform in +-range, voxels of the pair's grid.
         scale_range: relative scaling along every axis, uniform in 1 +- range.
+        zoom: largest factor by which an image grows or shrinks as a whole, log-uniform in [1 / zoom, zoom]; 1: none.
+            Organs of one cohort differ more in size than in shape.
         shear_range: shear factors, uniform in +-range.
         elastic: standard deviation of a smooth random displacement, uniform in [0, elastic], voxels; it is drawn at
             ``ELASTIC_POINTS`` along every axis and interpolated between them.
@@ -45,6 +47,7 @@ class RandomPairAffine:
         rotate_range: float = 0.1,
         translate_range: float = 5.0,
         scale_range: float = 0.1,
+        zoom: float = 1.0,
         shear_range: float = 0.05,
         elastic: float = 0.0,
         flip_axis: int | None = None,
@@ -52,6 +55,8 @@ class RandomPairAffine:
     ) -> None:
         if versions < 1:
             raise ValueError(f"versions is {versions}; expected 1 or more per mini-batch")
+        if zoom < 1:
+            raise ValueError(f"zoom is {zoom}; expected 1 (none) or more")
         self.versions = versions
         self.ranges = {
             "rotate_range": rotate_range,
@@ -59,6 +64,7 @@ class RandomPairAffine:
             "scale_range": scale_range,
             "shear_range": shear_range,
         }
+        self.zoom = zoom
         self.elastic = elastic
         self.flip_axis = flip_axis
         self.intensities = intensities
@@ -84,6 +90,8 @@ class RandomPairAffine:
         for _ in range(self.versions):
             grid(spatial_size=[1] * dims)
             matrix = torch.as_tensor(grid.get_transformation_matrix(), dtype=torch.float32)
+            if self.zoom > 1:
+                matrix[:-1, :-1] *= self.zoom ** random.uniform(-1, 1)
             drawn.append(centre @ matrix @ origin)
         return torch.stack(drawn)
 
