@@ -36,6 +36,7 @@ ONLY_YAML_NAMES = (
     "meta/trainer.py",
     "meta/handlers.py",
     "registration/inferers.py",
+    "registration/commands.py",
     "registration/consistency.py",
     "results/evaluator.py",
 )

@@ -30,12 +30,13 @@ pytest_plugins = ["workflow_fixtures"]
 
 CONFIGS = ROOT / "configs"
 METADATA = CONFIGS / "metadata.json"
-EXPERIMENTS = {*CONFIGS.rglob("experiment*.yaml"), *CONFIGS.rglob("weights*.yaml")}
+EXPERIMENTS = set((CONFIGS / "experiments").glob("*.yaml"))
 SLICES = set(CONFIGS.rglob("*2d.yaml"))
 PROCESSES = set(CONFIGS.rglob("multi_gpu_*.yaml"))
 MAPS = CONFIGS / "maps.yaml"
 OF_MAPS = set(CONFIGS.rglob("*_maps.yaml"))
-WHOLE = {TRAIN, INFERENCE, MAPS, *OF_MAPS, *EXPERIMENTS}
+COMMAND = CONFIGS / "overlays/command.yaml"  # which has keys of its own
+WHOLE = {TRAIN, INFERENCE, MAPS, COMMAND, *OF_MAPS, *EXPERIMENTS}
 PRESETS = sorted(path for path in CONFIGS.rglob("*.yaml") if path not in WHOLE | SLICES | PROCESSES)
 # `python -m` as on a machine where the package is not installed.
 UNINSTALLED = """

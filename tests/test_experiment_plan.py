@@ -11,7 +11,9 @@ from workflow_fixtures import ROOT, write_json
 
 from bundle.data import read_datalist
 from bundle.experiment import Experiment
+from bundle.experiment.experiment import find_weights, of_weights
 from bundle.experiment.plan import curve_points, kept_epochs, read_plan
+from bundle.experiment.runs import slug
 from bundle.system.configurations import find_configurations
 
 CONFIGS = ROOT / "configs"
@@ -25,7 +27,10 @@ def changed(path, **keys):
     return [*SMALLER, str(write_json(path / "change.json", {k.replace("__", "::"): v for k, v in keys.items()}))]
 
 
-@pytest.mark.parametrize("files", [PLAN, SMALLER, [str(CONFIGS / "experiments/experiment.yaml")]])
+BAUM = [str(CONFIGS / "experiments/experiment.yaml")]
+
+
+@pytest.mark.parametrize("files", [PLAN, SMALLER, BAUM, [*BAUM, str(CONFIGS / "experiments/peers.yaml")]])
 def test_the_plans_hold_together(files):
     plan = read_plan(files, {})
     overlays = [*plan["configs"], *(name for kind in ("trainings", "methods") for name in files_of(plan[kind]))]
@@ -230,3 +235,31 @@ def test_the_smaller_plan_changes_keys_of_the_plan_only():
         for name in key.split("::"):
             assert name in entry, key
             entry = entry[name]
+
+
+def test_a_long_name_of_a_run_is_its_beginning_and_a_fingerprint():
+    first, second = (slug(f"command my_tool {'option ' * 40}{number}") for number in (1, 2))
+    assert len(first) == len(second) < 120
+    assert first != second
+    assert first.startswith("command_my_tool_option_")
+    assert slug("ANTs SyN, 0 steps") == "ants_syn_0_steps"
+
+
+def test_weights_of_a_method_are_a_file_or_a_name_in_this_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_weights("models/model.pt") == ROOT / "models/model.pt"
+    own = tmp_path / "models/model.pt"
+    own.parent.mkdir()
+    own.touch()
+    assert find_weights("models/model.pt").resolve() == own
+    with pytest.raises(ValueError, match="weights not found: models/other.pt; give a file"):
+        find_weights("models/other.pt")
+
+
+def test_maps_and_step_sizes_belong_to_weights(tmp_path):
+    for name in ("model.pt", "model_maps_0.pt", "model_step_sizes.pt", "other.pt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in of_weights(str(tmp_path / "model.pt"))] == [
+        "model.pt", "model_maps_0.pt", "model_step_sizes.pt",
+    ]  # fmt: skip
+    assert of_weights(None) == []

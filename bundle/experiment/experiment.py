@@ -16,7 +16,7 @@ from bundle.experiment.maps import fold_folders, is_of_maps, map_files, map_opti
 from bundle.experiment.plan import curve_points, kept_epochs, list_name, read_plan
 from bundle.experiment.report import write_report
 from bundle.experiment.runs import Curves, Evaluation, slug
-from bundle.system import fingerprint, written_whole
+from bundle.system import BUNDLE_ROOT, fingerprint, written_whole
 from bundle.system.configurations import find_configurations
 
 
@@ -137,7 +137,10 @@ class Experiment:
         options: dict[str, Any] = dict(self.plan["inference_options"])
         options |= evaluation.get("options", {}) | method.get("options", {})
         options |= map_options(self.plan, {**training, **method}, self.training_folder)
-        options["weights"] = str(self.weights(source, epoch)) if source else None
+        if source:
+            options["weights"] = str(self.weights(source, epoch))
+        elif options.setdefault("weights", None):
+            options["weights"] = str(find_weights(options["weights"]))
         if steps is not None:
             options["steps"] = steps
         overlays = [Path(file).stem for file in method.get("configs", [])]
@@ -174,7 +177,7 @@ class Experiment:
 
     def once(self, marker: Path, run_id: str, files: Sequence[str], options: Mapping[str, Any]) -> None:
         """Run a workflow unless its marker says that the same one has finished with the same files."""
-        inputs = [options["datalist"], *([options["weights"]] if options.get("weights") else []), *map_files(options)]
+        inputs = [options["datalist"], *of_weights(options.get("weights")), *map_files(options)]
         made_of = fingerprint(run_id, dict(options), [Path(file).read_bytes() for file in (*files, *inputs)])
         if marker.is_file() and json.loads(marker.read_text()).get("made_of") == made_of:
             return
@@ -189,3 +192,23 @@ class Experiment:
 def _configurations(names: Sequence[str]) -> list[str]:
     """Files of the configurations that a plan names."""
     return [str(path) for path in find_configurations(names)]
+
+
+def find_weights(name: str) -> Path:
+    """Weights of a file, or of this package, such as ``models/model.pt``.
+
+    Raises:
+        ValueError: when there are none.
+    """
+    for path in (Path(name), BUNDLE_ROOT / name):
+        if path.is_file():
+            return path
+    raise ValueError(f"weights not found: {name}; give a file, or a name such as models/model.pt")
+
+
+def of_weights(weights: str | None) -> list[Path]:
+    """Weights and what belongs to them, such as maps: files beside them that are named after them."""
+    if weights is None:
+        return []
+    path = Path(weights)
+    return [path, *sorted(path.parent.glob(f"{path.stem}_*.pt"))]

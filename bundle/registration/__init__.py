@@ -11,6 +11,7 @@ from bundle.registration.adaptation import (
     check_finite,
     inner_loop,
 )
+from bundle.registration.commands import CommandInferer
 from bundle.registration.consistency import ConsistencyInferer
 from bundle.registration.inferers import AdaptationInferer, ClassicalInferer, DisplacementField
 from bundle.registration.losses import AnatomySimilarity, LabelLoss, OverlapLoss, RegistrationLoss
@@ -40,6 +41,7 @@ __all__ = [
     "BestState",
     "ClassicalInferer",
     "CoarseNetwork",
+    "CommandInferer",
     "ConsistencyInferer",
     "DisplacementField",
     "FixedSizeNetwork",
