@@ -284,6 +284,17 @@ def test_slopes_and_intercepts_of_every_spelling(tmp_path, slope, intercept, exp
     assert [said in one for one in found] == [True] if said else not found
 
 
+def test_a_table_of_values_is_not_applied_and_this_is_said(tmp_path):
+    table = Dataset()
+    table.LUTDescriptor, table.ModalityLUTType, table.LUTData = [4, 0, 16], "US", bytes(8)
+    series(tmp_path / "s", ModalityLUTSequence=[table])
+    image, said = read(tmp_path)
+    np.testing.assert_array_equal(image[0].numpy(), VOXELS)
+    (line,) = said
+    assert "7 of 7 slices have a ModalityLUTSequence" in line
+    assert "not applied" in line
+
+
 def test_a_class_of_a_maker_is_no_reason_not_to_read(tmp_path):
     """GDCM reads no class that it does not know."""
     series(tmp_path / "s", SOPClassUID="1.2.3.4.5", RescaleSlope=2, RescaleIntercept=-7)

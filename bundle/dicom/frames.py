@@ -39,7 +39,7 @@ COMMON_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 """UIDs that all slices of a volume share."""
 IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
 """Attributes by which an object refers to an image."""
-RESCALE = ("RescaleSlope", "RescaleIntercept")
+RESCALE, TABLE = ("RescaleSlope", "RescaleIntercept"), "ModalityLUTSequence"
 TAGS = (
     *SPLIT_BY,
     *COMMON_UIDS,
@@ -47,6 +47,7 @@ TAGS = (
     *("InstanceNumber", "ImagesInAcquisition", "NumberOfSlices"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", *RESCALE),
+    TABLE,
     *("DimensionOrganizationType", "InConcatenationTotalNumber"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
@@ -237,7 +238,7 @@ def _holds_no_image(header: Dataset, values: Mapping[str, Any]) -> bool:
 def _plain(header: Dataset) -> dict[str, Any]:
     """Attributes of a header that are not sequences, except invalid values.
 
-    An invalid slope or intercept becomes NaN: it matters that it is there.
+    An invalid slope or intercept becomes NaN, a table of values its length: it matters that they are there.
     """
     values = {}
     for tag in header.keys():  # noqa: SIM118 - a dataset itself goes over its values
@@ -245,6 +246,8 @@ def _plain(header: Dataset) -> dict[str, Any]:
             element = header[tag]
             if element.VR != "SQ":
                 values[element.keyword] = element.value
+            elif element.keyword == TABLE:
+                values[TABLE] = len(element.value)
         except (ValueError, TypeError, OverflowError, NotImplementedError):
             if keyword_for_tag(tag) in RESCALE:
                 values[keyword_for_tag(tag)] = float("nan")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from bundle.dicom.frames import COMMON_UIDS, Frame
+from bundle.dicom.frames import COMMON_UIDS, TABLE, Frame
 from bundle.dicom.volume_grid import has_geometry
 
 OTHER_DISTANCE = 0.1
@@ -22,7 +22,7 @@ def notes_of(stack: Sequence[Frame], alone: bool) -> tuple[str, ...]:
         stack: sorted slices without a fault.
         alone: whether these are all slices of their series.
     """
-    found = [*_uids(stack), *_localizers(stack), *_scaling(stack)]
+    found = [*_uids(stack), *_localizers(stack), *_scaling(stack), *_tables(stack)]
     if has_geometry(stack):
         found += _directions(stack)
     if len(stack) > 1:
@@ -53,6 +53,16 @@ def _scaling(stack: Sequence[Frame]) -> Iterator[str]:
     if bad:
         taken = 0 if "Intercept" in bad[0] else 1
         yield f"{bad[0]} in {len(bad)} of {len(stack)} slices, taken as {taken} as ITK does; look at the values"
+
+
+def _tables(stack: Sequence[Frame]) -> Iterator[str]:
+    """GDCM and most tools ignore the other way to give values: a table in place of slope and intercept."""
+    count = sum(bool(frame.values.get(TABLE)) for frame in stack)
+    if count:
+        yield (
+            f"{count} of {len(stack)} slices have a {TABLE}, a table of values; as in ITK, it is not "
+            "applied, and the stored numbers are taken"
+        )
 
 
 def _directions(stack: Sequence[Frame]) -> Iterator[str]:
