@@ -20,6 +20,7 @@ from monai.engines import Trainer, Workflow
 
 from bundle.system import processes
 from bundle.system.lock import FolderLock
+from bundle.system.threads import choose_threads
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -41,7 +42,7 @@ class Session:
         self.process = os.getpid()
 
     def start(self) -> None:
-        """Lock the folder, before anything is written into it.
+        """Lock the folder, before anything is written into it, and choose the number of threads.
 
         Raises:
             RuntimeError: when another process writes into the folder.
@@ -49,6 +50,7 @@ class Session:
         if self.lock is not None:
             self.lock.acquire()
             atexit.register(self._unlock)
+        choose_threads()
 
     def run(self, engine: Workflow, *within: Workflow | None) -> None:
         """Run an engine, then unlock the folder. If the run was stopped, print the command that continues it.
