@@ -19,7 +19,7 @@ from nibabel.spatialimages import SpatialImage
 
 from bundle.data import stem
 from bundle.formats import in_memory
-from bundle.geometry import Transform
+from bundle.geometry import Transform, warp_native
 from bundle.pages import PairPictured, QualityPaged, QualityPdfd
 from bundle.results import DicomOutputsd, NoObjects, SavePaird, TransformsBothWaysd, save_objects, series_of
 from bundle.system import exists, processes
@@ -54,6 +54,18 @@ class Registration:
     def warped_label(self) -> np.ndarray | None:
         """The moving label on the fixed image's grid, ``(channels, X, Y, Z)``; None without one."""
         return self.data["warped_label"].numpy() if "warped_label" in self.data else None
+
+    @property
+    def proposed_label(self) -> np.ndarray | None:
+        """What the map networks take for the structures of the fixed image, a proposal for a person to correct.
+
+        A structure is where its map is above one half, ``(maps, X, Y, Z)`` of 0 and 1. None for weights without maps.
+        """
+        if "fixed_maps" not in self.data:
+            return None
+        maps, displacement = self.data["fixed_maps"], self.data["displacement"]
+        native = warp_native(maps.as_tensor(), np.asarray(maps.affine), 0 * displacement.as_tensor(), self.affine)
+        return (native > 0.5).to(torch.uint8).numpy()
 
     @property
     def affine(self) -> np.ndarray:

@@ -8,10 +8,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from toys import oblique_affine
 from workflow_fixtures import volume
 
-from bundle import register
+from bundle import Registration, register
 from bundle.apps.label.__main__ import serve
 from bundle.apps.label.candidates import candidates
 from bundle.apps.label.datastore import Images
@@ -192,6 +193,34 @@ def test_a_label_is_bytes_on_the_fixed_grid(found, suffix, tmp_path):
     np.testing.assert_array_equal(voxels, found.warped_label[0])
     assert (voxels == 3).any()
     np.testing.assert_allclose(affine, FIXED, atol=1e-4)
+
+
+def test_a_proposal_is_where_the_maps_of_the_fixed_image_are_above_one_half(found, tmp_path):
+    assert found.proposed_label is None
+    grid = found.data["fixed_image"]
+    gland = torch.zeros(grid.shape[1:])
+    gland[: grid.shape[1] // 2] = 1
+    maps = MetaTensor(torch.stack([gland, 0.4 * gland]), affine=grid.affine)
+    proposed = Registration({**found.data, "fixed_maps": maps})
+    assert write_result(proposed, "label", tmp_path / "r.nii.gz", proposal=True) == [1]
+    voxels, affine = read(tmp_path / "r.nii.gz")
+    np.testing.assert_allclose(affine, FIXED, atol=1e-4)
+    nearest = np.indices(voxels.shape).reshape(3, -1)
+    world = FIXED[:3, :3] @ nearest + FIXED[:3, 3:]
+    on_grid = np.linalg.inv(np.asarray(grid.affine)) @ np.vstack([world, np.ones(world.shape[1])])
+    expected = (on_grid[0] < grid.shape[1] // 2 - 0.5).reshape(voxels.shape)
+    inside = (
+        ((on_grid[:3] > 0.5) & (on_grid[:3] < np.array(grid.shape[1:])[:, None] - 1.5)).all(0).reshape(voxels.shape)
+    )
+    assert 0.1 < voxels[inside].mean() < 0.9
+    assert (voxels == expected)[inside].mean() > 0.99
+    assert named([1], {}, " (proposed)") == {"structure 1 (proposed)": 1}
+
+
+def test_a_proposal_is_asked_for_in_place_of_a_tag():
+    assert Wanted.read({"image": "a", "output": "label", "label": "maps"}, DEFAULTS).proposal
+    assert not Wanted.read({"image": "a", "output": "warped", "label": "maps"}, DEFAULTS).proposal
+    assert not Wanted.read({"image": "a", "output": "label"}, DEFAULTS).proposal
 
 
 def test_a_displacement_is_what_itk_applies(found, tmp_path):

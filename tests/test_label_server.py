@@ -267,6 +267,13 @@ def test_steps_of_a_request_are_taken(server):
         ("registration", SECOND[0], {"moving": FIRST[0], "output": "dicom"}, 400, "output is 'dicom'; expected one of"),
         ("carry_label", SECOND[0], {"moving": FIRST[0], "output": "warped"}, 400, "expected one of label"),
         ("carry_label", FIRST[0], {"moving": SECOND[0]}, 404, "has no label 'final' (it has: none)"),
+        (
+            "carry_label",
+            FIRST[0],
+            {"label": "maps"},
+            400,
+            "the weights of this server have no map networks; give a tag",
+        ),
         ("registration", SECOND[0], {"moving": FIRST[0], "label": "../x"}, 404, "has no label '../x' (it has: final)"),
         ("registration", SECOND[0], {"moving": FIRST[0], "save_label": True}, 400, "save_label goes with the output"),
         ("registration", SECOND[0], {"moving": FIRST[0], "session": {"name": "../../x"}}, 404, "the session is over"),

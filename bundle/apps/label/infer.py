@@ -14,7 +14,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from bundle.apps.label.datastore import Images
 from bundle.apps.label.errors import ClientError
 from bundle.apps.label.registrar import Registrar
-from bundle.apps.label.request import FINAL, LABEL, Wanted
+from bundle.apps.label.request import FINAL, LABEL, MAPS, Wanted
 from bundle.apps.label.results import named, summary, write_result
 
 logger = logging.getLogger(__name__)
@@ -88,27 +88,32 @@ class RegistrationTask(InferTask):
         upload = self.uploaded(request)
         fixed = upload or self.images.file(wanted.fixed, "image")
         moving = wanted.moving or self.registrar.record.proposed(wanted.fixed)
+        if wanted.proposal and not upload:
+            moving = wanted.fixed  # the maps are of this image alone
         if not moving:
             raise ClientError(
                 "no moving image: give its id as the parameter 'moving' (Options of the viewer), one of GET "
                 "/datastore/?output=all, or take the pair that the strategy 'largest_loss' proposes"
             )
         moving_file = self.images.file(moving, "moving")
-        label = self._moving_label(moving, wanted)
+        label = None if wanted.proposal else self._moving_label(moving, wanted)
         found = self.registrar(
             (wanted.fixed, moving),
             fixed,
             moving_file,
-            wanted.steps,
+            0 if wanted.proposal else wanted.steps,
             None if upload or label is None else self.images.label(wanted.fixed, wanted.label),
             label,
-            noted=upload is None,
+            noted=upload is None and not wanted.proposal,
         )
+        if wanted.proposal and found.proposed_label is None:
+            raise ClientError(f"label is {MAPS!r}, and the weights of this server have no map networks; give a tag")
         with tempfile.NamedTemporaryFile(dir=self.results, suffix=wanted.suffix, delete=False) as file:
-            values = write_result(found, wanted.output, Path(file.name))
+            values = write_result(found, wanted.output, Path(file.name), wanted.proposal)
         answer = summary(found, wanted.fixed, moving, wanted.output)
-        names = {**self.images.label_names(moving, wanted.label), **self._stated_names()}
-        answer["label_names"] = named(values, names)
+        saved = {} if wanted.proposal else self.images.label_names(moving, wanted.label)
+        remark = " (proposed)" if wanted.proposal else ""
+        answer["label_names"] = named(values, saved | self._stated_names(), remark)
         answer["seconds"] = round(time.monotonic() - start, 3)
         # Ids of images are file names, which may name patients.
         logger.info(

@@ -15,6 +15,8 @@ VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha")
 SEGMENTATION = ".seg.nrrd"
 FINAL = "final"
 """MONAI Label's tag for labels that a person has saved."""
+MAPS = "maps"
+"""In place of a tag: no label is carried, the map networks propose one of the fixed image."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Wanted:
         moving: id of the image that is warped; empty for the one proposed with the fixed image.
         steps: gradient steps.
         output: one of ``OUTPUTS``.
-        label: tag of the moving image's label that is carried over.
+        label: tag of the moving image's label that is carried over, or ``MAPS``.
         suffix: of the result's file.
     """
 
@@ -36,6 +38,11 @@ class Wanted:
     output: str
     label: str
     suffix: str
+
+    @property
+    def proposal(self) -> bool:
+        """Whether a label is to be proposed rather than carried."""
+        return self.output == LABEL and self.label == MAPS
 
     @classmethod
     def read(cls, request: Mapping[str, Any], defaults: Mapping[str, Any]) -> Wanted:

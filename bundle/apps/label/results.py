@@ -15,13 +15,14 @@ from bundle.apps.label.request import DISPLACEMENT, WARPED
 from bundle.formats import displacement_image, save_image
 
 
-def write_result(found: Registration, output: str, path: Path) -> list[int]:
+def write_result(found: Registration, output: str, path: Path, proposal: bool = False) -> list[int]:
     """Write one output of a registration, in the geometry of the fixed image.
 
     Args:
         found: the registration.
         output: ``warped`` (float32), ``label`` (whole numbers), ``displacement`` (float32, mm, LPS, as ITK reads it).
         path: output file; the suffix decides the format.
+        proposal: the label is what the map networks propose, not the one carried over.
 
     Returns:
         Values of the visible structures of a label; empty for other outputs.
@@ -29,12 +30,13 @@ def write_result(found: Registration, output: str, path: Path) -> list[int]:
     Raises:
         OSError: when it cannot be written.
     """
+    label = found.proposed_label if proposal else found.warped_label
     if output == DISPLACEMENT:
         nib.save(displacement_image(torch.as_tensor(found.displacement), found.affine), path)
     elif output == WARPED:
         save_image(found.warped[None], found.affine, np.dtype(np.float32), path)
-    elif found.warped_label is not None:
-        structures = one_map(found.warped_label)
+    elif label is not None:
+        structures = one_map(label)
         save_image(structures[None], found.affine, structures.dtype, path)
         return [int(value) for value in np.unique(structures) if value]
     return []
@@ -58,14 +60,15 @@ def one_map(label: np.ndarray) -> np.ndarray:
     return structures.astype(np.promote_types(*ends))
 
 
-def named(values: Iterable[int], names: Mapping[int, str]) -> dict[str, int]:
+def named(values: Iterable[int], names: Mapping[int, str], remark: str = "") -> dict[str, int]:
     """Name -> value of the structures of a label, in the order of the values: viewers use both order and value.
 
     Args:
         values: values of the structures.
         names: value -> name, if it has one.
+        remark: put behind every name.
     """
-    return {names.get(value, f"structure {value}"): value for value in sorted(values)}
+    return {names.get(value, f"structure {value}") + remark: value for value in sorted(values)}
 
 
 def summary(found: Registration, fixed: str, moving: str, output: str) -> dict[str, Any]:
