@@ -23,9 +23,9 @@ def ants(fixed: str, moving: str, output: str) -> None:
     import ants as antspy
 
     images = [antspy.image_read(path) for path in (fixed, moving)]
-    found = antspy.registration(
-        *images, type_of_transform="SyN", syn_metric="CC", syn_sampling=NCC_RADIUS, random_seed=1
-    )
+    settings = {"type_of_transform": "SyN", "syn_metric": "CC", "syn_sampling": NCC_RADIUS, "random_seed": 1}
+    # The images are aligned already, and the centre of mass of an ultrasound volume is where its speckle is bright.
+    found = antspy.registration(*images, initial_transform="Identity", **settings)
     written = antspy.apply_transforms(*images, transformlist=found["fwdtransforms"], compose=output)
     shutil.move(written, f"{output}.nii.gz")
 
