@@ -55,7 +55,7 @@ class Registration:
         """The moving label on the fixed image's grid, ``(channels, X, Y, Z)``; None without one."""
         return self.data["warped_label"].numpy() if "warped_label" in self.data else None
 
-    @property
+    @cached_property
     def proposed_label(self) -> np.ndarray | None:
         """What the map networks take for the structures of the fixed image, a proposal for a person to correct.
 

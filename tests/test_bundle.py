@@ -256,6 +256,12 @@ def test_maps_are_those_that_the_registration_asks_for():
     assert {key: value.shape for key, value in trained.items()} == {key: value.shape for key, value in used.items()}
 
 
+def test_the_steps_on_the_hippocampus_are_those_of_the_residual_field():
+    overlay = content(CONFIGS / "overlays/residual_field.yaml")
+    preset = content(CONFIGS / "presets/hippocampus_mr.yaml")
+    assert {key: preset[key] for key in overlay} == overlay
+
+
 @pytest.mark.parametrize("path", sorted(OF_MAPS), ids=lambda path: path.stem)
 def test_what_is_set_for_maps_is_known(path):
     assert own_keys(path) <= set(content(MAPS))

@@ -1,8 +1,8 @@
 """Other registration programs as commands: ``python peers.py ants|greedy|convexadam FIXED MOVING OUTPUT``.
 
 Each registers MOVING to FIXED (NIfTI) with its usual values and writes OUTPUT.nii.gz, a displacement in mm as ITK and
-ANTs read it. The programs want versions of numpy and scipy of their
-own, so this file imports nothing of the bundle and runs in an environment of theirs::
+ANTs read it. The programs want versions of numpy and scipy of their own, so this file imports nothing of the bundle and
+runs in an environment of theirs::
 
     python -m venv .venv-peers
     .venv-peers/bin/pip install antspyx picsl_greedy convexAdam

@@ -216,3 +216,20 @@ def adapt(network: nn.Module, loss: nn.Module, optimizer: OptimizerFactory, vers
     history = torch.stack(losses) if losses else torch.empty(0)
     check_finite(history)
     return Adaptation(state.network, history)
+
+
+def one_by_one(
+    register: Callable[[torch.Tensor, torch.Tensor | None], dict[str, torch.Tensor]],
+    inputs: torch.Tensor,
+    labels: torch.Tensor | None,
+) -> dict[str, torch.Tensor]:
+    """Register every pair of a batch on its own, and join what is found.
+
+    Args:
+        register: a batch of one joined pair and its labels -> outputs, each a batch of one.
+        inputs: joined pairs ``(batch, 2 * channels, *shape)``.
+        labels: joined labels ``(batch, 2 * structures, *shape)`` or None.
+    """
+    each = [None] * len(inputs) if labels is None else [label[None] for label in labels]
+    results = [register(pair[None], label) for pair, label in zip(inputs, each, strict=True)]
+    return {key: torch.cat([result[key] for result in results]) for key in results[0]}

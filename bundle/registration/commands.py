@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.inferers import Inferer
 from torch import nn
 
 from bundle.data import images_of, split_pair
-from bundle.formats import read_transform
+from bundle.formats import read_transform, save_image
 from bundle.geometry import apply_affine, voxel_grid
+from bundle.registration.adaptation import one_by_one
 from bundle.system import brief
 
 FIELDS = ("{fixed}", "{moving}", "{output}")
@@ -85,9 +85,7 @@ class CommandInferer(Inferer):
             raise ValueError("CommandInferer takes a joined pair, a network and labels, nothing else")
         if inputs.ndim != 5:
             raise ValueError("a command registers volumes; register slices by the network")
-        each = [None] * len(inputs) if labels is None else [label[None] for label in labels]
-        results = [self._register(pair[None], label) for pair, label in zip(inputs, each, strict=True)]
-        return {key: torch.cat([result[key] for result in results]) for key in results[0]}
+        return one_by_one(self._register, inputs, labels)
 
     def _register(self, pair: torch.Tensor, labels: torch.Tensor | None) -> dict[str, torch.Tensor]:
         start = time.perf_counter()
@@ -112,7 +110,7 @@ class CommandInferer(Inferer):
             paths = {"output": str(Path(folder) / "output")}
             for side, image in zip(("moving", "fixed"), split_pair(images_of(pair)), strict=True):
                 paths[side] = str(Path(folder) / f"{side}.nii.gz")
-                nib.save(nib.Nifti1Image(image[0, 0].cpu().float().numpy(), affine), paths[side])
+                save_image(image[0].cpu().numpy(), affine, np.dtype(np.float32), paths[side])
             self._run(paths)
             points = apply_affine(affine, voxels)
             for name in self.transforms:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -22,6 +23,7 @@ from bundle.registration.adaptation import (
     adapt,
     check_finite,
     inner_loop,
+    one_by_one,
 )
 from bundle.registration.memory import check_memory, turn
 from bundle.registration.networks import RegistrationNetwork
@@ -104,10 +106,8 @@ class AdaptationInferer(Inferer):
         """
         if args or kwargs:
             raise ValueError("AdaptationInferer takes a joined pair, a network and labels, nothing else")
-        each = [None] * len(inputs) if labels is None else [label[None] for label in labels]
         with turn(inputs.device, self.at_once):
-            results = [self._register(pair[None], label, network) for pair, label in zip(inputs, each, strict=True)]
-        return {key: torch.cat([result[key] for result in results]) for key in results[0]}
+            return one_by_one(partial(self._register, network=network), inputs, labels)
 
     def _register(self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module) -> dict[str, torch.Tensor]:
         start = time.perf_counter()

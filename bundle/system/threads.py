@@ -22,9 +22,10 @@ def choose_threads() -> None:
     """
     import torch  # which takes a second
 
-    if CHOSEN_BY_USER in os.environ:
+    usual = torch.get_num_threads()
+    if CHOSEN_BY_USER in os.environ or usual == 1:
         return
-    usual, idle = torch.get_num_threads(), idle_cores()
+    idle = idle_cores()
     chosen = max(1, min(usual, math.floor(allowed_cores()), usual if idle is None else round(idle)))
     if chosen < usual:
         torch.set_num_threads(chosen)
