@@ -256,9 +256,10 @@ def test_maps_are_those_that_the_registration_asks_for():
     assert {key: value.shape for key, value in trained.items()} == {key: value.shape for key, value in used.items()}
 
 
-def test_the_steps_on_the_hippocampus_are_those_of_the_residual_field():
+@pytest.mark.parametrize("name", ["hippocampus_mr", "repeat_scans"])
+def test_steps_of_a_coarse_field_are_those_of_the_residual_field(name):
     overlay = content(CONFIGS / "overlays/residual_field.yaml")
-    preset = content(CONFIGS / "presets/hippocampus_mr.yaml")
+    preset = content(CONFIGS / f"presets/{name}.yaml")
     assert {key: preset[key] for key in overlay} == overlay
 
 
