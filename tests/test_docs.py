@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from dicom_toys import oblique_affine, write_series
 from test_experiment_2d import small_plan, write_pairs, write_slices
-from workflow_fixtures import volume
+from workflow_fixtures import Command, volume
 
 from bundle.experiment.results import slug
 from bundle.simulation import write_example
@@ -58,8 +58,18 @@ def user(tmp_path_factory):
     markups = {"markups": [{"type": "Line", "coordinateSystem": "LPS", "controlPoints": control}]}
     (folder / "needle.mrk.json").write_text(json.dumps(markups))
     train = "python -m monai.bundle run training --config_file configs/train.yaml --dataset_dir my_data"
-    shell(f"{train} --output_dir runs/tiny {TINY_TRAINING}", folder)
+    execute(f"{train} --output_dir runs/tiny {TINY_TRAINING}", folder)
     return folder
+
+
+def execute(command, folder):
+    """Run a documented line. Python modules run in processes that start at once; the shell runs all else."""
+    words = shlex.split(command)
+    if words[:2] != ["python", "-m"]:
+        return shell(command, folder)
+    finished = Command(folder)(*words[2:])
+    assert finished.code == 0, finished.err[-3000:]
+    return finished.out
 
 
 def shell(command, folder):
@@ -107,14 +117,13 @@ def tiny(command):
 @pytest.mark.parametrize("text", snippets("bash"))
 def test_documented_commands_run(text, user):
     for line in text.strip().splitlines():
-        shell(tiny(line), user)
+        execute(tiny(line), user)
 
 
 @pytest.mark.parametrize("text", snippets("python"))
 def test_documented_python_runs(text, user):
-    script = user / "snippet.py"
-    script.write_text(text)
-    shell(f"PYTHONPATH=. python {script.name}", user)
+    (user / "snippet.py").write_text(text)
+    execute("python -m snippet", user)
 
 
 @pytest.mark.parametrize("text", snippets("json"))
@@ -122,7 +131,7 @@ def test_documented_datalists_are_read(text, user):
     (user / "documented.json").write_text(text)
     json.loads(text)
     folder = "my_slices" if ".png" in text else "my_data"
-    output = shell(f"python -m bundle check_data --dataset_dir {folder} --datalist documented.json", user)
+    output = execute(f"python -m bundle check_data --dataset_dir {folder} --datalist documented.json", user)
     assert "no problems" in output
 
 

@@ -108,6 +108,7 @@ def execute(module, arguments, folder, environment, streams, held):
     os.setpgrp()
     multiprocessing.set_start_method(None, force=True)  # its workers start as they do of a command, not as it did
     os.chdir(folder)
+    sys.path.insert(0, str(folder))
     os.environ.update(environment)
     for number, path in enumerate(streams, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
