@@ -154,8 +154,8 @@ class RandomPairAffine:
     def _warp(self, image: torch.Tensor, matrices: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
         """An image ``(1, channels, *shape)`` under ``(versions, ...)`` affines: ``(versions, channels, *shape)``.
 
-        Slab ``s`` of the first axis is the image under the affine that begins at its first voxel, ``A T(s)``; an
-        elastic displacement is added to where it comes from.
+        Slab ``s`` of the first axis is the image under ``A T(s)``, the affine shifted to the slab's first voxel; an
+        elastic displacement is added to where the slab is sampled.
         """
         length, *others = image.shape[2:]
         slabs = math.gcd(length, SLABS)

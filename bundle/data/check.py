@@ -29,7 +29,7 @@ WIDTH = 120
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What one image or label file holds: size, spacing (mm; pixels of a PNG), orientation and values."""
+    """What one image or label file holds: size, spacing (mm; pixels for a PNG), orientation and values."""
 
     shape: tuple[int, ...]
     affine: np.ndarray
@@ -130,7 +130,7 @@ def check_data(
     seed: int = 0,
     spatial_dims: int | None = None,
 ) -> Report:
-    """Open every file that the pairs of a data set name, once.
+    """Open every file that the pairs of a data set name, each once.
 
     Args:
         dataset_dir: folder of the data set.
@@ -139,7 +139,7 @@ def check_data(
         fractions: see there.
         limits: see there.
         seed: see there.
-        spatial_dims: 3 for volumes, 2 for planar images; None: as the first image that can be read.
+        spatial_dims: 3 for volumes, 2 for planar images; None: those of the first image that can be read.
 
     Returns:
         What is there, and the problems; bad data raises no error.

@@ -52,11 +52,11 @@ def read_datalist(
 ) -> Sections:
     """Read a data set into lists of pairs.
 
-    Single images form ordered pairs (moving, fixed) of different patients of one section, or, for the pairing
-    ``repeat``, of different images of one patient; always within one task. Pairs of a datalist stay as they are listed.
+    Single images form ordered pairs (moving, fixed): of different patients in one section or, for the pairing
+    ``repeat``, of different images of one patient; always within one task. Pairs in a datalist stay as they are listed.
     Without a datalist, the folders say what there is (images of two sides, images, slices, or a folder of such folders,
-    the tasks; else a Learn2Reg dataset JSON). Folders are split by patient; with one seed, the split is the same for
-    ``repeat`` as for ``fixed``, so that repeat scans of patients held out of training can be tested.
+    the tasks), or else a Learn2Reg dataset JSON does. Folders are split by patient. With one seed, ``repeat`` and
+    ``fixed`` have the same split, so that repeat scans of patients held out of training can be tested.
 
     Args:
         dataset_dir: folder of the data set; relative paths of a datalist start here.
@@ -66,11 +66,11 @@ def read_datalist(
             fixed images of such folders: repeat scans of one patient; a section without any has no pairs. Slices are
             pairs of neighbours for ``paired``, and single images otherwise.
         fractions: share of the patients in training, validation and test, if the folders are split.
-        limits: most pairs sampled from the single images of a section, of each kind of a mixture; None or no key: all
+        limits: most pairs sampled from the single images of a section, for each kind in a mixture; None or no key: all
             ordered pairs.
         seed: seed of the split and of the sampling.
-        mixture: share of each kind of pair in the training (:mod:`bundle.data.pairing`). It decides which kinds of
-            training pairs are formed from the patients of training in the split; None: those of the pairing.
+        mixture: share of each kind of pair in training (:mod:`bundle.data.pairing`). It decides which kinds of pairs
+            are formed from the training patients; None: those of the pairing.
 
     Returns:
         Pairs of each section: absolute paths ``fixed_image`` and ``moving_image``, where given ``fixed_label``,
@@ -236,7 +236,7 @@ def _portable(pair: Mapping[str, Any], root: Path) -> Pair:
 
 
 def announce(pairs: Sequence[Any], most: int = 50) -> None:
-    """Say how many pairs a folder made, where they are many, and how to choose."""
+    """If a folder makes many pairs, say how many, and how to choose among them."""
     if len(pairs) > most:
         print(
             f"{len(pairs)} pairs: the folder has no datalist, so all that it forms are registered; "

@@ -31,7 +31,7 @@ def field_of_view(image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
 
     Args:
         image: ``(X, Y, Z)``; one slice will do.
-        spacing: of the voxels along each axis, mm.
+        spacing: distance between voxels along each axis, mm.
 
     Returns:
         Boolean mask of the same shape; all true for an image without background.

@@ -22,7 +22,7 @@ class CheckPaird(Transform):
 
     Args:
         spatial_dims: 3 for volumes, 2 for planar images, which are volumes of one slice.
-        pixdim: spacing of the network's grid, mm, if it has one; a wrong unit in a header can make the image's grid
+        pixdim: spacing of the network's grid, mm, if it has one; with a wrong unit in a header, that grid could be
             larger than any memory.
     """
 

@@ -1,4 +1,4 @@
-"""From layouts of a data set on disk to entries in the words of a MONAI datalist, not yet checked.
+"""From the layout of a data set on disk to entries with the keys of a MONAI datalist, not yet checked.
 
 An entry is a pair (``fixed_image``, ``moving_image`` ...) or a single image (``image``, ``label`` ...).
 """
@@ -130,7 +130,7 @@ def is_learn2reg(content: Mapping[str, Any]) -> bool:
 def learn2reg_sections(content: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """Entries of a Learn2Reg dataset JSON (https://learn2reg.grand-challenge.org).
 
-    Labels, masks and keypoints are those that exist by the naming convention (``imagesTr/X`` -> ``labelsTr/X``,
+    Labels, masks and keypoints are found by the naming convention (``imagesTr/X`` -> ``labelsTr/X``,
     ``masksTr/X``, ``keypointsTr/X.csv``). The challenge also lists validation images among the training images; images
     that share a patient with validation or test are left out of training.
 
@@ -170,7 +170,7 @@ def _patients(entry: Any) -> list[str]:
 
 
 def _learn2reg_pair(pair: Any, root: Path) -> Any:
-    """``{"fixed", "moving"}`` -> entry of a pair; anything else as it is, for the checks to name."""
+    """``{"fixed", "moving"}`` -> entry of a pair; anything else as it is, for the checks to report."""
     if not isinstance(pair, dict) or not all(isinstance(pair.get(side), str) for side in SIDES):
         return pair
     entry: dict[str, Any] = {f"{side}_image": pair[side] for side in SIDES}
@@ -180,7 +180,7 @@ def _learn2reg_pair(pair: Any, root: Path) -> Any:
 
 
 def _learn2reg_single(image: Any, root: Path) -> Any:
-    """``{"image", ...}`` -> entry of a single image; anything else as it is, for the checks to name."""
+    """``{"image", ...}`` -> entry of a single image; anything else as it is, for the checks to report."""
     if not isinstance(image, dict) or not isinstance(image.get("image"), str):
         return image
     given = {"landmarks" if kind == "keypoints" else kind: path for kind, path in image.items()}

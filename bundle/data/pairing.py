@@ -148,7 +148,7 @@ def _blocks(values: Sequence[Any]) -> list[tuple[int, int]]:
 
 
 def pair_kind(pair: Mapping[str, Any]) -> str:
-    """What a pair is: ``self`` of one image twice, ``repeat`` of one patient, else ``between`` patients."""
+    """Kind of a pair: ``self`` for one image twice, ``repeat`` for one patient, else ``between`` patients."""
     if pair["fixed_image"] == pair["moving_image"]:
         return "self"
     return "repeat" if one_patient(pair) else "between"

@@ -1,4 +1,4 @@
-"""Our own MONAI dictionary transforms for the way from a file to the network's grid."""
+"""Our own MONAI dictionary transforms on the way from a file to the network's grid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bundle.geometry import initial_alignment
 
 FAR = 2.0
 """An extreme value that many voxels share is not an intensity but a marker, such as the padding around the field of
-view of CT, if it is farther from all others than this many times their range."""
+view in CT, if it is farther from all others than this many times their range."""
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 

@@ -76,7 +76,7 @@ def split_entries(entries: list[Pair], pairing: str, fractions: Sequence[float],
         seed: seed of the split.
 
     Returns:
-        Entries of each section; empty without entries, which the problems of their layout explain.
+        Entries of each section; empty if there are none, which the problems of their layout explain.
 
     Raises:
         ValueError: when a task has too few patients for one section.

@@ -1,4 +1,4 @@
-"""Named structures: what the channels (or values) of a label are, and which of two labels correspond."""
+"""Named structures: what the channels (or values) of a label are, and which structures of two labels correspond."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ KEPT = {
     ),
     SecondaryCaptureImageStorage: (),
 }
-"""Attributes of the acquisition that still hold for a resampled image, by SOP class: contrast, not geometry, timing."""
+"""Acquisition attributes that still hold for a resampled image, by SOP class: contrast, not geometry or timing."""
 EMPTY = {
     MRImageStorage: ("ScanOptions", "RepetitionTime", "EchoTime", "EchoTrainLength", "PatientPosition"),
     CTImageStorage: ("KVP", "AcquisitionNumber", "PatientPosition"),
@@ -37,7 +37,7 @@ EMPTY = {
 }
 """Attributes of type 2, empty if the moving image lacks them."""
 UNKNOWN = {MRImageStorage: {"ScanningSequence": "RM", "SequenceVariant": "NONE", "MRAcquisitionType": "3D"}}
-"""Attributes of type 1 by SOP class, and their replacements: RM is a research mode."""
+"""Attributes of type 1 by SOP class, and what they get if they are missing: RM is a research mode."""
 STORED = 2**16 - 1
 """Largest number of 16 bits."""
 
@@ -48,8 +48,8 @@ class Stored:
 
     Attributes:
         numbers: int16 or uint16.
-        slope: of the Modality LUT.
-        intercept: of the Modality LUT.
+        slope: slope of the Modality LUT.
+        intercept: intercept of the Modality LUT.
     """
 
     numbers: np.ndarray
@@ -136,7 +136,7 @@ def _describe(made: Dataset, header: Dataset, modality: str) -> None:
         for name in WINDOW:
             made.pop(name, None)
     laterality = header.get("Laterality") or header.get("ImageLaterality")
-    # Empty means unknown, which it is as long as the body part is; for a body part without sides it is absent.
+    # Empty means unknown, as it is while the body part is unknown; for a body part without sides it is absent.
     if laterality or not made.get("BodyPartExamined"):
         made.Laterality = laterality
     for name in EMPTY[sop_class]:

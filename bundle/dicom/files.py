@@ -1,4 +1,4 @@
-"""A folder of DICOM -> its files, links followed and every file once; what a file is, its first bytes say."""
+"""The files of a DICOM folder, with links followed and every file once; the first bytes say what a file is."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ NAMED = (".dcm", ".dicom", ".dic", ".ima")
 """Names of files that should be DICOM."""
 NO_SLICES = ("DICOMDIR", "THUMBS.DB")
 FIRST_GROUPS = (2, 8)
-"""With which group a file without a preamble begins: that of its own header, or of the image's identity."""
+"""Groups that a file without a preamble may begin with: that of its own header, or of the image's identity."""
 LONGEST_FIRST = 256
-"""Bytes of the first element, whose length has to be believed where nothing names its type."""
+"""Most bytes of the first element, whose length has to be trusted where nothing names its type."""
 REPRESENTATIONS = (
     b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 )
 OWN_LENGTH, SYNTAX = b"\2\0\0\0", b"\2\0\x10\0UI"
-"""How the elements begin that say how long a file's own header is, and the transfer syntax."""
+"""First bytes of the elements with the length of a file's own header, and with the transfer syntax."""
 BROKEN_LINK = "a link that leads nowhere; get its content, or remove it"
 UNOPENED = "a folder that cannot be opened; see its permissions"
 
@@ -40,7 +40,7 @@ class Found:
 
     Attributes:
         files: in the order of their names.
-        lost: what cannot be looked into, and why.
+        lost: what cannot be opened, and why.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -48,11 +48,11 @@ class Found:
 
 
 def files_below(folder: Path) -> Found:
-    """Every file below a folder once, by whatever names and links it is there.
+    """Every file below a folder, once, however many names and links it has.
 
     Args:
-        folder: links to folders are followed, but for those that lead back. Hidden folders are left out, and hidden
-            files that are no DICOM.
+        folder: links to folders are followed, except those that lead back. Hidden folders are left out, and so are
+            hidden files that are not DICOM.
     """
     found = Found()
     seen = {_identity(place) for place in (folder.resolve(), *folder.resolve().parents)}
@@ -79,7 +79,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _is_new(path: Path, seen: set[tuple[int, int]]) -> bool:
-    """Whether a file or folder is seen for the first time; from now on it is not."""
+    """Whether a file or folder is seen for the first time; it is then added to those seen."""
     identity = _identity(path)
     if identity in seen:
         return False
@@ -102,7 +102,7 @@ def start_of(path: Path) -> bytes:
 
 
 def open_dicom(path: Path) -> IO[bytes]:
-    """A file, with a preamble of zeros where all but that is there."""
+    """An open file, with a preamble of zeros if that is all it lacks."""
     file = path.open("rb")
     if file.read(len(MAGIC)) == MAGIC:
         file.seek(0)
@@ -118,7 +118,7 @@ def is_named(path: Path) -> bool:
 
 
 def is_dicom(start: bytes) -> bool:
-    """Whether a file begins as DICOM does: with a preamble, without one, or at once with its first element."""
+    """Whether a file begins as DICOM does: with its magic word, after a preamble or not, or with its first element."""
     if MAGIC in (start[PREAMBLE : PREAMBLE + len(MAGIC)], start[: len(MAGIC)]):
         return True
     return any(_is_element(start, order) for order in ("little", "big"))
@@ -141,9 +141,9 @@ def _is_element(start: bytes, order: str) -> bool:
 
 
 def is_as_declared(start: bytes) -> bool:
-    """Whether a file has a preamble and a header of its own, whose transfer syntax says how the rest is written.
+    """Whether a file has a preamble and a header of its own, whose transfer syntax is how the rest is written.
 
-    Readers other than pydicom believe it, and take gigabytes and minutes where it is not true.
+    Readers other than pydicom trust it, and take gigabytes and minutes where it is wrong.
     """
     own = PREAMBLE + len(MAGIC)
     if start[PREAMBLE:own] != MAGIC or start[own : own + 4] != OWN_LENGTH:
@@ -158,7 +158,7 @@ def is_as_declared(start: bytes) -> bool:
 
 
 def why_not_read(start: bytes) -> str:
-    """What keeps a file that is or should be DICOM from being one that is read; empty if nothing is known to."""
+    """Why a file that is or should be DICOM is not read; empty if no reason is known."""
     if start.startswith(POINTERS):
         return POINTER
     if start[:2] == b"\x1f\x8b":
@@ -171,17 +171,17 @@ def why_not_read(start: bytes) -> str:
 
 
 def kind_of_name(path: Path) -> str:
-    """The suffix of a file's name, small; none where it has no letter, as the end of a UID."""
+    """The suffix of a file's name in lower case; empty if it has no letter, like the end of a UID."""
     suffix = path.suffix.lower()
     return suffix if any(letter.isalpha() for letter in suffix) else ""
 
 
 def cannot_be_told(path: Path, kinds: AbstractSet[str]) -> bool:
-    """Whether a file might be a slice that is damaged: it is named as slices are, and is neither DICOM nor text.
+    """Whether a file might be a damaged slice: it is named like one, and is neither DICOM nor text.
 
     Args:
-        path: of the file.
-        kinds: of names that slices have, by :func:`kind_of_name`.
+        path: the file.
+        kinds: suffixes that slices have, by :func:`kind_of_name`.
     """
     if path.name.startswith(".") or path.name.upper() in NO_SLICES or kind_of_name(path) not in kinds:
         return False

@@ -154,7 +154,7 @@ class Frame:
 
     @property
     def badly_scaled(self) -> str:
-        """Which of slope and intercept has a value that cannot be meant, and the value; empty if none has."""
+        """Which of slope and intercept has an impossible value, and the value; empty if neither has."""
         for keyword in RESCALE:
             value = self.values.get(keyword)
             number = self._first_number(keyword)
@@ -226,7 +226,7 @@ def _frames(path: Path, file: IO[bytes]) -> Iterator[Frame]:
 def _holds_no_image(header: Dataset, values: Mapping[str, Any]) -> bool:
     """Whether a header without pixels belongs to a report or the like, rather than to a file that was cut short.
 
-    The class of an object is complete if something follows it.
+    The class of an object counts if something follows it: it is then complete.
     """
     meta = header.file_meta
     kind = meta.get("MediaStorageSOPClassUID") if "TransferSyntaxUID" in meta else None

@@ -56,7 +56,7 @@ def _scaling(stack: Sequence[Frame]) -> Iterator[str]:
 
 
 def _tables(stack: Sequence[Frame]) -> Iterator[str]:
-    """GDCM and most tools ignore the other way to give values: a table in place of slope and intercept."""
+    """Report a table of values in place of slope and intercept, which GDCM and most tools ignore."""
     count = sum(bool(frame.values.get(TABLE)) for frame in stack)
     if count:
         yield (

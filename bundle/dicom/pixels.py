@@ -1,4 +1,4 @@
-"""Pixels behind a header: whether they are there, and a copy of their file where ITK reads its header otherwise."""
+"""The pixels after a header: whether they are there, and a copy of their file where ITK misreads its header."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Pixels:
 
     def are_there(self, file: IO[bytes], needed: int) -> bool:
         """Whether the file holds them all; none of them is read."""
-        # As the beginning of a length, the names of types would be odd.
+        # Read as a length, the name of a type would be odd, which no length is.
         file.seek(2 if file.read(2) in EXPLICIT else -2, os.SEEK_CUR)
         length = int.from_bytes(file.read(4), "little" if self.little else "big")
         place = file.tell()
@@ -56,7 +56,7 @@ class Pixels:
 
 
 def pixels_ahead(file: IO[bytes]) -> Pixels | None:
-    """Pixels that begin where a file has been read to; None where it has no more."""
+    """The pixels that begin at the current place in a file; None if there are none."""
     tag = file.read(4)
     little = not tag.startswith(PIXEL_DATA[1::-1])
     if not little:
@@ -71,7 +71,7 @@ def bytes_of(values: Mapping[str, Any]) -> int:
 
 
 def itk_header(path: Path, rescale: tuple[float, float] | None = None) -> Any:
-    """What ITK finds in the header of a file, or of its copy with what matters; None when it can read neither."""
+    """What ITK finds in the header of a file, or else of a copy with what matters; None if it can read neither."""
     header = _itk_header(path)
     if header is None:
         with TemporaryDirectory() as folder, suppress(Exception):
@@ -80,16 +80,16 @@ def itk_header(path: Path, rescale: tuple[float, float] | None = None) -> Any:
 
 
 def as_itk_reads(paths: Sequence[Path], rescales: Sequence[tuple[float, float] | None], folder: Path) -> list[Path]:
-    """Files whose pixels ITK reads with the slopes and intercepts that are meant.
+    """Files whose pixels ITK reads with the right slopes and intercepts.
 
     Args:
-        paths: of files.
-        rescales: slope and intercept of each; None leaves them to ITK, which knows other places of them.
-        folder: for copies of those whose header ITK cannot read, or reads otherwise: empty and ambiguous values, a
-            missing preamble, a transfer syntax that is absent or not true.
+        paths: the files.
+        rescales: slope and intercept of each; None leaves them to ITK, which also looks elsewhere.
+        folder: for copies of those whose header ITK cannot read, or misreads: empty and ambiguous values, a missing
+            preamble, a transfer syntax that is absent or wrong.
 
     Raises:
-        RuntimeError: when ITK reads neither a file nor its copy so.
+        RuntimeError: when ITK can read neither a file nor its copy in this way.
     """
     found = []
     for number, (path, rescale) in enumerate(zip(paths, rescales, strict=True)):
@@ -97,7 +97,7 @@ def as_itk_reads(paths: Sequence[Path], rescales: Sequence[tuple[float, float] |
         if not _read_so(path, rescale):
             try:
                 readable = _copy(path, rescale, folder / str(number))
-            except Exception as error:  # of pydicom, of every kind
+            except Exception as error:  # pydicom raises every kind
                 raise RuntimeError(f"{path.name}: {error}") from error
             if not _read_so(readable, rescale):
                 raise RuntimeError(f"{path.name}: its header cannot be read by ITK")
@@ -126,7 +126,7 @@ def _itk_header(path: Path) -> Any:
 
 
 def _copy(path: Path, rescale: tuple[float, float] | None, copy: Path) -> Path:
-    """A file with what is needed of another one, its parts as the standard wants them; nothing names the patient."""
+    """Copy what ITK needs from a file, in the form that the standard wants; nothing names the patient."""
     with open_dicom(path) as file:
         source = dcmread(file, force=True)
     made = Dataset()

@@ -72,10 +72,10 @@ def segmentation(label: np.ndarray, fixed: Series) -> Dataset:
 
 
 def _source(file: Path, fixed: Series) -> Dataset:
-    """Header of a slice with all that highdicom asks for; what is not there is what was measured, or empty."""
+    """Header of a slice with all that highdicom asks for; what is missing is measured, or left empty."""
     image = read_header(file)
-    # highdicom refuses headers with half a date, an unknown character set, or no sex of the patient, and says what
-    # stands there; what is true of them is put into the object that it makes.
+    # highdicom refuses headers with half a date, an unknown character set, or no sex of the patient, and quotes what
+    # they say; the true values are put into the object that it makes.
     for name in EMPTY_IF_UNKNOWN:
         setattr(image, name, None)
     image.SpecificCharacterSet = "ISO_IR 192"

@@ -132,7 +132,7 @@ def find_series(folder: str | Path) -> list[Series]:
 
 
 def read_series(folder: str | Path) -> Series:
-    """The one volume of a folder, beside which localizers, single images or reports may lie; or a planar image.
+    """The one volume of a folder, or its planar image; localizers, reports and single images beside it do not count.
 
     Args:
         folder: as in :func:`read_folder`.

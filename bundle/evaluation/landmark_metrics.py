@@ -87,8 +87,8 @@ def landmark_metrics(
 def warped_centroid_errors(data: Mapping[Hashable, Any], channels: Sequence[int]) -> Errors:
     """Distance of the centroid of the *warped* label from that of the fixed label, as Baum et al. 2022, section 3.4.
 
-    It is measured in the fixed image. For a field that shrinks what is warped to an s-th, ``T(p) = q0 + s (p - p0)``,
-    it is an s-th of the distance between the points (``point_errors``), however far these are apart.
+    It is measured in the fixed image. For a field that shrinks the warped label by a factor ``s``,
+    ``T(p) = q0 + s (p - p0)``, it is ``1 / s`` of the distance between the points (``point_errors``), however large.
 
     Args:
         data: a pair after ``bundle.results.NativeOutputsd``, with labels that have a channel per structure.

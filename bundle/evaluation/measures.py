@@ -30,7 +30,7 @@ class Measure:
             have one both before and after: a structure that registration loses must not improve it.
         average: ``mean`` or ``median`` over the pairs, if a table has room for one number only.
         find: metrics -> the value, or values by ``before`` and ``after``, or these by structure. Without it, the entry
-            named as the column without ``before`` or ``after``.
+            with the column's name, less ``before`` or ``after``.
     """
 
     key: str

@@ -38,7 +38,7 @@ class ColumnMean(Metric):
         self.values += [(row["pair_id"], row.get(self.column)) for row in rows]
 
     def compute(self) -> float:
-        """Mean over the pairs; a pair that two processes had, to be even, counts once."""
+        """Mean over the pairs; a pair dealt to two processes, to even out their shares, counts once."""
         values = [value for value in dict(processes.gather(self.values)).values() if value is not None]
         return float(np.mean(values)) if values else float("nan")
 

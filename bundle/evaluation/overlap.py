@@ -28,7 +28,7 @@ def hausdorff_95(label: torch.Tensor, target: torch.Tensor, spacing: Sequence[fl
     Args:
         label: ``(structures, *shape)``, binary.
         target: the same shape, binary.
-        spacing: of the voxels, mm per axis.
+        spacing: distance between voxels along each axis, mm.
 
     Returns:
         ``(structures,)`` in mm; NaN if a structure is missing in either label.
@@ -51,7 +51,7 @@ def overlap_metrics(
         fixed: label, an integer map ``(1, *shape)`` or channels ``(channels, *shape)``.
         moved: the moving label on its grid, ``before`` and ``after`` registration.
         structures: as for ``structure_channels``.
-        spacing: of the voxels, mm per axis.
+        spacing: distance between voxels along each axis, mm.
 
     Returns:
         ``dsc`` and ``hd95_mm``: structure -> ``before`` and ``after``.

@@ -174,7 +174,7 @@ def method_slices(fixed: Volume, moving: Volume, results: Mapping[str, Registere
         fixed: the fixed image.
         moving: the moving image, initially aligned.
         results: the registered moving image of each method.
-        spacing: of the voxels, mm.
+        spacing: spacing of the voxels, mm.
     """
     index = slice_of_interest(fixed.gland, fixed.image.shape, 2)
     target = scaled(fixed.image, fixed.image)[..., index]

@@ -44,7 +44,7 @@ def read_planar(
     """Read what :func:`overlays` draws of one pair.
 
     Args:
-        files: of the pair, by key: ``fixed_image``, ``moving_image`` [, ``landmarks`` or ``fixed_landmarks`` and
+        files: files of the pair: ``fixed_image``, ``moving_image`` [, ``landmarks`` or ``fixed_landmarks`` and
             ``moving_landmarks``].
         alignment: ``M``, ``(4, 4)``, fixed world to moving world, where registration started; mm, RAS.
         folders: by method, what ``bundle.results.SavePaird`` wrote for the pair.
@@ -95,7 +95,7 @@ def overlays(fixed: Planar, moving: Planar, results: Mapping[str, Planar], spaci
         fixed: the fixed image.
         moving: the moving image, initially aligned; the first panel.
         results: the registered moving image of each method.
-        spacing: of the pixels, mm.
+        spacing: spacing of the pixels, mm.
     """
     panels = {"not registered": moving, **results}
     rows = -(-len(panels) // COLUMNS)

@@ -1,4 +1,4 @@
-"""Points in CSV files: read, and replaced with everything else left as it is written."""
+"""Points in CSV files: reading them, and replacing them with everything else left as written."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Columns:
 
 
 def find_columns(table: Table, side: str | None, planar: bool) -> Columns:
-    """Find the points of a CSV, by its header or, without one, as voxels in the first columns.
+    """Find the points of a CSV by its header; without one, they are voxels in the first columns.
 
     Args:
         table: table of the file.
-        side: ``fixed`` or ``moving`` in a file for both images of a pair, as the prefix of its column names.
+        side: ``fixed`` or ``moving``, the prefix of the column names in a file for both images of a pair.
         planar: whether the image is a single slice, whose points may lack the third coordinate.
 
     Raises:
@@ -73,7 +73,7 @@ def read_csv(content: bytes, affine: np.ndarray | None, side: str | None, planar
     """Points of a CSV.
 
     Args:
-        content: of the file.
+        content: content of the file.
         affine: ``(4, 4)`` voxel-to-world of the image they belong to; None if the file has mm in three columns.
         side: as in :func:`find_columns`.
         planar: as there.
@@ -82,7 +82,7 @@ def read_csv(content: bytes, affine: np.ndarray | None, side: str | None, planar
         ``(n, 3)``, mm, RAS.
 
     Raises:
-        ValueError: when it is not such a table, or the image is needed and missing.
+        ValueError: when it is no such table, or the image is needed but not given.
     """
     table = Table.read(content)
     columns = find_columns(table, side, planar)
@@ -121,8 +121,8 @@ def replace_csv(
     Args:
         content: content of the file that was read.
         points: ``(n, 3)``, mm, RAS.
-        outside: ``(n,)``, whether each lay outside the volume: 1 or 0 in the column ``outside``, and a header is added
-            to a file without one; None: no such column.
+        outside: ``(n,)``, whether each lay outside the volume, written as 1 or 0 in the column ``outside``; a file
+            without a header gets one. None writes no such column.
         affine: as in :func:`read_csv`, of the image that the points belong to now.
         side: as there.
         planar: as there.
@@ -146,7 +146,7 @@ def replace_csv(
 
 
 def _flag(rows: list[Row], columns: Columns, outside: np.ndarray) -> None:
-    """Fill the column ``outside``; it is added at the end if there is none."""
+    """Fill the column ``outside``, added at the end if there is none."""
     first = columns.rows[0]
     width = max(len(rows[number][0]) for number in columns.rows)
     flagged = [rows[number][0] for number in columns.rows]

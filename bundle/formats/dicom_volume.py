@@ -27,10 +27,10 @@ def is_dicom_image(path: Path) -> bool:
 
 
 def load_series(folder: Path) -> MetaTensor:
-    """Read the one volume of a folder of DICOM, with the slope and intercept of each slice applied.
+    """Read the one volume in a folder of DICOM, with each slice's slope and intercept applied.
 
-    Slices are ordered and placed by their positions. The stored numbers of MONOCHROME1, which shows high numbers dark,
-    are inverted, as every reader based on ITK does.
+    Slices are ordered and placed by their positions. MONOCHROME1 shows high numbers dark: its stored numbers are
+    inverted, as in every reader based on ITK.
 
     Args:
         folder: as in :func:`bundle.dicom.read_series`; or the file of one slice, a planar image.

@@ -1,4 +1,4 @@
-"""Images of every format: one table says which suffixes a format has, who reads and writes it, and which types."""
+"""Images in every format: one table gives the suffixes of each, what reads and writes it, and its voxel types."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class ImageFormat:
     """A format of images.
 
     Attributes:
-        suffixes: of its files.
+        suffixes: suffixes of its files.
         read: file and kind (``image``, ``label``, ``mask``) -> what it holds.
-        write: voxels ``(X, Y, Z[, channels])``, affine, file; None for one that is read only.
-        types: of the voxels that it is written with.
+        write: voxels ``(X, Y, Z[, channels])``, affine, file; None if the format is only read.
+        types: voxel types that it can be written with.
     """
 
     suffixes: tuple[str, ...]
@@ -57,7 +57,7 @@ SINGLE_FILES = f"{', '.join(IMAGE_SUFFIXES)}, and folders of DICOM"
 
 
 def _read_other(path: Path, kind: str) -> Found:
-    """Read a file whose name says nothing, if it begins as NIfTI does or ITK finds out what it is."""
+    """Read a file whose name says nothing, if it begins like NIfTI or ITK recognises it."""
     if path.name.lower().endswith(".npz"):
         return read_array(path, kind)
     if is_nifti(path):
@@ -79,23 +79,23 @@ def _format_of(path: Path) -> ImageFormat:
 def load_image(path: str | Path, kind: str = "image") -> MetaTensor:
     """Read an image, a label or a mask as a volume, channel first.
 
-    A file of two axes (a picture, a 2-D NIfTI) becomes one slice, the first axis counting columns and the second rows
-    as in ITK; a picture has no position in space, so its pixels are 1 mm apart and its affine is the identity. ``meta``
-    tells the ``stored_type``, in which the voxels can be written again, and Pillow's ``mode`` of a picture.
+    A file with two axes (a picture, a 2-D NIfTI) becomes one slice: as in ITK, the first axis counts columns and the
+    second rows. A picture has no position in space, so its pixels are 1 mm apart and its affine is the identity.
+    ``meta`` holds ``stored_type``, the type to write the voxels in again, and for a picture Pillow's ``mode``.
 
     Args:
-        path: of the file, or of the folder of a DICOM series.
+        path: the file, or the folder of a DICOM series.
         kind: ``"image"``, or ``"label"`` or ``"mask"``, whose values are whole numbers (``as_label``).
 
     Returns:
         ``(channels, X, Y, Z)``, with a 4x4 affine.
 
     Raises:
-        ValueError: when the file cannot be read, asks for more memory than files get, or is no label; in one line that
+        ValueError: when the file cannot be read, needs more memory than the limit, or is no label; in one line that
             names it.
 
     Warns:
-        DataWarning: about a header that other tools read otherwise.
+        DataWarning: about a header that other tools read differently.
     """
     path = Path(path)
     try:
@@ -113,18 +113,18 @@ def load_image(path: str | Path, kind: str = "image") -> MetaTensor:
 
 
 def image_of(found: Found, kind: str, name: str) -> MetaTensor:
-    """What a reader has found, or a user has in memory, as a volume.
+    """Make a volume of what a reader found, or of what a user has in memory.
 
     Args:
         found: the voxels.
         kind: as in ``load_image``.
-        name: of the image in the warning.
+        name: name of the image in the warning.
 
     Raises:
         Refused: when no type holds its whole numbers.
 
     Warns:
-        DataWarning: about a header that other tools read otherwise.
+        DataWarning: about a header that other tools read differently.
     """
     if found.note:
         warnings.warn(f"{name}: {found.note}", DataWarning, stacklevel=2)
@@ -136,10 +136,10 @@ def image_of(found: Found, kind: str, name: str) -> MetaTensor:
 
 
 def as_label(label: MetaTensor, kind: str) -> MetaTensor:
-    """A label or mask with the whole numbers that its values are, and the type that holds them.
+    """A label or mask with its values as whole numbers, and the type that holds them.
 
     Raises:
-        Refused: when they are none.
+        Refused: when they are not whole, or one of several channels holds more than one structure.
     """
     values = whole_numbers(label.numpy(), kind)
     for number, channel in enumerate(values if len(values) > 1 else ()):
@@ -156,10 +156,10 @@ def as_label(label: MetaTensor, kind: str) -> MetaTensor:
 
 
 def check_writable(path: str | Path) -> None:
-    """Refuse the name of an image that could not be written.
+    """Refuse a file name in whose format images are not written.
 
     Raises:
-        ValueError: naming the formats that can.
+        ValueError: naming the formats that are.
     """
     if _format_of(Path(path)).write is None:
         formats = ", ".join(WRITTEN_SUFFIXES)
@@ -172,10 +172,10 @@ def written_type(path: str | Path, stored: np.dtype, values: np.ndarray) -> np.d
     Args:
         path: its suffix decides the format.
         stored: type that the image has.
-        values: of the image, or of another one that they come from.
+        values: values of the image, or of the image they come from.
 
     Raises:
-        ValueError: when the format is not written, or holds no such values.
+        ValueError: when the format is not written, or cannot hold the values.
     """
     check_writable(path)
     try:

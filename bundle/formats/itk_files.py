@@ -1,4 +1,4 @@
-"""NRRD, MetaImage, single files of DICOM, and whatever else ITK knows."""
+"""NRRD, MetaImage, single DICOM files, and whatever else ITK knows."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ DETACHED_SUFFIXES = (".nhdr", ".mhd", ".hdr")
 """Headers whose voxels are in another file."""
 MOST_AXES = 4
 ITK_TYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
-"""Of voxels that ITK in Python writes."""
+"""Voxel types that ITK in Python writes."""
 UNCHECKED = ("BioRadImageIO", "GiplImageIO", "MRCImageIO", "VTKImageIO")
-"""ITK's readers that hand on what is in memory where a file is cut short, so that they are not used."""
+"""ITK's readers that return whatever is in memory where a file is cut short; they are not used."""
 LONGEST_TEXT = 2**16
-"""Bytes of a header in which its units are looked for."""
+"""Bytes of a header that are searched for its units."""
 UNITS = re.compile(rb"^(?:space units|units|DistanceUnits)\s*[:=](.*)$", re.MULTILINE)
 OTHER_LENGTHS = {"m", "meter", "metre", "dm", "cm", "um", "\u00b5m", "\u03bcm", "micron", "microns", "nm", "inch", "in"}
-"""How headers call lengths that are no millimetres."""
+"""What headers call lengths other than millimetres."""
 
 
 def itk_header(path: str | Path) -> Any:
-    """ITK's reader of an image, which has read the header.
+    """ITK's reader for an image, with the header read.
 
     Raises:
         Refused: when no reader knows the file.
@@ -47,10 +47,10 @@ def itk_header(path: str | Path) -> Any:
 
 
 def checked_header(path: Path) -> Any:
-    """The same of a file that asks for no more than it can hold, or than is read.
+    """The same, for a file that declares no more than it can hold, and no more than the limit.
 
     Raises:
-        Refused: naming the size that it declares and the limit.
+        Refused: naming what it declares, and what was expected.
     """
     header = itk_header(regular_file(path))
     shape = tuple(header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions()))
@@ -69,7 +69,7 @@ def checked_header(path: Path) -> Any:
 
 
 def stored_type(path: str | Path) -> np.dtype:
-    """Type of the numbers in a file that ITK reads: after the slope of its header, where it has one."""
+    """Type of a file's numbers as ITK reads them, after the slope of its header if it has one."""
     return _type_of(itk_header(path))
 
 
@@ -79,11 +79,11 @@ def _check_held(held: int, needed: int) -> None:
 
 
 def _check_meta_image(path: Path, needed: int) -> None:
-    """Refuse a MetaImage whose voxels are not all there: ITK hands on what is in memory in their place.
+    """Refuse a MetaImage whose voxels are not all there: ITK returns whatever is in memory in their place.
 
     Args:
-        path: of the header.
-        needed: bytes of the voxels.
+        path: the header.
+        needed: bytes that the voxels need.
     """
     with path.open("rb") as file:
         lines = iter(file.readline, b"")
@@ -110,7 +110,7 @@ def _check_meta_image(path: Path, needed: int) -> None:
 
 
 def _names(where: str) -> list[str]:
-    """Files that a MetaImage has its voxels in: one, or several by a pattern as ``slice%02d.raw 1 20 1``."""
+    """Files that hold a MetaImage's voxels: one, or several by a pattern such as ``slice%02d.raw 1 20 1``."""
     pattern = re.fullmatch(r"(.*%0?\d*d\S*)\s+(\d+)\s+(\d+)(?:\s+(\d+))?", where)
     if pattern is None:
         return [where]
@@ -119,7 +119,7 @@ def _names(where: str) -> list[str]:
 
 
 def _inflated(path: Path, start: int, length: int | None) -> int:
-    """Bytes that a compressed part of a file becomes, as far as it is sound."""
+    """How many bytes a compressed part of a file expands to, as far as it is sound."""
     held, stream = 0, zlib.decompressobj(47)
     with path.open("rb") as file:
         file.seek(start)
@@ -136,7 +136,7 @@ def _blocks(content: bytes, size: int = 2**16) -> Iterator[bytes]:
 
 
 def _units_note(path: Path) -> str:
-    """A line about the lengths of a NRRD or MetaImage header that are in a unit which tools take for millimetres."""
+    """A line about a NRRD or MetaImage header whose lengths are in another unit, but are read as millimetres."""
     with path.open("rb") as file:
         text = file.read(LONGEST_TEXT).partition(b"\n\n")[0]
     words = b" ".join(UNITS.findall(text)).decode(errors="replace").replace('"', " ").lower().split()
@@ -147,14 +147,14 @@ def _units_note(path: Path) -> str:
 
 
 def read_itk(path: Path, kind: str, held: int | None = None) -> Found:
-    """Read a file by ITK; the numbers of a label in double precision.
+    """Read a file with ITK, labels in double precision.
 
     Args:
-        path: of the file, or of the header.
+        path: the file, or the header.
         kind: ``image``, ``label`` or ``mask``.
-        held: bytes of the voxels, where they are in another file that ITK does not check.
+        held: bytes of the file with the voxels, where that is another one, which ITK does not check.
     """
-    with silent_libraries():  # what ITK prints of a damaged file is in its error too
+    with silent_libraries():  # what ITK prints about a damaged file is in its error too
         header = checked_header(path)
         if held is not None:
             _check_held(held, header.GetImageSizeInBytes())
@@ -172,7 +172,7 @@ def read_itk(path: Path, kind: str, held: int | None = None) -> Found:
 
 
 def _segments(layers: np.ndarray, meta: Any) -> np.ndarray:
-    """A channel per segment of 3D Slicer, where its segments overlap and so lie in layers; anything else as it is."""
+    """A channel per 3D Slicer segment, where segments overlap and so are stored in layers; anything else unchanged."""
     numbers = list(itertools.takewhile(lambda number: meta.HasKey(f"Segment{number}_ID"), itertools.count()))
     if len(layers) == 1 or not numbers:
         return layers

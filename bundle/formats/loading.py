@@ -1,4 +1,4 @@
-"""From files of a pair to images, with labels and masks on their axes. A planar image is a volume of one slice."""
+"""From the files of a pair to images, with labels and masks on their axes. A planar image is a one-slice volume."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Grid = tuple[Sequence[int], np.ndarray]
 
 
 class LoadPaird(MapTransform):
-    """``load_part`` for every file of a pair, or of a single image.
+    """Apply ``load_part`` to every file of a pair, or of a single image.
 
     Args:
         keys: keys of the files, whose paths become images with metadata; an image in memory stays as it is. Keys end in
@@ -49,11 +49,11 @@ class LoadPaird(MapTransform):
 
 
 def load_part(value: str | Path | MetaTensor, kind: str, grid: Grid | None = None, name: str = "") -> MetaTensor:
-    """Load an image, label or mask; the whole bundle loads them by this function.
+    """Load an image, label or mask; the whole bundle loads them through this function.
 
     The values of a label or mask are whole numbers. It is placed by its own affine: if only the order or direction of
     its axes differs from its image's, it gets the image's axes, and no value is interpolated. A label that lies
-    elsewhere stays where it is, for ``bundle.formats.problems.label_problems`` to name.
+    elsewhere stays where it is, for ``bundle.formats.problems.label_problems`` to report.
 
     Args:
         value: a file, or an image in memory.
@@ -80,14 +80,14 @@ def load_part(value: str | Path | MetaTensor, kind: str, grid: Grid | None = Non
 
 
 def in_memory(value: Any, name: str) -> MetaTensor:
-    """What ``load_part`` would make of the file of an image, a label or a mask that a user has in memory.
+    """An image, label or mask that a user has in memory, as ``load_part`` would read it from its file.
 
     Args:
-        value: an image of nibabel or MONAI, or an array and its affine.
-        name: how messages call it; it ends in one of ``KINDS``.
+        value: a nibabel or MONAI image, or an array and its affine.
+        name: what messages call it; it ends in one of ``KINDS``.
 
     Raises:
-        ValueError: when it is none of these, or its values are no numbers.
+        ValueError: when it is none of these, or its values are not numbers.
     """
     if isinstance(value, MetaTensor):
         return value

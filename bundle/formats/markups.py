@@ -27,7 +27,7 @@ def read_markups(content: bytes) -> np.ndarray:
     """Control points of all markups of a file, except those without a position.
 
     Args:
-        content: of the file.
+        content: content of the file.
 
     Returns:
         ``(n, 3)``, mm, RAS.
@@ -47,7 +47,7 @@ def count_unplaced(content: bytes) -> int:
 
 
 def replace_markups(content: bytes, points: np.ndarray, outside: np.ndarray | None) -> bytes:
-    """Markups with other positions, without the values of their measurements, which 3D Slicer computes again.
+    """Markups with other positions, and without measured values, which 3D Slicer computes again.
 
     Args:
         content: content of the file that was read.
@@ -76,7 +76,7 @@ def _flagged(description: str) -> str:
 
 
 def _load(content: bytes) -> dict[str, Any]:
-    """Document of a file whose markups can be moved by their points."""
+    """Parse a file of markups, and refuse those that their points alone do not define."""
     try:
         document = load_json(content)
     except (ValueError, RecursionError) as error:
@@ -132,7 +132,7 @@ def read_fiducials(content: bytes) -> np.ndarray:
     """Points of a list of fiducials.
 
     Args:
-        content: of the file.
+        content: content of the file.
 
     Returns:
         ``(n, 3)``, mm, RAS.
@@ -189,7 +189,7 @@ def _fiducial_rows(rows: list[Row]) -> list[int]:
 
 
 def _fiducial_space(rows: list[Row]) -> str:
-    """Space of a list of fiducials; if only the version is known, it is decided by it (3D Slicer 4.11 changed it)."""
+    """Space of a list of fiducials; if the file does not say, its version decides (3D Slicer 4.11 changed it)."""
     comments = "\n".join(text for cells, _ in rows if (text := value_of(",".join(cells))).startswith("#"))
     columns = re.search(r"^#\s*columns\s*=\s*(.*)$", comments, re.MULTILINE)
     if columns and [name.strip() for name in columns[1].split(",")][1:4] != ["x", "y", "z"]:

@@ -22,9 +22,9 @@ from bundle.system.files import length_of, uncompressed
 from bundle.system.limits import Refused, check_declared, size
 
 MAGIC, MAGIC_AT = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0"), 344
-"""Words that say that a header is of NIfTI, and where NIfTI-1 has them."""
+"""Magic words of a NIfTI header, and where NIfTI-1 has them."""
 LONGEST_HEADER = 540
-"""Bytes of the header of NIfTI-2, which says so in its first word."""
+"""Bytes of a NIfTI-2 header, whose first word is this number."""
 MGH_VERSION = b"\0\0\0\1"
 MOST_AXES = 7
 HALVES = (".hdr", ".img", ".hdr.gz", ".img.gz")
@@ -38,7 +38,7 @@ UNSCALED = (
 
 
 def read_nifti(path: Path, kind: str) -> Found:
-    """Read a NIfTI file of one part, or a pair of header and voxels, by the name of either."""
+    """Read a NIfTI file, or a pair of header and voxels by the name of either."""
     with opened_nifti(path) as (voxels, header):
         affine, note = nifti_place(header, voxels.shape[:3])
         slope, intercept, doubt = _scaling(header)
@@ -47,7 +47,7 @@ def read_nifti(path: Path, kind: str) -> Found:
 
 
 def read_half(path: Path, kind: str) -> Found:
-    """Read a pair of header and voxels, of NIfTI or, by ITK, of Analyze."""
+    """Read a pair of header and voxels: NIfTI, or Analyze with ITK."""
     header, voxels = halves(path)
     if is_nifti(header):
         return read_nifti(path, kind)
@@ -65,7 +65,7 @@ def read_mgh(path: Path, kind: str) -> Found:
             raise ValueError("no header of MGH")
         *shape, code = np.frombuffer(start[4:24], ">i4").tolist()
         _check_shape(shape)
-        # Its footer lies behind the voxels, which a wrong size would look for far away.
+        # The footer follows the voxels: with a wrong size, it would be looked for far away.
         check_declared(shape, int(MGHHeader._data_type_codes.bytespervox[code]), path)
         file.seek(0)
         image = nib.MGHImage.from_file_map({"image": nib.FileHolder(fileobj=file)}, mmap=False)
@@ -73,7 +73,7 @@ def read_mgh(path: Path, kind: str) -> Found:
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether a file begins with a header of NIfTI."""
+    """Whether a file begins with a NIfTI header."""
     try:
         with uncompressed(path) as file:
             return _has_magic(file.read(LONGEST_HEADER))
@@ -91,13 +91,13 @@ def _is_second(start: bytes) -> bool:
 
 @contextmanager
 def opened_nifti(path: Path) -> Iterator[tuple[ArrayProxy, nib.Nifti1Header]]:
-    """The voxels of a NIfTI file, which are read as long as the file is open, and its header, which has been checked.
+    """The voxels of a NIfTI file, to be read while it is open, and its header, which has been checked.
 
-    The header is as it is in the file: nibabel mends what it thinks is wrong, which ITK reads as it is.
+    The header is as the file has it: nibabel repairs what it thinks is wrong, ITK reads it as it stands.
 
     Raises:
-        Refused: when the header asks for more than the file can hold or than is read; for voxels that are no numbers.
-        Exception: when the file cannot be read; of many kinds.
+        Refused: when the header declares more than the file can hold or than the limit, or voxels that are not numbers.
+        Exception: of many kinds, when the file cannot be read.
     """
     described, stored = halves(path) if path.name.lower().endswith(HALVES) else (path, path)
     with uncompressed(described) as file:
@@ -105,11 +105,11 @@ def opened_nifti(path: Path) -> Iterator[tuple[ArrayProxy, nib.Nifti1Header]]:
     with uncompressed(stored) as file:
         scaling = _scaling(header)[:2]
         yield ArrayProxy(file, (_shape(header), header.get_data_dtype(), int(header["vox_offset"]), *scaling)), header
-        file.read(1)  # the checksum of a compressed file is looked at behind its end
+        file.read(1)  # the checksum of a compressed file is only checked when its end is read
 
 
 def halves(path: Path) -> tuple[Path, Path]:
-    """Header and voxels of an image in two files, by the name of either.
+    """The two files of an image, header and voxels, by the name of either.
 
     Raises:
         Refused: when one is missing.
@@ -127,7 +127,7 @@ def halves(path: Path) -> tuple[Path, Path]:
 
 
 def found_in(image: SpatialImage) -> Found:
-    """What an image of nibabel holds."""
+    """What a nibabel image holds."""
     affine, note = np.asarray(image.affine, dtype=float), ""
     if isinstance(image.header, nib.Nifti1Header):
         affine, note = nifti_place(image.header, image.shape[:3])
@@ -139,9 +139,9 @@ def found_in(image: SpatialImage) -> Found:
 
 
 def nifti(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
-    """NIfTI image whose affine is its sform and, where it has no shear, its qform: all tools place it alike.
+    """NIfTI image with the affine as its sform and, unless it is sheared, its qform: all tools place it alike.
 
-    A sheared one has no qform, so that ITK, which cannot hold it, refuses it rather than read another grid.
+    A sheared image gets no qform, so that ITK, which cannot hold shear, refuses it instead of reading another grid.
 
     Args:
         array: voxels, spatial axes first.
@@ -167,16 +167,16 @@ def _check_shape(shape: Any) -> None:
 
 
 def _shape(header: nib.Nifti1Header) -> tuple[int, ...]:
-    """Voxels along each axis; axes beyond the third that a header counts and leaves at 0 have one, as for ITK."""
+    """Voxels along each axis; as in ITK, an axis beyond the third that the header leaves at 0 has one."""
     shape = tuple(map(int, header.get_data_shape()))
     return (*shape[:3], *(length or 1 for length in shape[3:]))
 
 
 def _scaling(header: nib.Nifti1Header) -> tuple[float, float, str]:
-    """Slope and intercept from stored numbers to values, and a line about those that other tools read otherwise.
+    """Slope and intercept from stored numbers to values, and a line about those that other tools read differently.
 
     Raises:
-        Refused: for a slope whose intercept is no number.
+        Refused: when there is a slope, but the intercept is not a number.
     """
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not np.isfinite(slope):
@@ -191,9 +191,9 @@ def _checked_header(file: IO[bytes], voxels: Path, single: bool) -> nib.Nifti1He
     """Header of an open file.
 
     Args:
-        file: at its beginning.
+        file: the file, at its beginning.
         voxels: the file that holds the voxels.
-        single: whether that is the same one.
+        single: whether that is the same file.
     """
     start = file.read(LONGEST_HEADER)
     kind = nib.Nifti2Header if _is_second(start) else nib.Nifti1Header
@@ -222,7 +222,7 @@ def _checked_header(file: IO[bytes], voxels: Path, single: bool) -> nib.Nifti1He
 
 
 def _check_extensions(file: IO[bytes], offset: int, order: str) -> None:
-    """Extensions of a NIfTI header, whose lengths are believed when they are read, lie before the voxels."""
+    """Check that the extensions of a NIfTI header, whose lengths its readers trust, end before the voxels."""
     place = file.tell() + 4
     extended = file.read(4)[:1] not in (b"", b"\0")
     while extended and place < offset:

@@ -1,4 +1,4 @@
-"""Where the voxels of a NIfTI file are: decided here, once, as ITK decides it, which 3D Slicer and ANTs stand on."""
+"""Where the voxels of a NIfTI file lie: decided once, here, as in ITK, on which 3D Slicer and ANTs are built."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from bundle.system.files import silent_libraries
 from bundle.system.limits import Refused, size
 
 MILLIMETRES = {1: 1e3, 3: 1e-3}
-"""Of the units of ``xyzt_units``, metre and micron; all others, and none, are millimetres."""
+"""Millimetres in a metre and a micron, by ``xyzt_units``; any other unit, or none, counts as millimetres."""
 SCANNER = 1
-"""Code of a form that leads to the coordinates of the scanner."""
+"""Code of a form that maps to scanner coordinates."""
 ORTHOGONAL = 1e-4
-"""How far the axes of an sform may be from orthogonal ones for ITK."""
+"""How far from orthogonal ITK lets the axes of an sform be."""
 APART = 0.1
-"""Voxels that two readings of a header may differ by before it is worth a word."""
+"""Voxels by which two readings of a header may differ without a warning."""
 ALIKE = "as in ITK, ANTs and 3D Slicer"
 
 
 def nifti_place(header: nib.Nifti1Header, shape: Sequence[int]) -> tuple[np.ndarray, str]:
     """Voxel-to-world affine of a NIfTI header, and what other tools make of it.
 
-    As in ITK 5.4, spacing is ``pixdim``, and directions and origin are those of the sform where its axes are orthogonal
-    and it has the code of the scanner, says the same as the qform, or has no qform beside it; else those of the qform.
-    Without either, the axes are those of LPS and the origin is 0. A sheared sform, which ITK refuses where there is no
-    qform, counts as it is. Lengths are in the unit of the header.
+    As in ITK 5.4, spacing is ``pixdim``. Directions and origin come from the sform if its axes are orthogonal and it
+    has the scanner's code, agrees with the qform, or stands alone; else from the qform. Without either, the axes are
+    those of LPS and the origin is 0. A sheared sform that stands alone, which ITK refuses, is used as it is. Lengths
+    are converted from the unit of the header.
 
     Args:
         header: of NIfTI-1 or -2.
         shape: voxels along the spatial axes, 2 or 3.
 
     Returns:
-        ``(4, 4)``, mm, RAS, and a line about a header that can be read otherwise, or nothing.
+        ``(4, 4)``, mm, RAS, and a line about a header that other tools read differently, or an empty one.
 
     Raises:
-        Refused: for a negative spacing, which tools take for different mirrorings.
+        Refused: for a negative spacing, which every tool mirrors in its own way.
     """
     scale = MILLIMETRES.get(int(header["xyzt_units"]) % 8, 1.0)
     spacing = header["pixdim"][1:4].astype(float)
@@ -65,7 +65,7 @@ def _sform(header: nib.Nifti1Header) -> np.ndarray | None:
 
 
 def _qform(header: nib.Nifti1Header, spacing: np.ndarray) -> np.ndarray | None:
-    """Affine of the quaternion of a header, which is made one of length 1 where it is longer."""
+    """Affine of a header's quaternion, scaled to length 1 if it is longer."""
     if int(header["qform_code"]) <= 0:
         return None
     vector = np.nan_to_num([float(header[f"quatern_{axis}"]) for axis in "bcd"])
@@ -120,7 +120,7 @@ def _chosen(
 
 
 def _spacings_compared(placed: np.ndarray, sform: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, str]:
-    """The sform; with the spacing of ``pixdim`` where that is another one."""
+    """The sform, with the spacing of ``pixdim`` where the two differ."""
     if _apart(shape, placed, sform) <= 1e-3:
         return sform, ""
     if _apart(shape, placed, sform) <= APART:
@@ -133,7 +133,7 @@ def _spacings_compared(placed: np.ndarray, sform: np.ndarray, shape: Sequence[in
 
 
 def _spaced(sform: np.ndarray, spacing: np.ndarray, axes: int) -> np.ndarray:
-    """An affine with other lengths of its first axes."""
+    """An affine with other lengths for its first axes."""
     placed, lengths = sform.copy(), spacing_of(sform)
     placed[:3, :axes] *= (spacing / lengths)[:axes]
     return placed
@@ -147,14 +147,14 @@ def _invertible(affine: np.ndarray) -> bool:
 
 
 def _itk_confuses(header: nib.Nifti1Header, sform: np.ndarray, qform: np.ndarray) -> bool:
-    """Whether ITK takes two forms for one that have their origin and their spacings in common, in whatever order.
+    """Whether ITK takes two forms for one, whose origins and spacings are the same but for their order.
 
-    It compares singular vectors, whose signs are those of its algorithm: only ITK knows.
+    It compares singular vectors, whose signs depend on its algorithm: only ITK can tell.
     """
     lengths = np.sort(spacing_of(sform)) - np.sort(spacing_of(qform))
     if np.abs(sform[:3, 3] - qform[:3, 3]).max() > ORTHOGONAL or np.abs(lengths).max() > ORTHOGONAL:
         return False
-    # ITK does not read NIfTI-2, and has no third axis of a slice.
+    # ITK does not read NIfTI-2, and gives a slice no third axis.
     if isinstance(header, nib.Nifti2Header) or header["dim"][0] < 3:
         return False
     with tempfile.TemporaryDirectory() as folder, silent_libraries():
@@ -172,5 +172,5 @@ def _orthogonal(sform: np.ndarray) -> bool:
 
 
 def _apart(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
-    """Distance of the corners of a grid under two affines, in voxels."""
+    """Largest distance between the corners of a grid under two affines, in voxels."""
     return corner_distance(shape, affine, other) / float(spacing_of(affine).min())

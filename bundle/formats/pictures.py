@@ -1,4 +1,4 @@
-"""Pictures (PNG, JPEG, TIFF, BMP) and arrays of NumPy: they have no position in space, and are 1 mm apart."""
+"""Pictures (PNG, JPEG, TIFF, BMP) and NumPy arrays: they have no position in space, and a spacing of 1 mm."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LABEL_FORMATS = "a format that keeps values, such as PNG, or NIfTI"
 def read_picture(path: Path, kind: str) -> Found:
     """Read a picture: the first axis counts columns, the second rows, as in ITK; the affine is the identity.
 
-    Colours of an image become grey. Of a label or mask the indices of a palette are the values; colours are none, and
-    neither is what JPEG has compressed.
+    The colours of an image become grey. The values of a label or mask are the indices of its palette, if it has one;
+    colours and JPEG are refused.
     """
     try:
         with warnings.catch_warnings():
@@ -42,7 +42,7 @@ def read_picture(path: Path, kind: str) -> Found:
 
 
 def _as_in_tiff(picture: Image.Image, pixels: np.ndarray) -> np.ndarray:
-    """Pixels as a TIFF has them, and ITK reads them: Pillow inverts them where 0 is white, and overlooks their sign."""
+    """Pixels as a TIFF has them and ITK reads them; Pillow inverts them where 0 is white, and ignores their sign."""
     tags = getattr(picture, "tag_v2", {})
     if tags.get(WHITE_IS) == 0 and picture.mode in ("1", "L"):
         pixels = ~pixels
@@ -59,7 +59,7 @@ def _one(picture: Image.Image) -> None:
 
 
 def _grey(picture: Image.Image) -> Image.Image:
-    """A picture with one value per pixel; colours, those of a palette too, become grey."""
+    """A picture with one value per pixel; colours, including a palette's, become grey."""
     _one(picture)
     return picture if picture.mode in GREY_MODES else picture.convert("L")
 

@@ -80,7 +80,7 @@ def label_problems(
 def other_grid(
     shape: Sequence[int], affine: np.ndarray, name: str, image_shape: Sequence[int], image_affine: np.ndarray
 ) -> list[str]:
-    """Whether a label lies on a different grid from its image: other size, or a corner more than half a voxel away."""
+    """Report a label on a different grid from its image: another size, or a corner more than half a voxel away."""
     if tuple(shape) != tuple(image_shape):
         return [f"{name} is {size(shape)} and its image {size(image_shape)}; give both one grid"]
     distance = corner_distance(shape, affine, image_affine)

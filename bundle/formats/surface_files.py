@@ -56,7 +56,7 @@ def _block(content: bytes) -> Block:
     """Find the coordinates.
 
     Raises:
-        ValueError: when there are none, or fewer bytes than they need; nothing is allocated before.
+        ValueError: when there are none, or fewer bytes than they need, before anything is allocated.
     """
     if content.lstrip()[:1] == b"<":
         raise ValueError(XML)
@@ -85,7 +85,7 @@ def read_vtk(content: bytes) -> np.ndarray:
     """Points of a legacy VTK surface or mesh, of any version, text or binary.
 
     Args:
-        content: of the file.
+        content: content of the file.
 
     Returns:
         ``(n, 3)``, mm, RAS.
@@ -118,7 +118,7 @@ def replace_vtk(content: bytes, points: np.ndarray, outside: np.ndarray | None) 
     left as they are, with a warning.
 
     Args:
-        content: of the file that was read.
+        content: content of the file that was read.
         points: ``(n, 3)``, mm, RAS.
         outside: not used: the format has no place for it.
 
@@ -177,7 +177,7 @@ def read_stl(content: bytes) -> np.ndarray:
     """Vertices of an STL surface, text or binary: three per facet, one after the other.
 
     Args:
-        content: of the file.
+        content: content of the file.
 
     Returns:
         ``(3 facets, 3)``, mm, RAS; a vertex of several facets is repeated for each.
@@ -198,7 +198,7 @@ def replace_stl(content: bytes, points: np.ndarray, outside: np.ndarray | None) 
     The order of the vertices stays, so a mirroring transform turns the surface inside out.
 
     Args:
-        content: of the file that was read.
+        content: content of the file that was read.
         points: ``(3 facets, 3)``, mm, RAS.
         outside: not used: the format has no place for it.
 

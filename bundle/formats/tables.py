@@ -37,7 +37,7 @@ class Table:
         """Table of a file.
 
         Args:
-            content: of the file.
+            content: content of the file.
             delimiter: delimiter between cells; None: found from the first line.
 
         Raises:
@@ -60,7 +60,7 @@ class Table:
         return cls(rows, delimiter, encoding, marked[: len(marked) - len(text)])
 
     def copy(self) -> Table:
-        """A table whose cells can be replaced."""
+        """A copy whose cells can be replaced."""
         return replace(self, rows=[(list(cells), end) for cells, end in self.rows])
 
     def content(self) -> bytes:
@@ -80,9 +80,10 @@ class Table:
 
 
 def delimiter_of(text: str) -> str:
-    """Delimiter of a table: a comma, or a semicolon or tab, as where the decimal mark is a comma.
+    """Delimiter of a table: comma, semicolon or tab.
 
-    It is the one that splits the first line into the most numbers or, in a header, the one that occurs most often.
+    It is the one that Excel's ``sep=`` line names, else the one that splits the first line into the most numbers or, in
+    a header, the most cells.
     """
     first = next(iter(text.lstrip(BLANKS).splitlines()), "")
     announced = ANNOUNCED.match(first)

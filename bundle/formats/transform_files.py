@@ -28,27 +28,27 @@ FIELD_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 ITK_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
 DICOM_SUFFIX = ".dcm"
 AFFINES = re.compile(rb"(?<![A-Za-z0-9])(?:MatrixOffsetTransformBase|Rigid3DTransform)(_(?:double|float)_[23]_[23])")
-"""What ANTs, c3d_affine_tool and greedy call an affine: ITK writes these names, and in Python does not read them."""
+"""What ANTs, c3d_affine_tool and greedy call an affine: names that ITK writes, but does not read in Python."""
 FINE = 1e-3
-"""Voxels that numbers of a displacement may be apart."""
+"""Coarsest steps, in voxels, in which the numbers of a displacement may count."""
 POINTS = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (2.0, -3.0, 5.0))
 INTENT_DISPLACEMENT, INTENT_VECTOR = 1006, 1007
 """NIfTI intents of a field. ITK takes the vectors of the first for RAS, those of the second for LPS."""
 
 
 def read_transform(path: str | Path) -> Transform:
-    """Read a transform: a displacement field, or what ITK writes, affine, displacement field or several of them.
+    """Read a transform: an affine, a displacement field, or several of them.
 
     Args:
         path: a field (NIfTI, NRRD, MetaImage), an ITK transform (``.h5``, ``.tfm``, ``.txt``, ``.mat``) or a DICOM
             registration (``.dcm``).
 
     Returns:
-        From a fixed point to the moving point it comes from, mm, RAS.
+        From fixed points to moving points, mm, RAS.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is not a transform, one of another kind, or larger than is read.
+        ValueError: when it is not a transform, is of another kind, or is larger than the limit.
     """
     path = Path(path)
     name = path.name.lower()
@@ -116,7 +116,7 @@ def write_transform(transform: Transform, path: str | Path) -> None:
 
 
 def displacement_image(displacement: torch.Tensor, fixed_affine: np.ndarray) -> nib.Nifti1Image:
-    """Displacement field as ITK, 3D Slicer and ANTs read it: ``(X, Y, Z, 1, 3)``, intent vector, LPS mm, in float32.
+    """Displacement field as ITK, 3D Slicer and ANTs read it: ``(X, Y, Z, 1, 3)``, intent vector, LPS mm.
 
     Args:
         displacement: ``(3, *fixed_shape)``, mm, RAS.
@@ -124,7 +124,7 @@ def displacement_image(displacement: torch.Tensor, fixed_affine: np.ndarray) -> 
     """
     lps = LPS_SIGNS * displacement.cpu().numpy()
     largest = np.float32(np.abs(lps).max(initial=0))
-    # Between worlds that are far apart single precision counts in steps that could be seen.
+    # Between worlds that are far apart, the steps of single precision would be visible.
     fine = np.spacing(largest) < FINE * spacing_of(fixed_affine).min()
     vectors = np.moveaxis(lps, 0, -1)[..., None, :].astype(np.float32 if fine else np.float64)
     image = nifti(vectors, fixed_affine)
@@ -146,7 +146,7 @@ def _itk_field(displacement: Displacement) -> Any:
     spacing = spacing_of(lps)
     grid = [*displacement.field.shape[1:], *lps[:3, 3], *spacing, *(lps[:3, :3] / spacing).ravel()]
     field.SetFixedParameters(itk.OptimizerParameters[itk.D]([float(value) for value in grid]))
-    # The field that ITK made of these is filled in place: a list of its numbers would take forty times their memory.
+    # ITK makes a field of these, which is filled in place: a list of its numbers would take forty times the memory.
     vectors = itk.array_view_from_image(field.GetModifiableDisplacementField())
     vectors[:] = (displacement.field.cpu().numpy() * LPS_SIGNS).transpose(3, 2, 1, 0)
     return field
@@ -154,21 +154,21 @@ def _itk_field(displacement: Displacement) -> Any:
 
 def _read_itk(path: Path) -> list[np.ndarray | Displacement]:
     try:
-        # HDF5 prints pages about a damaged file, and more at the end.
+        # HDF5 prints pages about a damaged file, and more at exit.
         with silent_libraries(), _names_of_itk(path) as known:
             read = itk.transformread(str(known))
     except RuntimeError:
         silent_exit()
         raise
-    # A file of several transforms is a queue as a composite is: what stands last applies first.
+    # A file of several transforms is a queue, like a composite: the last one applies first.
     return [part for transform in reversed(read) for part in _parts(itk.down_cast(transform))]
 
 
 @contextmanager
 def _names_of_itk(path: Path) -> Iterator[Path]:
-    """A file in which the affines have the name that ITK in Python knows; the file itself where they have."""
+    """A file whose affines have the name that ITK in Python knows: the file itself if they do, else a copy."""
     content = path.read_bytes()
-    # Strings may be filled up, and stay as long as the file says.
+    # Strings may be padded, and must keep the length that the file declares.
     filling = b" " if path.suffix.lower() in (".tfm", ".txt") else b"\0"
     renamed = AFFINES.sub(lambda name: (b"AffineTransform" + name[1]).ljust(len(name[0]), filling), content)
     if renamed == content:
@@ -194,7 +194,7 @@ def _parts(transform: Any) -> list[np.ndarray | Displacement]:
         origin, *ends, other = (np.array(transform.TransformPoint(list(point))) for point in POINTS)
         matrix = np.eye(4)
         matrix[:3] = np.stack([*(end - origin for end in ends), origin], axis=1)
-        # One that is not linear may say that it is.
+        # A transform that is not linear may claim to be.
         if np.allclose(matrix[:3] @ [*POINTS[-1], 1], other, rtol=1e-6, atol=1e-6):
             return [flip(matrix)]
     raise Refused(f"holds a {kind}; supported are affine transforms, displacement fields and composites of them")

@@ -1,4 +1,4 @@
-"""Voxels as a reader finds them, and one rule for their types: the format's own, or the smallest that holds them."""
+"""Voxels as a reader finds them, and one rule for their type: their own, or the smallest that holds them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from bundle.system.limits import Refused
 
 ROUNDED = 1e-3
-"""How far the numbers of a label may be from whole ones: a slope in the header has rounded them."""
+"""How far the numbers of a label may be from whole ones: the slope in a header adds rounding errors."""
 EXACT = 2**53
-"""Whole numbers up to here are all different in double precision."""
+"""Double precision holds every whole number below this one."""
 SINGLE = 2**24
-"""The same in single precision."""
+"""The same for single precision."""
 VOXEL_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
-"""What ITK, 3D Slicer and ANTs read of NIfTI."""
+"""Voxel types that ITK, 3D Slicer and ANTs read in NIfTI."""
 CHOSEN = ("uint8", "int16", "uint16", "int32", "uint32")
 """Whole numbers from small to large; ITK in Python does not read ``int8``."""
 
@@ -28,8 +28,8 @@ class Found:
     Attributes:
         channels: ``(channels, X, Y[, Z])``, values after the slope of the header.
         affine: ``(4, 4)`` voxel-to-world, mm, RAS.
-        stored: type of the numbers in the file: what they are, which are no whole numbers where the header scales them.
-        note: a line about a header that other tools read otherwise, or nothing.
+        stored: type of the numbers in the file; a float where the header scales them.
+        note: a line about a header that other tools read differently, or an empty one.
         meta: what else is worth keeping.
     """
 
@@ -41,9 +41,9 @@ class Found:
 
 
 def channels_first(array: np.ndarray) -> np.ndarray:
-    """Voxels ``(X, Y, Z, 1, ..., channels, 1, ...)`` of a file as ``(channels, X, Y, Z)``; one where there are 3 axes.
+    """Voxels ``(X, Y, Z, 1, ..., channels, 1, ...)`` of a file as ``(channels, X, Y, Z)``; 3 axes are one channel.
 
-    An array of more axes keeps them, for the checks to name.
+    An array of more axes keeps them, for the checks to report.
     """
     single = tuple(axis for axis in range(3, array.ndim) if array.shape[axis] == 1)
     array = array.squeeze(single)
@@ -67,10 +67,10 @@ def smallest_type(low: float, high: float, types: Sequence[str] = VOXEL_TYPES) -
 
 
 def kept_type(stored: np.dtype, low: float, high: float, types: Sequence[str] = VOXEL_TYPES) -> np.dtype:
-    """The type that voxels get: their own where it is one of some types, else the smallest that holds them.
+    """The type that voxels get: their own if it is one of ``types``, else the smallest that holds them.
 
     Args:
-        stored: their own; ``int64``, ``uint64``, ``float16`` and ``bool`` are among none.
+        stored: their own; ``int64``, ``uint64``, ``float16`` and ``bool`` are never among ``types``.
         low: the lowest of their values.
         high: the highest.
         types: names to choose from.
@@ -97,11 +97,11 @@ def as_stored(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def whole_numbers(values: np.ndarray, kind: str) -> np.ndarray:
-    """The whole numbers that the values of a label or mask are.
+    """The values of a label or mask as whole numbers.
 
     Args:
-        values: as they were read, with what the slope of a header does to them.
-        kind: how messages call them.
+        values: as they were read, with the slope of the header applied.
+        kind: what messages call them.
 
     Returns:
         The same shape, in single precision where it holds all of them, else in double precision.

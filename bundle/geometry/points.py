@@ -1,4 +1,4 @@
-"""Points through a displacement field and distances between them."""
+"""Points under affines and displacement fields, and centroids of labels."""
 
 from __future__ import annotations
 

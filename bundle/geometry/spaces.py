@@ -29,7 +29,7 @@ def swap_space(points: np.ndarray, space: str) -> np.ndarray:
 
     Args:
         points: ``(n, 3)``, mm.
-        space: of the file, ``LPS`` or ``RAS``.
+        space: space of the file, ``LPS`` or ``RAS``.
 
     Returns:
         ``(n, 3)``, mm.

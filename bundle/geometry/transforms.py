@@ -1,4 +1,4 @@
-"""Spatial transforms in world space: from a fixed point to the moving point it comes from; mm, RAS."""
+"""Spatial transforms in world space, from a fixed point to its moving point; mm, RAS."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ class ReptileTrainer(SupervisedTrainer):
     what ``backward`` leaves in the network, and here ``backward`` runs in copies that are thrown away.
 
     An episode with a loss, a gradient or weights that are not finite is left out of the mean and counted; if no episode
-    remains, there is no update. ``state.episodes`` holds the number of episodes, of ``skipped`` ones, and of updates
-    without any ``in_a_row``; ``state.metrics`` shows the second as ``skipped_episodes``.
+    remains, there is no update. ``state.episodes`` counts ``all`` episodes, those ``skipped``, and the updates
+    ``in_a_row`` that had none left; ``state.metrics`` shows the second as ``skipped_episodes``.
 
     Args:
         inner_optimizer: named parameters -> optimiser of the inner steps; its state is fresh in every episode.
@@ -56,7 +56,7 @@ class ReptileTrainer(SupervisedTrainer):
             network's field.
         step_sizes: learned with the network; they are (part of) ``inner_optimizer``, and ``optimizer`` steps them.
         clip_gradient: largest norm of the meta-gradient over everything that is learned; a longer one is shortened.
-        pairs_per_episode: this number of consecutive pairs of a batch is one episode.
+        pairs_per_episode: how many consecutive pairs of a batch are one episode.
         augmentation: draws the mini-batches of a pair.
         rule: meta-gradient of one episode.
         seed: decides every mini-batch, together with the iteration, the episode and the step.

@@ -62,9 +62,9 @@ def outline(view: View, mask: np.ndarray, colour: str, filled: bool = False) -> 
     """Contours of a mask in a slice.
 
     Args:
-        view: of the slice.
+        view: view of the slice.
         mask: ``(rows, columns)`` of its voxels.
-        colour: of the lines.
+        colour: colour of the lines.
         filled: whether the inside is coloured, too.
     """
     marks = np.pad(view.marks(mask), 1).astype(float)
@@ -87,10 +87,10 @@ def deformed_grid(view: View, right: np.ndarray, down: np.ndarray, colour: str =
     """The straight lines of a grid on the fixed slice, drawn where their points come from: ``p + u(p)``, in the plane.
 
     Args:
-        view: of the slice.
+        view: view of the slice.
         right: component of ``u`` to the right, ``(rows, columns)``, mm.
         down: component of ``u`` downwards.
-        colour: of the lines.
+        colour: colour of the lines.
 
     Returns:
         SVG element, and the distance between the lines in mm.

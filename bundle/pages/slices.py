@@ -112,7 +112,7 @@ def log_jacobian(
 
     Args:
         displacement: three components ``(X, Y, Z)`` in mm, RAS, on the turned grid.
-        view: of the slice.
+        view: view of the slice.
         affine: ``(4, 4)`` voxel-to-world of the turned grid.
         alignment: ``(4, 4)`` fixed world to moving world, mm.
 

@@ -223,7 +223,7 @@ def one_by_one(
     inputs: torch.Tensor,
     labels: torch.Tensor | None,
 ) -> dict[str, torch.Tensor]:
-    """Register every pair of a batch on its own, and join what is found.
+    """Register every pair of a batch on its own, and join the outputs.
 
     Args:
         register: a batch of one joined pair and its labels -> outputs, each a batch of one.

@@ -25,11 +25,11 @@ from bundle.system import brief
 
 FIELDS = ("{fixed}", "{moving}", "{output}")
 THREADS = ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
-"""Environment variables by which programs are told how many threads to use: as many as torch uses here."""
+"""Environment variables that tell programs how many threads to use: as many as torch uses here."""
 
 
 class CommandInferer(Inferer):
-    """Register every pair by a command, such as ANTs, so that the same code measures it on the same pairs.
+    """Register every pair with a command, such as ANTs, so that the same code measures it on the same pairs.
 
     The command gets the two images as the network would: initially aligned, on one grid, in [0, 1], as NIfTI. It writes
     a transform that leads from fixed points to moving ones, in a format of ``bundle.formats.read_transform``. The given
@@ -75,7 +75,7 @@ class CommandInferer(Inferer):
             kwargs: not supported.
 
         Returns:
-            As ``AdaptationInferer``, without what tells of its steps. ``seconds`` include writing the images and
+            As ``AdaptationInferer``, without the entries about steps. ``seconds`` include writing the images and
             reading the transform.
 
         Raises:

@@ -91,8 +91,8 @@ class OverlapLoss(nn.Module):
         """Scalar loss of labels or maps ``(batch, structures, *shape)`` in [0, 1].
 
         Args:
-            warped: of the moving image.
-            fixed: of the fixed image, the same shape.
+            warped: those of the moving image, warped.
+            fixed: those of the fixed image, the same shape.
             present: ``(batch, structures)``, 1 for the structures that count; None counts all.
         """
         present = torch.ones_like(fixed.flatten(2)[..., 0]) if present is None else present

@@ -16,7 +16,7 @@ from torch import nn
 from bundle.system import brief, exists, fingerprint, regular_file
 
 SHARED_FILES = 2
-"""How many weights are kept for the next network; older ones live as long as the networks that hold them."""
+"""How many files' weights are kept for the next network; older ones live as long as the networks that hold them."""
 
 _loading = threading.Lock()
 _shared: dict[tuple[str, int, int, str], dict[str, torch.Tensor]] = {}
@@ -68,7 +68,7 @@ def read_weights(path: str, network: nn.Module) -> None:
 
 
 def fingerprint_of_weights(path: str | None) -> str | None:
-    """Fingerprint of a file of weights, None of none; errors as for ``read_weights`` where there is no such file."""
+    """Fingerprint of a file of weights, or None without one; errors as in ``read_weights`` if it is missing."""
     if path is None:
         return None
     with named_errors(path):

@@ -134,7 +134,7 @@ def write_example(output_dir: str | os.PathLike[str]) -> list[Path]:
         raise FileExistsError(f"{', '.join(there)} exists; remove it, or name another folder by --output_dir")
     volumes, pairs, slices, slice_pairs = places
     simulate_dataset(volumes, patients=6)
-    (volumes / "datalist.json").unlink()  # the folder's layout says it all, as of most people's folders
+    (volumes / "datalist.json").unlink()  # the folder's layout says it all, as in most people's folders
     with whole_folder(slices.resolve()) as folder:
         simulate_slices(folder)
     sides = ("moving", "fixed")

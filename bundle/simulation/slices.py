@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 SIZE = 200
 """Pixels along an edge."""
 VESSELS = ((14.0, 0.12), (5.0, 0.22))
-"""Of wide vessels and of capillaries: pixels between them, and their width as a share of the noise."""
+"""Wide vessels and capillaries: pixels between them, and their width as a share of the noise."""
 MOTION = (20.0, 2.5)
 """Standard deviations of the displacement between two scans: of its smoothing, and of its length in pixels."""
 POINTS = 20
@@ -25,8 +25,8 @@ def simulate_slices(folder: Path, names: str = "abcdefgh", seed: int = 0) -> Non
     speckle of its own, so that ``q`` in the moving scan shows what ``q + d(q)`` does in the fixed one.
 
     Args:
-        folder: where to.
-        names: of the pairs, a letter each.
+        folder: where to write them.
+        names: names of the pairs, a letter each.
         seed: the same seed gives the same slices.
     """
     for part in ("fixed", "moving", "landmarks"):

@@ -1,4 +1,4 @@
-"""A command line from functions: the signature says the options, the docstring what they mean, and names stay text."""
+"""A command line from functions: the signature gives the options, the docstring their meaning; names stay text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Libraries of the package's extras: large, and imported when something of them is first asked for."""
+"""Libraries of the package's extras: large, and imported when they are first used."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ class Later:
     """A module that is imported at its first use.
 
     Args:
-        name: of the module.
-        extra: of the package, by which it is installed.
-        purpose: what it is needed for, as a sentence begins.
+        name: name of the module.
+        extra: extra of the package that installs it.
+        purpose: what it is needed for, as the beginning of a sentence.
     """
 
     def __init__(self, name: str, extra: str, purpose: str) -> None:
         self._name, self._extra, self._purpose = name, extra, purpose
 
     def __getattr__(self, attribute: str) -> Any:
-        """What the module has.
+        """An attribute of the module.
 
         Raises:
             ModuleNotFoundError: when it is not installed, saying how to.

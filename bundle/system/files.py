@@ -18,14 +18,14 @@ from bundle.system.limits import regular_file
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 BUNDLE_ROOT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
-"""The folder of ``configs/`` and ``models/``: of a wheel the package itself, else the checkout."""
+"""The folder of ``configs/`` and ``models/``: in a wheel the package itself, else the checkout."""
 CONFIGS = BUNDLE_ROOT / "configs"
 """The configurations that come with the bundle."""
 GZIP = b"\x1f\x8b"
 POINTER = "a pointer to a file that is not here; get its content (git annex get, git lfs pull)"
 WEB_PAGE = "a web page, as a failed download leaves it; download the file again"
 POINTERS = (b"/annex/objects/", b"version https://git-lfs")
-"""How files of git-annex and Git LFS begin whose content is elsewhere."""
+"""First bytes of the pointers of git-annex and Git LFS, whose content is elsewhere."""
 STARTS = {
     **dict.fromkeys(POINTERS, POINTER),
     b"<!doctype html": WEB_PAGE,
@@ -37,7 +37,7 @@ STARTS = {
     b"7z\xbc\xaf": "a 7-Zip archive; unpack it",
     GZIP: "compressed twice by gzip; decompress it once",
 }
-"""How files begin that are not what their names say, once decompressed by gzip, what they are, and what to do."""
+"""First bytes, once decompressed by gzip, of files that are not what their names say; what they are, what to do."""
 
 
 def flush(path: Path) -> None:
@@ -97,7 +97,7 @@ def written_whole(path: Path, mode: str = "w", previous: Path | None = None) -> 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Fill a temporary folder beside the final one; at the end, flush it and move it into place of an older one.
+    """Fill a temporary folder beside the final one; at the end, flush it and move it into place.
 
     If the body or the disk fails, an older folder stays as it was and nothing is left under the temporary name. A
     process that is killed may leave a temporary folder; the next one that writes this folder removes it. Only one
@@ -163,10 +163,10 @@ def silent_libraries() -> Iterator[None]:
 
 @contextmanager
 def uncompressed(path: Path) -> Iterator[IO[bytes]]:
-    """Content of a file, which is compressed where it begins as gzip does, whatever it is called.
+    """Content of a file, decompressed if it begins like gzip, whatever its name.
 
     Raises:
-        Refused: when it is no file.
+        Refused: when it is not a file.
     """
     with regular_file(path).open("rb") as file:
         compressed = file.read(len(GZIP)) == GZIP
@@ -179,7 +179,7 @@ def uncompressed(path: Path) -> Iterator[IO[bytes]]:
 
 
 def length_of(file: IO[bytes]) -> int:
-    """Bytes from the place of an open file to its end."""
+    """Bytes from the current place in an open file to its end."""
     length = 0
     while block := file.read(2**20):
         length += len(block)
@@ -187,7 +187,7 @@ def length_of(file: IO[bytes]) -> int:
 
 
 def mistaken_for(path: Path) -> str:
-    """What a file is that cannot be read as what its name says, and what to do; empty where its start does not tell."""
+    """What a file that cannot be read really is, and what to do; empty if its first bytes do not tell."""
     try:
         with uncompressed(path) as file:
             start = file.read(64).lstrip().lower()

@@ -24,11 +24,11 @@ from bundle.system.limits import exists
 
 PLAIN = (str, bytes, int, float, complex, type(None), Path, Enum, torch.dtype, torch.device, np.dtype, np.generic)
 HALVES = re.compile(r"\.(?:hdr|img)(?:\.gz)?$", re.IGNORECASE)
-"""How the two files of an image are called, one of which has the header and the other one the voxels."""
+"""Suffixes of an image in two files, one with the header, the other with the voxels."""
 NAMING = (".mhd", ".mha", ".nhdr", ".nrrd")
-"""Files of images whose headers may name those that the voxels are in."""
+"""Suffixes of images whose headers may name other files, which hold the voxels."""
 LONGEST_TEXT = 2**16
-"""Bytes of a file in which its header is."""
+"""Bytes of a file that are taken for its header."""
 
 
 def described(**values: Any) -> dict[str, str]:
@@ -73,7 +73,7 @@ def sources(pair: Mapping[str, Any], times: bool = True) -> list[list[Any]]:
 
 
 def _image_files(path: Path) -> list[Path]:
-    """A file, with those beside it that its image consists of as well."""
+    """A file, and those beside it that belong to the same image."""
     if HALVES.search(path.name):
         beginning = HALVES.sub("", path.name)
         return sorted(one for one in path.parent.iterdir() if HALVES.sub("", one.name) == beginning != one.name)

@@ -55,7 +55,7 @@ def exists(path: str | Path) -> bool:
 
 
 def expanded(path: str | Path) -> Path:
-    """A path, with the home folder for a ``~`` at its beginning where nothing is called that."""
+    """A path, with the home folder for a leading ``~`` unless a file has that name."""
     try:
         return Path(path) if exists(path) else Path(path).expanduser()
     except RuntimeError:  # no user has the name that follows

@@ -23,7 +23,7 @@ PATHS = re.compile(r"\w*(_dir|weights|datalist|_root|_file)")
 """Names of the options that are files and folders."""
 NEVER_NULL = ("dataset_dir", "output_dir")
 LISTED = ("map_weights", "config_file", "meta_file")
-"""Paths that may be several, in brackets."""
+"""Options that may hold several paths, in brackets."""
 NULL = ("null", "None")
 Options = Mapping[str, Sequence[str]]
 
@@ -70,7 +70,7 @@ def check_known(options: Collection[str], content: Mapping[str, Any], prefix: st
 
     Args:
         options: their names.
-        content: of the configuration.
+        content: content of the configuration.
         prefix: put before the names in the message.
 
     Raises:
@@ -106,13 +106,13 @@ def is_path(name: str) -> bool:
 
 
 def literal(name: str) -> str:
-    """A name as MONAI's configurations keep it: in what they hold ``#`` becomes ``::``, and ``$`` begins an expression.
+    """A name in a form that MONAI's configurations keep: they turn ``#`` into ``::``, and ``$`` begins an expression.
 
     Args:
-        name: of a file or folder, or made of one.
+        name: name of a file or folder, or made of one.
 
     Returns:
-        The name, or where that would not stay as it is an expression of it.
+        The name or, where it would not stay as it is, an expression that gives it.
     """
     if not _is_language(name) and "#" not in name:
         return name
@@ -128,7 +128,7 @@ def literal_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(name: str, default: Any, values: Sequence[str]) -> None:
-    """Refuse a value of another kind than the configuration's; expressions are left to MONAI."""
+    """Refuse a value of a different kind from the configuration's; expressions are left to MONAI."""
     if not values:
         if not isinstance(default, bool):
             raise ValueError(f"--{name} has no value; write --{name} VALUE")

@@ -17,7 +17,7 @@ def decode(content: bytes) -> tuple[str, str]:
     """Text of a file: UTF-8, UTF-16 with its byte order mark (Notepad, PowerShell), else Windows-1252 (Excel).
 
     Args:
-        content: of the file.
+        content: content of the file.
 
     Returns:
         The text, with its byte order mark if there is one, and the encoding that gives back the same bytes.

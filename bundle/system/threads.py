@@ -33,7 +33,7 @@ def choose_threads() -> None:
 
 
 def idle_cores() -> float | None:
-    """Cores that nothing ran on for a moment, in average; None where the system does not tell."""
+    """Average number of idle cores over a moment; None if the system does not tell."""
     start, before = time.monotonic(), _idle_seconds()
     if before is None:
         return None

@@ -29,7 +29,7 @@ class Wanted:
         steps: gradient steps.
         output: one of ``OUTPUTS``.
         label: tag of the moving image's label that is carried over, or ``MAPS``.
-        suffix: of the result's file.
+        suffix: suffix of the result's file.
     """
 
     fixed: str

@@ -66,7 +66,7 @@ def named(values: Iterable[int], names: Mapping[int, str], remark: str = "") -> 
     Args:
         values: values of the structures.
         names: value -> name, if it has one.
-        remark: put behind every name.
+        remark: put after every name.
     """
     return {names.get(value, f"structure {value}") + remark: value for value in sorted(values)}
 

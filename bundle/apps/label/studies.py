@@ -16,14 +16,14 @@ from bundle.simulation import simulate_dataset
 from bundle.system import whole_folder
 
 FINAL = Path("labels") / "final"
-"""Where MONAI Label has labels that somebody saved."""
+"""Where MONAI Label keeps labels that a person saved."""
 
 
 def simulated_studies(folder: Path) -> Path:
     """Write simulated ultrasound of six patients as a datastore: images, labels of the gland, ``patients.csv``.
 
     Args:
-        folder: where to; one that is there already is left as it is.
+        folder: where to write them; a folder that exists is left as it is.
     """
     if folder.exists():
         return folder
@@ -63,7 +63,7 @@ def linked_studies(images: Path, home: Path) -> Path:
 
     Args:
         images: folder of images, with labels in ``labels/`` beside it or in it.
-        home: folder of the server, which gets the folder of links; what is new or gone since the last start, is in it.
+        home: folder of the server, which gets the folder of links; every start brings the links up to date.
 
     Returns:
         The folder of links.
