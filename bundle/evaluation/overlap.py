@@ -50,7 +50,7 @@ def overlap_metrics(
     Args:
         fixed: label, an integer map ``(1, *shape)`` or channels ``(channels, *shape)``.
         moved: the moving label on its grid, ``before`` and ``after`` registration.
-        structures: as for ``structure_channels``.
+        structures: as ``values`` of ``structure_channels``.
         spacing: distance between voxels along each axis, mm.
 
     Returns:

@@ -65,7 +65,7 @@ def read_mgh(path: Path, kind: str) -> Found:
             raise ValueError("no header of MGH")
         *shape, code = np.frombuffer(start[4:24], ">i4").tolist()
         _check_shape(shape)
-        # The footer follows the voxels: with a wrong size, it would be looked for far away.
+        # The footer follows the voxels: a wrong size would have it read from far away.
         check_declared(shape, int(MGHHeader._data_type_codes.bytespervox[code]), path)
         file.seek(0)
         image = nib.MGHImage.from_file_map({"image": nib.FileHolder(fileobj=file)}, mmap=False)

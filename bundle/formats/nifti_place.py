@@ -147,7 +147,7 @@ def _invertible(affine: np.ndarray) -> bool:
 
 
 def _itk_confuses(header: nib.Nifti1Header, sform: np.ndarray, qform: np.ndarray) -> bool:
-    """Whether ITK takes two forms for one, whose origins and spacings are the same but for their order.
+    """Whether ITK takes two forms with the same origin, and the same spacings in any order, for one.
 
     It compares singular vectors, whose signs depend on its algorithm: only ITK can tell.
     """

@@ -20,8 +20,8 @@ class AnatomyMapsd(Transform):
     """Add ``fixed_maps`` and ``moving_maps`` to a pair on the network's grid: ``sigmoid(mean_n f_n(image))``.
 
     Several networks ``f_n`` are averaged. If they were trained on folds of the patients at hand, an image is shown to
-    the network that never saw its patient: on images that it was trained on, a network makes maps that are too good,
-    and a registration network that learns from such maps fails on those of new images.
+    the network that never saw its patient: a network's maps of its own training images are too good, and a
+    registration network that learns from such maps fails on those of new images.
 
     Args:
         network: image ``(batch, 1, *shape)`` -> logits ``(batch, maps, *shape)`` (``bundle.maps.MapNetwork``).

@@ -87,7 +87,7 @@ class AdaptationInferer(Inferer):
             network: joined pair -> DDF.
             args: not supported.
             labels: joined labels ``(batch, 2 * structures, *shape)`` for a loss with a label term, which only
-                ``PreparePair(adapt_to_labels=True)`` hands on.
+                ``PreparePair(adapt_to_labels=True)`` passes on.
             kwargs: not supported.
 
         Returns:

@@ -93,7 +93,7 @@ def check_memory(call: Callable[[torch.Tensor], Any], pair: torch.Tensor, limit_
     """Refuse a registration that would not fit, before it fills the memory.
 
     Args:
-        call: the registration, as for ``peak_bytes``.
+        call: the registration, as in ``peak_bytes``.
         pair: joined pair ``(batch, 2, *shape)``.
         limit_gib: memory that it may take; None for all that is free.
 
