@@ -295,6 +295,79 @@ def test_a_table_of_values_is_not_applied_and_this_is_said(tmp_path):
     assert "not applied" in line
 
 
+PALETTE = [
+    (f"{colour}PaletteColorLookupTable{part}", value)
+    for colour in ("Red", "Green", "Blue")
+    for part, value in (("Descriptor", [256, 0, 16]), ("Data", (257 * np.arange(256)).astype("<u2").tobytes()))
+]
+
+
+def colours(folder, slices=SHAPE[2], **changes):
+    """Indices of a palette of greys, in which index and grey are one number."""
+    tags = {"PhotometricInterpretation": "PALETTE COLOR", "PixelRepresentation": 0, **dict(PALETTE), **changes}
+    return write_series(folder, (VOXELS[..., :slices] % 256).astype(np.uint8), AFFINE, **tags)
+
+
+def test_a_palette_of_greys_is_read(tmp_path):
+    colours(tmp_path / "s")
+    np.testing.assert_array_equal(read(tmp_path / "s")[0][0].numpy(), VOXELS % 256)
+
+
+@pytest.mark.parametrize("slices", [1, SHAPE[2]])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"BluePaletteColorLookupTableData": None},
+        {"BluePaletteColorLookupTableDescriptor": None},
+        {"GreenPaletteColorLookupTableData": bytes(200)},
+        {"RedPaletteColorLookupTableDescriptor": [256, 0, 8]},
+        {name: None for name, _ in PALETTE[1::2]} | {"SegmentedRedPaletteColorLookupTableData": bytes([0, 1, 2, 0])},
+    ],
+)
+def test_a_palette_that_would_end_the_process_is_refused(tmp_path, slices, changes):
+    colours(tmp_path / "s", slices, **changes)
+    with pytest.raises(ValueError, match="s: its palette is in segments, or not as long as it says"):
+        load_image(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"PhotometricInterpretation": "RGB"}, "its PhotometricInterpretation is RGB and it has one value per pixel"),
+        ({"PhotometricInterpretation": "YBR_FULL"}, "its PhotometricInterpretation is YBR_FULL and it has one value"),
+        ({"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}, "its pixels have 1 bit each, expected 8, 16 or 32"),
+    ],
+)
+def test_numbers_that_itk_takes_for_others_are_refused(tmp_path, tags, said):
+    series(tmp_path / "s", **tags)
+    with pytest.raises(ValueError, match=f"s: {said}"):
+        load_image(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("every", "tags", "said"),
+    [
+        (False, {"PhotometricInterpretation": "MONOCHROME1"}, ["1 of 7 slices are MONOCHROME1, which are inverted"]),
+        (True, {"PhotometricInterpretation": "MONOCHROME1"}, []),
+        (
+            True,
+            {"BitsStored": 12, "HighBit": 15},
+            ["its HighBit is 15 and its BitsStored 12; as in ITK, the lowest 12"],
+        ),
+        (True, {"BitsStored": 12, "HighBit": 11}, []),
+    ],
+)
+def test_numbers_that_are_doubtful_are_those_of_simpleitk_and_it_is_said(tmp_path, every, tags, said):
+    files = series(tmp_path / "s")
+    for path in files if every else files[2:3]:
+        edit(path, **tags)
+    image, notes = read(tmp_path / "s")
+    stacked = sitk.GetArrayFromImage(sitk.ReadImage([str(path) for path in files])).T
+    np.testing.assert_array_equal(image[0].numpy(), stacked)
+    assert len(notes) == len(said)
+    assert all(part in note for part, note in zip(said, notes, strict=True))
+
+
 def test_a_class_of_a_maker_is_no_reason_not_to_read(tmp_path):
     """GDCM reads no class that it does not know."""
     series(tmp_path / "s", SOPClassUID="1.2.3.4.5", RescaleSlope=2, RescaleIntercept=-7)

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from bundle.dicom.files import is_dicom, is_named, open_dicom, start_of, why_not_read
-from bundle.dicom.pixels import bytes_of, pixels_ahead
+from bundle.dicom.pixels import PALETTE, STORED, bytes_of, pixels_ahead
 
 SPLIT_BY = (
     "ImageType",
@@ -45,7 +45,7 @@ TAGS = (
     *COMMON_UIDS,
     *("SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "SeriesNumber"),
     *("InstanceNumber", "ImagesInAcquisition", "NumberOfSlices"),
-    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"),
+    *STORED,
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", *RESCALE),
     TABLE,
     *("DimensionOrganizationType", "InConcatenationTotalNumber"),
@@ -238,14 +238,14 @@ def _holds_no_image(header: Dataset, values: Mapping[str, Any]) -> bool:
 def _plain(header: Dataset) -> dict[str, Any]:
     """Attributes of a header that are not sequences, except invalid values.
 
-    An invalid slope or intercept becomes NaN, a table of values its length: it matters that they are there.
+    An invalid slope or intercept becomes NaN, a table or a palette its length: it matters that they are there.
     """
     values = {}
     for tag in header.keys():  # noqa: SIM118 - a dataset itself goes over its values
         try:
             element = header[tag]
             if element.VR != "SQ":
-                values[element.keyword] = element.value
+                values[element.keyword] = len(element.value) if element.keyword in PALETTE[1::2] else element.value
             elif element.keyword == TABLE:
                 values[TABLE] = len(element.value)
         except (ValueError, TypeError, OverflowError, NotImplementedError):

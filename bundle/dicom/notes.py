@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bundle.dicom.frames import COMMON_UIDS, TABLE, Frame
+from bundle.dicom.pixels import GREY
 from bundle.dicom.volume_grid import has_geometry
 
 OTHER_DISTANCE = 0.1
@@ -22,7 +23,7 @@ def notes_of(stack: Sequence[Frame], alone: bool) -> tuple[str, ...]:
         stack: sorted slices without a fault.
         alone: whether these are all slices of their series.
     """
-    found = [*_uids(stack), *_localizers(stack), *_scaling(stack), *_tables(stack)]
+    found = [*_uids(stack), *_localizers(stack), *_scaling(stack), *_tables(stack), *_stored(stack)]
     if has_geometry(stack):
         found += _directions(stack)
     if len(stack) > 1:
@@ -63,6 +64,21 @@ def _tables(stack: Sequence[Frame]) -> Iterator[str]:
             f"{count} of {len(stack)} slices have a {TABLE}, a table of values; as in ITK, it is not "
             "applied, and the stored numbers are taken"
         )
+
+
+def _stored(stack: Sequence[Frame]) -> Iterator[str]:
+    """Compare what slices say about their numbers: ITK inverts MONOCHROME1 and takes the lowest bits."""
+    inverted = sum(frame.text("PhotometricInterpretation") == GREY[0] for frame in stack)
+    if 0 < inverted < len(stack):
+        yield f"{inverted} of {len(stack)} slices are {GREY[0]}, which are inverted as in ITK; look at the values"
+    for frame in stack:
+        bits, high = frame.whole_number("BitsStored"), frame.whole_number("HighBit")
+        if bits and high is not None and high != bits - 1:
+            yield (
+                f"its HighBit is {high} and its BitsStored {bits}; as in ITK, the lowest {bits} bits are taken; look "
+                "at the values"
+            )
+            return
 
 
 def _directions(stack: Sequence[Frame]) -> Iterator[str]:

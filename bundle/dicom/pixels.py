@@ -28,6 +28,15 @@ NEEDED = (
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 """What ITK needs to read pixels and to place a planar image."""
+PALETTE = tuple(
+    f"{colour}PaletteColorLookupTable{part}" for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")
+)
+STORED = (
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "HighBit", *PALETTE),
+)
+"""How pixels are stored."""
+GREY = ("MONOCHROME1", "MONOCHROME2")
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,35 @@ def bytes_of(values: Mapping[str, Any]) -> int:
     """Bytes that the pixels of a file take when they are not compressed."""
     count = int(values.get("NumberOfFrames") or 1) * int(values.get("SamplesPerPixel") or 1)
     return int(values["Columns"]) * int(values["Rows"]) * count * int(values["BitsAllocated"]) // 8
+
+
+def unread(values: Mapping[str, Any]) -> str:
+    """Why pixels of one number each are none that ITK reads as they are meant, and what to do; empty if they are.
+
+    ITK takes what is called colours to be three numbers each, and ends the process at a palette that is not whole.
+
+    Args:
+        values: attributes of ``STORED``; of the data of a palette their length.
+    """
+    bits, kind = int(values["BitsAllocated"]), str(values.get("PhotometricInterpretation") or GREY[1]).strip()
+    if bits < 8:
+        return f"its pixels have {bits} bit each, expected 8, 16 or 32; convert it to NIfTI"
+    if kind == "PALETTE COLOR":
+        whole = all(_is_whole(*map(values.get, PALETTE[colour : colour + 2])) for colour in (0, 2, 4))
+        what = "its palette is in segments, or not as long as it says, which is not read; convert it to grey values"
+        return "" if whole else what
+    if kind not in GREY:
+        return f"its PhotometricInterpretation is {kind} and it has one value per pixel, expected {' or '.join(GREY)}"
+    return ""
+
+
+def _is_whole(descriptor: Any, length: Any) -> bool:
+    """Whether the data of one colour of a palette are as long as its descriptor says: entries, first entry, bits."""
+    try:
+        entries, _, bits = map(int, descriptor)
+        return bits in (8, 16) and length == (entries or 2**16) * bits // 8
+    except (TypeError, ValueError):
+        return False
 
 
 def itk_header(path: Path, rescale: tuple[float, float] | None = None) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from pydicom.uid import UID
 
 from bundle.dicom.frames import Frame
-from bundle.dicom.pixels import itk_header
+from bundle.dicom.pixels import itk_header, unread
 from bundle.dicom.tiles import tiling_of
 from bundle.dicom.volumes import PARALLEL, heights, most_at_one_place, normal
 from bundle.geometry import RAS_TO_LPS
@@ -66,7 +66,7 @@ def affine_of(stack: Sequence[Frame]) -> np.ndarray:
 
 
 def _planar_affine(frame: Frame) -> np.ndarray:
-    header, affine = itk_header(frame.path), np.eye(4)
+    header, affine = None if unread(frame.values) else itk_header(frame.path), np.eye(4)
     if header is not None:
         for axis in range(3):
             affine[:3, axis] = np.array(header.GetDirection(axis)) * header.GetSpacing(axis)
@@ -86,6 +86,9 @@ def fault_of(stack: Sequence[Frame]) -> str:
     samples = stack[0].whole_number("SamplesPerPixel") or 1
     if samples > 1:
         return f"{samples} values per pixel (colours), expected one; convert it to grey"
+    pixels = next(filter(None, (unread(frame.values) for frame in stack)), "")
+    if pixels:
+        return pixels
     if UNREAD_SYNTAX.search(stack[0].syntax):
         return f"its pixels are compressed as {UID(stack[0].syntax).name}, which is not read; decompress it"
     if stack[0].floats:
