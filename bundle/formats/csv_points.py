@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,11 +56,35 @@ def find_columns(table: Table, side: str | None, planar: bool) -> Columns:
     known = [names for names in AXES if planar or len(names) == 3]
     names = next((names for names in known if set(names) <= set(found)), None)
     if names is not None and len(filled) > 1:
+        _check_header(table, filled, [prefix + name for name in names])
         return Columns(names, tuple(found[name] for name in names), True, prefix, filled[1:])
     if names is not None or side or not filled:
         raise ValueError(_expected(prefix, planar) + "; found no such row")
     names = ("i", "j") if planar and len(first) == 2 else ("i", "j", "k")
+    if len(filled) > 1 and len(first) > len(names) and _counts(table, filled):
+        raise ValueError(f"the first of its {len(first)} columns counts the rows; {_expected(prefix, planar)}")
     return Columns(names, tuple(range(len(names))), False, prefix, filled)
+
+
+def _check_header(table: Table, filled: Sequence[int], names: Sequence[str]) -> None:
+    """Refuse a header that does not say which column is meant: names that stand twice, rows with numbers beyond it.
+
+    Such numbers may be decimals whose mark is the delimiter.
+    """
+    header, *others = ([value_of(cell) for cell in table.rows[number][0]] for number in filled)
+    twice = [name for name in names if header.count(name) > 1]
+    if twice:
+        raise ValueError(f"{header.count(twice[0])} of its columns are called {twice[0]}, expected one")
+    for number, cells in zip(filled[1:], others, strict=True):
+        if any(cell.isdigit() for cell in cells[len(header) :]):
+            found = f"row {number + 1} has {len(cells)} cells and the header {len(header)}"
+            raise ValueError(f"{found}; name every column, and write decimals with a point or cells between semicolons")
+
+
+def _counts(table: Table, filled: Sequence[int]) -> bool:
+    """Whether the first cells of the rows are 0, 1, 2, ... or 1, 2, 3, ..."""
+    found = [value_of(table.rows[number][0][0]) for number in filled]
+    return any(found == [str(start + place) for place in range(len(found))] for start in (0, 1))
 
 
 def _expected(prefix: str, planar: bool) -> str:

@@ -120,10 +120,13 @@ def number_of(cell: str) -> float:
         ValueError: when it is not a number.
     """
     text = value_of(cell)
+    if "_" in text:  # which Python's own numbers may have
+        raise ValueError(f"{text!r} is not a number")
     return float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
 
 
 def replace_numbers(cells: list[str], columns: Sequence[int], values: Sequence[float], mark: str = ".") -> None:
-    """Replace numbers by others, to the last digit; the blanks around them stay."""
+    """Replace numbers by others, to the last digit; the blanks and quotes around them stay."""
     for column, value in zip(columns, values, strict=True):
-        cells[column] = cells[column].replace(cells[column].strip(BLANKS), repr(float(value)).replace(".", mark))
+        number = repr(float(value)).replace(".", mark)
+        cells[column] = cells[column].replace(cells[column].strip(BLANKS).strip('"').strip(), number)
