@@ -180,7 +180,10 @@ IMAGES = {
     ),
     "half_of_a_pair": (file("moving.hdr", b"\0" * 348), "moving.hdr: no .img file beside it; copy it too"),
     "voxels_at_0": (nifti(vox_offset=0), "its voxels start at byte 0, expected 352 to 67108864"),
-    "wrong_kind": (file("moving.nii.gz", png_of(20, 18)), f"moving.nii.gz: {DAMAGED}"),
+    "wrong_kind": (
+        file("moving.nii.gz", png_of(20, 18)),
+        "moving.nii.gz: cannot be read, PNG by its content; call it .png",
+    ),
     "zero_size": (file("moving.nii.gz", b""), f"moving.nii.gz: {DAMAGED}"),
     "truncated_gz": (cut(nifti()), f"moving.nii.gz: {DAMAGED}"),
     "truncated": (cut(nifti("moving.nii")), f"moving.nii: {DAMAGED}"),

@@ -199,6 +199,22 @@ def test_formats_whose_readers_do_not_see_what_is_missing_are_not_read(tmp_path,
         load_image(tmp_path / f"a.{suffix}")
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"type: short", b"type: block\nblock size: 2"),
+        (b"encoding: raw", b"encoding: bzip2"),
+        (b"kinds: domain domain domain", b"kinds: domain domain list"),
+    ],
+)
+def test_what_itk_knows_and_does_not_read_is_not_called_damaged(tmp_path, old, new):
+    path = nrrd(tmp_path / "a.nrrd", np.eye(4), "LPS", "short", "raw", False, None, False)
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(ValueError, match=r"a.nrrd: of a kind that ITK does not read \(.*\); write it as NIfTI"):
+        load_image(path)
+
+
 @pytest.mark.parametrize(("unit", "said"), [("um", True), ("cm", True), ("mm", False), ("?", False)])
 def test_units_that_do_not_count_are_said(tmp_path, unit, said):
     path = nrrd(tmp_path / "a.nrrd", np.eye(4), "LPS", "short", "raw", False, None, False)

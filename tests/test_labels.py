@@ -1,6 +1,7 @@
 """Labels and masks as people have them, through every way in: what their files mean, or one line."""
 
 import json
+import re
 
 import nibabel as nib
 import numpy as np
@@ -216,6 +217,36 @@ def test_segments_that_overlap_are_channels(tmp_path):
     label = load_image(tmp_path / "a.seg.nrrd", "label")
     assert [channel.nonzero().tolist() for channel in label] == [[[0, 0, 0]], [[1, 1, 0]], [[1, 1, 0], [1, 1, 1]]]
     np.testing.assert_allclose(np.asarray(label.affine)[:3, 3], [-1, -2, 3])
+
+
+OLD = re.sub(rb"Segment\d_(LabelValue|Layer).*\n", b"", SEGMENTATION).replace(b"Segment2_ID:=Segment_3\n", b"")
+
+
+def test_segments_of_an_older_3d_slicer_have_a_layer_each(tmp_path):
+    layers = np.zeros((2, 3, 4, 2), np.uint8)
+    layers[0, 0, 0, 0], layers[:, 1, 1, 1] = 1, 1
+    assert b"Layer" not in OLD and b"Segment1_ID" in OLD
+    (tmp_path / "a.seg.nrrd").write_bytes(OLD + layers.tobytes())
+    label = load_image(tmp_path / "a.seg.nrrd", "label")
+    assert [channel.nonzero().tolist() for channel in label] == [[[0, 0, 0]], [[1, 1, 0], [1, 1, 1]]]
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"Segment2_Layer:=1", b"Segment2_Layer:=5"), (b"Value:=2", b"Value:=x")])
+def test_segments_that_are_not_there_are_named(tmp_path, old, new):
+    (tmp_path / "a.seg.nrrd").write_bytes(SEGMENTATION.replace(old, new) + bytes(48))
+    with pytest.raises(ValueError, match="a.seg.nrrd: its segment . is value . of layer ., and it has 2 layers"):
+        load_image(tmp_path / "a.seg.nrrd", "label")
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_a_mask_that_is_in_the_transparency_is_refused(tmp_path, colour):
+    shown = (np.arange(48).reshape(6, 8) // 24 * 255).astype(np.uint8)
+    for name, alpha in (("a.png", shown), ("b.png", np.full_like(shown, 255))):
+        grey = np.full_like(shown, colour) if name == "a.png" else shown
+        Image.fromarray(np.stack([grey, grey, grey, alpha], -1)).save(tmp_path / name)
+    with pytest.raises(ValueError, match="a.png: a mask with transparency that its values do not follow"):
+        load_image(tmp_path / "a.png", "mask")
+    np.testing.assert_array_equal(load_image(tmp_path / "b.png", "mask")[0, ..., 0].numpy(), shown.T)
 
 
 def test_pictures_that_hold_no_values_are_no_labels(tmp_path):

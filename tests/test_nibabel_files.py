@@ -151,3 +151,35 @@ def test_what_a_file_is_instead_of_an_image_is_named(tmp_path, name, what):
     (tmp_path / "a.img").write_bytes(b"voxels")
     with pytest.raises(ValueError, match=f"{name}: .*{what}"):
         load_image(tmp_path / name)
+
+
+CALLED_OTHERWISE = [
+    ("a.nrrd", "a.nii.gz", "NRRD by its content; call it .nrrd"),
+    ("a.nrrd", "a.mha", "NRRD by its content; call it .nrrd"),
+    ("a.mha", "a.nrrd", "MetaImage by its content; call it .mha"),
+    ("a.mha", "a", "MetaImage by its content; call it .mha"),
+    ("a.png", "a.nii", "PNG by its content; call it .png"),
+    ("a.tif", "a.nii.gz", "TIFF by its content; call it .tif"),
+    ("a.nii", "a.mgz", "NIfTI by its content; call it .nii"),
+    ("a.nii.gz", "a.nrrd", "NIfTI by its content; call it .nii.gz"),
+    ("a.mgz", "a.nii.gz", "MGH by its content; call it .mgz"),
+]
+
+
+@pytest.mark.parametrize(("name", "called", "said"), CALLED_OTHERWISE)
+def test_an_image_that_is_called_otherwise_is_named(tmp_path, name, called, said):
+    if name == "a.mgz":
+        nib.save(nib.MGHImage(VOXELS.astype(np.float32), AFFINE), tmp_path / name)
+    else:
+        voxels = VOXELS[..., 0].astype(np.uint8) if name[-3:] in ("png", "tif") else VOXELS
+        sitk.WriteImage(sitk.GetImageFromArray(voxels.T.copy()), str(tmp_path / name))
+    (tmp_path / name).rename(tmp_path / called)
+    with pytest.raises(ValueError, match=f"{called}: .*{said}$"):
+        load_image(tmp_path / called)
+
+
+def test_a_compressed_image_of_a_format_that_is_not_is_named(tmp_path):
+    sitk.WriteImage(sitk.GetImageFromArray(VOXELS.T.copy()), str(tmp_path / "a.nrrd"))
+    (tmp_path / "a.nrrd.gz").write_bytes(gzip.compress((tmp_path / "a.nrrd").read_bytes()))
+    with pytest.raises(ValueError, match=r"a.nrrd.gz: NRRD by its content; decompress it and call it \.nrrd$"):
+        load_image(tmp_path / "a.nrrd.gz")

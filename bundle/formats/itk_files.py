@@ -6,6 +6,7 @@ import itertools
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from bundle.formats.voxels import Found, channels_first
 from bundle.geometry import RAS_TO_LPS, spacing_of
+from bundle.system.errors import brief
 from bundle.system.extras import itk
 from bundle.system.files import mistaken_for, silent_libraries
 from bundle.system.limits import Refused, check_declared, regular_file
@@ -24,6 +26,8 @@ ITK_TYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"
 """Voxel types that ITK in Python writes."""
 UNCHECKED = ("BioRadImageIO", "GiplImageIO", "MRCImageIO", "VTKImageIO")
 """ITK's readers that return whatever is in memory where a file is cut short; they are not used."""
+UNSUPPORTED = re.compile(r"not (?:supported|available)|[Cc]annot currently handle")
+"""How ITK says that it knows something and does not read it."""
 LONGEST_TEXT = 2**16
 """Bytes of a header that are searched for its units."""
 UNITS = re.compile(rb"^(?:space units|units|DistanceUnits)\s*[:=](.*)$", re.MULTILINE)
@@ -42,8 +46,20 @@ def itk_header(path: str | Path) -> Any:
     if header is None or header.GetNameOfClass() in UNCHECKED:
         raise Refused(f"cannot be read, {mistaken_for(Path(path)) or 'damaged or not an image'}")
     header.SetFileName(str(path))
-    header.ReadImageInformation()
+    with _kinds_named():
+        header.ReadImageInformation()
     return header
+
+
+@contextmanager
+def _kinds_named() -> Iterator[None]:
+    """Name what ITK knows and does not read, which is not damaged."""
+    try:
+        yield
+    except RuntimeError as error:
+        if UNSUPPORTED.search(str(error)):
+            raise Refused(f"of a kind that ITK does not read ({brief(error)}); write it as NIfTI") from error
+        raise
 
 
 def checked_header(path: Path) -> Any:
@@ -147,7 +163,7 @@ def _units_note(path: Path) -> str:
 
 
 def read_itk(path: Path, kind: str, held: int | None = None) -> Found:
-    """Read a file with ITK, labels in double precision.
+    """Read a file with ITK, in double precision if it is a label or single precision may round its numbers.
 
     Args:
         path: the file, or the header.
@@ -158,10 +174,11 @@ def read_itk(path: Path, kind: str, held: int | None = None) -> Found:
         header = checked_header(path)
         if held is not None:
             _check_held(held, header.GetImageSizeInBytes())
-        number = itk.F if kind == "image" else itk.D
+        number = itk.F if kind == "image" and np.can_cast(_type_of(header), np.float32) else itk.D
         images = itk.VectorImage[number, header.GetNumberOfDimensions()]
         reader = itk.ImageFileReader[images].New(FileName=str(path))
-        reader.Update()
+        with _kinds_named():
+            reader.Update()
     image = reader.GetOutput()
     channels = itk.array_from_image(image).T
     channels = channels_first(channels[0]) if len(channels) == 1 else channels
@@ -176,8 +193,19 @@ def _segments(layers: np.ndarray, meta: Any) -> np.ndarray:
     numbers = list(itertools.takewhile(lambda number: meta.HasKey(f"Segment{number}_ID"), itertools.count()))
     if len(layers) == 1 or not numbers:
         return layers
-    places = ((int(meta[f"Segment{k}_Layer"]), float(meta[f"Segment{k}_LabelValue"])) for k in numbers)
-    return np.stack([layers[layer] == value for layer, value in places]).astype(float)
+    segments = []
+    for number in numbers:
+        # Before 3D Slicer 4.11 every segment had a layer of its own, and no file said so.
+        layer, value = (
+            meta[key] if meta.HasKey(key := f"Segment{number}_{name}") else default
+            for name, default in (("Layer", number), ("LabelValue", 1))
+        )
+        try:
+            segments.append(layers[int(layer)] == float(value))
+        except (ValueError, IndexError) as error:
+            place = f"value {value} of layer {layer}"
+            raise Refused(f"its segment {number} is {place}, and it has {len(layers)} layers; save it again") from error
+    return np.stack(segments).astype(float)
 
 
 def write_itk(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:

@@ -74,6 +74,10 @@ def _values(picture: Image.Image, kind: str) -> Image.Image:
     if any(";16" in str(tile) for tile in getattr(picture, "tile", ())):
         raise Refused(f"a {kind} in colours of 16 bits, expected one number per pixel; save it as grey values")
     grey, *others = picture.convert("RGB").split()
+    if "A" in picture.getbands():
+        shown, values = (np.asarray(band) for band in (picture.getchannel("A"), grey))
+        if shown.min() < shown.max() and ((shown > 0) != (values > 0)).any():
+            raise Refused(f"a {kind} with transparency that its values do not follow; save it as grey values alone")
     if any(other.tobytes() != grey.tobytes() for other in others):
         raise Refused(f"a {kind} in colours, expected one number per pixel; save it as grey values or with a palette")
     return grey

@@ -38,6 +38,20 @@ STARTS = {
     GZIP: "compressed twice by gzip; decompress it once",
 }
 """First bytes, once decompressed by gzip, of files that are not what their names say; what they are, what to do."""
+IMAGES = {
+    (344, b"n+1\0"): ("NIfTI", (".nii", ".nii.gz")),
+    (4, b"n+2\0"): ("NIfTI", (".nii", ".nii.gz")),
+    (0, b"NRRD00"): ("NRRD", (".nrrd", ".nhdr")),
+    (0, b"ObjectType"): ("MetaImage", (".mha", ".mhd")),
+    (0, b"\0\0\0\1\0\0"): ("MGH", (".mgh", ".mgz", ".mgh.gz")),
+    (0, b"\x93NUMPY"): ("an array of NumPy", (".npy",)),
+    (0, b"\x89PNG"): ("PNG", (".png",)),
+    (0, b"\xff\xd8\xff"): ("JPEG", (".jpg", ".jpeg")),
+    (0, b"II*\0"): ("TIFF", (".tif", ".tiff")),
+    (0, b"MM\0*"): ("TIFF", (".tif", ".tiff")),
+}
+"""Place and bytes, once decompressed by gzip, by which an image is known; what it is, and the names it should have."""
+LONGEST_START = 512
 
 
 def flush(path: Path) -> None:
@@ -190,7 +204,13 @@ def mistaken_for(path: Path) -> str:
     """What a file that cannot be read really is, and what to do; empty if its first bytes do not tell."""
     try:
         with uncompressed(path) as file:
-            start = file.read(64).lstrip().lower()
+            start, packed = file.read(LONGEST_START), isinstance(file, gzip.GzipFile)
     except (OSError, EOFError, ValueError, zlib.error):
         return ""
-    return next((what for sign, what in STARTS.items() if start.startswith(sign.lower())), "")
+    for (place, sign), (what, names) in IMAGES.items():
+        if start[place:].startswith(sign) and not path.name.lower().endswith(names):
+            fitting = [name for name in names if name.endswith("z") == packed]
+            unpack = "" if fitting else "decompress it and "
+            return f"{what} by its content; {unpack}call it {(*fitting, *names)[0]}"
+    word = start[:64].lstrip().lower()
+    return next((what for sign, what in STARTS.items() if word.startswith(sign.lower())), "")
