@@ -1,7 +1,9 @@
 """The range of intensities that becomes 0 to 1: MONAI's percentiles where they say something, never empty."""
 
+import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
 from monai.transforms import ScaleIntensityRangePercentiles
@@ -9,6 +11,7 @@ from workflow_fixtures import SHAPE, SMALL, volume
 
 from bundle import register
 from bundle.data import RobustIntensityd
+from bundle.formats import in_memory, load_image
 
 
 def scaled(array, lower=0.5, upper=99.5):
@@ -120,11 +123,57 @@ def spot(place):
     return np.where(distance < 3.4, np.exp(-distance / 4), 0)
 
 
+AFFINE = np.diag([5.0, 5, 5, 1])
+STEPS = {**SMALL, "weights": None, "inner_lr": 0.0003}
+
+
 @pytest.mark.parametrize("images", [(volume(0)[0], volume(1)[0]), (spot(10), spot(11))], ids=["usual", "sparse"])
 def test_another_unit_gives_the_same_displacement(images):
     found = []
-    for factor, shift in ((1, 0), (1500, -2000)):
-        pair = [(np.float32(factor * image + shift), np.diag([5.0, 5, 5, 1])) for image in images]
-        found.append(register(*pair, **{**SMALL, "weights": None, "inner_lr": 0.0003}).displacement)
+    for factor, shift, dtype in ((1, 0, np.float32), (1500, -2000, np.float32), (1e-30, 0, float), (1, 1e9, float)):
+        pair = [((factor * np.asarray(image, dtype=float) + shift).astype(dtype), AFFINE) for image in images]
+        found.append(register(*pair, **STEPS).displacement)
     assert np.abs(found[0]).max() > 0.1
-    np.testing.assert_allclose(found[1], found[0], atol=0.01 * np.abs(found[0]).max())
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=0.01 * np.abs(found[0]).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "shift"),
+    [
+        ("a.nii", np.int32, 2**30),
+        ("a.nii", np.int64, 2**40),
+        ("a.nrrd", np.uint32, 3 * 10**9),
+        ("a.mha", np.float64, 1e12),
+        ("a.npy", np.float64, -1e9),
+    ],
+)
+def test_single_precision_rounds_no_contrast_away(tmp_path, name, dtype, shift):
+    values = (100 * smooth().astype(float) + shift).astype(dtype)
+    if name.endswith("nii"):
+        nib.save(nib.Nifti1Image(values, AFFINE, dtype=dtype), tmp_path / name)
+    elif name.endswith("npy"):
+        np.save(tmp_path / name, values)
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(values.T.copy()), str(tmp_path / name))
+    image = load_image(tmp_path / name)
+    np.testing.assert_array_equal(image[0].numpy(), values)
+    expected = scaled(values.astype(float) - shift)
+    np.testing.assert_allclose(RobustIntensityd("a", 0.5, 99.5)({"a": image})["a"][0].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [100 * smooth().astype(float), 1e5 + 1e3 * smooth().astype(float), np.full((4, 4, 4), 1e9), np.zeros((4, 4, 4))],
+)
+def test_usual_images_are_in_single_precision(values):
+    assert in_memory((values, AFFINE), "fixed_image").dtype == torch.float32
+
+
+def test_one_value_beyond_single_precision_is_a_number():
+    image = smooth().astype(float)
+    image[0, 0, 0] = 1e300
+    found = in_memory((image, AFFINE), "fixed_image")
+    result = RobustIntensityd("a", 0.5, 99.5)({"a": found})["a"][0].numpy()
+    assert result[0, 0, 0] == 1
+    np.testing.assert_allclose(result.ravel()[1:], scaled(smooth()).ravel()[1:], atol=2e-3)

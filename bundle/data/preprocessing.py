@@ -129,7 +129,8 @@ class RobustIntensityd(MapTransform):
             image = output[key]
             low, high = robust_range(torch.as_tensor(image).flatten(), self.lower, self.upper)
             same = low == high
-            output[key] = image * 0.0 if same else ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(image)
+            scaled = image * 0.0 if same else ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(image)
+            output[key] = scaled.to(torch.float32)
         return output
 
 

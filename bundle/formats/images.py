@@ -16,7 +16,15 @@ from bundle.formats.dicom_volume import is_dicom_image, load_series
 from bundle.formats.itk_files import ITK_TYPES, itk_header, read_itk, write_itk
 from bundle.formats.nibabel_files import HALVES, is_nifti, read_half, read_mgh, read_nifti, write_nifti
 from bundle.formats.pictures import read_array, read_picture, write_picture
-from bundle.formats.voxels import VOXEL_TYPES, Found, as_stored, kept_type, smallest_type, whole_numbers
+from bundle.formats.voxels import (
+    VOXEL_TYPES,
+    Found,
+    as_stored,
+    image_precision,
+    kept_type,
+    smallest_type,
+    whole_numbers,
+)
 from bundle.system.errors import DataWarning, brief
 from bundle.system.files import mistaken_for, moved_into_place, silent_libraries
 from bundle.system.limits import Refused
@@ -129,7 +137,7 @@ def image_of(found: Found, kind: str, name: str) -> MetaTensor:
     if found.note:
         warnings.warn(f"{name}: {found.note}", DataWarning, stacklevel=2)
     channels = found.channels if found.channels.ndim != 3 else found.channels[..., None]
-    numbers = np.ascontiguousarray(channels, dtype=np.float32 if kind == "image" else np.float64)
+    numbers = np.ascontiguousarray(channels, dtype=image_precision(channels) if kind == "image" else np.float64)
     ends = (channels.min(), channels.max()) if found.stored.kind in "iub" and channels.size else (0, 0)
     meta = {**found.meta, "stored_type": str(kept_type(found.stored, *ends))}
     return MetaTensor(torch.as_tensor(numbers), affine=torch.as_tensor(found.affine), meta=meta)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,10 @@ EXACT = 2**53
 """Double precision holds every whole number below this one."""
 SINGLE = 2**24
 """The same for single precision."""
+LOST = 1e-3
+"""How much of the step from one voxel to the next single precision may round away."""
+PLANES = 64
+"""How many planes of an image show how large its steps are."""
 VOXEL_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 """Voxel types that ITK, 3D Slicer and ANTs read in NIfTI."""
 CHOSEN = ("uint8", "int16", "uint16", "int32", "uint32")
@@ -86,6 +91,28 @@ def kept_type(stored: np.dtype, low: float, high: float, types: Sequence[str] = 
     if floats:
         return next((dtype for dtype in floats if dtype.itemsize >= stored.itemsize), floats[-1])
     raise Refused(f"fractions ({stored}), expected whole numbers of the types {', '.join(types)}")
+
+
+def image_precision(channels: np.ndarray) -> np.dtype[Any]:
+    """The type in which intensities are worked on: single precision, or double where that would round them away.
+
+    Intensities from 1e9 to 1e9 + 100 are sound, and so is one of 1e300; single precision has steps of 64 there, and
+    infinity.
+
+    Args:
+        channels: ``(channels, X, Y[, Z])``, of any type.
+    """
+    single, double = np.dtype(np.float32), np.dtype(np.float64)
+    if not channels.size or np.can_cast(channels.dtype, single):
+        return single
+    planes = channels[:, :: max(1, channels.shape[1] // PLANES)].astype(double)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if (np.isinf(channels.astype(single)) & np.isfinite(channels)).any():
+            return double
+        rounding = np.abs(planes - planes.astype(single))[..., 1:, :]
+        steps = np.abs(np.diff(planes, axis=-2))
+    changed = np.isfinite(steps) & (steps > 0)
+    return double if changed.any() and np.median(rounding[changed] / steps[changed]) > LOST else single
 
 
 def as_stored(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
