@@ -78,6 +78,15 @@ def test_options_stand_anywhere_and_in_either_way():
     )
 
 
+def test_a_file_whose_name_begins_as_an_option_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("-x.nii", "--y=1", "--times"):
+        (tmp_path / name).touch()
+    assert Called()("move", "-x.nii", "--target", "--y=1", "--times", "2") == ("./-x.nii", ["./--y=1"], 2, False, False)
+    with pytest.raises(ValueError, match="unknown option -z.nii"):
+        Called()("move", "-z.nii", "b")
+
+
 @pytest.mark.parametrize(
     ("words", "cause"),
     [

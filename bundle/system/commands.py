@@ -85,6 +85,7 @@ def _bind(command: Command, program: str, words: Sequence[str]) -> tuple[list[st
     parameters = inspect.signature(command, eval_str=True).parameters
     options = {name: each for name, each in parameters.items() if each.kind is not each.VAR_KEYWORD}
     parser = _parser(command, program, options)
+    words = [f"./{word}" if _is_file(word, options) else word for word in words]
     others: dict[str, str | None] = {}
     if len(options) < len(parameters):
         words, others = _others(words, options)
@@ -192,6 +193,12 @@ def _values(parser: Parser, parameter: inspect.Parameter, words: Sequence[str]) 
     except argparse.ArgumentTypeError as error:
         parser.error(f"--{parameter.name}: {error}")
     return values if _takes_several(parameter) else values[0]
+
+
+def _is_file(word: str, known: Container[str]) -> bool:
+    """Whether a word that begins as an option does is the name of a file, and of no option."""
+    name = word.removeprefix("--").partition("=")[0].replace("-", "_")
+    return word.startswith("-") and name not in known and word not in ("-h", "--help") and exists(word)
 
 
 def _others(words: Sequence[str], known: Container[str]) -> tuple[list[str], dict[str, str | None]]:
