@@ -199,7 +199,8 @@ def register(
         "fixed_landmarks": fixed_landmarks,
         "moving_landmarks": moving_landmarks,
     }
-    pair = {name: _loadable(value, name) for name, value in given.items() if value is not None}
+    needed = ("fixed_image", "moving_image")
+    pair = {name: _loadable(value, name) for name, value in given.items() if value is not None or name in needed}
     names = (stem(value) if isinstance(value, str | Path) else "array" for value in (moving, fixed))
     pair["pair_id"] = literal("_to_".join(names))
     parser = read_configuration(config_file, settings)

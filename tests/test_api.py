@@ -233,6 +233,13 @@ def test_bad_input_is_one_clear_line(voxels, tmp_path):
     cases = [
         ((fixed, tmp_path / "missing.nii.gz"), {}, FileNotFoundError, "moving_image not found: .*missing.nii.gz"),
         ((fixed, moving), {"stepz": 3}, ValueError, "unknown option stepz; known options are .*steps"),
+        ((None, moving), {}, ValueError, "fixed_image is a NoneType; expected a path, or an array and its affine"),
+        (
+            (fixed, (moving[0], moving[1].T)),
+            {},
+            ValueError,
+            "moving_image: the last row of the affine is .* transposed",
+        ),
         ((fixed, voxels["moving"]), {}, ValueError, "moving_image is a ndarray; expected a path, or an array and its"),
         (
             (fixed, (moving[0], np.eye(3))),

@@ -280,6 +280,10 @@ def test_more_than_one_dicom_series(tmp_path):
         (np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "a: singular affine"),
         (np.diag([1, np.nan, 1, 1]), "a: the affine has NaN"),
         (np.eye(3), "a: affine of size 3 x 3, expected 4 x 4"),
+        (
+            np.array([[2.0, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0], [10, -20, 30, 1]]),
+            "a: the last row of the affine is 10 -20 30 1, expected 0 0 0 1; is it transposed?",
+        ),
     ],
 )
 def test_bad_affine(affine, message):

@@ -6,10 +6,12 @@ import itk
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.data import MetaTensor
 from PIL import Image
 
 from bundle.data import stem
-from bundle.formats import LoadPaird, found_in, load_image
+from bundle.formats import LoadPaird, found_in, in_memory, load_image
 from bundle.system import DataWarning
 
 PIXELS = (np.arange(60).reshape(5, 12) * 4).astype(np.uint8)  # 5 rows, 12 columns
@@ -218,3 +220,17 @@ def test_a_spacing_that_is_missing_is_warned_of(tmp_path, fixed_grid, spacing):
     (tmp_path / "a.nii").write_bytes(image.header.binaryblock + bytes(4) + bytes(image.get_fdata().astype(np.uint8)))
     with pytest.warns(DataWarning, match="a.nii: pixdim has the spacing 1 x 0.9 x 1.7 and the sform 1.3 x 0.9 x 1.7"):
         load_image(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.bool, torch.float16, torch.bfloat16])
+def test_a_tensor_of_any_type_is_an_image(dtype):
+    values = (torch.arange(60) % 7).reshape(1, 3, 4, 5).to(dtype)
+    image = in_memory(MetaTensor(values, affine=torch.diag(torch.tensor([2.0, 3, 4, 1]))), "fixed_image")
+    assert image.dtype == torch.float32
+    np.testing.assert_array_equal(image.numpy(), values.float().numpy())
+    np.testing.assert_array_equal(np.asarray(image.affine), np.diag([2, 3, 4, 1]))
+
+
+def test_complex_tensors_are_refused():
+    with pytest.raises(ValueError, match="fixed_image: values of the type complex64, expected numbers"):
+        in_memory(MetaTensor(torch.ones(1, 2, 2, 2, dtype=torch.cfloat)), "fixed_image")

@@ -90,14 +90,24 @@ def in_memory(value: Any, name: str) -> MetaTensor:
         ValueError: when it is none of these, or its values are not numbers.
     """
     if isinstance(value, MetaTensor):
-        return value
-    found = found_in(value) if isinstance(value, SpatialImage) else _found(value, name)
+        if value.dtype in (torch.float32, torch.float64):
+            return value
+        found = _of_tensor(value)
+    else:
+        found = found_in(value) if isinstance(value, SpatialImage) else _found(value, name)
     if found.stored.kind not in "biuf":
         raise ValueError(f"{name}: values of the type {found.stored}, expected numbers")
     try:
         return image_of(found, name.rpartition("_")[2], name)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _of_tensor(image: MetaTensor) -> Found:
+    """A tensor of a type in which intensities are not worked on; NumPy has no bfloat16."""
+    values = image.as_tensor().cpu()
+    array = (values.float() if image.is_floating_point() else values).numpy()
+    return Found(array, np.asarray(image.affine, dtype=float), array.dtype)
 
 
 def _found(value: Any, name: str) -> Found:

@@ -115,6 +115,9 @@ def grid_problems(shape: Sequence[int], affine: np.ndarray, name: str, spatial_d
     # Volume spanned by the unit axes: 1 when they are orthogonal, 0 when one lies in the plane of the others.
     elif abs(np.linalg.det(axes / spacing)) < 1e-3:
         problems.append(f"{name}: singular affine, its axes lie in one plane; correct the header")
+    elif not np.allclose(affine[AXES], np.eye(AXES + 1)[AXES]):
+        last = " ".join(f"{number:g}" for number in affine[AXES])
+        problems.append(f"{name}: the last row of the affine is {last}, expected 0 0 0 1; is it transposed?")
     return problems
 
 
