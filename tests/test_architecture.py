@@ -138,6 +138,13 @@ def test_rooms_hand_on_what_they_promise():
         assert all(hasattr(module, public) for public in module.__all__), room
 
 
+def test_no_file_of_a_room_has_the_name_of_what_it_hands_on():
+    """A room that imports on demand would hand on the file instead, once that is imported."""
+    for room in BELOW:
+        files = {path.stem for path in (ROOT / "bundle" / room).glob("*.py")}
+        assert not files & set(__import__(f"bundle.{room}", fromlist=["__all__"]).__all__), room
+
+
 def test_files_are_short():
     long = {name(path): len(path.read_text().splitlines()) for path in MODULES}
     assert not {path: lines for path, lines in long.items() if lines > 260}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.data import SIDES, FieldOfViewMaskd, field_of_view
+from bundle.data import SIDES, FieldOfViewMaskd
+from bundle.data.field_of_view import field_of_view
 
 SHAPE = (120, 90, 8)
 SPACING = (0.5, 0.6, 1.0)

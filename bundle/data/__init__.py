@@ -1,28 +1,34 @@
 """What a pair is and where it comes from: datalists, layouts, splits, checks, preprocessing, augmentation."""
 
-from bundle.data.augmentation import RandomPairAffine
-from bundle.data.check import check_data, image_problems
-from bundle.data.datalist import announce, read_datalist, write_datalist
-from bundle.data.field_of_view import FieldOfViewMaskd, field_of_view
-from bundle.data.fitness import CheckPaird, parts_on_grid
-from bundle.data.images import read_folds, read_images
-from bundle.data.label_channels import LabelChannelsd
-from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, stem
-from bundle.data.pairing import check_mixture, of_kinds, pair_kind
-from bundle.data.pairs import (
-    SIDES,
-    PreparePair,
-    collate_episodes,
-    images_of,
-    is_picture,
-    join_pair,
-    seen_of,
-    side_tensor,
-    split_pair,
-)
-from bundle.data.preprocessing import InitialAlignmentd, RobustIntensityd, SmoothToSpacingd, Timed
-from bundle.data.splits import require, select_pairs
-from bundle.data.structures import Correspondence, by_name, corresponding
+from typing import TYPE_CHECKING
+
+from bundle.system.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from bundle.data.augmentation import RandomPairAffine
+    from bundle.data.check import check_data, image_problems
+    from bundle.data.datalist import announce, read_datalist, write_datalist
+    from bundle.data.field_of_view import FieldOfViewMaskd
+    from bundle.data.fitness import CheckPaird, parts_on_grid
+    from bundle.data.images import read_folds, read_images
+    from bundle.data.label_channels import LabelChannelsd
+    from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, SIDES, stem
+    from bundle.data.pairing import check_mixture, of_kinds, pair_kind
+    from bundle.data.pairs import (
+        PreparePair,
+        collate_episodes,
+        images_of,
+        is_picture,
+        join_pair,
+        seen_of,
+        side_tensor,
+        split_pair,
+    )
+    from bundle.data.preprocessing import InitialAlignmentd, RobustIntensityd, SmoothToSpacingd, Timed
+    from bundle.data.splits import require, select_pairs
+    from bundle.data.structures import Correspondence, by_name, corresponding
+else:
+    __getattr__, __dir__ = on_demand(__name__, __file__)
 
 __all__ = [
     "CheckPaird",
@@ -44,7 +50,6 @@ __all__ = [
     "check_mixture",
     "collate_episodes",
     "corresponding",
-    "field_of_view",
     "image_problems",
     "images_of",
     "is_picture",

@@ -13,10 +13,10 @@ import nibabel as nib
 import numpy as np
 
 from bundle.data.datalist import FRACTIONS, LIMITS, survey
-from bundle.data.pairs import SIDES
+from bundle.data.layouts import SIDES
 from bundle.data.structures import number_problems
 from bundle.data.validation import Pair, Sections
-from bundle.formats.loading import Grid, load_part
+from bundle.formats.parts import Grid, read_part
 from bundle.formats.problems import dimensions, grid_problems, image_problems, label_problems
 from bundle.geometry import spacing_of
 from bundle.system.errors import DataWarning, printable
@@ -206,13 +206,13 @@ def _load(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            image = load_part(path, kind, grid)
+            image = read_part(path, kind, grid)
         except ValueError as error:
             report.problems.append(_name(path, report) + str(error).removeprefix(path))
             return None
     notes = [str(warning.message) for warning in caught if issubclass(warning.category, DataWarning)]
     report.problems += [_name(path, report) + note.removeprefix(path) for note in notes]
-    return np.asarray(image), np.asarray(image.affine, dtype=float)
+    return image.channels, image.affine
 
 
 def _facts(array: np.ndarray, affine: np.ndarray, values: tuple[float, ...]) -> FileFacts:

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from scipy.ndimage import grey_opening, label
 
-from bundle.data.pairs import SIDES
+from bundle.data.layouts import SIDES
 
 BACKGROUND = 0.02
 """Background extends this far above the lowest intensity, as a share of the range to the 99.5th percentile: noise."""

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils import ImageMetaKey
 
-from bundle.data.pairs import SIDES
+from bundle.data.layouts import SIDES
 from bundle.formats.problems import extent_problems, image_problems, label_problems
 
 

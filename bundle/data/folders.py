@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.data.layouts import FOLDERS, KINDS, POINT_SUFFIXES, SUFFIXES, stem
-from bundle.data.pairs import SIDES
-from bundle.formats.images import PICTURE_SUFFIXES, load_image
+from bundle.data.layouts import FOLDERS, KINDS, POINT_SUFFIXES, SIDES, SUFFIXES, stem
+from bundle.formats.images import PICTURE_SUFFIXES, read_image
 from bundle.formats.problems import dimensions
 
 # Folder of the images of a side: DeepReg's name, and the short one. What belongs to them keeps DeepReg's names.
@@ -153,7 +152,7 @@ def has_slices(root: Path) -> bool:
 
 def _is_slice(path: Path) -> bool:
     try:
-        return dimensions(load_image(str(path)).shape[1:]) == 2
+        return dimensions(read_image(path).channels.shape[1:]) == 2
     except Exception:  # every reader fails in its own way; unreadable files say nothing about the layout
         return False
 

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bundle.data.datalist import FRACTIONS, read_entries, refuse
-from bundle.data.layouts import SECTIONS
+from bundle.data.layouts import SECTIONS, SIDES
 from bundle.data.pairing import single_images
-from bundle.data.pairs import SIDES
 from bundle.data.splits import split_folds
 from bundle.data.validation import Pair, Sections
 from bundle.system.errors import DataWarning

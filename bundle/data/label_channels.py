@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
-from bundle.data.pairs import SIDES
+from bundle.data.layouts import SIDES
 from bundle.data.structures import Correspondence, by_name, corresponding, one_patient
 
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.data.pairs import SIDES
 from bundle.formats.images import IMAGE_SUFFIXES as SUFFIXES
 from bundle.formats.tables import Table, value_of
 from bundle.system.limits import Refused, exists, read_whole
 from bundle.system.text import load_json
 
+SIDES = ("fixed", "moving")
 SECTIONS = ("training", "validation", "test")
 PAIRINGS = ("paired", "fixed", "moving", "repeat")
 KINDS = ("image", "label", "mask", "landmarks")

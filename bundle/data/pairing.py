@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from bundle.data.layouts import KINDS, SECTIONS
-from bundle.data.pairs import SIDES
+from bundle.data.layouts import KINDS, SECTIONS, SIDES
 from bundle.data.structures import STRUCTURES, one_patient
 from bundle.data.validation import Pair, Sections
 

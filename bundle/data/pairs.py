@@ -51,8 +51,6 @@ import torch
 from monai.data import MetaTensor, list_data_collate
 from monai.engines import PrepareBatch
 
-SIDES = ("fixed", "moving")
-
 
 def join_pair(moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
     """Join two images (or labels) on one grid into the network's input, moving first.

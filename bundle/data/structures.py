@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bundle.data.layouts import stem
-from bundle.data.pairs import SIDES
+from bundle.data.layouts import SIDES, stem
 from bundle.system.limits import exists, read_whole
 from bundle.system.text import load_json
 

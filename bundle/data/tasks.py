@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.data.folders import has_folders, has_slices, image_entries, slice_entries
-from bundle.data.layouts import FOLDERS, read_patients
-from bundle.data.pairs import SIDES
+from bundle.data.layouts import FOLDERS, SIDES, read_patients
 
 # (root, pairing, patients, problems) -> entries
 Reader = Callable[[Path, str, Mapping[str, str], list[str]], list[dict[str, Any]]]

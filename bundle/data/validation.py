@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.data.layouts import KINDS, POINT_SUFFIXES, SECTIONS, stem
-from bundle.data.pairs import SIDES
+from bundle.data.layouts import KINDS, POINT_SUFFIXES, SECTIONS, SIDES, stem
 from bundle.data.structures import PARTS, clean_structures
 from bundle.system.limits import exists
 

@@ -1,19 +1,25 @@
 """Every file format, to read and to write: images, transforms, points, markups, surfaces."""
 
-from bundle.formats.images import (
-    IMAGE_SUFFIXES,
-    PICTURE_SUFFIXES,
-    check_writable,
-    load_image,
-    save_image,
-    written_type,
-)
-from bundle.formats.loading import LoadPaird, in_memory
-from bundle.formats.nibabel_files import found_in, nifti
-from bundle.formats.point_files import POINT_FORMATS, PointFile, is_point_file, read_points
-from bundle.formats.problems import grid_problems
-from bundle.formats.transform_files import displacement_image, read_transform, write_transform
-from bundle.formats.voxels import smallest_type
+from typing import TYPE_CHECKING
+
+from bundle.system.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from bundle.formats.images import (
+        IMAGE_SUFFIXES,
+        PICTURE_SUFFIXES,
+        check_writable,
+        save_image,
+        written_type,
+    )
+    from bundle.formats.loading import LoadPaird, in_memory, load_image
+    from bundle.formats.nibabel_files import found_in, nifti
+    from bundle.formats.point_files import POINT_FORMATS, PointFile, is_point_file, read_points
+    from bundle.formats.problems import grid_problems
+    from bundle.formats.transform_files import displacement_image, read_transform, write_transform
+    from bundle.formats.voxels import smallest_type
+else:
+    __getattr__, __dir__ = on_demand(__name__, __file__)
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -8,14 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import torch
-from monai.data import MetaTensor
-from monai.utils import ImageMetaKey
 
 from bundle.dicom import Series, one_volume
 from bundle.dicom.files import is_dicom, is_named, start_of
 from bundle.dicom.pixels import as_itk_reads
 from bundle.formats.itk_files import stored_type
+from bundle.formats.voxels import Found
 from bundle.system.errors import DataWarning, brief
 from bundle.system.extras import itk
 from bundle.system.limits import Refused, check_declared
@@ -26,7 +24,7 @@ def is_dicom_image(path: Path) -> bool:
     return path.is_dir() or (path.is_file() and (is_named(path) or is_dicom(start_of(path))))
 
 
-def load_series(folder: Path) -> MetaTensor:
+def read_volume(folder: Path) -> Found:
     """Read the one volume in a folder of DICOM, with each slice's slope and intercept applied.
 
     Slices are ordered and placed by their positions. MONOCHROME1 shows high numbers dark: its stored numbers are
@@ -36,7 +34,7 @@ def load_series(folder: Path) -> MetaTensor:
         folder: as in :func:`bundle.dicom.read_series`; or the file of one slice, a planar image.
 
     Returns:
-        ``(1, X, Y, Z)``, float32, with a 4x4 affine, mm, RAS. Nothing of the headers is kept in ``meta``.
+        One channel, float32. Nothing of the headers is kept in ``meta``.
 
     Raises:
         Refused: when the folder has no such volume, or it is larger than the limit.
@@ -63,8 +61,7 @@ def load_series(folder: Path) -> MetaTensor:
     except RuntimeError as error:
         what = "its pixels cannot be read, damaged or compressed in a way that ITK does not know"
         raise Refused(f"{what} ({brief(error)}); decompress it") from error
-    meta = {ImageMetaKey.FILENAME_OR_OBJ: str(folder), "stored_type": str(stored)}
-    return MetaTensor(torch.as_tensor(voxels)[None], affine=torch.as_tensor(series.affine), meta=meta)
+    return Found(voxels[None], series.affine, stored)
 
 
 def _voxels(series: Series, files: Sequence[Path]) -> np.ndarray:

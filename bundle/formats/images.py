@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from monai.data import MetaTensor
-from monai.utils import ImageMetaKey
 
-from bundle.formats.dicom_volume import is_dicom_image, load_series
+from bundle.formats.dicom_volume import is_dicom_image, read_volume
 from bundle.formats.itk_files import ITK_TYPES, itk_header, read_itk, write_itk
 from bundle.formats.nibabel_files import HALVES, is_nifti, read_half, read_mgh, read_nifti, write_nifti
 from bundle.formats.pictures import read_array, read_picture, write_picture
@@ -84,19 +81,19 @@ def _format_of(path: Path) -> ImageFormat:
     return next((one for one in FORMATS if name.endswith(one.suffixes)), ImageFormat((), _read_other))
 
 
-def load_image(path: str | Path, kind: str = "image") -> MetaTensor:
+def read_image(path: str | Path, kind: str = "image") -> Found:
     """Read an image, a label or a mask as a volume, channel first.
 
     A file with two axes (a picture, a 2-D NIfTI) becomes one slice: as in ITK, the first axis counts columns and the
     second rows. A picture has no position in space, so its pixels are 1 mm apart and its affine is the identity.
-    ``meta`` holds ``stored_type``, the type to write the voxels in again, and for a picture Pillow's ``mode``.
 
     Args:
         path: the file, or the folder of a DICOM series.
         kind: ``"image"``, or ``"label"`` or ``"mask"``, whose values are whole numbers (``as_label``).
 
     Returns:
-        ``(channels, X, Y, Z)``, with a 4x4 affine.
+        ``(channels, X, Y, Z)``, the type in which they can be written again as ``stored``, and Pillow's ``mode`` of a
+        picture in ``meta``.
 
     Raises:
         ValueError: when the file cannot be read, needs more memory than the limit, or is no label; in one line that
@@ -108,11 +105,10 @@ def load_image(path: str | Path, kind: str = "image") -> MetaTensor:
     path = Path(path)
     try:
         if is_dicom_image(path):
-            image = load_series(path)
+            found = read_volume(path)
         else:
-            image = image_of(_format_of(path).read(path, kind), kind, str(path))
-            image.meta[ImageMetaKey.FILENAME_OR_OBJ] = str(path)
-        return image if kind == "image" else as_label(image, kind)
+            found = as_volume(_format_of(path).read(path, kind), kind, str(path))
+        return found if kind == "image" else as_label(found, kind)
     except Refused as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error, RuntimeError ...
@@ -120,12 +116,12 @@ def load_image(path: str | Path, kind: str = "image") -> MetaTensor:
         raise ValueError(f"{path}: cannot be read, {reason}") from error
 
 
-def image_of(found: Found, kind: str, name: str) -> MetaTensor:
+def as_volume(found: Found, kind: str, name: str) -> Found:
     """Make a volume of what a reader found, or of what a user has in memory.
 
     Args:
         found: the voxels.
-        kind: as in ``load_image``.
+        kind: as in ``read_image``.
         name: name of the image in the warning.
 
     Raises:
@@ -139,17 +135,16 @@ def image_of(found: Found, kind: str, name: str) -> MetaTensor:
     channels = found.channels if found.channels.ndim != 3 else found.channels[..., None]
     numbers = np.ascontiguousarray(channels, dtype=image_precision(channels) if kind == "image" else np.float64)
     ends = (channels.min(), channels.max()) if found.stored.kind in "iub" and channels.size else (0, 0)
-    meta = {**found.meta, "stored_type": str(kept_type(found.stored, *ends))}
-    return MetaTensor(torch.as_tensor(numbers), affine=torch.as_tensor(found.affine), meta=meta)
+    return Found(numbers, found.affine, kept_type(found.stored, *ends), meta=found.meta)
 
 
-def as_label(label: MetaTensor, kind: str) -> MetaTensor:
+def as_label(label: Found, kind: str) -> Found:
     """A label or mask with its values as whole numbers, and the type that holds them.
 
     Raises:
         Refused: when they are not whole, or one of several channels holds more than one structure.
     """
-    values = whole_numbers(label.numpy(), kind)
+    values = whole_numbers(label.channels, kind)
     for number, channel in enumerate(values if len(values) > 1 else ()):
         low, high = channel.min(initial=np.inf, where=channel != 0), channel.max(initial=-np.inf, where=channel != 0)
         if low < high:
@@ -157,10 +152,10 @@ def as_label(label: MetaTensor, kind: str) -> MetaTensor:
                 f"channel {number} has the values {low:g} to {high:g}; a label with channels has one structure in "
                 "each, 0 and one other number: save it as an integer map of one channel"
             )
-    stored = np.dtype(label.meta.get("stored_type", np.float32))
+    stored = label.stored
     if stored.kind not in "iu" or stored.name not in VOXEL_TYPES:
         stored = smallest_type(values.min(initial=0), values.max(initial=0))
-    return MetaTensor(torch.as_tensor(values), meta={**label.meta, "stored_type": str(stored)})
+    return Found(values, label.affine, stored, meta=label.meta)
 
 
 def check_writable(path: str | Path) -> None:

@@ -1,27 +1,23 @@
-"""From the files of a pair to images, with labels and masks on their axes. A planar image is a one-slice volume."""
+"""The images of a pair as MONAI's tensors, from files or from memory. A planar image is a one-slice volume."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from monai.utils import ImageMetaKey
 from nibabel.spatialimages import SpatialImage
 
-from bundle.formats.images import as_label, image_of, load_image
+from bundle.formats.images import as_label, as_volume, read_image
 from bundle.formats.nibabel_files import found_in
-from bundle.formats.problems import dimensions, grid_problems, other_grid
+from bundle.formats.parts import KINDS, Grid, on_axes_of, read_part
 from bundle.formats.voxels import Found
 from bundle.system.limits import Refused
-
-KINDS = ("image", "label", "mask")
-Grid = tuple[Sequence[int], np.ndarray]
-"""Shape and voxel-to-world affine."""
 
 
 class LoadPaird(MapTransform):
@@ -48,12 +44,13 @@ class LoadPaird(MapTransform):
         return output
 
 
-def load_part(value: str | Path | MetaTensor, kind: str, grid: Grid | None = None, name: str = "") -> MetaTensor:
-    """Load an image, label or mask; the whole bundle loads them through this function.
+def load_image(path: str | Path, kind: str = "image") -> MetaTensor:
+    """``bundle.formats.images.read_image`` as a tensor, with its ``stored_type`` in ``meta``."""
+    return _tensor(read_image(path, kind), {ImageMetaKey.FILENAME_OR_OBJ: str(Path(path))})
 
-    The values of a label or mask are whole numbers. It is placed by its own affine: if only the order or direction of
-    its axes differs from its image's, it gets the image's axes, and no value is interpolated. A label that lies
-    elsewhere stays where it is, for ``bundle.formats.problems.label_problems`` to report.
+
+def load_part(value: str | Path | MetaTensor, kind: str, grid: Grid | None = None, name: str = "") -> MetaTensor:
+    """``bundle.formats.parts.read_part`` as a tensor; an image in memory is treated as a file would be.
 
     Args:
         value: a file, or an image in memory.
@@ -68,15 +65,20 @@ def load_part(value: str | Path | MetaTensor, kind: str, grid: Grid | None = Non
         ValueError: when it cannot be read, or the values of a label or mask are not whole numbers.
     """
     if not isinstance(value, MetaTensor):
-        found = load_image(value, kind)
-    elif kind == "image":
-        found = value
-    else:
-        try:
-            found = as_label(value, kind)
-        except Refused as error:
-            raise ValueError(f"{name}: {error}") from error
-    return found if grid is None else _on_axes_of(found, *grid)
+        return _tensor(read_part(value, kind, grid), {ImageMetaKey.FILENAME_OR_OBJ: str(Path(value))})
+    if kind == "image":
+        return value
+    stored = np.dtype(value.meta.get("stored_type", np.float32))
+    try:
+        found = as_label(Found(value.numpy(), np.asarray(value.affine, dtype=float), stored), kind)
+    except Refused as error:
+        raise ValueError(f"{name}: {error}") from error
+    return _tensor(found if grid is None else on_axes_of(found, *grid), value.meta)
+
+
+def _tensor(found: Found, meta: Mapping[str, Any]) -> MetaTensor:
+    kept = {**meta, **found.meta, "stored_type": str(found.stored), "affine": torch.as_tensor(found.affine)}
+    return MetaTensor(torch.as_tensor(found.channels), meta=kept)
 
 
 def in_memory(value: Any, name: str) -> MetaTensor:
@@ -98,7 +100,7 @@ def in_memory(value: Any, name: str) -> MetaTensor:
     if found.stored.kind not in "biuf":
         raise ValueError(f"{name}: values of the type {found.stored}, expected numbers")
     try:
-        return image_of(found, name.rpartition("_")[2], name)
+        return _tensor(as_volume(found, name.rpartition("_")[2], name), {})
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
@@ -123,21 +125,3 @@ def _found(value: Any, name: str) -> Found:
         )
     channels = voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0)
     return Found(channels, affine.astype(float), voxels.dtype)
-
-
-def _on_axes_of(label: MetaTensor, shape: Sequence[int], target: np.ndarray) -> MetaTensor:
-    """A label with its axes in the order and direction of its image's, if it then lies on the image's grid."""
-    affine = np.asarray(label.affine, dtype=float)
-    for grid, placed in ((label.shape[1:], affine), (shape, target)):
-        if grid_problems(grid, placed, "", dimensions(grid)):
-            return label
-    # Voxels of the image along the axes of the label: a signed permutation if both have the same grid.
-    turn = nib.orientations.io_orientation(np.linalg.inv(target) @ affine)
-    if np.isnan(turn).any() or np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]):
-        return label
-    turned = affine @ nib.orientations.inv_ornt_aff(turn, label.shape[1:])
-    voxels = np.stack([nib.orientations.apply_orientation(channel, turn) for channel in label.numpy()])
-    if other_grid(voxels.shape[1:], turned, "", shape, target):
-        return label
-    meta = {**label.meta, "affine": torch.as_tensor(turned)}
-    return MetaTensor(torch.as_tensor(np.ascontiguousarray(voxels)), meta=meta)

@@ -1,29 +1,43 @@
 """Pure maths on grids, fields and points."""
 
-from bundle.geometry.affines import (
-    LPS_SIGNS,
-    RAS_TO_LPS,
-    centre_of_volume,
-    corner_distance,
-    flip,
-    initial_alignment,
-    spacing_of,
-)
-from bundle.geometry.fields import compose, folded_voxels, integrate, jacobian_determinant, log_jacobian_sd, native_ddf
-from bundle.geometry.grids import (
-    apply_affine,
-    ddf_to_displacement,
-    enlarge_ddf,
-    inside_grid,
-    lift_ddf,
-    resize_ddf,
-    sample,
-    voxel_grid,
-    warp_native,
-    without_alignment,
-)
-from bundle.geometry.points import centroids, fixed_to_moving, moving_to_fixed, transform_points
-from bundle.geometry.transforms import Displacement, Transform
+from typing import TYPE_CHECKING
+
+from bundle.system.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from bundle.geometry.affines import (
+        LPS_SIGNS,
+        RAS_TO_LPS,
+        centre_of_volume,
+        corner_distance,
+        flip,
+        initial_alignment,
+        spacing_of,
+    )
+    from bundle.geometry.fields import (
+        compose,
+        folded_voxels,
+        integrate,
+        jacobian_determinant,
+        log_jacobian_sd,
+        native_ddf,
+    )
+    from bundle.geometry.grids import (
+        apply_affine,
+        ddf_to_displacement,
+        enlarge_ddf,
+        inside_grid,
+        lift_ddf,
+        resize_ddf,
+        sample,
+        voxel_grid,
+        warp_native,
+        without_alignment,
+    )
+    from bundle.geometry.points import centroids, fixed_to_moving, moving_to_fixed, transform_points
+    from bundle.geometry.transforms import Displacement, Transform
+else:
+    __getattr__, __dir__ = on_demand(__name__, __file__)
 
 __all__ = [
     "Displacement",

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from bundle.data.pairs import SIDES
+from bundle.data.layouts import SIDES
 from bundle.system import one_line
 
 DEFAULT = Path(__file__).with_name("app.yaml")

@@ -1,0 +1,57 @@
+"""From the files of a pair to arrays, with labels and masks on the axes of their images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from bundle.formats.images import read_image
+from bundle.formats.problems import dimensions, grid_problems, other_grid
+from bundle.formats.voxels import Found
+
+KINDS = ("image", "label", "mask")
+Grid = tuple[Sequence[int], np.ndarray]
+"""Shape and voxel-to-world affine."""
+
+
+def read_part(path: str | Path, kind: str, grid: Grid | None = None) -> Found:
+    """Read the file of an image, label or mask; the whole bundle reads them with this function.
+
+    The values of a label or mask are whole numbers. It is placed by its own affine: if only the order or direction of
+    its axes differs from its image's, it gets the image's axes, and no value is interpolated. A label that lies
+    elsewhere stays where it is, for ``bundle.formats.problems.label_problems`` to report.
+
+    Args:
+        path: the file.
+        kind: one of ``KINDS``.
+        grid: grid of the image to which a label or mask belongs, if known.
+
+    Returns:
+        ``(channels, X, Y, Z)``.
+
+    Raises:
+        ValueError: when it cannot be read, or the values of a label or mask are not whole numbers.
+    """
+    found = read_image(path, kind)
+    return found if grid is None else on_axes_of(found, *grid)
+
+
+def on_axes_of(label: Found, shape: Sequence[int], target: np.ndarray) -> Found:
+    """A label with its axes in the order and direction of its image's, if it then lies on the image's grid."""
+    own = label.channels.shape[1:]
+    for grid, placed in ((own, label.affine), (shape, target)):
+        if grid_problems(grid, placed, "", dimensions(grid)):
+            return label
+    # Voxels of the image along the axes of the label: a signed permutation if both have the same grid.
+    turn = nib.orientations.io_orientation(np.linalg.inv(target) @ label.affine)
+    if np.isnan(turn).any() or np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]):
+        return label
+    turned = label.affine @ nib.orientations.inv_ornt_aff(turn, own)
+    voxels = np.stack([nib.orientations.apply_orientation(channel, turn) for channel in label.channels])
+    if other_grid(voxels.shape[1:], turned, "", shape, target):
+        return label
+    return replace(label, channels=np.ascontiguousarray(voxels), affine=turned)
