@@ -26,6 +26,7 @@ from bundle.maps import (
     maps_beside,
     start_rare,
 )
+from bundle.system import fingerprint
 
 AFFINE = torch.as_tensor(oblique_affine([1.0, 1.5, 2.0], [10, -20, 30], [5, -7, 11]))
 SHAPE = (12, 10, 8)
@@ -229,6 +230,17 @@ def test_a_map_network_that_sees_averages_keeps_the_grid():
     assert logits.shape == (1, 2, 8, 8, 8)
     # The step between the averages at 2.5 and 4.5 is interpolated; its middle stays where it was.
     torch.testing.assert_close(logits[0, 0, :, 0, 0], torch.tensor([0, 0, 0, 0.25, 0.75, 1, 1, 1]))
+
+
+def test_map_networks_of_the_same_weights_are_the_same_to_a_run_that_continues():
+    made = [
+        MapNetwork(DynUNet(3, 1, 2, [3, 3, 3], [1, 2, 2], [2, 2], filters=[2, 4, 8]), downsampling=each)
+        for each in (1, 1, 2)
+    ]
+    for network in made[1:]:
+        network.load_state_dict(made[0].state_dict())
+    first, same, other = map(fingerprint, made)
+    assert first == same != other
 
 
 def test_map_networks_travel_beside_the_weights(tmp_path, weights):

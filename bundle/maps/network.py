@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from monai.networks.nets import DynUNet
 from torch import nn
 from torch.nn import functional as F
 
@@ -28,6 +29,9 @@ class MapNetwork(CoarseNetwork):
     ) -> None:
         super().__init__(network, precision, downsampling)
         self.size_divisor = size_divisor
+        # MONAI's DynUNet holds random numbers where its deep supervision goes: no two runs would have one network.
+        if isinstance(network, DynUNet):
+            network.heads[:] = [torch.zeros(1)] * len(network.heads)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """``(batch, 1, *shape)`` -> ``(batch, structures, *shape)``."""
