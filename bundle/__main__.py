@@ -242,7 +242,10 @@ COMMANDS: dict[str, commands.Command] = {each.__name__: each for each in LISTED}
 def main() -> None:
     """Run a command of this package."""
     console.setup()
-    commands.run("python -m bundle", COMMANDS, sys.argv[1:], bundle.version)
+    try:
+        commands.run("python -m bundle", COMMANDS, sys.argv[1:], bundle.version)
+    finally:
+        print(end="", flush=True)  # while a reader that has left can still be told from an error
 
 
 if __name__ == "__main__":

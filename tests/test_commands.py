@@ -1,10 +1,14 @@
 """Commands from functions: options by their signature, meanings by their docstring, names as they are typed."""
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 
+import nibabel as nib
+import numpy as np
 import pytest
 from workflow_fixtures import ROOT
 
@@ -153,6 +157,38 @@ def test_what_does_no_work_imports_nothing_that_takes_time(words):
         [sys.executable, "-c", PROGRAM.format(words=words)], cwd=ROOT, capture_output=True, text=True
     )
     assert finished.stderr.splitlines()[-1] == "[]"
+
+
+PRINTS = """
+import sys; from bundle.system import console
+console.setup()
+try:
+    print("a", flush=True)
+except OSError:
+    sys.exit("an error like those of a pair")
+"""
+
+
+@pytest.mark.parametrize("words", [["-m", "bundle", "--help"], ["-c", PRINTS]])
+def test_a_reader_that_has_left_ends_the_program_quietly(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    finished = subprocess.run([sys.executable, *words], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (finished.returncode, finished.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_data_are_checked_without_the_libraries_that_register_them(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b"):
+        voxels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
+        nib.Nifti1Image(voxels, np.diag([2.0, 1, 1, 1])).to_filename(tmp_path / "images" / f"{name}.nii.gz")
+    words = ["check_data", "--dataset_dir", str(tmp_path), "--pairing", "fixed"]
+    finished = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(words=words)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "2 x 1 x 1" in finished.stdout
+    assert finished.stderr.splitlines()[-1] == "['nibabel']"
 
 
 NAME = 'it\'s (2) #1 a,b $x "y"'

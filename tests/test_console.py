@@ -1,8 +1,11 @@
 """What the command line says: one line for what a user can mend, a traceback for a fault of the program."""
 
+import logging
 import sys
 
 import pytest
+from ignite.engine import Engine, Events
+from monai.handlers import StatsHandler
 from workflow_fixtures import INFERENCE
 
 from bundle.system import DataWarning, console
@@ -95,6 +98,25 @@ def test_setup_looks_at_the_options_of_monai_bundle_only(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/monai/bundle/__main__.py", *arguments])
     with pytest.raises(ValueError, match="unknown option --foo"):
         console.setup()
+
+
+def test_a_validation_is_one_line(capsys):
+    logger = logging.getLogger("monai.handlers.StatsHandler")
+    before, logger.handlers, logger.filters = (logger.handlers, logger.filters), [], []
+    engine = Engine(lambda engine, batch: None)
+
+    @engine.on(Events.ITERATION_COMPLETED)
+    def measured(engine):
+        engine.state.metrics = {"val_loss": 0.25}
+        engine.state.key_metric_name, engine.state.best_metric, engine.state.best_metric_epoch = "val_loss", 0.25, 1
+
+    try:
+        console.show_validations()
+        StatsHandler(iteration_log=False).attach(engine)
+        engine.run([0])
+    finally:
+        logger.handlers, logger.filters = before
+    assert capsys.readouterr().out == "Epoch[1] Metrics -- val_loss: 0.2500 \n"
 
 
 def test_warnings_about_the_data_are_one_line_and_others_stay_as_they_are():

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -40,7 +41,7 @@ def report(kind: type[BaseException], error: BaseException, trace: TracebackType
     root = root_cause(error)
     place = _place_in_configuration(error)
     if isinstance(root, KeyboardInterrupt):
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        print("interrupted; what is done is kept, and the same command continues", file=sys.stderr)
     elif os.environ.get("BUNDLE_TRACEBACK") or not (isinstance(root, USER_ERRORS) or place):
         sys.__excepthook__(kind, error, trace)
     else:
@@ -88,8 +89,11 @@ def setup(resolved: dict[str, Any] | None = None) -> None:
         ValueError: for an unknown or wrong option of ``python -m monai.bundle run``.
     """
     sys.excepthook = report
-    for stream in (sys.stdout, sys.stderr):  # file names need not be UTF-8
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
+            setattr(sys, name, _for_readers_that_leave(stream))
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = format_warning
     for message in HARMLESS:
@@ -105,8 +109,48 @@ def setup(resolved: dict[str, Any] | None = None) -> None:
             resolved |= names_as_text(options)
 
 
+class Output(io.FileIO):
+    """A stream whose reader may leave, as ``head`` does. The program then ends quietly, as shells expect it to."""
+
+    def write(self, content: Any) -> int:
+        """Write.
+
+        Raises:
+            SystemExit: when nobody reads; no handler of errors takes it for one of the work.
+        """
+        try:
+            return super().write(content)
+        except BrokenPipeError:
+            # What Python still holds back goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+
+
+def _for_readers_that_leave(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """The same stream as an ``Output``, which takes all file names: they need not be UTF-8."""
+    stream.flush()
+    output = io.BufferedWriter(Output(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(
+        output,
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+class AboveBar(logging.Handler):
+    """Print messages so that a progress bar stays whole."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        from tqdm import tqdm
+
+        tqdm.write(record.getMessage())
+
+
 def say_little() -> None:
-    """Silence the libraries, and show one line for each registered pair."""
+    """Silence the libraries, and show one line for each registered pair and for each validation of a training."""
     import monai.bundle  # noqa: F401  its loggers take their levels when they are created
 
     warnings.filterwarnings("ignore", message="parsing config_file")
@@ -120,3 +164,11 @@ def say_little() -> None:
     engines.setLevel(logging.INFO)
     engines.addHandler(handler)
     engines.propagate = False
+    show_validations()
+
+
+def show_validations() -> None:
+    """Show the metrics of a validation in one line, before MONAI gives their logger a handler that shows more."""
+    validation = logging.getLogger("monai.handlers.StatsHandler")
+    validation.addFilter(lambda record: record.getMessage().startswith("Epoch["))
+    validation.addHandler(AboveBar())
