@@ -1,5 +1,6 @@
 """A fingerprint changes with whatever changes a result, and with nothing else."""
 
+import os
 import subprocess
 import sys
 from functools import partial
@@ -12,7 +13,8 @@ from torch import nn
 
 from bundle.data import InitialAlignmentd
 from bundle.registration import AdaptationInferer, RegistrationLoss
-from bundle.system import fingerprint, sources
+from bundle.system import fingerprint, hash_of_files, sources
+from bundle.system.fingerprints import size_of
 
 
 def inferer(lr=0.1, steps=5, weight=1.0):
@@ -103,6 +105,18 @@ def test_another_process_finds_the_same():
     assert len(found) == 1
 
 
+def test_a_file_counts_by_its_content_not_by_its_time(tmp_path):
+    image = tmp_path / "a.nii"
+    image.write_bytes(b"old")
+    pair = {"fixed_image": str(image)}
+    before, cached = sources(pair), hash_of_files(pair)
+    os.utime(image, ns=(0, 0))
+    assert sources(pair) == before
+    assert hash_of_files(pair) != cached  # which reads no content, since it is asked in every iteration
+    image.write_bytes(b"new")
+    assert sources(pair) != before
+
+
 VOXELS_ELSEWHERE = {
     "a.mhd": ("ElementDataFile = my voxels.raw\n", "my voxels.raw"),
     "b.mhd": ("ElementDataFile = LIST\nfirst.raw\nsecond.raw\n", "second.raw"),
@@ -121,8 +135,8 @@ def test_voxels_in_another_file_than_their_header_count(tmp_path, name):
     (tmp_path / name).write_text(text)
     (tmp_path / voxels).write_bytes(b"old")
     (tmp_path / "other.raw").write_bytes(b"other")
-    before = sources({"image": str(tmp_path / name)}, times=False)
+    before = sources({"image": str(tmp_path / name)}, size_of)
     (tmp_path / "other.raw").write_bytes(b"others")
-    assert sources({"image": str(tmp_path / name)}, times=False) == before
+    assert sources({"image": str(tmp_path / name)}, size_of) == before
     (tmp_path / voxels).write_bytes(b"newer")
-    assert sources({"image": str(tmp_path / name)}, times=False) != before
+    assert sources({"image": str(tmp_path / name)}, size_of) != before

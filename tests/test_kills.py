@@ -3,6 +3,7 @@
 ``BUNDLE_KILLS=20`` kills training twenty times instead of three, and a batch of pairs as often.
 """
 
+import gzip
 import json
 import os
 import random
@@ -204,10 +205,15 @@ def test_other_settings_weights_or_images_do_a_pair_again(register, dataset, tra
     # The same weights under another name are the same weights.
     copy = tmp_path / "copy.pt"
     copy.write_bytes((trained / "model.pt").read_bytes())
+    # So is an image that was copied again.
+    os.utime(dataset / "images/A.nii.gz")
     assert done_again(weights=copy) == set()
     (folder / "AB/warped_image.nii.gz").unlink()
     assert done_again() == {"AB"}
-    os.utime(dataset / "images/G.nii.gz")
+    image = dataset / "images/G.nii.gz"
+    voxels = bytearray(gzip.decompress(image.read_bytes()))
+    voxels[-4] ^= 1
+    image.write_bytes(gzip.compress(voxels))
     assert done_again() == {"FG"}
     weights = torch.load(copy, weights_only=True)
     torch.save({name: value * 1.5 for name, value in weights.items()}, copy)

@@ -10,9 +10,9 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -54,21 +54,44 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [f"{path} was {old}, is {new}" for path, old, new in texts if before.get(path) != now.get(path)]
 
 
-def sources(pair: Mapping[str, Any], times: bool = True) -> list[list[Any]]:
-    """The entry of a pair, with size and time of every file it names, and of every file in a folder it names.
+def content_of(path: Path) -> str:
+    """What is in a file, as a short text: a copy has the same."""
+    found = path.stat()
+    return _content(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _content(path: Path, size: int, time: int) -> str:
+    """The same, read once: an image belongs to several pairs."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file."""
+    return path.stat().st_size
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Bytes of a file and when it was written, for a look at many files many times; a copy may have another time."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def sources(pair: Mapping[str, Any], known_by: Callable[[Path], Any] = content_of) -> list[list[Any]]:
+    """The entry of a pair, with what every file is known by that it names, and every file in a folder it names.
 
     The voxels of an image may be in another file than its header, which counts too.
 
     Args:
         pair: the entry.
-        times: whether a file that was copied again counts as a different file.
+        known_by: ``content_of``, ``size_of`` or ``stamp_of``.
     """
     found = []
     for key, value in sorted(pair.items()):
         path = Path(value) if isinstance(value, str) else None
         files = [] if path is None else _below(path) if path.is_dir() else _image_files(path) if path.is_file() else []
-        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns if times else 0) for file in files]
-        found.append([key, value, stats])
+        found.append([key, value, [(file.name, known_by(file)) for file in files]])
     return found
 
 
@@ -102,12 +125,12 @@ def _below(folder: Path) -> list[Path]:
 
 def fingerprint_of_list(pairs: Sequence[Mapping[str, Any]]) -> str:
     """Fingerprint of a list of pairs or images, with the sizes of their files."""
-    return fingerprint(*(sources(pair, times=False) for pair in pairs))
+    return fingerprint(*(sources(pair, size_of) for pair in pairs))
 
 
 def hash_of_files(pair: Mapping[str, Any]) -> bytes:
     """Name of a pair in MONAI's ``PersistentDataset``; it changes if one of the pair's files changes."""
-    return fingerprint(sources(pair)).encode()
+    return fingerprint(sources(pair, stamp_of)).encode()
 
 
 def hash_of_transforms(transforms: Sequence[Any]) -> bytes:
