@@ -23,7 +23,7 @@ from bundle.apps.label.request import OUTPUTS, Wanted
 from bundle.apps.label.results import named, one_map, summary, write_result
 from bundle.apps.label.settings import ServerSettings
 from bundle.apps.label.studies import linked_studies, simulated_studies
-from bundle.apps.label.training import Wish, better, read_progress, split_images
+from bundle.apps.label.training import Wish, better, prepare, read_progress, split_images
 
 pytest_plugins = ["workflow_fixtures"]
 
@@ -333,6 +333,14 @@ def test_a_wish_for_training_is_numbers_and_choices():
     ):
         with pytest.raises(ClientError, match="expected"):
             Wish.read(request)
+
+
+def test_a_training_does_the_meta_updates_that_were_asked_for(images, tmp_path):
+    settings = ServerSettings.read({"device": "cpu"})
+    for asked, epochs, each in ((2, 1, 2), (20, 1, 20), (60, 3, 20), (50, 3, 17)):
+        parser = prepare(tmp_path / "runs", settings.start, settings, images, Wish(asked))
+        assert parser.get_parsed_content("iterations_per_epoch") == each
+        assert parser.get_parsed_content("train::trainer::max_epochs") == epochs
 
 
 def test_better_weights_lower_the_loss_and_no_dsc():

@@ -35,7 +35,7 @@ class Wish:
     """A training that a client asks for.
 
     Attributes:
-        iterations: meta-updates.
+        iterations: meta-updates; a few more where epochs of one length do not add up to them.
         pairing: a key of ``PAIRINGS``.
         labels: whether the loss sees the labels; otherwise they only score the validation.
     """
@@ -119,6 +119,8 @@ def prepare(runs: Path, start: Path, settings: ServerSettings, images: Images, w
     copy_weights(start, run / "start.pt")
     with written_whole(run / "images.json") as file:
         json.dump(sections, file, indent=1)
+    content = ConfigParser.load_config_files(files)
+    epochs = -(-wish.iterations // content["iterations_per_epoch"])
     chosen = {
         "dataset_dir": str(run),
         "datalist": str(run / "images.json"),
@@ -126,9 +128,10 @@ def prepare(runs: Path, start: Path, settings: ServerSettings, images: Images, w
         "start_weights": str(run / "start.pt"),
         "device": f"$torch.device('{settings.device}')",
         "iterations": wish.iterations,
+        "iterations_per_epoch": -(-wish.iterations // epochs),
         "pairing": PAIRINGS[wish.pairing],
     }
-    return ConfigParser({**ConfigParser.load_config_files(files), **chosen})
+    return ConfigParser({**content, **chosen})
 
 
 def scores(pairs: Sequence[Mapping[str, Any]], weights: Path, settings: ServerSettings) -> dict[str, float]:
@@ -184,6 +187,7 @@ class ProgressFile:
             "epoch": engine.state.epoch,
             "total_epochs": engine.state.max_epochs,
             "iteration": engine.state.iteration,
+            "total_iterations": engine.state.max_epochs * engine.state.epoch_length,
             "ts": int(time.time()),
             "validation": {name: value for name, value in validation.items() if value == value},
         }
@@ -198,8 +202,8 @@ def read_progress(path: Path) -> dict[str, Any]:
         path: the file.
 
     Returns:
-        ``epoch``, ``total_epochs``, ``iteration``, ``validation``, and ``best_metric``, which 3D Slicer shows as an
-        accuracy: the DSC of the labels, 0 without any.
+        ``epoch``, ``total_epochs``, ``iteration``, ``total_iterations``, ``validation``, and ``best_metric``, which 3D
+        Slicer shows as an accuracy: the DSC of the labels, 0 without any.
     """
     try:
         state = json.loads(path.read_text())
