@@ -11,6 +11,7 @@ from pathlib import Path
 import bundle
 from bundle.system import commands, configurations, console
 from bundle.system.errors import printable
+from bundle.system.limits import refuse_missing
 
 # Imports are inside the commands: the libraries take seconds, and --help needs none.
 
@@ -40,7 +41,7 @@ def example(output_dir: str = ".") -> None:
     print("example:", ", ".join(map(str, write_example(output_dir))))
 
 
-def check_data(dataset_dir: str, datalist: str | None = None, pairing: str = "paired") -> None:
+def check_data(dataset_dir: str, datalist: str | None = None, *, pairing: str = "paired") -> None:
     """Print what would be used of a data set, and every problem at once.
 
     Args:
@@ -93,6 +94,7 @@ def apply(
     moving: Sequence[str],
     output: str,
     reference: str | None = None,
+    *,
     inverse: bool = False,
     label: bool | str = False,
     moving_grid: str | None = None,
@@ -117,6 +119,7 @@ def apply(
 
 def experiment(
     dataset_dir: str,
+    *,
     output_dir: str = "runs/experiment",
     config_file: Sequence[str] = ("experiment.yaml",),
     **overrides: str | None,
@@ -140,6 +143,7 @@ def experiment(
 def register(
     fixed: str,
     moving: str | None = None,
+    *,
     fixed_label: str | None = None,
     moving_label: str | None = None,
     output: str = "results",
@@ -159,6 +163,7 @@ def register(
         verbose: show what the libraries log.
         overrides: keys of the configuration with other values, such as steps, device or weights.
     """
+    refuse_missing("an image, a folder or a list of pairs", fixed, moving, fixed_label, moving_label)
     names = commands.several(config)
     base = [] if any(Path(name).stem.startswith("inference") for name in names) else ["inference.yaml"]
     with tempfile.TemporaryDirectory() as folder:
@@ -179,6 +184,7 @@ def register(
 
 def train(
     dataset_dir: str,
+    *,
     output: str = "runs/training",
     config: Sequence[str] = (),
     verbose: bool = False,
@@ -193,6 +199,7 @@ def train(
         verbose: show what the libraries log.
         overrides: keys of the configuration with other values, such as iterations or pairing.
     """
+    refuse_missing("the folder that holds the images", dataset_dir)
     given = {"dataset_dir": dataset_dir, "output_dir": output}
     _workflow("training", ["train.yaml", *commands.several(config)], verbose, given, overrides)
 

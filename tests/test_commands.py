@@ -59,8 +59,12 @@ class Called:
         """Show them."""
         self.values = results, others
 
+    def ask(self, question: str, *, hint: str = "none") -> None:
+        """Ask."""
+        self.values = question, hint
+
     def __call__(self, *words):
-        commands.run("tool", {"move": self.move, "show": self.show}, words, lambda: "tool 1.2")
+        commands.run("tool", {"move": self.move, "show": self.show, "ask": self.ask}, words, lambda: "tool 1.2")
         return self.values
 
 
@@ -94,7 +98,7 @@ def test_a_file_whose_name_begins_as_an_option_is_a_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "cause"),
     [
-        (["mvoe"], "'mvoe' is no command of tool; did you mean move?; commands are move, show"),
+        (["mvoe"], "'mvoe' is no command of tool; did you mean move?; commands are move, show, ask"),
         (["move", "a"], "--target is missing; tool move --help lists the options"),
         (["move", "a", "b", "--time", "2"], "unknown option --time; known options are --source, --target, --times,"),
         (["move", "a", "b", "2", "True", "x", "y"], "'y' belongs to no option"),
@@ -102,6 +106,10 @@ def test_a_file_whose_name_begins_as_an_option_is_a_file(tmp_path, monkeypatch):
         (["move", "a", "b", "two"], "--times: expected a whole number, not 'two'"),
         (["move", "a", "b", "--back", "maybe"], "--back: expected True or False, not 'maybe'"),
         (["move", "--source", "--target", "b"], "--source: expected one argument"),
+        (["move", "a", "--target", "b", "--target", "c"], "--target is given twice; give it once"),
+        (["show", "a", "--x-y", "1", "--x_y=2"], "--x_y is given twice; give it once"),
+        (["ask", "why", "because"], "'because' belongs to no option; known options are --question, --hint"),
+        (["move", "-a", "b"], "unknown option -a; known options are --source"),
         (["move", "", "b"], "--source: expected a name or a value, not nothing"),
     ],
 )
@@ -144,14 +152,24 @@ import sys, bundle.__main__ as main
 sys.argv = ["bundle", *{words}]
 try:
     main.main()
-except (ValueError, SystemExit):
+except (ValueError, OSError, SystemExit):
     pass
 slow = ("torch", "monai", "itk", "nibabel", "fire", "matplotlib")
 print([name for name in slow if name in sys.modules], file=sys.stderr)
 """
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["apply", "--help"], ["apply", "--wrong", "1"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["apply", "--help"],
+        ["apply", "--wrong", "1"],
+        ["register", "nowhere.nii", "gone.nii"],
+        ["train", "nowhere"],
+    ],
+)
 def test_what_does_no_work_imports_nothing_that_takes_time(words):
     finished = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(words=words)], cwd=ROOT, capture_output=True, text=True

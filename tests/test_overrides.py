@@ -22,6 +22,11 @@ def test_options_are_read_from_both_ways_of_writing():
     }
 
 
+def test_an_option_given_twice_is_refused():
+    with pytest.raises(ValueError, match="--pair_limits is given twice; give it once"):
+        overrides.overrides(["run", "--pair-limits", "1", "--pair_limits=2"])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

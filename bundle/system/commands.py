@@ -15,6 +15,7 @@ Command = Callable[..., None]
 Commands = Mapping[str, Command]
 TRUTH = {"true": True, "false": False}
 BRACKETS = re.compile(r"\[(.*)\]|\((.*)\)", re.DOTALL)
+TWICE = "--{} is given twice; give it once"
 MEANING = re.compile(r"^ {2,}(\w+): (.+?)(?=\n {2,}\w+: |\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -25,6 +26,26 @@ class Parser(argparse.ArgumentParser):
         """Raise a ``ValueError``."""
         message = re.sub(r"^argument (--\w+)[^:]*: ", r"\1: ", message)
         raise ValueError(f"{message}; {self.prog} --help lists the options")
+
+
+class Once(argparse.Action):
+    """Take an option once: of two values one would be ignored in silence."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the value.
+
+        Raises:
+            ValueError: when there is one.
+        """
+        if hasattr(namespace, self.dest):
+            parser.error(TWICE.format(self.dest))
+        setattr(namespace, self.dest, values)
 
 
 def run(program: str, commands: Commands | Command, words: Sequence[str], version: Callable[[], str]) -> None:
@@ -88,18 +109,18 @@ def _bind(command: Command, program: str, words: Sequence[str]) -> tuple[list[st
     words = [f"./{word}" if _is_file(word, options) else word for word in words]
     others: dict[str, str | None] = {}
     if len(options) < len(parameters):
-        words, others = _others(words, options)
+        words, others = _others(words, options, parser)
     given, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
         parser.error(f"unknown option {unknown[0]}; known options are --{', --'.join(options)}")
     found = vars(given)
     nameless = found.pop("words")
     for name, each in options.items():
-        if nameless and name not in found:
+        if nameless and name not in found and each.kind is not each.KEYWORD_ONLY:
             count = len(nameless) if each.kind is each.VAR_POSITIONAL else 1
             found[name], nameless = _values(parser, each, nameless[:count]), nameless[count:]
     if nameless:
-        parser.error(f"{nameless[0]!r} belongs to no option")
+        parser.error(f"{nameless[0]!r} belongs to no option; known options are --{', --'.join(options)}")
     missing = [name for name, each in options.items() if name not in found and _is_needed(each)]
     if missing:
         parser.error(f"--{missing[0]} is missing")
@@ -116,6 +137,7 @@ def _parser(command: Command, program: str, options: Mapping[str, inspect.Parame
         truth = bool in _kinds(each)
         parser.add_argument(
             *dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]),
+            action=Once,
             dest=name,
             type=_converter(each),
             nargs="+" if _takes_several(each) else "?" if truth else None,
@@ -201,7 +223,7 @@ def _is_file(word: str, known: Container[str]) -> bool:
     return word.startswith("-") and name not in known and word not in ("-h", "--help") and exists(word)
 
 
-def _others(words: Sequence[str], known: Container[str]) -> tuple[list[str], dict[str, str | None]]:
+def _others(words: Sequence[str], known: Container[str], parser: Parser) -> tuple[list[str], dict[str, str | None]]:
     """Separate unknown options from the words; each option comes with its value, or None."""
     rest: list[str] = []
     others: dict[str, str | None] = {}
@@ -212,7 +234,10 @@ def _others(words: Sequence[str], known: Container[str]) -> tuple[list[str], dic
         name = option.removeprefix("--").replace("-", "_")
         if not word.startswith("--") or name in known or name == "help":
             rest.append(word)
-        elif equals:
+            continue
+        if name in others:
+            parser.error(TWICE.format(name))
+        if equals:
             others[name] = value
         else:
             others[name] = waiting.pop(0) if waiting and not waiting[0].startswith("--") else None

@@ -137,3 +137,18 @@ def check_matlab(path: Path) -> None:
 def size(shape: Sequence[int | str]) -> str:
     """Sizes in words: ``47 x 63 x 44``."""
     return " x ".join(map(str, shape))
+
+
+def refuse_missing(expected: str, *names: str | None) -> None:
+    """Refuse names that nothing has, before libraries are imported, which takes seconds.
+
+    Args:
+        expected: what they should be.
+        names: of files and folders; None is none.
+
+    Raises:
+        FileNotFoundError: naming the first.
+    """
+    for name in names:
+        if name is not None and not exists(expanded(name)):
+            raise FileNotFoundError(f"not found: {name}; give {expected}")

@@ -13,7 +13,7 @@ from fire.parser import DefaultParseValue
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from bundle.system import processes
-from bundle.system.commands import several
+from bundle.system.commands import TWICE, several
 from bundle.system.configurations import load_configurations, unknown_option
 from bundle.system.limits import exists
 
@@ -29,13 +29,19 @@ Options = Mapping[str, Sequence[str]]
 
 
 def overrides(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """Options of a MONAI bundle command line: name -> values, from ``--name value`` and ``--name=value``."""
+    """Options of a MONAI bundle command line: name -> values, from ``--name value`` and ``--name=value``.
+
+    Raises:
+        ValueError: for an option that is given twice, of which MONAI would take the last.
+    """
     options: dict[str, list[str]] = {}
     name = ""
     for argument in arguments:
         if argument.startswith("--"):
             option, _, value = argument[2:].partition("=")
             name = option.replace("-", "_")
+            if name in options:
+                raise ValueError(TWICE.format(name))
             options[name] = [value] if value else []
         elif name:
             options[name].append(argument)
