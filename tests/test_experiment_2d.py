@@ -81,10 +81,10 @@ def small_plan(path):
 def finished(folders):
     command, plan = Command(folders), small_plan(folders / "small.json")
     arguments = ["bundle", "experiment", "--config_file", f"['{CONFIG}','{plan}']"]
-    arguments += ["--dataset_dir", folders / "source", "--target_dir", folders / "target", "--output_dir", "out"]
-    first = command(*arguments)
+    arguments += ["--dataset_dir", folders / "source", "--target_dir", folders / "target", "--output_dir"]
+    first = command(*arguments, "out")
     assert first.code == 0, first.err[-3000:]
-    return folders / "out", lambda *more: command(*arguments, *more)
+    return folders / "out", lambda output_dir="out": command(*arguments, output_dir)
 
 
 def rows(path):
@@ -140,7 +140,7 @@ def test_nothing_is_done_twice_and_a_sixth_task_is_a_folder(finished, folders):
     assert "--- " not in second.out
     assert {path: path.stat().st_mtime_ns for path in out.glob("trainings/*/model_last.pt")} == before
     write_slices(folders / "source/heart", "C")
-    third = again("--output_dir", "six")
+    third = again("six")
     assert third.code == 0, third.err[-3000:]
     pairs = json.loads((folders / "six/pairs/source.json").read_text())["training"]
     assert {pair["task"] for pair in pairs} == {"brain", "eye", "heart"}
