@@ -1,6 +1,7 @@
 """The parts of the MONAI Label app that need no MONAI Label: what may be asked for, what comes back, what is kept."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import itk
@@ -429,3 +430,10 @@ def test_the_users_folder_of_images_stays_as_it_is(tmp_path):
 )
 def test_answers_name_files_without_the_folders_of_the_server(text, expected):
     assert without_folders(text) == expected
+
+
+def test_an_answer_calls_a_file_by_what_the_client_knows():
+    file = Path("/srv/home/Doe_John.nii.gz")
+    with pytest.raises(ClientError) as raised, one_answer({file: "moving image 'x'"}):
+        raise ValueError(f"{file}: cannot be read; compare /srv/home/other.nii.gz")
+    assert str(raised.value) == "moving image 'x': cannot be read; compare other.nii.gz"

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from bundle import Registration, register
-from bundle.apps.label.errors import ClientError, one_answer
+from bundle.apps.label.errors import one_answer
 from bundle.apps.label.record import LossRecord
 from bundle.apps.label.settings import ServerSettings
 from bundle.maps import copy_weights
@@ -60,23 +60,17 @@ class Registrar:
         origin = self.origin
         steps = self.settings.steps if steps is None else steps
         names = {fixed: f"fixed image {pair[0]!r}", moving: f"moving image {pair[1]!r}"}
-        try:
-            with one_answer():
-                found = register(
-                    fixed,
-                    moving,
-                    config_file=self.settings.config,
-                    fixed_label=fixed_label,
-                    moving_label=moving_label,
-                    steps=steps,
-                    weights=str(self.served.path),
-                    device=self.settings.device,
-                )
-        except ClientError as error:
-            message = str(error)
-            for file, name in names.items():
-                message = message.replace(str(file), name)
-            raise ClientError(message, error.status) from error
+        with one_answer(names):
+            found = register(
+                fixed,
+                moving,
+                config_file=self.settings.config,
+                fixed_label=fixed_label,
+                moving_label=moving_label,
+                steps=steps,
+                weights=str(self.served.path),
+                device=self.settings.device,
+            )
         if noted and steps == self.settings.steps:
             self.record.add(origin, pair, min(found.metrics["loss"]))
         return found
