@@ -217,10 +217,14 @@ def _values(parser: Parser, parameter: inspect.Parameter, words: Sequence[str]) 
     return values if _takes_several(parameter) else values[0]
 
 
+def option_of(word: str) -> str:
+    """Name of the option that a word begins, ``--x-y`` or ``--x_y=value``."""
+    return word.partition("=")[0].removeprefix("--").replace("-", "_")
+
+
 def _is_file(word: str, known: Container[str]) -> bool:
     """Whether a word that begins as an option does is the name of a file, and of no option."""
-    name = word.removeprefix("--").partition("=")[0].replace("-", "_")
-    return word.startswith("-") and name not in known and word not in ("-h", "--help") and exists(word)
+    return word.startswith("-") and option_of(word) not in known and word not in ("-h", "--help") and exists(word)
 
 
 def _others(words: Sequence[str], known: Container[str], parser: Parser) -> tuple[list[str], dict[str, str | None]]:
@@ -230,8 +234,7 @@ def _others(words: Sequence[str], known: Container[str], parser: Parser) -> tupl
     waiting = list(words)
     while waiting:
         word = waiting.pop(0)
-        option, equals, value = word.partition("=")
-        name = option.removeprefix("--").replace("-", "_")
+        name, (_, equals, value) = option_of(word), word.partition("=")
         if not word.startswith("--") or name in known or name == "help":
             rest.append(word)
             continue

@@ -13,7 +13,7 @@ from fire.parser import DefaultParseValue
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from bundle.system import processes
-from bundle.system.commands import TWICE, several
+from bundle.system.commands import TWICE, option_of, several
 from bundle.system.configurations import load_configurations, unknown_option
 from bundle.system.limits import exists
 
@@ -38,8 +38,7 @@ def overrides(arguments: Sequence[str]) -> dict[str, list[str]]:
     name = ""
     for argument in arguments:
         if argument.startswith("--"):
-            option, _, value = argument[2:].partition("=")
-            name = option.replace("-", "_")
+            name, value = option_of(argument), argument.partition("=")[2]
             if name in options:
                 raise ValueError(TWICE.format(name))
             options[name] = [value] if value else []
