@@ -12,7 +12,7 @@ from bundle.experiment.results import slug
 from bundle.simulation import simulate_dataset
 
 CONFIG = ROOT / "configs/experiments/experiment.yaml"
-SIZE = {"pixdim": 6.0, "channels": 2, "downsampling": 1, "map_filters": [4, 8, 8], "map_pixdim": 6.0}
+SIZE = {"pixdim": 6.0, "channels": 2, "downsampling": 1, "map_pixdim": 6.0}
 MAPS = {"pixdim": 6.0, "filters": [4, 8, 8], "spatial_size": [16, 16, 16], "epochs": 1, "batch_size": 2}
 SMALL = {
     "configs": [],

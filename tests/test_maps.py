@@ -1,5 +1,6 @@
 """Maps: targets, losses and transforms with answers worked out by hand."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,12 @@ from bundle.maps import (
     SeededDataset,
     copy_beside,
     copy_weights,
+    map_unet,
     maps_beside,
+    read_map_network,
     start_rare,
 )
+from bundle.registration import read_weights
 from bundle.system import fingerprint
 
 AFFINE = torch.as_tensor(oblique_affine([1.0, 1.5, 2.0], [10, -20, 30], [5, -7, 11]))
@@ -156,6 +160,12 @@ class Bias(nn.Module):
         return image + self.bias.reshape(1, -1, *[1] * (image.ndim - 2))
 
 
+def biased(path, maps=2):
+    network = Bias(maps)
+    read_weights(path, network)
+    return MapNetwork(network)
+
+
 @pytest.fixture
 def weights(tmp_path):
     files = []
@@ -174,14 +184,14 @@ def pair(patient):
 
 
 def test_maps_of_several_networks_are_averaged(weights):
-    data = AnatomyMapsd(MapNetwork(Bias()), weights)(pair(("A", "B")))
+    data = AnatomyMapsd(biased, weights)(pair(("A", "B")))
     expected = torch.sigmoid(torch.tensor([2.5, -1.5]))
     torch.testing.assert_close(data["fixed_maps"].as_tensor()[:, 0, 0, 0], expected)
     torch.testing.assert_close(data["moving_maps"].as_tensor()[:, 1, 2, 3], torch.sigmoid(torch.tensor([2.0, -2.0])))
 
 
 def test_an_image_is_shown_to_the_network_that_never_saw_its_patient(weights):
-    maps = AnatomyMapsd(MapNetwork(Bias()), weights, held_out={"A": 0, "B": 1})
+    maps = AnatomyMapsd(biased, weights, held_out={"A": 0, "B": 1})
     moving, fixed = (maps(pair(("A", "B")))[f"{side}_maps"].as_tensor()[0, 0, 0, 0] for side in ("moving", "fixed"))
     assert moving.item() == pytest.approx(torch.sigmoid(torch.tensor(1.0)).item())
     assert fixed.item() == pytest.approx(torch.sigmoid(torch.tensor(3.5)).item())
@@ -193,21 +203,50 @@ def test_an_image_is_shown_to_the_network_that_never_saw_its_patient(weights):
 
 
 def test_each_kind_of_image_has_its_own_networks(weights):
-    data = AnatomyMapsd(MapNetwork(Bias()), {"fixed": weights[:1], "moving": weights[1:]})(pair(("A",)))
+    data = AnatomyMapsd(biased, {"fixed": weights[:1], "moving": weights[1:]})(pair(("A",)))
     assert data["fixed_maps"][0, 0, 0, 0].item() == pytest.approx(torch.sigmoid(torch.tensor(1.5)).item())
     assert data["moving_maps"][0, 0, 0, 0].item() == pytest.approx(torch.sigmoid(torch.tensor(3.0)).item())
 
 
 def test_weights_of_another_network_are_refused(weights, tmp_path):
     with pytest.raises(ValueError, match="does not hold weights of this network"):
-        AnatomyMapsd(MapNetwork(Bias(3)), weights)
+        AnatomyMapsd(partial(biased, maps=3), weights)
     with pytest.raises(FileNotFoundError, match="weights not found"):
-        AnatomyMapsd(MapNetwork(Bias()), [str(tmp_path / "none.pt")])
+        AnatomyMapsd(biased, [str(tmp_path / "none.pt")])
+
+
+@pytest.mark.parametrize("filters", [[4, 6, 8], [2, 4, 8, 10]])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_map_network_has_the_size_of_its_weights(filters, dims, tmp_path):
+    trained, path = map_unet(dims, 2, filters), str(tmp_path / "maps.pt")
+    torch.save(trained.state_dict(), path)
+    network = read_map_network(path, 2, dims, downsampling=2).eval()
+    image = torch.rand(1, 1, *[2 ** (len(filters) + 1)] * dims)
+    expected = MapNetwork(trained, downsampling=2, size_divisor=2 ** (len(filters) - 1)).eval()
+    assert network.size_divisor == expected.size_divisor
+    torch.testing.assert_close(network(image), expected(image))
+
+
+def test_map_networks_of_two_sizes_make_the_maps_of_one_pair(tmp_path):
+    files = {}
+    for side, filters in (("fixed", [2, 4, 6]), ("moving", [4, 6, 8, 10])):
+        files[side] = [str(tmp_path / f"{side}.pt")]
+        torch.save(map_unet(3, 2, filters).state_dict(), files[side][0])
+    images = {f"{side}_image": MetaTensor(torch.rand(1, 16, 16, 16), affine=torch.eye(4)) for side in files}
+    maps = AnatomyMapsd(partial(read_map_network, maps=2), files)
+    assert maps(images)["moving_maps"].shape == (2, 16, 16, 16)
+    with pytest.raises(ValueError, match=r"fixed\.pt does not hold weights of this network"):
+        AnatomyMapsd(partial(read_map_network, maps=3), files)
+
+
+def test_other_weights_are_no_map_network(weights):
+    with pytest.raises(ValueError, match=r"1\.0\.pt does not hold weights of this network"):
+        read_map_network(weights[0], 2)
 
 
 def test_a_slice_has_maps_too(weights):
     sides = {f"{side}_image": MetaTensor(torch.zeros(1, 6, 5, 1), affine=torch.eye(4)) for side in ("fixed", "moving")}
-    data = AnatomyMapsd(MapNetwork(Bias()), weights, spatial_dims=2)({**sides, "patient": ("A",)})
+    data = AnatomyMapsd(biased, weights, spatial_dims=2)({**sides, "patient": ("A",)})
     assert data["fixed_maps"].shape == (2, 6, 5, 1)
 
 

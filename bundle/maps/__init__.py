@@ -4,7 +4,7 @@ from bundle.maps.augmentation import RandDepthAttenuationd, RandShadowd
 from bundle.maps.beside import copy_beside, copy_weights, maps_beside
 from bundle.maps.dataset import SeededDataset
 from bundle.maps.losses import LandmarkDistance, MapLoss
-from bundle.maps.network import MapNetwork, start_rare
+from bundle.maps.network import MapNetwork, map_unet, read_map_network, start_rare
 from bundle.maps.targets import CheckImaged, MapTargetsd
 from bundle.maps.transform import AnatomyMapsd
 
@@ -20,6 +20,8 @@ __all__ = [
     "SeededDataset",
     "copy_beside",
     "copy_weights",
+    "map_unet",
     "maps_beside",
+    "read_map_network",
     "start_rare",
 ]

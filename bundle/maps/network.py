@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from monai.networks.nets import DynUNet
 from torch import nn
 from torch.nn import functional as F
 
-from bundle.registration import CoarseNetwork
+from bundle.registration import CoarseNetwork, load_weights, read_state
 
 
 class MapNetwork(CoarseNetwork):
@@ -63,3 +64,54 @@ def start_rare(network: nn.Module, share: float = 0.01) -> None:
     """
     *_, bias = (parameter for name, parameter in network.named_parameters() if name.endswith("bias"))
     nn.init.constant_(bias, math.log(share / (1 - share)))
+
+
+def map_unet(spatial_dims: int, maps: int, filters: Sequence[int]) -> DynUNet:
+    """MONAI's ``DynUNet`` from an image to logits of its maps: kernels of 3 voxels; every level halves the grid.
+
+    Args:
+        spatial_dims: 3, or 2 for slices.
+        maps: number of maps.
+        filters: channels of the levels, the finest first.
+    """
+    deeper = len(filters) - 1
+    return DynUNet(
+        spatial_dims=spatial_dims,
+        in_channels=1,
+        out_channels=maps,
+        kernel_size=[3] * len(filters),
+        strides=[1] + [2] * deeper,
+        upsample_kernel_size=[2] * deeper,
+        filters=list(filters),
+    )
+
+
+def read_map_network(
+    path: str, maps: int, spatial_dims: int = 3, precision: str = "float32", downsampling: int = 1
+) -> MapNetwork:
+    """The map network of a file of weights, with as many levels and channels as the weights have.
+
+    Args:
+        path: flat weights of a ``map_unet``, such as maps.yaml trains.
+        maps: number of maps that it must make.
+        spatial_dims: 3, or 2 for slices.
+        precision: as in ``MapNetwork``.
+        downsampling: as in ``MapNetwork``.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it does not hold the weights of such a network.
+    """
+    state = read_state(path)
+    filters = _filters(state)
+    network = map_unet(spatial_dims, maps, filters)
+    load_weights(path, state, network)
+    return MapNetwork(network, precision, downsampling, 2 ** (len(filters) - 1))
+
+
+def _filters(state: Mapping[str, torch.Tensor]) -> list[int]:
+    """Channels of the levels of a ``DynUNet``, three at least; 1 where these are weights of something else."""
+    deeper = sum(f"downsamples.{level}.conv1.conv.weight" in state for level in range(len(state)))
+    levels = ["input_block", *(f"downsamples.{level}" for level in range(max(deeper, 1))), "bottleneck"]
+    first = (state.get(f"{level}.conv1.conv.weight") for level in levels)
+    return [1 if weight is None else len(weight) for weight in first]

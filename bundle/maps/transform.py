@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +11,6 @@ from monai.transforms import Transform
 from torch import nn
 
 from bundle.data import SIDES, side_tensor
-from bundle.maps.network import MapNetwork
-from bundle.registration import read_weights
 
 
 class AnatomyMapsd(Transform):
@@ -24,8 +21,9 @@ class AnatomyMapsd(Transform):
     registration network that learns from such maps fails on those of new images.
 
     Args:
-        network: image ``(batch, 1, *shape)`` -> logits ``(batch, maps, *shape)`` (``bundle.maps.MapNetwork``).
-        weights: files of flat weights, one per network; ``{"fixed": [...], "moving": [...]}`` if the two images are of
+        reader: file of weights -> network from images ``(batch, 1, *shape)`` to logits ``(batch, maps, *shape)``
+            (``bundle.maps.read_map_network``).
+        weights: files of weights, one per network; ``{"fixed": [...], "moving": [...]}`` if the two images are of
             different kinds (MR and ultrasound), with the maps in the same order.
         held_out: patient -> index of the network that did not see it; None if all patients are new.
         spatial_dims: 3, or 2 for pairs of one slice.
@@ -38,7 +36,7 @@ class AnatomyMapsd(Transform):
 
     def __init__(
         self,
-        network: MapNetwork,
+        reader: Callable[[str], nn.Module],
         weights: Sequence[str] | Mapping[str, Sequence[str]],
         held_out: Mapping[str, int] | None = None,
         spatial_dims: int = 3,
@@ -46,7 +44,7 @@ class AnatomyMapsd(Transform):
     ) -> None:
         of_side = weights if isinstance(weights, Mapping) else dict.fromkeys(SIDES, weights)
         files = dict.fromkeys(file for names in of_side.values() for file in names)
-        networks = {file: _loaded(network, file).to(device) for file in files}
+        networks = {file: reader(file).eval().requires_grad_(False).to(device) for file in files}
         self.networks: dict[str, list[nn.Module]] = {side: [networks[file] for file in of_side[side]] for side in SIDES}
         self.held_out = held_out or {}
         self.spatial_dims = spatial_dims
@@ -70,9 +68,3 @@ class AnatomyMapsd(Transform):
         """Networks for an image of a pair, whose patients are (moving, fixed), one for both, or unknown."""
         number = self.held_out.get(patients[0 if side == "moving" else -1]) if patients else None
         return self.networks[side] if number is None else [self.networks[side][number]]
-
-
-def _loaded(network: MapNetwork, file: str) -> MapNetwork:
-    loaded = copy.deepcopy(network).eval().requires_grad_(False)
-    read_weights(file, loaded.network)
-    return loaded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,9 +62,20 @@ def read_weights(path: str, network: nn.Module) -> None:
         FileNotFoundError: when there is no such file.
         ValueError: when it does not hold the weights of this network.
     """
+    load_weights(path, read_state(path), network)
+
+
+def read_state(path: str) -> dict[str, torch.Tensor]:
+    """The flat weights of a file, on the CPU; errors as in ``read_weights``."""
     with named_errors(path):
         check_archive(regular_file(path))
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def load_weights(path: str, state: Mapping[str, torch.Tensor], network: nn.Module) -> None:
+    """Load flat weights, which ``path`` holds, into a network; errors as in ``read_weights``."""
+    with named_errors(path):
+        network.load_state_dict(state)
 
 
 def fingerprint_of_weights(path: str | None) -> str | None:
