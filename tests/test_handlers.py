@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from toys import killer
 
 from bundle.meta import EpisodeSampler, ProgressBar, ResumableCheckpoint
-from bundle.meta.handlers import save_atomically
+from bundle.meta.handlers import on_the_cpu, save_atomically
 
 BATCHES = [[3.0], [-1.0]]
 FORK = multiprocessing.get_context("fork")
@@ -91,6 +91,18 @@ def test_weights_of_named_epochs_are_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("model_epoch_*")) == ["model_epoch_1.pt", "model_epoch_3.pt"]
     for epoch in (1, 3):
         assert torch.load(tmp_path / f"model_epoch_{epoch}.pt")["weight"].item() == weights[epoch]
+
+
+def test_weights_are_written_from_the_cpu_and_shared_tensors_once(tmp_path):
+    one, other = torch.rand(50, 100), torch.rand(50, 100)
+    state = on_the_cpu({"layer": one, "the same by another name": one, "other": other})
+    assert {value.device.type for value in state.values()} == {"cpu"}
+    save_atomically(state, tmp_path / "model.pt")
+    assert (tmp_path / "model.pt").stat().st_size < 2.2 * one.nbytes
+    read = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert all(torch.equal(read[name], value) for name, value in state.items())
+    if torch.cuda.is_available():
+        assert on_the_cpu({"layer": one.cuda()})["layer"].device.type == "cpu"
 
 
 def test_run_interrupted_in_its_first_epoch_starts_anew(tmp_path):

@@ -176,10 +176,13 @@ class ResumableCheckpoint:
         return engine.state.epoch % self.interval == 0 or engine.state.epoch == engine.state.max_epochs
 
     def _write_weights(self, name: str) -> None:
-        """Write the flat weights of the network, and learned step sizes in a separate file."""
+        """Write the flat weights of the network, and learned step sizes in a separate file.
+
+        They go to other machines, some without a GPU, so the files hold tensors of the CPU.
+        """
         for part, suffix in (("network", ""), ("step_sizes", "_step_sizes")):
             if part in self.save_dict:
-                save_atomically(self.save_dict[part].state_dict(), self.folder / f"{name}{suffix}.pt")
+                save_atomically(on_the_cpu(self.save_dict[part].state_dict()), self.folder / f"{name}{suffix}.pt")
 
     def _write(self, engine: Trainer, epochs: int) -> None:
         """Write the checkpoint with the number of epochs that are over, including their validation."""
@@ -194,6 +197,12 @@ class ResumableCheckpoint:
             "best_metric_epoch": best.best_metric_epoch if best else -1,
         }
         save_atomically(content, self.path, self.previous)
+
+
+def on_the_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A network's state on the CPU; a tensor that the network has under several names is still one tensor."""
+    moved: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    return {name: moved.setdefault((value.data_ptr(), value.shape), value.cpu()) for name, value in state.items()}
 
 
 class ProgressBar:

@@ -35,6 +35,17 @@ LOCALNET = ("inference.yaml", "localnet.yaml")
 LINE = "{:42s} {:>9s} {:>9s} {:>6s} {:>12s}"
 
 
+class Unmasked(torch.nn.Module):
+    """A similarity of MONAI, for pairs whose masks are full."""
+
+    def __init__(self, similarity):
+        super().__init__()
+        self.similarity = similarity
+
+    def forward(self, warped, fixed, mask=None):
+        return self.similarity(warped, fixed)
+
+
 def smooth_pair(multiple, device, maps=0):
     """Two smooth random images of SHAPE, padded to a multiple; with maps also their masks, of ones, and maps."""
     size = [-(-length // multiple) * multiple for length in SHAPE]
@@ -52,7 +63,8 @@ def parts(plain, channels, downsampling, device, files=("inference.yaml",), maps
     network = parser.get_parsed_content("registration_network").to(device)
     loss = parser.get_parsed_content("adaptation_loss").to(device)
     if plain:
-        loss.similarity = monai.losses.LocalNormalizedCrossCorrelationLoss(kernel_size=PLAIN_WINDOW).to(device)
+        similarity = monai.losses.LocalNormalizedCrossCorrelationLoss(kernel_size=PLAIN_WINDOW)
+        loss.similarity = Unmasked(similarity).to(device)
         loss.regularisation = monai.losses.BendingEnergyLoss()
         for parameter in network.parameters():
             parameter.data = parameter.data.contiguous()
