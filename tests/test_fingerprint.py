@@ -1,6 +1,7 @@
 """A fingerprint changes with whatever changes a result, and with nothing else."""
 
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -113,8 +114,24 @@ def test_a_file_counts_by_its_content_not_by_its_time(tmp_path):
     os.utime(image, ns=(0, 0))
     assert sources(pair) == before
     assert hash_of_files(pair) != cached  # which reads no content, since it is asked in every iteration
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    moved = {"fixed_image": shutil.copy(image, elsewhere)}
+    assert sources(moved) == before
+    assert hash_of_files(moved) != cached
+    assert sources({"fixed_image": str(tmp_path / "none.nii")}) != sources({"fixed_image": str(elsewhere / "none.nii")})
     image.write_bytes(b"new")
     assert sources(pair) != before
+
+
+def test_what_an_object_says_does_not_count_does_not():
+    class Writer:
+        does_not_count = ("folder",)
+
+        def __init__(self, folder, digits):
+            self.folder, self.digits = folder, digits
+
+    assert fingerprint(Writer("a", 3)) == fingerprint(Writer("b", 3)) != fingerprint(Writer("b", 4))
 
 
 VOXELS_ELSEWHERE = {

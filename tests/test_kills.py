@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import signal
 import stat
 import time
@@ -208,6 +209,14 @@ def test_other_settings_weights_or_images_do_a_pair_again(register, dataset, tra
     # So is an image that was copied again.
     os.utime(dataset / "images/A.nii.gz")
     assert done_again(weights=copy) == set()
+    # So are images and results that lie somewhere else now.
+    elsewhere = shutil.copytree(dataset, tmp_path / "copied")
+    assert done_again(dataset_dir=elsewhere) == set()
+    moved = folder.rename(tmp_path / "moved")
+    before = times(moved)
+    assert finish(register("moved", **data)) == 0
+    assert times(moved) == before
+    moved.rename(folder)
     (folder / "AB/warped_image.nii.gz").unlink()
     assert done_again() == {"AB"}
     image = dataset / "images/G.nii.gz"

@@ -79,6 +79,8 @@ class SavePaird(Transform):
         output_dir: where the folders of all pairs go; created when missing.
     """
 
+    does_not_count = ("output_dir",)  # where a result lies says nothing of what it is
+
     def __init__(self, output_dir: str | os.PathLike[str]) -> None:
         self.output_dir = Path(output_dir)
 

@@ -1,7 +1,8 @@
 """What a result depends on: leaf by leaf, to say what changed, or as a short text.
 
 Numbers and texts are compared by value, arrays and weights by content, functions by code, other objects by their class
-and attributes. The order of mappings and sets, the state of random generators and the device of an object do not count.
+and attributes. The order of mappings and sets, the state of random generators, and of an object its device and what its
+``does_not_count`` names do not count.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def stamp_of(path: Path) -> tuple[int, int]:
 def sources(pair: Mapping[str, Any], known_by: Callable[[Path], Any] = content_of) -> list[list[Any]]:
     """The entry of a pair, with what every file is known by that it names, and every file in a folder it names.
 
-    The voxels of an image may be in another file than its header, which counts too.
+    The voxels of an image may be in another file than its header, which counts too. Where a file lies counts unless it
+    is known by its content.
 
     Args:
         pair: the entry.
@@ -91,7 +93,8 @@ def sources(pair: Mapping[str, Any], known_by: Callable[[Path], Any] = content_o
     for key, value in sorted(pair.items()):
         path = Path(value) if isinstance(value, str) else None
         files = [] if path is None else _below(path) if path.is_dir() else _image_files(path) if path.is_file() else []
-        found.append([key, value, [(file.name, known_by(file)) for file in files]])
+        place = None if files and known_by is content_of else value
+        found.append([key, place, [(file.name, known_by(file)) for file in files]])
     return found
 
 
@@ -181,7 +184,9 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         parts = [value.__qualname__, code.co_code, code.co_names, constants, value.__defaults__, closure]
         yield from zip(("name", "code", "names", "constants", "defaults", "closure"), parts, strict=True)
     elif hasattr(value, "__dict__") and not isinstance(value, np.random.Generator | np.random.RandomState):
-        yield from ((name, part) for name, part in vars(value).items() if not isinstance(part, torch.device))
+        no = getattr(value, "does_not_count", ())
+        parts = ((name, part) for name, part in vars(value).items() if name not in no)
+        yield from ((name, part) for name, part in parts if not isinstance(part, torch.device))
 
 
 def _digest(array: np.ndarray) -> str:
