@@ -115,8 +115,8 @@ def test_lost_landmarks_are_named():
     )
 
 
-def test_score_is_the_predicted_overlap_where_there_is_one():
-    assert score({**BARE, "predicted_overlap": 0.875}) == 0.875
+def test_score_is_the_predicted_overlap_as_far_as_the_maps_are_sure():
+    assert score({**BARE, "predicted_overlap": 0.875, "certainty": 0.5}) == 0.4375
     assert score(BARE) is None
 
 

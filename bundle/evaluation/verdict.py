@@ -213,17 +213,20 @@ def findings(metrics: Metrics, limits: Limits, unit: str = "mm") -> list[dict[st
 
 
 def score(metrics: Metrics) -> float | None:
-    """How good a registration is likely to be, without its labels: ``score = predicted overlap``; higher is better.
+    """How good a registration is likely to be, without its labels; higher is better.
 
-    It ranks the pairs of a run, which limits alone do not.
+    ``score = predicted_overlap * certainty`` (``bundle.evaluation.map_metrics``): maps that overlap say little if they
+    are not sure themselves. It ranks the pairs of a run, which limits alone do not.
 
     Args:
-        metrics: metrics of a pair; ``predicted_overlap``, 0 to 1, if maps of the anatomy were predicted.
+        metrics: metrics of a pair; ``predicted_overlap`` and ``certainty``, 0 to 1, if maps of the anatomy were
+            predicted.
 
     Returns:
         0 to 1; None without such maps.
     """
-    return PREDICTED.after(metrics)
+    overlap = PREDICTED.after(metrics)
+    return None if overlap is None else overlap * metrics["certainty"]
 
 
 def judge(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
