@@ -273,13 +273,20 @@ def test_what_is_set_for_maps_is_known(path):
     assert own_keys(path) <= set(content(MAPS))
 
 
+@pytest.mark.parametrize("file", [TRAIN, MAPS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("device", ["cpu", "cuda:0", torch.device("cuda:1")])
+def test_a_gpu_has_processes_that_prepare_its_images_however_it_is_named(file, device):
+    parser = ConfigParser({**ConfigParser.load_config_file(file), "device": device})
+    assert parser.get_parsed_content("num_workers") == (0 if device == "cpu" else 4)
+
+
 @pytest.mark.parametrize("file", [TRAIN, INFERENCE, MAPS], ids=lambda path: path.stem)
 def test_every_hyperparameter_is_explained(file):
     head, keys = settings(file)
     for key in keys:
         block = re.search(rf"^{key}:.*(?:\n[ ]+.*)*", head, re.MULTILINE)
         assert block is not None
-        explained = "#" in block.group() or key in ("device", "num_workers", "seed", "bundle_root")
+        explained = "#" in block.group() or key in ("device", "seed", "bundle_root")
         assert explained, f"{key} has no comment"
 
 
