@@ -131,7 +131,7 @@ def write_example(output_dir: str | os.PathLike[str]) -> list[Path]:
     places = [output / name for name in ("my_data", "my_pairs.json", "my_slices", "my_slices.json")]
     there = [str(place) for place in places if place.exists()]
     if there:
-        raise FileExistsError(f"{', '.join(there)} exists; remove it, or name another folder by --output_dir")
+        raise FileExistsError(f"already there: {', '.join(there)}; move it away, or give another --output_dir")
     volumes, pairs, slices, slice_pairs = places
     simulate_dataset(volumes, patients=6)
     (volumes / "datalist.json").unlink()  # the folder's layout says it all, as in most people's folders
