@@ -194,12 +194,9 @@ def test_maps_predict_the_overlap_after_registration():
     # Half of each block overlaps: D = 0.5, and 2 * 0.25 / (0.25 + 1) * ... of the map that is half as sure.
     found = map_metrics(maps, ddf)
     assert found["predicted_overlap"] == pytest.approx((0.5 + 0.4) / 2, abs=1e-5)
-    assert found["certainty"] == pytest.approx(1)  # one map of either image is sure
-    moving[0] *= 0.6
-    assert map_metrics(maps | {"moving_maps": MetaTensor(moving, affine=torch.eye(4))}, ddf)[
-        "certainty"
-    ] == pytest.approx(0.6)
-    moving[0] /= 0.6
+    assert found["certainty"] == pytest.approx({"fixed": 1, "moving": 1})  # of the map that is sure
+    unsure = maps | {"moving_maps": MetaTensor(0.6 * moving, affine=torch.eye(4))}
+    assert map_metrics(unsure, ddf)["certainty"] == pytest.approx({"fixed": 1, "moving": 0.6})
     ddf[0] = 1
     assert map_metrics(maps, ddf)["predicted_overlap"] == pytest.approx((1 + 0.8) / 2, abs=1e-5)
     assert map_metrics({}, ddf) == {}

@@ -20,7 +20,7 @@ def map_metrics(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, An
     With the maps ``f_k`` of the fixed image and ``w_k`` of the moving one, warped::
 
         predicted_overlap = mean_k 2 sum(w_k f_k) / sum(w_k^2 + f_k^2)
-        certainty = product over the two images of max_k sum(p_k^2) / sum(p_k)
+        certainty of an image = max_k sum(p_k^2) / sum(p_k)
 
     Both are 1 for binary maps that agree. The share that is sure is 1 for a map of zeros and ones, 0.5 for one of 0.5.
     It is that of the sharpest map, since heat maps of landmarks are blurred by design (a Gaussian has 2^-1.5).
@@ -30,7 +30,7 @@ def map_metrics(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, An
         ddf: ``(3, *shape)``, voxels of that grid.
 
     Returns:
-        ``predicted_overlap`` and ``certainty``; empty for a pair without maps.
+        ``predicted_overlap``, and ``certainty`` of each image; empty for a pair without maps.
     """
     if "fixed_maps" not in data:
         return {}
@@ -38,7 +38,7 @@ def map_metrics(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, An
     warped = sample(moving, voxel_grid(fixed.shape[1:]) + ddf, padding_mode="border")
     return {
         "predicted_overlap": 1 - float(overlap_loss(warped[None], fixed[None])),
-        "certainty": certainty(fixed) * certainty(moving),
+        "certainty": {"fixed": certainty(fixed), "moving": certainty(moving)},
     }
 
 

@@ -215,8 +215,9 @@ def findings(metrics: Metrics, limits: Limits, unit: str = "mm") -> list[dict[st
 def score(metrics: Metrics) -> float | None:
     """How good a registration is likely to be, without its labels; higher is better.
 
-    ``score = predicted_overlap * certainty`` (``bundle.evaluation.map_metrics``): maps that overlap say little if they
-    are not sure themselves. It ranks the pairs of a run, which limits alone do not.
+    ``score = predicted_overlap * min(certainty)``, with the certainty of the two images
+    (``bundle.evaluation.map_metrics``): maps that overlap say little if one is not sure itself. It ranks the pairs of a
+    run, which limits alone do not.
 
     Args:
         metrics: metrics of a pair; ``predicted_overlap`` and ``certainty``, 0 to 1, if maps of the anatomy were
@@ -226,7 +227,7 @@ def score(metrics: Metrics) -> float | None:
         0 to 1; None without such maps.
     """
     overlap = PREDICTED.after(metrics)
-    return None if overlap is None else overlap * metrics["certainty"]
+    return None if overlap is None else overlap * min(metrics["certainty"].values())
 
 
 def judge(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
