@@ -331,16 +331,19 @@ def test_every_network_registers_slices(network):
     assert torch.isfinite(terms["loss"])
 
 
-def test_inference_of_slices_is_inference_with_the_overlays():
-    overlays = [CONFIGS / name for name in twins.SLICES]
-    joined = ConfigParser.load_config_files([INFERENCE, *overlays])
-    own = content(CONFIGS / "inference_2d.yaml")
+# What slices have no use for: maps, and the numbers of the other network and preprocessing.
+UNUSED = {"intensity_percentiles", "maps_seen", "map_held_out", "map_device", "map_channels", "map_pixdim"}
+
+
+@pytest.mark.parametrize(("name", "more"), [("inference_2d.yaml", {"channels"}), ("fine_tune_2d.yaml", {"map_folds"})])
+def test_a_configuration_of_slices_is_the_one_of_volumes_with_the_overlays(name, more):
+    base, overlays = twins.WRITTEN_OUT[name]
+    joined = ConfigParser.load_config_files([CONFIGS / base, *(CONFIGS / each for each in overlays)])
+    own = content(CONFIGS / name)
     assert not {key for key, value in own.items() if joined[key] != value}
-    assert (CONFIGS / "inference_2d.yaml").read_text() == twins.written_out(INFERENCE, overlays)
+    assert (CONFIGS / name).read_text() == twins.written_out(name)
     only_training = own_keys(CONFIGS / "overlays/2d.yaml") - set(own)
-    # What registration of slices has no use for: maps, and the numbers of the other network and preprocessing.
-    unused = {"intensity_percentiles", "channels", "maps_seen", "map_held_out", "map_device"}
-    assert set(joined) - set(own) - only_training == unused | {"map_channels", "map_pixdim"}
+    assert set(joined) - set(own) - only_training == UNUSED | more
 
 
 def test_run_works_elsewhere_without_an_installation(tiny_dataset, trained, tmp_path):

@@ -10,17 +10,31 @@ from pathlib import Path
 from bundle.system.configurations import CONFIGS
 from bundle.system.files import written_whole
 
-SLICES = ("overlays/2d.yaml", "overlays/voxelmorph.yaml", "presets/cpu_2d.yaml", "presets/octa_2d.yaml")
-HEADER = """# Registration of pairs of slices (PNG, JPEG, TIFF, NIfTI of one slice), as one file: inference.yaml with
-# {overlays}. Edit those; `python -m bundle write_json` writes this.
+SLICES = ("overlays/2d.yaml", "overlays/voxelmorph.yaml", "presets/cpu_2d.yaml")
+WRITTEN_OUT = {
+    "inference_2d.yaml": ("inference.yaml", (*SLICES, "presets/octa_2d.yaml")),
+    "fine_tune_2d.yaml": ("train.yaml", (*SLICES, "presets/fine_tune_2d.yaml")),
+}
+"""Name of a configuration of slices -> the configuration and overlays that it is, written out."""
+HEADERS = {
+    "inference_2d.yaml": """# Registration of pairs of slices (PNG, JPEG, TIFF, NIfTI of one slice), as one file:
+# {parts}.
+# Edit those; `python -m bundle write_json` writes this.
 #   python -m monai.bundle run --config_file configs/inference_2d.yaml --dataset_dir DATA --output_dir OUT
 # Every value below can be given on the command line: --steps 10 --weights runs/training/model.pt
-"""
+""",
+    "fine_tune_2d.yaml": """# Ten epochs on pairs of slices of your own domain (Park et al. 2021), as one file:
+# {parts}.
+# Edit those; `python -m bundle write_json` writes this.
+#   python -m monai.bundle run training --config_file configs/fine_tune_2d.yaml --dataset_dir DATA --output_dir OUT
+# Every value below can be given on the command line. inference_2d.yaml with --weights OUT/model.pt registers.
+""",
+}
 KEY = re.compile(r"(\w+):")
 
 
 def write_twins() -> None:
-    """Write ``train.json`` and ``inference.json`` for ``monai.bundle.load``, and ``inference_2d.yaml``.
+    """Write ``train.json`` and ``inference.json`` for ``monai.bundle.load``, and the configurations of slices.
 
     ``load`` knows nothing of this package, so the number of maps that the shipped network sees is written out.
     """
@@ -32,17 +46,25 @@ def write_twins() -> None:
         content["maps_seen"] = maps_seen
         with written_whole(CONFIGS / f"{name}.json") as file:
             file.write(json.dumps(content, indent=2) + "\n")
-    with written_whole(CONFIGS / "inference_2d.yaml") as file:
-        file.write(written_out(CONFIGS / "inference.yaml", [CONFIGS / name for name in SLICES]))
+    for name in WRITTEN_OUT:
+        with written_whole(CONFIGS / name) as file:
+            file.write(written_out(name))
 
 
-def written_out(base: Path, overlays: Sequence[Path]) -> str:
+def written_out(name: str) -> str:
+    """The text of a configuration of ``WRITTEN_OUT``."""
+    base, overlays = WRITTEN_OUT[name]
+    *others, last = (Path(overlay).name for overlay in overlays)
+    parts = f"{base} with {', '.join(others)} and {last}"
+    return HEADERS[name].format(parts=parts) + "\n" + joined(CONFIGS / base, [CONFIGS / each for each in overlays])
+
+
+def joined(base: Path, overlays: Sequence[Path]) -> str:
     """A configuration with overlays as one text, with the comments of both.
 
     A key of an overlay replaces the base's. A key that the base does not have is put after its neighbour in the
     overlay, if something refers to it. A key of the base to which nothing refers any more is left out.
     """
-    names = ", ".join(path.name for path in overlays[:-1]) + f" and {overlays[-1].name}"
     head, *blocks = _blocks(base.read_text())
     ends = {key for key, _ in blocks if not _asked_for(key, blocks)}
     for overlay in overlays:
@@ -57,12 +79,7 @@ def written_out(base: Path, overlays: Sequence[Path]) -> str:
                 blocks.insert(place, (key, block))
     while unused := {key for key, _ in blocks if key and key not in ends and not _asked_for(key, blocks)}:
         blocks = [(key, block) for key, block in blocks if key not in unused]
-    return (
-        HEADER.format(overlays=names)
-        + "\n"
-        + head[1].partition("\n\n")[2]
-        + re.sub(r"\n{3,}", "\n\n", "".join(block for _, block in blocks))
-    )
+    return head[1].partition("\n\n")[2] + re.sub(r"\n{3,}", "\n\n", "".join(block for _, block in blocks))
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
