@@ -29,7 +29,7 @@ from bundle.maps import (
     read_map_network,
     start_rare,
 )
-from bundle.registration import read_weights
+from bundle.registration import weights_of
 from bundle.system import fingerprint
 
 AFFINE = torch.as_tensor(oblique_affine([1.0, 1.5, 2.0], [10, -20, 30], [5, -7, 11]))
@@ -162,7 +162,8 @@ class Bias(nn.Module):
 
 def biased(path, maps=2):
     network = Bias(maps)
-    read_weights(path, network)
+    with weights_of(path) as state:
+        network.load_state_dict(state)
     return MapNetwork(network)
 
 

@@ -10,7 +10,7 @@ from monai.networks.nets import DynUNet
 from torch import nn
 from torch.nn import functional as F
 
-from bundle.registration import CoarseNetwork, load_weights, read_state
+from bundle.registration import CoarseNetwork, weights_of
 
 
 class MapNetwork(CoarseNetwork):
@@ -102,10 +102,10 @@ def read_map_network(
         FileNotFoundError: when there is no such file.
         ValueError: when it does not hold the weights of such a network.
     """
-    state = read_state(path)
-    filters = _filters(state)
-    network = map_unet(spatial_dims, maps, filters)
-    load_weights(path, state, network)
+    with weights_of(path) as state:
+        filters = _filters(state)
+        network = map_unet(spatial_dims, maps, filters)
+        network.load_state_dict(state)
     return MapNetwork(network, precision, downsampling, 2 ** (len(filters) - 1))
 
 

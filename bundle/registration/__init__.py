@@ -31,14 +31,7 @@ from bundle.registration.similarities import (
     LocalNormalizedCrossCorrelationLoss,
     MSELoss,
 )
-from bundle.registration.weights import (
-    SharedWeightsLoader,
-    WeightsLoader,
-    fingerprint_of_weights,
-    load_weights,
-    read_state,
-    read_weights,
-)
+from bundle.registration.weights import SharedWeightsLoader, WeightsLoader, fingerprint_of_weights, weights_of
 
 __all__ = [
     "Adaptation",
@@ -73,9 +66,7 @@ __all__ = [
     "check_finite",
     "fingerprint_of_weights",
     "inner_loop",
-    "load_weights",
     "moved_names",
-    "read_state",
-    "read_weights",
     "use_instance_statistics",
+    "weights_of",
 ]

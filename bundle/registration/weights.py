@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
-from torch import nn
 
 from bundle.system import brief, exists, fingerprint, regular_file
 
@@ -55,31 +54,21 @@ def named_errors(path: str) -> Iterator[None]:
         ) from error
 
 
-def read_weights(path: str, network: nn.Module) -> None:
-    """Load the flat weights of a file into a network.
+@contextmanager
+def weights_of(path: str) -> Iterator[dict[str, torch.Tensor]]:
+    """The flat weights of a file, on the CPU, for a body that loads them into a network.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it does not hold the weights of this network.
+        ValueError: when it holds no weights, or the body finds them to be those of another network.
     """
-    load_weights(path, read_state(path), network)
-
-
-def read_state(path: str) -> dict[str, torch.Tensor]:
-    """The flat weights of a file, on the CPU; errors as in ``read_weights``."""
     with named_errors(path):
         check_archive(regular_file(path))
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-
-
-def load_weights(path: str, state: Mapping[str, torch.Tensor], network: nn.Module) -> None:
-    """Load flat weights, which ``path`` holds, into a network; errors as in ``read_weights``."""
-    with named_errors(path):
-        network.load_state_dict(state)
+        yield dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def fingerprint_of_weights(path: str | None) -> str | None:
-    """Fingerprint of a file of weights, or None without one; errors as in ``read_weights`` if it is missing."""
+    """Fingerprint of a file of weights, or None without one; errors as in ``weights_of`` if it is missing."""
     if path is None:
         return None
     with named_errors(path):
