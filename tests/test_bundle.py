@@ -337,7 +337,7 @@ UNUSED = {"intensity_percentiles", "maps_seen", "map_held_out", "map_device", "m
 
 @pytest.mark.parametrize(("name", "more"), [("inference_2d.yaml", {"channels"}), ("fine_tune_2d.yaml", {"map_folds"})])
 def test_a_configuration_of_slices_is_the_one_of_volumes_with_the_overlays(name, more):
-    base, overlays = twins.WRITTEN_OUT[name]
+    base, overlays, _ = twins.WRITTEN_OUT[name]
     joined = ConfigParser.load_config_files([CONFIGS / base, *(CONFIGS / each for each in overlays)])
     own = content(CONFIGS / name)
     assert not {key for key, value in own.items() if joined[key] != value}

@@ -184,8 +184,10 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         parts = [value.__qualname__, code.co_code, code.co_names, constants, value.__defaults__, closure]
         yield from zip(("name", "code", "names", "constants", "defaults", "closure"), parts, strict=True)
     elif hasattr(value, "__dict__") and not isinstance(value, np.random.Generator | np.random.RandomState):
-        attributes = ((name, part) for name, part in vars(value).items() if not isinstance(part, torch.device))
-        yield from (each for each in attributes if each[0] not in getattr(value, "does_not_count", ()))
+        no_part = getattr(value, "does_not_count", ())
+        for name, part in vars(value).items():
+            if name not in no_part and not isinstance(part, torch.device):
+                yield name, part
 
 
 def _digest(array: np.ndarray) -> str:

@@ -12,24 +12,28 @@ from bundle.system.files import written_whole
 
 SLICES = ("overlays/2d.yaml", "overlays/voxelmorph.yaml", "presets/cpu_2d.yaml")
 WRITTEN_OUT = {
-    "inference_2d.yaml": ("inference.yaml", (*SLICES, "presets/octa_2d.yaml")),
-    "fine_tune_2d.yaml": ("train.yaml", (*SLICES, "presets/fine_tune_2d.yaml")),
-}
-"""Name of a configuration of slices -> the configuration and overlays that it is, written out."""
-HEADERS = {
-    "inference_2d.yaml": """# Registration of pairs of slices (PNG, JPEG, TIFF, NIfTI of one slice), as one file:
+    "inference_2d.yaml": (
+        "inference.yaml",
+        (*SLICES, "presets/octa_2d.yaml"),
+        """# Registration of pairs of slices (PNG, JPEG, TIFF, NIfTI of one slice), as one file:
 # {parts}.
 # Edit those; `python -m bundle write_json` writes this.
 #   python -m monai.bundle run --config_file configs/inference_2d.yaml --dataset_dir DATA --output_dir OUT
 # Every value below can be given on the command line: --steps 10 --weights runs/training/model.pt
 """,
-    "fine_tune_2d.yaml": """# Ten epochs on pairs of slices of your own domain (Park et al. 2021), as one file:
+    ),
+    "fine_tune_2d.yaml": (
+        "train.yaml",
+        (*SLICES, "presets/fine_tune_2d.yaml"),
+        """# Ten epochs on pairs of slices of your own domain (Park et al. 2021), as one file:
 # {parts}.
 # Edit those; `python -m bundle write_json` writes this.
 #   python -m monai.bundle run training --config_file configs/fine_tune_2d.yaml --dataset_dir DATA --output_dir OUT
 # Every value below can be given on the command line. inference_2d.yaml with --weights OUT/model.pt registers.
 """,
+    ),
 }
+"""Name of a configuration of slices -> the configuration and overlays that it is, written out, and its header."""
 KEY = re.compile(r"(\w+):")
 
 
@@ -53,10 +57,10 @@ def write_twins() -> None:
 
 def written_out(name: str) -> str:
     """The text of a configuration of ``WRITTEN_OUT``."""
-    base, overlays = WRITTEN_OUT[name]
+    base, overlays, header = WRITTEN_OUT[name]
     *others, last = (Path(overlay).name for overlay in overlays)
     parts = f"{base} with {', '.join(others)} and {last}"
-    return HEADERS[name].format(parts=parts) + "\n" + joined(CONFIGS / base, [CONFIGS / each for each in overlays])
+    return header.format(parts=parts) + "\n" + joined(CONFIGS / base, [CONFIGS / each for each in overlays])
 
 
 def joined(base: Path, overlays: Sequence[Path]) -> str:
