@@ -29,7 +29,7 @@ from bundle.maps import (
     read_map_network,
     start_rare,
 )
-from bundle.registration import weights_of
+from bundle.registration import read_weights
 from bundle.system import fingerprint
 
 AFFINE = torch.as_tensor(oblique_affine([1.0, 1.5, 2.0], [10, -20, 30], [5, -7, 11]))
@@ -162,8 +162,7 @@ class Bias(nn.Module):
 
 def biased(path, maps=2):
     network = Bias(maps)
-    with weights_of(path) as state:
-        network.load_state_dict(state)
+    read_weights(path, network)
     return MapNetwork(network)
 
 

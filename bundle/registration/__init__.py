@@ -31,7 +31,13 @@ from bundle.registration.similarities import (
     LocalNormalizedCrossCorrelationLoss,
     MSELoss,
 )
-from bundle.registration.weights import SharedWeightsLoader, WeightsLoader, fingerprint_of_weights, weights_of
+from bundle.registration.weights import (
+    SharedWeightsLoader,
+    WeightsLoader,
+    fingerprint_of_weights,
+    read_weights,
+    weights_of,
+)
 
 __all__ = [
     "Adaptation",
@@ -67,6 +73,7 @@ __all__ = [
     "fingerprint_of_weights",
     "inner_loop",
     "moved_names",
+    "read_weights",
     "use_instance_statistics",
     "weights_of",
 ]

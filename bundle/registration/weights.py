@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
+from torch import nn
 
 from bundle.system import brief, exists, fingerprint, regular_file
 
@@ -65,6 +66,12 @@ def weights_of(path: str) -> Iterator[dict[str, torch.Tensor]]:
     with named_errors(path):
         check_archive(regular_file(path))
         yield dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def read_weights(path: str, network: nn.Module) -> None:
+    """Load the flat weights of a file into a network; errors as in ``weights_of``."""
+    with weights_of(path) as state:
+        network.load_state_dict(state)
 
 
 def fingerprint_of_weights(path: str | None) -> str | None:
