@@ -146,6 +146,14 @@ def test_values_are_those_of_pydicom_and_simpleitk(tmp_path, dtype, tags, stored
     assert stored in (None, image.meta["stored_type"])
 
 
+def test_numbers_far_from_zero_keep_their_steps(tmp_path):
+    array = voxels().astype(np.uint32) % 100 + 2_000_000_000
+    write_series(tmp_path / "s", array, AFFINE)
+    image = load_image(tmp_path / "s")
+    np.testing.assert_array_equal(image[0].numpy(), array)
+    assert image.meta["stored_type"] == "uint32"
+
+
 @pytest.mark.parametrize("bits", [12, 16])
 def test_what_monochrome1_shows_dark_is_low_as_in_simpleitk(tmp_path, bits):
     array = voxels() % 4000

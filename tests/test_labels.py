@@ -86,8 +86,16 @@ def fractions(label):
 
 
 BAD = {
-    "fractions": (fractions, GRID.affine, "the label has fractions (interpolated linearly?); labels are whole numbers"),
-    "nearly": (lambda ball: ball * np.float32(1.002), GRID.affine, "the label has fractions"),
+    "fractions": (
+        fractions,
+        GRID.affine,
+        "the label has fractions (interpolated or scaled?) such as 0.5; labels are whole numbers",
+    ),
+    "nearly": (
+        lambda ball: ball * np.float32(1.002),
+        GRID.affine,
+        "the label has fractions (interpolated or scaled?) such as 1.002",
+    ),
     "not_a_number": (lambda ball: np.where(ball, np.nan, 0), GRID.affine, "the label has NaN or infinite values"),
     "endless": (lambda ball: np.where(ball, np.inf, 0), GRID.affine, "the label has NaN or infinite values"),
     "several_in_a_channel": (

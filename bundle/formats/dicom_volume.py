@@ -34,7 +34,7 @@ def read_volume(folder: Path) -> Found:
         folder: as in :func:`bundle.dicom.read_series`; or the file of one slice, a planar image.
 
     Returns:
-        One channel, float32. Nothing of the headers is kept in ``meta``.
+        One channel. Nothing of the headers is kept in ``meta``.
 
     Raises:
         Refused: when the folder has no such volume, or it is larger than the limit.
@@ -67,7 +67,8 @@ def read_volume(folder: Path) -> Found:
 def _voxels(series: Series, files: Sequence[Path]) -> np.ndarray:
     """``(X, Y, Z)``, slices in the order of the series."""
     names = [str(path) for path in files]
-    volume = itk.Image[itk.F, 3]
+    whole = np.can_cast(stored_type(files[0]), np.float32)
+    volume = itk.Image[itk.F if whole else itk.D, 3]
     if len(names) == 1:
         reader = itk.ImageFileReader[volume].New(FileName=names[0], ImageIO=itk.GDCMImageIO.New())
     else:

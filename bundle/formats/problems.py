@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bundle.formats.voxels import fractions
 from bundle.geometry import corner_distance, spacing_of
 from bundle.system.limits import MOST_VALUES, size
 
@@ -70,8 +71,8 @@ def label_problems(
     if array.size:
         if not np.isfinite(array).all():
             problems.append(f"{name}: the {kind} has NaN or infinite values; {kind}s are whole numbers")
-        elif (array != np.round(array)).any():
-            problems.append(f"{name}: the {kind} has fractions (interpolated linearly?); {kind}s are whole numbers")
+        elif found := fractions(array, kind):
+            problems.append(f"{name}: {found}")
         elif not array.any():
             problems.append(f"{name}: the {kind} is empty, every value is 0; leave it out")
     return problems

@@ -142,6 +142,21 @@ def whole_numbers(values: np.ndarray, kind: str) -> np.ndarray:
     if largest >= EXACT:
         raise Refused(f"the {kind} has values of {largest:.17g}, expected less than 2^53; renumber its structures")
     rounded = np.rint(values).astype(np.float64 if largest > SINGLE else np.float32)
-    if (np.abs(values - rounded) > ROUNDED).any():
-        raise Refused(f"the {kind} has fractions (interpolated linearly?); {kind}s are whole numbers")
+    if found := fractions(values, kind, ROUNDED):
+        raise Refused(found)
     return rounded
+
+
+def fractions(values: np.ndarray, kind: str, rounded: float = 0.0) -> str:
+    """The line about values of a label or mask that are not whole numbers; empty if all are.
+
+    Args:
+        values: finite numbers.
+        kind: what messages call them.
+        rounded: how far from a whole number still counts as one.
+    """
+    apart = np.abs(values - np.rint(values)) > rounded
+    if not apart.any():
+        return ""
+    example = values[apart].flat[0]
+    return f"the {kind} has fractions (interpolated or scaled?) such as {example:.7g}; {kind}s are whole numbers"
