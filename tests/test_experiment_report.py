@@ -102,10 +102,9 @@ def test_table_has_not_registered_first_and_the_numbers_of_every_method(runs, tm
         for key, expected in (("dsc", values), ("tre_mm", 10 - 10 * values), ("hd95_mm", 20 - 20 * values)):
             assert float(row[f"{key}_mean"]) == pytest.approx(expected.mean())
             assert float(row[f"{key}_sd"]) == pytest.approx(expected.std(ddof=1))
-            # The bootstrap's interval is close to the normal one: mean +- 1.96 standard errors.
-            half = 1.96 * expected.std(ddof=1) / np.sqrt(8)
-            assert float(row[f"{key}_low"]) == pytest.approx(expected.mean() - half, abs=0.4 * half)
-            assert float(row[f"{key}_high"]) == pytest.approx(expected.mean() + half, abs=0.4 * half)
+            half = 2.3646 * expected.std(ddof=1) / np.sqrt(8)  # 97.5 % of Student's t with 7 degrees of freedom
+            assert float(row[f"{key}_low"]) == pytest.approx(expected.mean() - half, rel=1e-4)
+            assert float(row[f"{key}_high"]) == pytest.approx(expected.mean() + half, rel=1e-4)
     assert [row["device"] for row in rows] == ["", "cpu", "cpu"]
     # Seconds to register are 0.5 to 7.5, with the preprocessing 1.5 to 8.5.
     assert [rows[2][name] for name in ("seconds_median", "seconds_registration_median")] == ["5.0", "4.0"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,7 @@ from bundle.evaluation.measures import Measure
 from bundle.experiment.curves import save_figure
 from bundle.experiment.figures import experiment_figures
 from bundle.experiment.results import (
-    ALPHA,
     AVERAGED,
-    SPREAD,
     Results,
     Row,
     comparison_rows,
@@ -24,6 +23,7 @@ from bundle.experiment.results import (
     write_rows,
 )
 from bundle.experiment.runs import Evaluation
+from bundle.experiment.statistics import ALPHA, Summary
 from bundle.pages.markup import ABSENT, render
 from bundle.system import written_whole
 
@@ -103,7 +103,7 @@ def _summary_table(results: Results, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _spread(row: Row, measure: Measure) -> str:
-    count, *spread = (row[f"{measure.key}_{name}"] for name in SPREAD)
+    count, *spread = (row[f"{measure.key}_{field.name}"] for field in fields(Summary))
     mean, sd, low, high = (_number(value, measure) for value in spread)
     fewer = f" (n = {count})" if 0 < count != row["n"] else ""
     return f"{mean} ± {sd} [{low}, {high}]{fewer}" if mean != ABSENT else ABSENT

@@ -15,11 +15,9 @@ import numpy as np
 from bundle.evaluation.measures import LOSS, MEASURES, WHEN, Measure
 from bundle.evaluation.table import metrics_row, read_metrics, write_table
 from bundle.experiment.runs import Evaluation, slug
-from bundle.experiment.statistics import compare_paired, summarise
+from bundle.experiment.statistics import ALPHA, compare_paired, summarise
 
 NOT_REGISTERED = "not registered"
-ALPHA = 0.05
-SPREAD = ("n", "mean", "sd", "low", "high")
 COSTS = ("folded_percent", "log_jacobian_sd", "seconds", "seconds_registration", "seconds_per_step")
 AVERAGED = {f"{key}_{MEASURES[key].average}": MEASURES[key] for key in COSTS}
 """Columns of Table 1 with one number for all pairs, after the columns of accuracy."""
@@ -167,8 +165,7 @@ def summary_rows(results: Results) -> list[Row]:
         run = results.runs.get(name, {})
         row: Row = {"method": name, "n": len(done(run)) if run else len(results.pairs)}
         for measure, methods in results.series.items():
-            summary = asdict(summarise(methods[name]))
-            row |= {f"{measure.key}_{key}": summary[key] for key in SPREAD}
+            row |= {f"{measure.key}_{key}": value for key, value in asdict(summarise(methods[name])).items()}
         for title, measure in AVERAGED.items():
             values = numbers(column(run, measure, run))
             row[title] = float(getattr(np, measure.average)(values)) if values else None
