@@ -79,6 +79,24 @@ def test_folds_divide_the_patients_of_training(tmp_path):
     assert folds != read_folds(tmp_path, **options | {"seed": 4}, folds=4)
 
 
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_the_networks_of_both_sides_have_the_same_folds(tmp_path, side):
+    """Training asks for the maps of a patient from the network that never saw it, whichever image the maps are of."""
+    cohort(tmp_path, 12)
+    image = {kind: f"{kind}s/p{{:02}}_{{}}.nii.gz" for kind in ("image", "label")}
+    entries = [
+        {f"{name}_{kind}": image[kind].format(number, 0) for name, number in sides.items() for kind in image}
+        | {"patient": [f"p{number:02}" for number in sides.values()]}
+        for sides in ({"moving": number, "fixed": 11 - number // 2} for number in range(11))
+    ]
+    datalist = write(tmp_path, {"training": entries})
+    folds = read_folds(tmp_path, datalist, folds=3)
+    assert set(folds) == {f"p{number:02}" for number in range(12)}
+    for fold in range(3):
+        sections = read_images(tmp_path, datalist, side=side, folds=3, fold=fold)
+        assert {folds[patient] for patient in patients_of(sections)["training"]} == {0, 1, 2} - {fold}
+
+
 def test_folds_are_the_same_whatever_the_order():
     assert split_folds("cab", 3, 1) == split_folds("abcab", 3, 1)
     assert sorted(split_folds("abc", 3, 1).values()) == [0, 1, 2]

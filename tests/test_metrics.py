@@ -233,6 +233,15 @@ def test_hausdorff_distance_of_a_shifted_box_is_the_shift(axis, spacing):
     assert hausdorff_95(target, shifted, (1.5, 0.8, 2.5)).tolist() == pytest.approx([0, 2 * spacing])
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_hausdorff_distance_of_a_slice_is_between_outlines(axis):
+    rows, columns = np.mgrid[:40, :40]
+    inner, outer = ((rows - 20) ** 2 + (columns - 20) ** 2 <= radius**2 for radius in (5, 15))
+    inner, outer = (torch.as_tensor(np.expand_dims(disc, axis)[None].astype(np.float32)) for disc in (inner, outer))
+    spacing = np.insert([2.0, 2.0], axis, 7.0).tolist()
+    assert hausdorff_95(inner, outer, spacing).item() == pytest.approx(20, abs=0.5)
+
+
 def test_hausdorff_distance_forgives_five_percent_of_the_surface():
     target = torch.zeros(1, 20, 20, 20)
     target[:, 4:9, 4:9, 4:9] = 1

@@ -50,9 +50,9 @@ def read_images(
     """
     if (folds is None) != (fold is None) or (fold is not None and not 0 <= fold < (folds or 0)):
         raise ValueError(f"fold is {fold} of {folds} folds, expected one from 0 to folds - 1, or None for both")
-    sections = _read(dataset_dir, datalist, side, pairing, fractions, seed)
+    sections, patients = _read(dataset_dir, datalist, side, pairing, fractions, seed)
     if folds is not None:
-        of_patient = split_folds(_patients(sections["training"]), folds, seed)
+        of_patient = split_folds(patients, folds, seed)
         training = sections["training"]
         sections["training"] = [image for image in training if of_patient[image["patient"][0]] != fold]
         sections["validation"] = [image for image in training if of_patient[image["patient"][0]] == fold]
@@ -64,18 +64,18 @@ def read_folds(
     datalist: str | Path | None = None,
     *,
     folds: int,
-    side: str | None = None,
     pairing: str | None = None,
     fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
 ) -> dict[str, int]:
     """Fold of each patient of training: the ``fold`` for which :func:`read_images` trains on all the others.
 
+    The patients are those of either side, so that the networks of fixed and of moving images have the same folds.
+
     Args:
         dataset_dir: this and the other arguments as in :func:`read_images`.
         datalist: see there.
         folds: see there.
-        side: see there.
         pairing: see there.
         fractions: see there.
         seed: see there.
@@ -83,8 +83,8 @@ def read_folds(
     Returns:
         Fold, from 0, by patient; the network of that fold has not seen the patient.
     """
-    sections = _read(dataset_dir, datalist, side, pairing, fractions, seed)
-    return split_folds(_patients(sections["training"]), folds, seed)
+    _, patients = _read(dataset_dir, datalist, None, pairing, fractions, seed)
+    return split_folds(patients, folds, seed)
 
 
 def _read(
@@ -94,19 +94,15 @@ def _read(
     pairing: str | None,
     fractions: Sequence[float],
     seed: int,
-) -> Sections:
-    """All images of each section, with and without labels."""
+) -> tuple[Sections, set[str]]:
+    """All images of each section, with and without labels; the patients of training, of either side."""
     if side not in (None, *SIDES):
         raise ValueError(f"side is {side!r}, expected {' or '.join(SIDES)}, or None for both")
     entries, problems, _ = read_entries(dataset_dir, datalist, pairing or side or "paired", fractions, seed)
     sides = SIDES if side is None else (side,)
     sections = {section: single_images(entries[section], problems, sides) for section in SECTIONS}
     refuse(problems, dataset_dir)
-    return sections
-
-
-def _patients(images: Iterable[Pair]) -> set[str]:
-    return {patient for image in images for patient in image["patient"]}
+    return sections, {patient for entry in entries["training"] for patient in entry["patient"]}
 
 
 def _labelled(sections: Sections, dataset_dir: str | Path) -> Sections:

@@ -24,6 +24,7 @@ def hausdorff_95(label: torch.Tensor, target: torch.Tensor, spacing: Sequence[fl
     """95 % Hausdorff distance of every structure.
 
     ``HD95 = max(P95_a min_b |a - b|, P95_b min_a |a - b|)`` over the surface voxels ``a`` and ``b`` of the two labels.
+    The surface of a structure in a slice is its outline.
 
     Args:
         label: ``(structures, *shape)``, binary.
@@ -36,8 +37,12 @@ def hausdorff_95(label: torch.Tensor, target: torch.Tensor, spacing: Sequence[fl
     # MONAI warns about empty masks and makes their distance NaN or infinite, so it does not get any.
     present = label.flatten(1).any(1) & target.flatten(1).any(1)
     distances = torch.full((len(label),), torch.nan)
+    # In a volume of one slice every voxel would be on the surface.
+    axes = [axis for axis, length in enumerate(label.shape[1:]) if length > 1]
+    shape = [label.shape[1 + axis] for axis in axes]
+    structures = [channels[present].reshape(1, -1, *shape) for channels in (label, target)]
     distances[present] = compute_hausdorff_distance(
-        label[present][None], target[present][None], include_background=True, percentile=95, spacing=list(spacing)
+        *structures, include_background=True, percentile=95, spacing=[spacing[axis] for axis in axes]
     )[0]
     return distances
 
