@@ -194,6 +194,12 @@ def test_metrics_and_command_line_have_the_inverse(tiny_dataset, trained, comman
 
 def test_metrics_without_the_inverse_do_not_name_it(files, content):
     result = register(files, content, SmoothField())
-    pred = {"ddf": result["pred"]["ddf"], "losses": torch.tensor([1.0]), "seconds": 1.0, "step_seconds": 1.0}
+    pred = {
+        "ddf": result["pred"]["ddf"],
+        "losses": torch.ones(1),
+        "loss_identity": 1.0,
+        "seconds": 1.0,
+        "step_seconds": 1.0,
+    }
     scored = PairMetricsd(None, None, "cpu", 1)({**result, "pred": pred})
     assert "inverse_residual_mm" not in scored["metrics"]

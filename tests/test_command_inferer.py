@@ -156,7 +156,9 @@ def test_a_registration_by_a_command_leaves_what_every_registration_leaves(tiny_
     displacement = nib.load(metrics.with_name("displacement.nii.gz")).get_fdata()[:, :, :, 0]
     np.testing.assert_allclose(displacement[..., 1:], np.broadcast_to([-1, 3], (*displacement.shape[:3], 2)), atol=1e-3)
     assert np.ptp(displacement[..., 0]) < 1e-3
-    assert "adaptation" not in json.loads(metrics.read_text())
+    found = json.loads(metrics.read_text())
+    assert found["adaptation"].keys() == {"best_loss", "loss_identity"}
+    assert found["adaptation"]["best_loss"] == found["loss"][0] != found["adaptation"]["loss_identity"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["elastix", "a", "b", "c"], ["ants", "a", "b"]])

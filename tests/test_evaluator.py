@@ -109,7 +109,8 @@ def test_table_holds_what_the_metrics_of_the_pairs_say(pairs, register, tmp_path
     register([pairs[0], pairs[2]])
     written = rows(tmp_path / "out")
     metrics = json.loads((tmp_path / "out/first/metrics.json").read_text())
-    assert float(written["first"]["loss_before"]) == metrics["loss"][0]
+    assert float(written["first"]["loss_start"]) == metrics["loss"][0]
+    assert float(written["first"]["loss_before"]) == metrics["adaptation"]["loss_identity"]
     assert float(written["first"]["loss_after"]) == metrics["adaptation"]["best_loss"]
     assert float(written["first"]["dsc_before"]) == metrics["dsc"]["1"]["before"]
     assert metrics["dsc"]["1"]["before"] > 0.8

@@ -48,6 +48,7 @@ def metrics(pair, dsc, /, steps=5, **changes):
         "device": "cpu",
         "initial_alignment_mm": np.eye(4).tolist(),
         "loss": [1.0 - before, 1.0 - after],
+        "adaptation": {"best_loss": 1.0 - after, "loss_identity": 1.0 - before},
         "folded_percent": 0.25,
         "log_jacobian_sd": 0.125,
         "dsc": {"0": {"before": before, "after": after}},

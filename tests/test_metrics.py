@@ -86,6 +86,7 @@ def scored(**changes):
         "pred": {
             "ddf": ddf,
             "losses": torch.tensor([3.0, 2.5, torch.nan]),
+            "loss_identity": torch.tensor(4.0),
             "seconds": torch.tensor(1.5),
             "step_seconds": torch.tensor(0.5),
         },
@@ -170,7 +171,12 @@ def test_ncc_is_of_the_images_that_the_network_saw():
     ddf = torch.zeros(3, *SHAPE)
     ddf[0] = -2.0
     ddf[0, :2] = 10.0  # the fixed image begins with the last two layers of the moving one
-    pred = {"losses": torch.tensor([3.0]), "seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5)}
+    pred = {
+        "losses": torch.tensor([3.0]),
+        "loss_identity": torch.tensor(4.0),
+        "seconds": torch.tensor(1.5),
+        "step_seconds": torch.tensor(0.5),
+    }
     ncc = scored(pred={"ddf": ddf, **pred})["ncc"]
     before = np.corrcoef(np.roll(np.arange(12), 2), np.arange(12))[0, 1]
     assert ncc == pytest.approx({"before": before, "after": 1.0}, abs=1e-5)
@@ -178,7 +184,12 @@ def test_ncc_is_of_the_images_that_the_network_saw():
 
 def test_similarity_is_that_of_the_loss():
     assert "similarity" not in scored()
-    pred = {"losses": torch.tensor([3.0]), "seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5)}
+    pred = {
+        "losses": torch.tensor([3.0]),
+        "loss_identity": torch.tensor(4.0),
+        "seconds": torch.tensor(1.5),
+        "step_seconds": torch.tensor(0.5),
+    }
     pred |= {"ddf": torch.zeros(3, *SHAPE), "similarity": torch.tensor([-0.25, -0.75])}
     assert scored(pred=pred)["similarity"] == {"before": -0.25, "after": -0.75}
 
@@ -208,7 +219,12 @@ def test_ncc_of_a_constant_image_is_null():
 
 def test_what_a_registration_does_not_have_is_null():
     folds_everywhere = affine_ddf(np.diag([-2.0, 0, 0]), [0, 0, 0], SHAPE)
-    pred = {"losses": torch.tensor([3.0]), "seconds": torch.tensor(1.5), "step_seconds": torch.tensor(torch.nan)}
+    pred = {
+        "losses": torch.tensor([3.0]),
+        "loss_identity": torch.tensor(4.0),
+        "seconds": torch.tensor(1.5),
+        "step_seconds": torch.tensor(torch.nan),
+    }
     metrics = scored(pred={"ddf": folds_everywhere, **pred})
     assert metrics["folded_percent"] == 100
     assert metrics["log_jacobian_sd"] is None
@@ -219,7 +235,12 @@ def test_log_jacobian_sd_is_that_of_the_predicted_field():
     ddf = torch.zeros(3, *SHAPE)
     # Layers of axis 1 stretch axis 0 by e^0 and e^1 in turn: u_0 = x_0 (d(x_1) - 1) has the determinant d(x_1).
     ddf[0, :, ::2] = (math.e - 1) * torch.arange(SHAPE[0])[:, None, None]
-    pred = {"losses": torch.tensor([3.0]), "seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5)}
+    pred = {
+        "losses": torch.tensor([3.0]),
+        "loss_identity": torch.tensor(4.0),
+        "seconds": torch.tensor(1.5),
+        "step_seconds": torch.tensor(0.5),
+    }
     assert scored(pred={"ddf": ddf, **pred})["log_jacobian_sd"] == pytest.approx(0.5, abs=1e-5)
 
 
@@ -343,7 +364,12 @@ def test_channels_the_labels_do_not_have_are_left_out():
 def registered(ddf, fixed, moving, **changes):
     """Metrics of a pair of labels on one grid, registered by a DDF in its voxels."""
     image = MetaTensor(torch.zeros(1, *SHAPE), affine=AFFINE)
-    pred = {"losses": torch.tensor([3.0]), "seconds": torch.tensor(1.5), "step_seconds": torch.tensor(0.5)}
+    pred = {
+        "losses": torch.tensor([3.0]),
+        "loss_identity": torch.tensor(4.0),
+        "seconds": torch.tensor(1.5),
+        "step_seconds": torch.tensor(0.5),
+    }
     data = {"native_fixed_image": image, "native_moving_image": image, "fixed_image": image, "moving_image": image}
     data |= {"native_fixed_label": MetaTensor(fixed, affine=AFFINE), "initial_alignment": np.eye(4)}
     data |= {"native_moving_label": MetaTensor(moving, affine=AFFINE), "pred": {"ddf": ddf, **pred}}

@@ -37,6 +37,7 @@ def metrics(pair, before, after):
         "device": "cpu",
         "initial_alignment_mm": np.eye(4).tolist(),
         "loss": [float(after) / 100],
+        "adaptation": {"best_loss": float(after) / 100, "loss_identity": 1.0},
         "folded_percent": 0.0,
         "distance_px": {when: 2 * value for when, value in both.items()},
         "distance_grid_px": both,

@@ -22,7 +22,8 @@ def metrics(pair_id="a", dsc=(0.5, 0.8), tre=(4.0, 2.0), hd95=(9.0, 6.0), **chan
     result = {
         "pair_id": pair_id,
         "steps": 5,
-        "loss": [3.0, 2.0, 1.0],
+        "loss": [2.0, 1.5, 1.0],
+        "adaptation": {"best_state": "step 2", "best_loss": 1.0, "loss_identity": 3.0},
         "folded_percent": 0.5,
         "log_jacobian_sd": 0.125,
         "seconds": {"preprocessing": 1.0, "registration": 2.5},
@@ -49,6 +50,7 @@ def test_row_of_a_pair():
         "folded_percent": 0.5,
         "loss_before": 3.0,
         "loss_after": 1.0,
+        "loss_start": 2.0,
         "seconds": 3.5,
         "log_jacobian_sd": 0.125,
         "seconds_registration": 2.5,
@@ -61,8 +63,9 @@ def test_row_of_a_pair():
 
 
 def test_loss_after_registration_is_that_of_the_field_that_was_kept():
-    kept = metrics(loss=[3.0, 1.0, 2.0], adaptation={"best_state": "step 1", "best_loss": 1.0})
-    assert (metrics_row(kept)["loss_before"], metrics_row(kept)["loss_after"]) == (3.0, 1.0)
+    kept = metrics(loss=[3.0, 1.0, 2.0], adaptation={"best_state": "step 1", "best_loss": 1.0, "loss_identity": 4.0})
+    row = metrics_row(kept)
+    assert [row[f"loss_{when}"] for when in ("before", "start", "after")] == [4.0, 3.0, 1.0]
 
 
 PLANAR = {

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bundle.data.datalist import FRACTIONS, read_entries, refuse
 from bundle.data.layouts import SECTIONS, SIDES
 from bundle.data.pairing import single_images
 from bundle.data.splits import split_folds
-from bundle.data.validation import Pair, Sections
+from bundle.data.validation import Sections
 from bundle.system.errors import DataWarning
 
 

@@ -104,10 +104,9 @@ def _inside(key: str, name: str) -> Callable[[Metrics], float | None]:
     return lambda metrics: metrics.get(key, {}).get(name)
 
 
-def _losses(metrics: Metrics) -> dict[str, float]:
-    # Results from before the best state was chosen have the field of the last state.
-    best = metrics.get("adaptation", {}).get("best_loss", metrics["loss"][-1])
-    return {"before": metrics["loss"][0], "after": best}
+def _losses(metrics: Metrics) -> dict[str, float] | None:
+    found = metrics.get("adaptation")
+    return found and {"before": found["loss_identity"], "after": found["best_loss"]}
 
 
 DSC = _add("dsc", "DSC", "", 3, "dsc_{}", higher_is_better=True, per_structure=True)
@@ -121,6 +120,7 @@ _add("inverse_distance_px", "distance in the fixed image", "px of the point grid
 NCC = _add("ncc", "NCC", "", 3, "ncc_{}", higher_is_better=True)
 SIMILARITY = _add("similarity", "similarity term of the loss", "", 3, "similarity_{}")
 LOSS = _add("loss", "loss", "", 4, "loss_{}", find=_losses)
+_add("loss_start", "loss of the start", "", 4, find=lambda metrics: metrics["loss"][0])
 FOLDED = _add("folded_percent", "folded", "%")
 _add("network_folded_percent", "folded on the network's grid", "%")
 LOG_JACOBIAN_SD = _add("log_jacobian_sd", "SD of the log-Jacobian", "", 3)

@@ -92,6 +92,7 @@ class PairMetricsd(Transform):
             "device": self.device,
             "initial_alignment_mm": alignment.tolist(),
             "loss": losses,
+            "adaptation": adaptation_metrics(data["pred"], len(losses), self.steps),
             **folding_metrics(native),
             **{f"network_{key}": value for key, value in folding_metrics(ddf).items()},
             "ncc": self._correlation(data, lift_ddf(ddf)),
@@ -105,8 +106,6 @@ class PairMetricsd(Transform):
             },
             "seconds_per_step": float(data["pred"]["step_seconds"]),
         }
-        if "best_step" in data["pred"]:
-            metrics["adaptation"] = adaptation_metrics(data["pred"], len(losses), self.steps)
         if "inverse_residual_mm" in data:
             metrics["inverse_residual_mm"] = data["inverse_residual_mm"]
         if "similarity" in data["pred"]:
@@ -176,17 +175,20 @@ def adaptation_metrics(pred: Mapping[str, Any], losses: int, steps: int) -> dict
     """What the steps of a pair led to.
 
     Args:
-        pred: outputs of ``bundle.registration.AdaptationInferer`` for a pair.
+        pred: outputs of ``bundle.registration.AdaptationInferer`` for a pair, or of another method, without steps.
         losses: how many of its losses are finite.
         steps: gradient steps that were asked for.
 
     Returns:
-        ``best_state``, whose field is the result (``initial alignment``, ``start`` or ``step k``), and its
-        ``best_loss``; ``loss_identity``, the loss of the initial alignment; ``lost_steps``, how many steps led to a
-        loss that is not finite, or were not taken because a loss or gradient was not finite. If there are any,
-        ``stopped`` says which and when.
+        ``best_loss``, that of the result; ``loss_identity``, the loss of the initial alignment. Where there are states
+        to choose from, ``best_state``, whose field is the result (``initial alignment``, ``start`` or ``step k``);
+        ``lost_steps``, how many steps led to a loss that is not finite, or were not taken because a loss or gradient
+        was not finite. If there are any, ``stopped`` says which and when.
     """
-    step, identity = int(pred["best_step"]), float(pred["loss_identity"])
+    identity = float(pred["loss_identity"])
+    if "best_step" not in pred:
+        return {"best_loss": float(pred["losses"][-1]), "loss_identity": identity}
+    step = int(pred["best_step"])
     result: dict[str, Any] = {
         "best_state": {INITIAL_ALIGNMENT: "initial alignment", 0: "start"}.get(step, f"step {step}"),
         "best_loss": identity if step == INITIAL_ALIGNMENT else float(pred["losses"][step]),

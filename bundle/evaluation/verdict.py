@@ -13,6 +13,7 @@ from bundle.evaluation.measures import (
     FOLDED,
     LARGEST,
     LOG_JACOBIAN_SD,
+    LOSS,
     PREDICTED,
     SIMILARITY,
     TRE,
@@ -55,18 +56,14 @@ def _rule(measure: Measure, sentence: str, advice: str, least: bool = False) -> 
     return {measure.key: rule}
 
 
-def _percent_of_start(change: float, start: float) -> float:
-    return 100 * change / max(abs(start), 1e-6)
-
-
 def _similarity_gain(metrics: Metrics) -> float | None:
     worse = SIMILARITY.worsening(metrics)
-    return None if worse is None else _percent_of_start(-worse, SIMILARITY.of(metrics)["before"])
+    return None if worse is None else -100 * worse / max(abs(SIMILARITY.of(metrics)["before"]), 1e-6)
 
 
 def _loss_rise(metrics: Metrics) -> float | None:
     losses = metrics["loss"]
-    return _percent_of_start(losses[-1] - losses[0], losses[0]) if len(losses) > 1 else None
+    return losses[-1] - losses[0] if len(losses) > 1 else None
 
 
 def _lost_steps(metrics: Metrics) -> float | None:
@@ -90,12 +87,12 @@ RULES = {
         "%",
         least=True,
     ),
-    "loss_rise_percent": Rule(
+    "loss_rise": Rule(
         "rise of the loss over the steps",
         _loss_rise,
-        "the loss rose by {value} % over the steps, the best of their fields was kept",
+        "the loss rose by {value} over the steps, the best of their fields was kept",
         "lower inner_lr, or look at fewer steps",
-        "%",
+        digits=LOSS.digits,
     ),
     "lost_steps": Rule(
         "steps lost to numbers that are not finite",

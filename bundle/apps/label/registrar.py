@@ -72,7 +72,7 @@ class Registrar:
                 device=self.settings.device,
             )
         if noted and steps == self.settings.steps:
-            self.record.add(origin, pair, min(found.metrics["loss"]))
+            self.record.add(origin, pair, found.metrics["adaptation"]["best_loss"])
         return found
 
 

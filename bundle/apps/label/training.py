@@ -153,7 +153,7 @@ def scores(pairs: Sequence[Mapping[str, Any]], weights: Path, settings: ServerSe
             device=settings.device,
             **sides,
         )
-        losses.append(min(found.metrics["loss"]))
+        losses.append(found.metrics["adaptation"]["best_loss"])
         dsc += [entry["after"] for entry in found.metrics.get("dsc", {}).values() if entry["after"] is not None]
     return {"loss": float(np.mean(losses)), **({"dsc": float(np.mean(dsc))} if dsc else {})}
 
