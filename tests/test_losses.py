@@ -18,6 +18,7 @@ from bundle.registration import (
     RegistrationLoss,
     adapt,
 )
+from bundle.registration.adaptation import one_by_one
 
 SHAPE = (10, 8, 6)
 
@@ -330,9 +331,11 @@ def test_a_smaller_overlap_is_no_way_to_a_smaller_loss():
     assert not gradient[0, 0, 5:].any()
 
 
-def test_masks_that_do_not_overlap_are_refused():
+def test_masks_that_do_not_overlap_are_refused_before_a_loss_that_is_not_finite():
+    pair = masked_pair(slab(0, 3), slab(5, 9))
+    assert not masked_objective()(torch.zeros(1, 3, *SHAPE), pair)["loss"].isfinite()
     with pytest.raises(ValueError, match="the masks of the two images do not overlap; check fixed_mask, moving_mask"):
-        masked_objective()(torch.zeros(1, 3, *SHAPE), masked_pair(slab(0, 3), slab(5, 9)))
+        one_by_one(lambda pair, labels: {"ddf": pair}, torch.cat([masked_pair(), pair]), None)
 
 
 def test_a_similarity_that_takes_no_mask_is_named():

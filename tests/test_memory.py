@@ -1,12 +1,14 @@
 """The memory that a registration takes is known before it is taken."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from bundle.api import read_configuration
 from bundle.registration.memory import GIB, KERNEL_BYTES_PER_VOXEL, check_memory, free_bytes, peak_bytes
 
-PAIR = torch.rand(1, 2, 16, 24, 32)
+PAIR = torch.rand(1, 2, 16, 24, 32, generator=torch.Generator().manual_seed(0))
 VOXELS = 16 * 24 * 32
 
 
@@ -32,6 +34,16 @@ def test_no_memory_is_taken_by_the_estimate():
 
 def test_what_is_seen_ends_where_a_value_is_read():
     assert peak_bytes(lambda pair: pair.sum().item(), PAIR) > 2 * 4 * VOXELS
+
+
+def test_masks_and_maps_are_counted_to_the_end_of_a_step():
+    found = {}
+    for channels, options in ((2, {"weights": None}), (10, {})):
+        parser = read_configuration("inference.yaml", options)
+        network, inferer = (parser.get_parsed_content(name) for name in ("registration_network", "inferer"))
+        pair = torch.ones(1, channels, 48, 48, 48)
+        found[channels] = peak_bytes(partial(inferer._one_step, labels=None, network=network), pair)
+    assert found[10] > found[2] + 1.2 * 8 * 4 * 48**3
 
 
 def test_a_pair_that_does_not_fit_is_refused_with_the_estimate():

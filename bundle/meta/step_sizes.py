@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.optim import Optimizer
 
 from bundle.meta.rules import learned
@@ -37,7 +38,8 @@ class LearnedStepSizes(nn.Module):
 
     def scales(self) -> dict[str, float]:
         """``exp(v s_l)``, the step sizes as multiples of ``lr``, by the names of the weights."""
-        return dict(zip(self.names, (self.speed * self.log_scales.detach()).exp().tolist(), strict=True))
+        with unset_fake_temporarily():  # they are known while tensors without values estimate the memory (check_memory)
+            return dict(zip(self.names, (self.speed * self.log_scales.detach()).exp().tolist(), strict=True))
 
     def forward(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
         """The inner optimiser of named parameters, each with its own step size.

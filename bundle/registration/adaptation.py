@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from bundle.data import split_pair
+
 Version = tuple[torch.Tensor, torch.Tensor | None]
 """One mini-batch of a pair: joined images ``(batch, 2, *shape)`` (4 channels with masks), and joined labels or None."""
 
@@ -229,7 +231,19 @@ def one_by_one(
         register: a batch of one joined pair and its labels -> outputs, each a batch of one.
         inputs: joined pairs ``(batch, 2 * channels, *shape)``.
         labels: joined labels ``(batch, 2 * structures, *shape)`` or None.
+
+    Raises:
+        ValueError: when the masks of a pair do not overlap.
     """
+    _check_masks(inputs)
     each = [None] * len(inputs) if labels is None else [label[None] for label in labels]
     results = [register(pair[None], label) for pair, label in zip(inputs, each, strict=True)]
     return {key: torch.cat([result[key] for result in results]) for key in results[0]}
+
+
+def _check_masks(pairs: torch.Tensor) -> None:
+    moving, fixed = split_pair(pairs)
+    if moving.shape[1] > 1 and not (moving[:, 1] * fixed[:, 1]).flatten(1).any(1).all():
+        raise ValueError(
+            "the masks of the two images do not overlap; check fixed_mask, moving_mask and initial_alignment"
+        )

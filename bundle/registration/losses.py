@@ -200,8 +200,8 @@ class RegistrationLoss(nn.Module):
             and ``label``.
 
         Raises:
-            ValueError: when a term is configured and the pair has no maps or ``labels`` is None; when the pair's masks
-                do not overlap, or the similarity does not take masks.
+            ValueError: when a term is configured and the pair has no maps or ``labels`` is None; when the pair has
+                masks, which the similarity does not take.
         """
         moving, fixed = split_pair(pair)
         if self.anatomy is not None and fixed.shape[1] < 3:
@@ -237,9 +237,7 @@ class RegistrationLoss(nn.Module):
                 "bundle.registration (such as bundle.registration.MSELoss), give its forward a parameter mask, or "
                 "leave the masks out"
             )
+        # Whether any of it is left is not asked here, which would wait for the device at every step: if none is, the
+        # loss is not finite.
         mask = (warped_mask[0] * fixed_mask[0]).detach()
-        if not mask.flatten(1).any(1).all():
-            raise ValueError(
-                "the masks of the two images do not overlap; check fixed_mask, moving_mask and initial_alignment"
-            )
         return self.similarity(warped_image, fixed_image, mask)

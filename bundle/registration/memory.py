@@ -25,7 +25,8 @@ SPARE_BYTES_PER_VOXEL = 4000
 KERNEL_BYTES_PER_VOXEL, KERNEL_SHARE = 170, 0.2
 """Memory that kernels take beyond the tensors, as shares of the pair's voxels and of the tensors.
 
-Fitted to the peak memory of LocalNet with 8, 16 and 32 channels on a CPU, and right within 10 %."""
+Fitted to the peak memory of LocalNet with 8, 16 and 32 channels on a CPU, and right within 10 %; up to a quarter too
+much for what ships, with maps and without."""
 
 
 _changed = threading.Condition()
