@@ -142,7 +142,7 @@ def values(array):
     kind=st.sampled_from(sorted(META_TYPES)),
     big=st.booleans(),
     compressed=st.booleans(),
-    where=st.sampled_from(["LOCAL", "voxels.raw", "LIST", "%02d.raw 1 5 1"]),
+    where=st.sampled_from(["LOCAL", "voxels.raw", "LIST", "%02d.raw 1 5 1", "%02d.raw 1", "%02i.raw"]),
     orientation=st.sampled_from(["RAI", "LPS", "???"]),
 )
 def test_any_meta_image_is_the_image_of_simpleitk(tmp_path, affine, kind, big, compressed, where, orientation):
@@ -178,6 +178,8 @@ CUT = {
     "elsewhere": (SQUEEZED[:40], "voxels.raw", {"CompressedData": "True"}, "its voxels need 120 bytes, and "),
     "no list": (RAW, "LIST", {}, "its voxels need 120 bytes, and 0 are there"),
     "pattern": (RAW[:24], "voxels%d.raw 1 4 1", {}, "its voxels need 120 bytes, and 96 are there"),
+    "no step": (RAW, "voxels%d.raw 1 4", {}, "its list of slices has no step; write 'voxels%d.raw 1 4 1'"),
+    "step 0": (RAW, "voxels%d.raw 1 4 0", {}, "its list of slices has no step; write 'voxels%d.raw 1 4 1'"),
     "missing": (RAW[:24], "voxels%d.raw 1 5 1", {}, "its voxels are in voxels5.raw, which is not there"),
 }
 
@@ -190,6 +192,15 @@ def test_voxels_that_are_not_all_there_are_named(tmp_path, name):
         (tmp_path / f"voxels{number}.raw").write_bytes(content)
     with pytest.raises(ValueError, match=f"a.mhd: .*{said}"):
         load_image(meta(tmp_path / "a.mhd", content, where, **fields))
+
+
+@pytest.mark.parametrize("true", ["True", "t", "1"])
+@pytest.mark.parametrize("separator", [" = ", ": "])
+def test_a_meta_image_says_true_in_many_words(tmp_path, true, separator):
+    path = meta(tmp_path / "a.mha", SQUEEZED, **{**SIZED, "CompressedData": true, "BinaryData": true})
+    head, _, content = path.read_bytes().partition(b"LOCAL\n")
+    path.write_bytes(head.replace(b" = ", separator.encode()) + b"LOCAL\n" + content)
+    same(loaded(path)[0], path)
 
 
 @pytest.mark.parametrize("suffix", ["gipl", "vtk"])

@@ -28,6 +28,9 @@ UNCHECKED = ("BioRadImageIO", "GiplImageIO", "MRCImageIO", "VTKImageIO")
 """ITK's readers that return whatever is in memory where a file is cut short; they are not used."""
 UNSUPPORTED = re.compile(r"not (?:supported|available)|[Cc]annot currently handle")
 """How ITK says that it knows something and does not read it."""
+META_TRUE = ("T", "t", "1")
+"""How a word of a MetaImage header begins that ITK takes for true."""
+META_SEPARATOR = re.compile(r"[=:][\s=:]*")
 LONGEST_TEXT = 2**16
 """Bytes of a header that are searched for its units."""
 UNITS = re.compile(rb"^(?:space units|units|DistanceUnits)\s*[:=](.*)$", re.MULTILINE)
@@ -76,7 +79,7 @@ def checked_header(path: Path) -> Any:
     components = header.GetNumberOfComponents()
     check_declared((*shape, components), header.GetComponentSize(), None if detached else path)
     if header.GetNameOfClass() == "MetaImageIO":
-        _check_meta_image(path, header.GetImageSizeInBytes())
+        _check_meta_image(path, header.GetImageSizeInBytes(), shape[-1])
     if len(shape) > MOST_AXES:
         raise Refused(f"an image of {len(shape)} axes, expected 3, of labels also 4")
     if header.GetPixelType() == itk.CommonEnums.IOPixel_COMPLEX:
@@ -94,28 +97,33 @@ def _check_held(held: int, needed: int) -> None:
         raise Refused(f"its voxels need {needed} bytes, and {held} are there; cut short, copy it again")
 
 
-def _check_meta_image(path: Path, needed: int) -> None:
+def _check_meta_image(path: Path, needed: int, slices: int) -> None:
     """Refuse a MetaImage whose voxels are not all there: ITK returns whatever is in memory in their place.
 
     Args:
         path: the header.
         needed: bytes that the voxels need.
+        slices: voxels along the last axis.
     """
+    fields: dict[str, str] = {}
     with path.open("rb") as file:
         lines = iter(file.readline, b"")
-        fields: dict[str, str] = {}
-        while "ElementDataFile" not in fields:
-            name, _, value = next(lines).decode("latin-1").partition("=")
+        for line in lines:
+            name, value = [*META_SEPARATOR.split(line.decode("latin-1"), maxsplit=1), ""][:2]
             fields[name.strip()] = value.strip()
+            if "ElementDataFile" in fields:
+                break
+        else:
+            raise Refused("no ElementDataFile in its header says where its voxels are; write it again")
         where, start = fields["ElementDataFile"], file.tell()
-        names = [name.decode().strip() for name in lines] if where.startswith("LIST") else _names(where)
+        names = [name.decode().strip() for name in lines] if where.startswith("LIST") else _names(where, slices)
     parts = [path] if where.upper() == "LOCAL" else [path.parent / name for name in names if name]
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
         raise Refused(f"its voxels are in {missing[0]}, which is not there; copy it too")
-    if fields.get("BinaryData", "True").lower() != "true":
+    if not fields.get("BinaryData", "True").startswith(META_TRUE):
         return
-    if fields.get("CompressedData", "").lower() != "true":
+    if not fields.get("CompressedData", "").startswith(META_TRUE):
         held = sum(part.stat().st_size for part in parts)
         _check_held(held - (start if parts == [path] else 0), needed)
         return
@@ -125,13 +133,22 @@ def _check_meta_image(path: Path, needed: int) -> None:
     _check_held(_inflated(parts[0], start if parts == [path] else 0, length or None), needed)
 
 
-def _names(where: str) -> list[str]:
-    """Files that hold a MetaImage's voxels: one, or several by a pattern such as ``slice%02d.raw 1 20 1``."""
-    pattern = re.fullmatch(r"(.*%0?\d*d\S*)\s+(\d+)\s+(\d+)(?:\s+(\d+))?", where)
-    if pattern is None:
+def _names(where: str, slices: int) -> list[str]:
+    """Files that hold a MetaImage's voxels: one, or several by a pattern such as ``slice%02d.raw 1 20 1``.
+
+    What the pattern leaves out is as in ITK, which divides by a step of 0: the process would end there.
+    """
+    if "%" not in where:
         return [where]
-    first, last, step = (int(number or 1) for number in pattern.groups()[1:])
-    return [pattern[1] % number for number in range(first, last + 1, step)]
+    pattern, *numbers = where.split()
+    first, last, step = [*map(int, numbers), None, None, None][:3]
+    first = 1 if first is None else first
+    if step is None:
+        step = 1 if last is None else (last - first) // slices
+    last = first + slices - 1 if last is None else last
+    if step < 1:
+        raise Refused(f"its list of slices has no step; write '{pattern} {first} {last} 1'")
+    return [pattern % number for number in range(first, last + 1, step)[:slices]]
 
 
 def _inflated(path: Path, start: int, length: int | None) -> int:
