@@ -213,6 +213,18 @@ def test_an_image_of_nibabel_is_where_its_file_is(tmp_path, fixed_grid):
     np.testing.assert_allclose(found_in(image).affine, load_image(tmp_path / "a.nii").affine)
 
 
+def test_an_image_of_nibabel_is_where_it_was_moved_to(tmp_path, fixed_grid):
+    """What was changed in place is in no header until the image is saved."""
+    image = nib.Nifti1Image(fixed_grid.smooth_image(), fixed_grid.affine)
+    image.affine[:, 0] *= 2
+    image.affine[0, 3] -= 4
+    found = found_in(image)
+    assert not found.note
+    np.testing.assert_allclose(found.affine, image.affine, rtol=1e-6)
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_allclose(found.affine, load_image(tmp_path / "a.nii").affine)
+
+
 @pytest.mark.parametrize("spacing", [(0, 0.9, 1.7), (np.nan, 0.9, 1.7)])
 def test_a_spacing_that_is_missing_is_warned_of(tmp_path, fixed_grid, spacing):
     image = nib.Nifti1Image(np.ones(fixed_grid.shape, np.uint8), fixed_grid.affine)

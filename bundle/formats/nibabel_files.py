@@ -127,10 +127,13 @@ def halves(path: Path) -> tuple[Path, Path]:
 
 
 def found_in(image: SpatialImage) -> Found:
-    """What a nibabel image holds."""
+    """What a nibabel image holds, where its file would be: an affine that was changed goes into the header first."""
     affine, note = np.asarray(image.affine, dtype=float), ""
-    if isinstance(image.header, nib.Nifti1Header):
-        affine, note = nifti_place(image.header, image.shape[:3])
+    header = image.header
+    if isinstance(header, nib.Nifti1Header):
+        if image.affine is not None and not np.allclose(affine, header.get_best_affine(), equal_nan=True):
+            header = type(image)(image.dataobj, affine, header).header
+        affine, note = nifti_place(header, image.shape[:3])
     array = np.asanyarray(image.dataobj)
     stored = np.dtype(image.get_data_dtype()).newbyteorder("=") if nib.is_proxy(image.dataobj) else array.dtype
     if (getattr(image.dataobj, "slope", 1), getattr(image.dataobj, "inter", 0)) != (1, 0):
