@@ -103,6 +103,18 @@ def test_the_intent_decides_the_frame_of_the_vectors(fixed_grid, tmp_path):
     np.testing.assert_allclose(read_transform(tmp_path / "a.nii").parts[0].field[:, 5, 4, 3], by_itk)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("Mapping", "a deformation of SPM"), ("NREG_TRANS", "a transform of Nifty")]
+)
+def test_positions_are_not_taken_for_displacements(tmp_path, fixed_grid, name, said):
+    """SPM's y_*.nii and NiftyReg's fields have the shape and the intent of ITK's."""
+    image = displacement_image(torch.as_tensor(fixed_grid.world()), fixed_grid.affine)
+    image.header.set_intent(1007, name=name)
+    nib.save(image, tmp_path / "y_a.nii")
+    with pytest.raises(ValueError, match=f"y_a.nii: {said}.* holds positions.*; convert it to displacements in mm"):
+        read_transform(tmp_path / "y_a.nii")
+
+
 @pytest.mark.parametrize("kind", ["Euler3DTransform", "VersorRigid3DTransform", "Similarity3DTransform"])
 def test_rigid_transforms_of_itk_are_read(tmp_path, kind):
     transform = getattr(itk, kind)[itk.D].New()

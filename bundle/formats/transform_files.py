@@ -34,6 +34,11 @@ FINE = 1e-3
 POINTS = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (2.0, -3.0, 5.0))
 INTENT_DISPLACEMENT, INTENT_VECTOR = 1006, 1007
 """NIfTI intents of a field. ITK takes the vectors of the first for RAS, those of the second for LPS."""
+OTHER_FIELDS = {
+    b"Mapping": "a deformation of SPM, which holds positions",
+    b"NREG_": "a transform of NiftyReg, which holds positions, or displacements with other signs",
+}
+"""How ``intent_name`` begins in fields with the intent of vectors that do not hold ITK's; what they are."""
 
 
 def read_transform(path: str | Path) -> Transform:
@@ -227,6 +232,10 @@ def _read_nifti_field(path: Path) -> Displacement:
                 f"not a transform: {shape} values with intent {intent}, expected a field of X x Y x Z x 1 x 3 with "
                 f"intent {INTENT_VECTOR} (vectors), such as displacement.nii.gz"
             )
+        name = header["intent_name"].item()
+        other = next((what for start, what in OTHER_FIELDS.items() if name.startswith(start)), None)
+        if other:
+            raise Refused(f"{other}; convert it to displacements in mm as ITK and ANTs have them (LPS)")
         affine, note = nifti_place(header, voxels.shape[:3])
         vectors = np.moveaxis(np.asarray(voxels, dtype=np.float64)[..., 0, :], -1, 0)
     if note:
