@@ -427,10 +427,27 @@ def test_a_place_that_is_none_is_named(tmp_path, tags, said):
         load_image(tmp_path)
 
 
-def test_a_slice_without_a_place_is_not_left_out(tmp_path):
-    edit(series(tmp_path / "s")[6], ImagePositionPatient=None)
+@pytest.mark.parametrize("comma", [False, True])
+@pytest.mark.parametrize("number", [3, 6])
+def test_a_slice_without_a_place_is_not_left_out(tmp_path, comma, number):
+    """Nor is it called missing, or the shorter volume copied as a sound one."""
+    path = series(tmp_path / "s")[number]
+    edit(path, ImagePositionPatient=[12345.25, 1, 2] if comma else None)
+    path.write_bytes(path.read_bytes().replace(b"12345.25", b"12345,25"))
+    said = "ImagePositionPatient of 1 of 7 slices is absent or invalid; correct the headers"
+    with pytest.raises(ValueError, match=said):
+        load_image(tmp_path)
+    lines, sound = list_series(tmp_path, tmp_path.parent / f"{tmp_path.name}_sorted")
+    assert not sound
+    assert [said in line for line in lines].count(True) == 1
+
+
+def test_a_picture_in_the_series_of_a_volume_is_none_of_its_slices(tmp_path):
+    tags = {"ImagePositionPatient": None, "ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}
+    edit(series(tmp_path / "s")[6], **tags)
     with pytest.raises(ValueError, match="1 of the 7 slices of its series have no place in space; sort them by"):
         load_image(tmp_path)
+    assert list_series(tmp_path)[1]
 
 
 @pytest.mark.parametrize(("between", "said"), [(2.5, False), (-2.5, False), (1.25, True), (None, False)])

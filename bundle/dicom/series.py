@@ -14,7 +14,7 @@ from bundle.dicom.files import Found, cannot_be_told, files_below, kind_of_name
 from bundle.dicom.frames import IDENTITY, RESCALE, Damaged, Frame, read_frames
 from bundle.dicom.joined import joined
 from bundle.dicom.notes import notes_of
-from bundle.dicom.volume_grid import affine_of, fault_of, has_geometry, sorted_along_normal
+from bundle.dicom.volume_grid import affine_of, fault_of, has_geometry, lacks_slices, sorted_along_normal
 from bundle.dicom.volumes import stacks
 
 LISTED = 6
@@ -110,7 +110,9 @@ def read_folder(folder: str | Path) -> tuple[list[Series], dict[Path, str]]:
     parts = Counter(stack[0].text("SeriesInstanceUID") for stack in found)
     kinds = {kind_of_name(frame.path) for frame in frames}
     untold = tuple(file for file in others if cannot_be_told(file, kinds))
-    return [_series(stack, parts[stack[0].text("SeriesInstanceUID")] == 1, untold) for stack in found], damaged
+    unplaced = [frame for frame in frames if frame.count == 1 and not has_geometry([frame])]
+    alone = [parts[stack[0].text("SeriesInstanceUID")] == 1 for stack in found]
+    return [_series(stack, one, untold, unplaced) for stack, one in zip(found, alone, strict=True)], damaged
 
 
 def find_series(folder: str | Path) -> list[Series]:
@@ -186,16 +188,17 @@ def _unread(damaged: Mapping[Path, str]) -> str:
     return f"{what}: {damaged[first]}" if damaged[first] else f"{what}; the volume has gaps, copy it again"
 
 
-def _series(stack: Sequence[Frame], alone: bool, untold: tuple[Path, ...]) -> Series:
+def _series(stack: Sequence[Frame], alone: bool, untold: tuple[Path, ...], unplaced: Sequence[Frame]) -> Series:
     """Series of a stack.
 
     Args:
         stack: frames of the stack.
         alone: whether these are all frames of the series.
         untold: files beside it.
+        unplaced: slices of the folder that have no place.
     """
     frames = sorted_along_normal(stack)
-    first, fault = frames[0], fault_of(frames)
+    first, fault = frames[0], lacks_slices(frames, unplaced) or fault_of(frames)
     files = {frame.path: frame for frame in frames}
     places = {frame.text("FrameOfReferenceUID") for frame in frames}
     return Series(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from pydicom.uid import UID
@@ -98,6 +98,27 @@ def fault_of(stack: Sequence[Frame]) -> str:
     if not has_geometry(stack):
         return _no_geometry(stack)
     return _no_plane(stack) or _a_part(stack) or misplaced(stack) or _scaled(stack)
+
+
+def lacks_slices(stack: Sequence[Frame], unplaced: Sequence[Frame]) -> str:
+    """Report slices beside a volume that look like its own but have no place, so that it would be shorter in silence.
+
+    Args:
+        stack: slices of the volume.
+        unplaced: single slices without a place, of any series.
+    """
+    kinds = {_kind(frame) for frame in stack}
+    lost = [frame for frame in unplaced if _kind(frame) in kinds]
+    if len(stack) < 2 or not lost or not has_geometry(stack):
+        return ""
+    lacking = [name for name, count in GEOMETRY if not all(frame.numbers(name, count) for frame in lost)]
+    slices = f"{len(lost)} of {len(stack) + len(lost)} slices"
+    return f"{' and '.join(lacking)} of {slices} is absent or invalid; correct the headers"
+
+
+def _kind(frame: Frame) -> tuple[Hashable, ...]:
+    """What the slices of a volume share, unlike a picture of it that a scanner adds to its series."""
+    return frame.shape, *(frame.text(keyword) for keyword in ("SeriesInstanceUID", "SOPClassUID", "ImageType"))
 
 
 def misplaced(stack: Sequence[Frame]) -> str:
