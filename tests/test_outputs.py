@@ -18,6 +18,7 @@ from bundle.formats import displacement_image
 from bundle.geometry import RAS_TO_LPS, centroids, fixed_to_moving, initial_alignment
 from bundle.results import NativeOutputsd, SavePaird
 from bundle.results.outputs import is_finished
+from bundle.system import remove_leftovers, whole_folder
 
 itk = pytest.importorskip("itk")
 
@@ -258,6 +259,9 @@ def test_a_folder_is_whole_or_not_there_at_whatever_call_its_writer_is_killed(fi
         if final.exists():
             assert {path.name for path in final.iterdir()} == {path.name for path in whole.iterdir()}
         found.add("new" if is_finished(final, "new") else "old" if is_finished(final, "old") else "none")
+        remove_leftovers(final)
+        assert is_finished(final, "new") or is_finished(final, "old")
+        assert [path.name for path in folder.iterdir()] == [whole.name]
         SavePaird(folder)(saveable(fixed_grid, fingerprint="new", thumbnail="<svg/>"))
         assert {path.name: path.read_bytes() for path in final.iterdir() if path.suffix == ".json"} == complete
         assert [path.name for path in folder.iterdir()] == [whole.name]
@@ -276,6 +280,22 @@ def test_a_full_disk_leaves_nothing_half_written(fixed_grid, tmp_path, monkeypat
     with pytest.raises(OSError, match="cannot write the results of pair p to .*No space left on device"):
         SavePaird(tmp_path)(saveable(fixed_grid))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_folder_that_cannot_be_moved_into_place_leaves_the_older_one(tmp_path, monkeypatch):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/older").touch()
+    rename = Path.rename
+
+    def failing(path, target):
+        if path.name == ".p.partial":
+            raise OSError(122, "Disk quota exceeded")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="Disk quota exceeded"), whole_folder(tmp_path / "p"):
+        pass
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["p", "p/older"]
 
 
 def test_a_folder_that_cannot_be_made_is_named(fixed_grid, tmp_path):

@@ -114,8 +114,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Fill a temporary folder beside the final one; at the end, flush it and move it into place.
 
     If the body or the disk fails, an older folder stays as it was and nothing is left under the temporary name. A
-    process that is killed may leave a temporary folder; the next one that writes this folder removes it. Only one
-    process at a time may write a folder.
+    process that is killed may leave a temporary folder; the next one that writes this folder removes it, or puts the
+    older folder back. Only one process at a time may write a folder.
 
     Args:
         path: final name; missing folders above it are created.
@@ -134,15 +134,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             path.rename(old)
         partial.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_leftovers(path)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what a killed process may have left in the middle of ``whole_folder``."""
-    for folder in _temporary_folders(path):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Remove what ``whole_folder`` may have left when it failed or was killed; the only content is put back."""
+    partial, old = _temporary_folders(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    if old.exists() and not path.exists():
+        old.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _temporary_folders(path: Path) -> tuple[Path, Path]:
