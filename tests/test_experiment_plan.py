@@ -12,7 +12,7 @@ from workflow_fixtures import ROOT, write_json
 from bundle.data import read_datalist
 from bundle.experiment import Experiment
 from bundle.experiment.experiment import find_weights, of_weights
-from bundle.experiment.plan import curve_points, kept_epochs, read_plan
+from bundle.experiment.plan import curve_points, kept_epochs, read_plan, run_of
 from bundle.experiment.runs import slug
 from bundle.system.configurations import find_configurations
 
@@ -94,6 +94,31 @@ def test_points_of_a_curve_are_a_number_of_the_method():
         (
             {"trainings__ours__options": {"iterations": 401, "iterations_per_epoch": 10}},
             "the curve 'Ours' of 'Target task' asks for epoch 50 of 'ours', which has 41; expected 0 to 41",
+        ),
+        (
+            {"trainings__Ours!": {"list": "finetune"}},
+            "trainings: 'ours' and 'Ours!' would be one folder, ours; rename one of them",
+        ),
+        (
+            {"evaluations__target_task": {}},
+            "evaluations: 'Target task' and 'target_task' would be one folder, target_task; rename one of them",
+        ),
+        (
+            {
+                "methods__A": {"options": {"rotation": 0.5}},
+                "methods__B": {"options": {"rotation": -0.5}},
+                "evaluations__signs": {"methods": ["A", "B"]},
+            },
+            "methods: 'A' and 'B' differ, but their results in 'signs' would be one folder, "
+            r"random_start_rotation_0_5; give one of them an overlay \(configs\) of its own",
+        ),
+        (
+            {
+                "methods__Again": {"training": "pretrain", "network": [], "configs": ["a/b.yaml"], "steps": 0},
+                "methods__Too": {"training": "pretrain", "configs": ["b.yaml"], "steps": 0},
+                "evaluations__files": {"methods": ["Again", "Too"]},
+            },
+            "methods: 'Again' and 'Too' differ, .* would be one folder, pretrain_b_0_steps",
         ),
     ],
 )
@@ -221,6 +246,14 @@ def test_curves_over_epochs_begin_with_the_weights_of_the_start(experiment, call
     assert [measure.key for measure in evaluation.measures] == ["distance_px", "ncc", "inverse_distance_px"]
     assert evaluation.dataset_dir == folders / "target/test"
     assert {given["section"] for _, _, given in calls} == {"test"}
+
+
+def test_methods_that_differ_in_their_network_have_folders_of_their_own(tmp_path):
+    networks = {name: {"network": [f"{name}.yaml"], "steps": 5} for name in ("localnet", "voxelmorph")}
+    plan = read_plan(changed(tmp_path, methods__A=networks["localnet"], methods__B=networks["voxelmorph"]), {})
+    assert run_of(plan, "A").name == "random_start_localnet_5_steps"
+    assert run_of(plan, "B").name == "random_start_voxelmorph_5_steps"
+    assert run_of(plan, "B").configs == ["voxelmorph.yaml"]
 
 
 def test_an_epoch_that_a_training_did_not_keep_is_named(experiment, folders):

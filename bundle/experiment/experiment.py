@@ -13,7 +13,7 @@ from monai.bundle import run
 from bundle.evaluation.measures import MEASURES
 from bundle.experiment.lists import PairLists
 from bundle.experiment.maps import fold_folders, is_of_maps, map_files, map_options
-from bundle.experiment.plan import curve_points, kept_epochs, list_name, read_plan
+from bundle.experiment.plan import curve_points, kept_epochs, list_name, own_files, read_plan, run_of
 from bundle.experiment.report import write_report
 from bundle.experiment.runs import Curves, Evaluation, slug
 from bundle.system import BUNDLE_ROOT, fingerprint, written_whole
@@ -91,7 +91,7 @@ class Experiment:
         kept = [epoch for epoch in kept_epochs(self.plan, name) if epoch > 0]
         if kept:
             options["kept_epochs"] = kept
-        files = self.files("train.yaml", training, training)
+        files = self.files("train.yaml", own_files(training, training))
         self.once(folder / "finished.json", "training", files, options)
 
     def train_maps(self, name: str, lists: Mapping[str, Path]) -> None:
@@ -128,29 +128,20 @@ class Experiment:
         Returns:
             The folder of the run; runs that are the same under two names are done once.
         """
-        evaluation = self.plan["evaluations"][title]
-        method = {**self.plan["methods"][method_name], **(point or {})}
-        training = self.plan["trainings"].get(method.get("training"), {})
-        source, epoch, steps = method.get("training"), method.get("epoch"), method.get("steps")
-        if epoch == 0:
-            source, epoch = training["start"], None
+        evaluation, made = self.plan["evaluations"][title], run_of(self.plan, method_name, point)
         options: dict[str, Any] = dict(self.plan["inference_options"])
-        options |= evaluation.get("options", {}) | method.get("options", {})
-        options |= map_options(self.plan, {**training, **method}, self.training_folder)
-        if source:
-            options["weights"] = str(self.weights(source, epoch))
+        options |= evaluation.get("options", {}) | made.options
+        options |= map_options(self.plan, {"maps": made.maps}, self.training_folder)
+        if made.source:
+            options["weights"] = str(self.weights(made.source, made.epoch))
         elif options.setdefault("weights", None):
             options["weights"] = str(find_weights(options["weights"]))
-        if steps is not None:
-            options["steps"] = steps
-        overlays = [Path(file).stem for file in method.get("configs", [])]
-        own = [f"{key}_{value}" for key, value in method.get("options", {}).items()]
-        numbers = [f"{value} {name}" for name, value in (("epoch", epoch), ("steps", steps)) if value is not None]
-        name = slug(" ".join([source or "random start", *overlays, *own, *numbers]))
-        folder = self.output_dir / "results" / slug(title) / name
+        if made.steps is not None:
+            options["steps"] = made.steps
+        folder = self.output_dir / "results" / slug(title) / made.name
         root = self.lists.root(list_name("evaluations", evaluation))
         options |= {"dataset_dir": str(root), "datalist": str(pairs), "section": "test", "output_dir": str(folder)}
-        self.once(folder / "finished.json", "run", self.files("inference.yaml", training, method), options)
+        self.once(folder / "finished.json", "run", self.files("inference.yaml", made.configs), options)
         return folder
 
     def training_folder(self, training: str) -> Path:
@@ -170,10 +161,9 @@ class Experiment:
             raise ValueError(f"{path} is not there, the training passed epoch {epoch} without keeping it; train anew")
         return path
 
-    def files(self, base: str, training: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
-        """Configuration files of a run: the base, those that all runs share, the network's, then the entry's own."""
-        network = entry.get("network", training.get("network", []))
-        return _configurations([base, *self.plan["configs"], *network, *entry.get("configs", [])])
+    def files(self, base: str, own: Sequence[str]) -> list[str]:
+        """Configuration files of a run: the base, those that all runs share, then its own."""
+        return _configurations([base, *self.plan["configs"], *own])
 
     def once(self, marker: Path, run_id: str, files: Sequence[str], options: Mapping[str, Any]) -> None:
         """Run a workflow unless its marker says that the same one has finished with the same files."""

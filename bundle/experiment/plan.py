@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
 from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import is_of_maps, map_trainings
+from bundle.experiment.runs import Run, slug
 
 Plan = dict[str, Any]
 Entry = Mapping[str, Any]
@@ -51,6 +53,7 @@ def read_plan(config_files: Sequence[str], overrides: Entry) -> Plan:
     _check_methods(plan)
     _check_choices(plan)
     _check_epochs(plan)
+    _check_folders(plan)
     return plan
 
 
@@ -74,6 +77,26 @@ def curve_points(evaluation: Entry) -> Iterator[tuple[str, str, int, dict[str, i
     for start, method in curves.get("starts", {}).items():
         for point in curves["points"]:
             yield start, method, point, {VARIED[curves["over"]]: point}
+
+
+def own_files(entry: Entry, training: Entry) -> list[str]:
+    """Configuration files of an entry: those of its network, or else of its training's, then its own."""
+    return [*entry.get("network", training.get("network", [])), *entry.get("configs", [])]
+
+
+def run_of(plan: Plan, name: str, point: Mapping[str, int] | None = None) -> Run:
+    """How a method registers; for a point of a curve, with other ``steps`` or another ``epoch`` than its own."""
+    method = {**plan["methods"][name], **(point or {})}
+    training = plan["trainings"].get(method.get("training"), {})
+    source, epoch, steps = (method.get(key) for key in ("training", "epoch", "steps"))
+    if epoch == 0:
+        source, epoch = training["start"], None
+    options = method.get("options", {})
+    overlays = [Path(file).stem for file in own_files(method, {})]
+    own = [f"{key}_{value}" for key, value in options.items()]
+    numbers = [f"{value} {name}" for name, value in (("epoch", epoch), ("steps", steps)) if value is not None]
+    folder = slug(" ".join([source or "random start", *overlays, *own, *numbers]))
+    return Run(folder, source, epoch, steps, own_files(method, training), options, training.get("maps"))
 
 
 def kept_epochs(plan: Plan, training: str) -> list[int]:
@@ -171,3 +194,26 @@ def _check_epochs(plan: Plan) -> None:
             last = -(-options["iterations"] // options["iterations_per_epoch"])
             if epoch > last:
                 raise ValueError(f"{who} asks for epoch {epoch} of {name!r}, which has {last}; expected 0 to {last}")
+
+
+def _check_folders(plan: Plan) -> None:
+    """Check that what differs has folders of its own: their names have no signs, and not all that a run is made of."""
+    for kind in ("lists", "trainings", "evaluations"):
+        names: dict[str, str] = {}
+        for name in plan[kind]:
+            first = names.setdefault(slug(name), name)
+            if first != name:
+                raise ValueError(
+                    f"{kind}: {first!r} and {name!r} would be one folder, {slug(name)}; rename one of them"
+                )
+    for title, evaluation in plan["evaluations"].items():
+        runs: dict[str, tuple[str, Run]] = {}
+        points = [(method, value) for _, method, _, value in curve_points(evaluation)]
+        for method, value in [*((name, {}) for name in evaluation.get("methods") or plan["methods"]), *points]:
+            run = run_of(plan, method, value)
+            first, known = runs.setdefault(run.name, (method, run))
+            if known != run:
+                raise ValueError(
+                    f"methods: {first!r} and {method!r} differ, but their results in {title!r} would be one folder, "
+                    f"{run.name}; give one of them an overlay (configs) of its own"
+                )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bundle.evaluation.measures import DSC, HD95, TRE, Measure
 from bundle.system import fingerprint
@@ -17,6 +18,29 @@ def slug(text: str) -> str:
     """A name that is fit for a file; of a long text, its beginning and a fingerprint."""
     name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}_{fingerprint(text)[:8]}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a method registers pairs; methods with equal runs are one.
+
+    Attributes:
+        name: of the folder of its results.
+        source: training that its weights come from; None starts from weights in the options, or from none.
+        epoch: of that training; None is its end.
+        steps: gradient steps; None is the configuration's number.
+        configs: files of the network, then the method's own.
+        options: the method's own.
+        maps: trainings of the map networks, as in a plan.
+    """
+
+    name: str
+    source: str | None
+    epoch: int | None
+    steps: int | None
+    configs: Sequence[str]
+    options: Mapping[str, Any]
+    maps: Any
 
 
 @dataclass(frozen=True)
