@@ -256,6 +256,25 @@ def test_methods_that_differ_in_their_network_have_folders_of_their_own(tmp_path
     assert run_of(plan, "B").configs == ["voxelmorph.yaml"]
 
 
+@pytest.mark.parametrize("key", ["weights", "start_weights"])
+def test_a_run_is_done_again_when_the_weights_that_it_starts_from_change(key, experiment, folders, monkeypatch):
+    runs, start = [], folders / "start.pt"
+    monkeypatch.setattr("bundle.experiment.experiment.run", lambda **given: runs.append(given[key]))
+    (folders / "list.json").touch()
+    options = {"datalist": str(folders / "list.json"), key: str(start)}
+    for name, content in (("", b"1"), ("", b"1"), ("", b"2"), ("_step_sizes", b"3"), ("_step_sizes", b"3")):
+        start.with_name(f"start{name}.pt").write_bytes(content)
+        experiment.once(folders / "out/finished.json", "training", [], options)
+    assert runs == [str(start)] * 3
+
+
+def test_start_weights_of_a_training_are_found_as_those_of_a_method(experiment, calls, folders, monkeypatch):
+    monkeypatch.chdir(folders)
+    experiment.plan["trainings"]["meta"] |= {"start": None, "options": {"start_weights": "models/model.pt"}}
+    experiment.train("meta", experiment.lists.write())
+    assert calls[0][2]["start_weights"] == str(ROOT / "models/model.pt")
+
+
 def test_an_epoch_that_a_training_did_not_keep_is_named(experiment, folders):
     with pytest.raises(ValueError, match=r"model_epoch_7.pt is not there, the training passed epoch 7 without keeping"):
         experiment.weights("ours", 7)

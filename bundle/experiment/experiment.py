@@ -88,6 +88,8 @@ class Experiment:
         }
         if training.get("start"):
             options["start_weights"] = str(self.weights(training["start"]))
+        elif options.get("start_weights"):
+            options["start_weights"] = str(find_weights(options["start_weights"]))
         kept = [epoch for epoch in kept_epochs(self.plan, name) if epoch > 0]
         if kept:
             options["kept_epochs"] = kept
@@ -167,7 +169,8 @@ class Experiment:
 
     def once(self, marker: Path, run_id: str, files: Sequence[str], options: Mapping[str, Any]) -> None:
         """Run a workflow unless its marker says that the same one has finished with the same files."""
-        inputs = [options["datalist"], *of_weights(options.get("weights")), *map_files(options)]
+        weights = [file for key in ("weights", "start_weights") for file in of_weights(options.get(key))]
+        inputs = [options["datalist"], *weights, *map_files(options)]
         made_of = fingerprint(run_id, dict(options), [Path(file).read_bytes() for file in (*files, *inputs)])
         if marker.is_file() and json.loads(marker.read_text()).get("made_of") == made_of:
             return
