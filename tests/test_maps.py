@@ -304,6 +304,25 @@ def test_map_networks_travel_beside_the_weights(tmp_path, weights):
     assert maps_beside(tmp_path / "run/model.pt") == found
 
 
+def test_weights_get_no_companions_of_those_they_replace(tmp_path, weights):
+    for name, maps in (("two", {"fixed": weights, "moving": weights}), ("one", weights[:1])):
+        (tmp_path / f"{name}.pt").write_text(name)
+        copy_beside(maps, tmp_path / f"{name}.pt")
+    (tmp_path / "two_step_sizes.pt").touch()
+    served = tmp_path / "served/model.pt"
+    copy_weights(tmp_path / "two.pt", served)
+    kept = served.with_name("model_2_maps_0.pt")  # belongs to model_2.pt
+    kept.touch()
+    assert len(list(served.parent.iterdir())) == 7
+    copy_weights(tmp_path / "one.pt", served)
+    assert sorted(path.name for path in served.parent.iterdir()) == [
+        "model.pt", kept.name, "model_maps_0.pt",
+    ]  # fmt: skip
+    assert served.read_text() == "one"
+    copy_beside(maps_beside(served), served)
+    assert maps_beside(served) == [str(served.with_name("model_maps_0.pt"))]
+
+
 def test_a_new_network_expects_structures_to_be_rare():
     network = DynUNet(3, 1, 2, [3, 3, 3], [1, 2, 2], [2, 2], filters=[2, 4, 8])
     nn.init.zeros_(network.output_block.conv.conv.weight)

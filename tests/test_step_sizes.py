@@ -165,6 +165,7 @@ def test_they_are_resumed_and_saved_beside_the_weights(tmp_path):
 
 
 def test_nothing_is_saved_where_none_are_learned(tmp_path):
+    (tmp_path / "model_step_sizes.pt").touch()  # of an older run, whose weights these replace
     network = OneWeight(1.0)
     trainer = make_trainer(network, [[3.0]])
     parts = {"network": network, "optimizer": trainer.optimizer, "step_sizes": None}

@@ -10,6 +10,8 @@ from pathlib import Path
 from bundle.system import moved_into_place
 
 MapWeights = Sequence[str] | Mapping[str, Sequence[str]]
+SIDES = ("", "_fixed", "_moving")
+"""In the names of map networks of both kinds of images, or of one."""
 
 
 def maps_beside(weights: str | os.PathLike[str] | None) -> MapWeights | None:
@@ -26,7 +28,7 @@ def maps_beside(weights: str | os.PathLike[str] | None) -> MapWeights | None:
     if weights is None:
         return None
     path = Path(weights)
-    found = {side: _numbered(path, f"{path.stem}{side}_maps_") for side in ("", "_fixed", "_moving")}
+    found = {side: _numbered(path, f"{path.stem}{side}_maps_") for side in SIDES}
     if found["_fixed"] and found["_moving"]:
         return {"fixed": found["_fixed"], "moving": found["_moving"]}
     return found[""] or None
@@ -38,10 +40,10 @@ def _numbered(path: Path, prefix: str) -> list[str]:
 
 
 def copy_beside(maps: MapWeights | None, *weights: str | os.PathLike[str]) -> None:
-    """Copy map networks beside weights, under the names that ``maps_beside`` finds.
+    """Copy map networks beside weights, under the names that ``maps_beside`` finds; others there are removed.
 
     Args:
-        maps: files of map networks; None copies nothing.
+        maps: files of map networks; None leaves none beside the weights.
         weights: files of registration networks, which need not exist yet.
 
     Raises:
@@ -49,15 +51,22 @@ def copy_beside(maps: MapWeights | None, *weights: str | os.PathLike[str]) -> No
     """
     of_side = maps if isinstance(maps, Mapping) else {"": maps or []}
     for path in map(Path, weights):
-        for side, files in of_side.items():
-            for number, file in enumerate(files):
-                kind = f"_{side}" if side else ""
-                with moved_into_place(path.with_name(f"{path.stem}{kind}_maps_{number}.pt")) as partial:
-                    shutil.copyfile(file, partial)
+        copies = {
+            path.with_name(f"{path.stem}{f'_{side}' if side else ''}_maps_{number}.pt"): Path(file)
+            for side, files in of_side.items()
+            for number, file in enumerate(files)
+        }
+        for copy, file in copies.items():
+            with moved_into_place(copy) as partial:
+                shutil.copyfile(file, partial)
+        belonging = {file.resolve() for names in copies.items() for file in names}
+        for older in (Path(file) for side in SIDES for file in _numbered(path, f"{path.stem}{side}_maps_")):
+            if older.resolve() not in belonging:
+                older.unlink()
 
 
 def copy_weights(weights: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Copy weights, and the map networks and learned step sizes beside them.
+    """Copy weights, and the map networks and learned step sizes beside them; others beside the copy are removed.
 
     Args:
         weights: file of a registration network.
@@ -66,10 +75,12 @@ def copy_weights(weights: str | os.PathLike[str], target: str | os.PathLike[str]
     Raises:
         OSError: when a file cannot be read or written.
     """
-    # If the weights exist they must be complete, so the files that belong to them are copied first.
+    # If the weights exist they must be complete, so the files that belong to them come first.
     copy_beside(maps_beside(weights), target)
     for kind in ("_step_sizes", ""):
         source, copy = (Path(path).with_name(f"{Path(path).stem}{kind}.pt") for path in (weights, target))
-        if source.exists() or not kind:
-            with moved_into_place(copy) as partial:
-                shutil.copyfile(source, partial)
+        if kind and not source.exists():
+            copy.unlink(missing_ok=True)
+            continue
+        with moved_into_place(copy) as partial:
+            shutil.copyfile(source, partial)

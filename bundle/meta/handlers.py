@@ -176,13 +176,16 @@ class ResumableCheckpoint:
         return engine.state.epoch % self.interval == 0 or engine.state.epoch == engine.state.max_epochs
 
     def _write_weights(self, name: str) -> None:
-        """Write the flat weights of the network, and learned step sizes in a separate file.
+        """Write the flat weights of the network, and learned step sizes in a separate file, or remove older ones.
 
         They go to other machines, some without a GPU, so the files hold tensors of the CPU.
         """
-        for part, suffix in (("network", ""), ("step_sizes", "_step_sizes")):
+        for part, suffix in (("step_sizes", "_step_sizes"), ("network", "")):
+            path = self.folder / f"{name}{suffix}.pt"
             if part in self.save_dict:
-                save_atomically(on_the_cpu(self.save_dict[part].state_dict()), self.folder / f"{name}{suffix}.pt")
+                save_atomically(on_the_cpu(self.save_dict[part].state_dict()), path)
+            else:
+                path.unlink(missing_ok=True)
 
     def _write(self, engine: Trainer, epochs: int) -> None:
         """Write the checkpoint with the number of epochs that are over, including their validation."""
