@@ -32,6 +32,7 @@ from bundle.system import DataWarning, sources
 
 AFFINE = oblique_affine()
 SHAPE = (8, 6, 7)
+STUDY = "1.2.3.4"
 LOCALIZER = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
 
 
@@ -193,13 +194,13 @@ def test_compression_that_is_not_read(tmp_path):
 @pytest.fixture
 def mixed(tmp_path):
     """Everything of a study in one folder, under names without a suffix; the volume and the others."""
-    volume = write_series(tmp_path / "volume", voxels(), AFFINE, SeriesNumber=3)
+    volume = write_series(tmp_path / "volume", voxels(), AFFINE, STUDY, SeriesNumber=3)
     planes = [oblique_affine(degrees=degrees) for degrees in ((0, 0, 0), (90, 0, 0), (0, 90, 0))]
     uid = generate_uid()
     for number, plane in enumerate(planes):
         tags = {"SeriesInstanceUID": uid, "SeriesNumber": 1, **LOCALIZER}
-        write_series(tmp_path / f"localizer{number}", voxels(shape=(5, 5, 3)), plane, **tags)
-    (mask,) = write_series(tmp_path / "mask", voxels(shape=(8, 6, 1)), AFFINE, Modality="SEG")
+        write_series(tmp_path / f"localizer{number}", voxels(shape=(5, 5, 3)), plane, STUDY, **tags)
+    (mask,) = write_series(tmp_path / "mask", voxels(shape=(8, 6, 1)), AFFINE, STUDY, Modality="SEG")
     edit(mask, SOPClassUID=SegmentationStorage)
     folder = tmp_path / "mixed"
     (folder / "more").mkdir(parents=True)
@@ -249,8 +250,10 @@ def test_a_command_puts_each_volume_into_a_folder_of_its_own(mixed, tmp_path, co
     for shift in (0, 1):
         affine = AFFINE.copy()
         affine[0, 3] += shift
-        write_series(folder / f"b{shift}", voxels(shift), affine, SeriesNumber=5, SeriesDescription="../T2: öbl/ique")
-    write_series(folder / "gap", voxels(), AFFINE, SeriesNumber=6)[3].unlink()
+        write_series(
+            folder / f"b{shift}", voxels(shift), affine, STUDY, SeriesNumber=5, SeriesDescription="../T2: öbl/ique"
+        )
+    write_series(folder / "gap", voxels(), AFFINE, STUDY, SeriesNumber=6)[3].unlink()
     failed, lines = command(folder, tmp_path / "out")
     assert not failed
     assert len(lines) == 7
@@ -258,9 +261,52 @@ def test_a_command_puts_each_volume_into_a_folder_of_its_own(mixed, tmp_path, co
     assert lines[3] == f"3 MR volume (8 x 6 x 7), 0.9 x 1.1 x 2.5 mm: can be registered -> {tmp_path}/out/003_volume"
     assert "no, 1 slice is missing between instance numbers 3 and 5" in lines[6]
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["003_volume", "005_T2_bl_ique", "005_T2_bl_ique_part2"]
+    assert names == ["003_volume", "005_T2_bl_ique", "005_T2_bl_ique_series2"]
     np.testing.assert_array_equal(load_image(tmp_path / "out/003_volume")[0].numpy(), voxels())
     assert "Phantom" not in "".join(lines)
+
+
+def _trus(folder, patient, study, **tags):
+    tags = {"PatientID": patient, "PatientName": "Secret^Name", "SeriesDescription": "TRUS 3D", **tags}
+    write_series(folder, voxels(), AFFINE, study, SeriesNumber=2, **tags)
+
+
+def test_patients_and_studies_do_not_mix(tmp_path, command):
+    study = {name: generate_uid() for name in ("a", "b1", "b2")}
+    _trus(tmp_path / "in/x/1", "Anna7", study["a"])
+    _trus(tmp_path / "in/y/1", "Bert8", study["b1"])
+    _trus(tmp_path / "in/y/2", "Bert8", study["b2"])
+    failed, lines = command(tmp_path / "in", tmp_path / "out")
+    assert not failed
+    out, size = tmp_path / "out", "2 MR TRUS 3D (8 x 6 x 7), 0.9 x 1.1 x 2.5 mm"
+    assert lines == [
+        "2 patients, 3 studies",
+        f"{size}, patient1 in x/1: can be registered -> {out}/patient1/002_TRUS_3D",
+        f"{size}, patient2/study1 in y/1: can be registered -> {out}/patient2/study1/002_TRUS_3D",
+        f"{size}, patient2/study2 in y/2: can be registered -> {out}/patient2/study2/002_TRUS_3D",
+    ]
+    assert dcmread(next((out / "patient2/study2/002_TRUS_3D").iterdir())).StudyInstanceUID == study["b2"]
+    _, lines = command(tmp_path / "in/y")
+    assert [line.partition(":")[0] for line in lines] == [
+        "1 patient, 2 studies",
+        f"{size}, study1 in 1",
+        f"{size}, study2 in 2",
+    ]
+    _trus(tmp_path / "in/z/1", "", study["a"])
+    assert command(tmp_path / "in")[1][0] == "4 studies"  # of who knows how many patients
+
+
+def test_parts_are_those_of_one_series(tmp_path, command):
+    for number in (1, 2):
+        uid = generate_uid()
+        for echo in (10, 80):
+            tags = {"EchoTime": echo, "SeriesInstanceUID": uid}
+            _trus(tmp_path / f"in/{number}/{echo}", "Anna7", STUDY, FrameOfReferenceUID=f"1.2.{number}", **tags)
+    command(tmp_path / "in", tmp_path / "out")
+    found = {(path.name, dcmread(next(path.iterdir())).FrameOfReferenceUID) for path in (tmp_path / "out").iterdir()}
+    first = {f"1.2.{n}": {name for name, frame in found if frame == f"1.2.{n}"} for n in (1, 2)}
+    one, other = {"002_TRUS_3D", "002_TRUS_3D_part2"}, {"002_TRUS_3D_series2", "002_TRUS_3D_series2_part2"}
+    assert sorted(map(sorted, first.values())) == sorted(map(sorted, (one, other)))
 
 
 def test_the_command_writes_no_half_of_anything(mixed, tmp_path, command):

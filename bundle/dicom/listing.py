@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 
+from pydicom import dcmread
+
+from bundle.dicom.files import open_dicom
 from bundle.dicom.series import Series, read_folder
 from bundle.geometry import spacing_of
 from bundle.system import whole_folder
@@ -20,10 +25,12 @@ def list_series(folder: str | Path, output_dir: str | Path | None = None) -> tup
     Args:
         folder: as in :func:`bundle.dicom.read_folder`.
         output_dir: folder to which every volume that can be registered is copied, into a folder of its own named by the
-            number and the description of its series; None copies nothing.
+            number and the description of its series, below a folder of its patient or study if there are several; None
+            copies nothing.
 
     Returns:
-        One line for every series and every unreadable file; whether all files can be read and there is a volume.
+        One line for every series and every unreadable file, and a first one if there are several patients or studies;
+        whether all files can be read and there is a volume.
 
     Raises:
         FileNotFoundError: when there is no such folder.
@@ -32,14 +39,16 @@ def list_series(folder: str | Path, output_dir: str | Path | None = None) -> tup
     series, damaged = read_folder(folder)
     if not series and not damaged:
         raise ValueError(f"{folder}: no DICOM series in it or below")
+    owners, lines = _owners(series)
+    series = sorted(series, key=lambda one: [int(number) for number in re.findall(r"\d+", owners[one])])
     volumes = [one for one in series if can_be_registered(one)]
-    targets = _targets(volumes, Path(folder), Path(output_dir)) if output_dir else {}
-    lines = []
+    targets = _targets(volumes, owners, Path(folder), Path(output_dir)) if output_dir else {}
     for one in series:
         target = targets.get(one)
         if target:
             _copy(one.files, target)
-        lines.append(f"{_described(one)}: {_verdict(one)}{f' -> {target}' if target else ''}")
+        whose = _whose(one, owners[one], Path(folder))
+        lines.append(f"{_described(one)}{whose}: {_verdict(one)}{f' -> {target}' if target else ''}")
     lines += [
         f"{path}: cannot be read, {reason or 'the series it belongs to may have gaps; copy it again'}"
         for path, reason in damaged.items()
@@ -68,19 +77,63 @@ def _verdict(series: Series) -> str:
     return "; ".join(("can be registered", *series.notes))
 
 
-def _targets(series: Sequence[Series], folder: Path, output: Path) -> dict[Series, Path]:
+def _owners(series: Sequence[Series]) -> tuple[dict[Series, str], list[str]]:
+    """Whose each series is, as numbers that reveal nobody, and a line that counts patients and studies.
+
+    Returns:
+        A name such as ``patient1/study2`` for each series, empty if all are of one study; the line, if there is one.
+    """
+    found = {one: (_patient(one), one.study) for one in sorted(series, key=lambda one: one.files[0])}
+    whole = all(patient for patient, _ in found.values())
+    studies: dict[str, dict[tuple[str, str], None]] = {}
+    for patient, study in found.values():
+        studies.setdefault(patient if whole else "", {})[patient, study] = None
+    number = sum(map(len, studies.values()))
+    names = {}
+    for i, own in enumerate(studies.values(), 1):
+        for j, study in enumerate(own, 1):
+            parts = [f"patient{i}"] * (len(studies) > 1) + [f"study{j}"] * (len(own) > 1)
+            names[study] = "/".join(parts)
+    # Without every PatientID, nobody knows how many patients there are.
+    patients = f"{len(studies)} patient{'s' * (len(studies) > 1)}, " if whole else ""
+    return {one: names[key] for one, key in found.items()}, [f"{patients}{number} studies"] if number > 1 else []
+
+
+def _patient(series: Series) -> str:
+    """PatientID of a series, which is compared and never shown."""
+    with open_dicom(series.files[0]) as file:
+        return str(dcmread(file, specific_tags=["PatientID"], stop_before_pixels=True, force=True).get("PatientID", ""))
+
+
+def _whose(series: Series, owner: str, folder: Path) -> str:
+    """Whose a series is, and the sub-folder that holds all its files."""
+    place = os.path.relpath(os.path.commonpath([path.parent for path in series.files]), folder)
+    return f", {owner}{f' in {place}' if place != '.' else ''}" if owner else ""
+
+
+def _targets(series: Sequence[Series], owners: Mapping[Series, str], folder: Path, output: Path) -> dict[Series, Path]:
     """Where each series goes; problems are reported before anything is copied."""
     if output.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{output} is in {folder}, whose series would be there twice; give an output_dir elsewhere")
-    names: list[str] = []
+    targets: dict[Series, Path] = {}
+    first: dict[tuple[str, str, str], Path] = {}
+    taken: set[str] = set()
     for one in series:
-        name = _name(one)
-        alike = sum(re.fullmatch(rf"{name}(_part\d+)?", other, re.IGNORECASE) is not None for other in names)
-        names.append(f"{name}_part{alike + 1}" if alike else name)
-    there = [output / name for name in names if (output / name).exists()]
+        path = output / owners[one] / _name(one)
+        known = first.get((owners[one], one.uid, path.name))
+        others = (
+            (known.with_name(f"{known.name}_part{number}") for number in count(2))
+            if known
+            else chain([path], (path.with_name(f"{path.name}_series{number}") for number in count(2)))
+        )
+        # Names that differ in case are one folder on many disks.
+        targets[one] = next(other for other in others if str(other).lower() not in taken)
+        taken.add(str(targets[one]).lower())
+        first.setdefault((owners[one], one.uid, path.name), targets[one])
+    there = [target for target in targets.values() if target.exists()]
     if there:
         raise ValueError(f"{there[0]} is there already; give a new output_dir")
-    return {one: output / name for one, name in zip(series, names, strict=True)}
+    return targets
 
 
 def _name(series: Series) -> str:
