@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,20 @@ def test_default_pair_id_is_fit_for_a_folder_name(tmp_path):
     touch(tmp_path, "my scan (1).nii", "é.nii")
     entry = {"fixed_image": "é.nii", "moving_image": "my scan (1).nii"}
     pair = read_datalist(tmp_path, write(tmp_path, {"test": [entry]}))["test"][0]
-    assert pair["pair_id"] == "my_scan__1__to__"
+    assert pair["pair_id"] == "my_scan__1__to_e"
+
+
+def test_names_that_differ_make_names_of_pairs_that_differ(tmp_path):
+    """Letters that only one of two names has, in any script, and characters that become ``_``."""
+    names = ["ä", "ö", "u\u0308", "日本", "中国", "a b", "a_b", "A_b"]
+    touch(tmp_path, *(f"{name}.nii" for name in names))
+    pairs = [{"fixed_image": f"{fixed}.nii", "moving_image": "ä.nii"} for fixed in names[1:]]
+    found = read_datalist(tmp_path, write(tmp_path, {"test": pairs}))["test"]
+    checksum = "-[0-9a-f]{16}"
+    expected = ["oe", "ue", f"__{checksum}", f"__{checksum}", *[f"[aA]_b{checksum}"] * 3]
+    for pair, name in zip(found, expected, strict=True):
+        assert re.fullmatch(f"ae_to_{name}", pair["pair_id"])
+    assert len({pair["pair_id"].lower() for pair in found}) == len(found)
 
 
 def test_patients_csv_serves_datalists_too(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ PAIR_PATHS = (*(f"{side}_{kind}" for kind in KINDS for side in SIDES), "landmark
 PAIR_NAMES = ("pair_id", "patient", "task", "fixed_structures", "moving_structures")
 LONGEST_ID = 200  # file names have 255 bytes, and a folder is first written under a longer name
 PAIR_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_ID - 1}}}")
+UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
 TAKEN = {"datalist.json", "metrics.csv", "summary.csv", "quality.html"}
 """Files beside the folders of the pairs."""
 
@@ -157,8 +159,8 @@ def complete_patients(sections: Sections, patients: Mapping[str, str], root: Pat
         entry["patient"] = tuple(dict.fromkeys(names))
 
 
-def _image_paths(entry: Pair) -> list[str]:
-    return [entry[key] for key in ("image", "moving_image", "fixed_image") if key in entry]
+def _image_paths(entry: Pair) -> tuple[str, ...]:
+    return tuple(entry[key] for key in ("image", "moving_image", "fixed_image") if key in entry)
 
 
 def _path_name(path: str, root: Path) -> str:
@@ -203,10 +205,14 @@ def identify(sections: Sections, root: Path) -> list[str]:
     unnamed = [pair for pair in pairs if "pair_id" not in pair]
     for pair in unnamed:
         pair["pair_id"] = _pair_id(stem(pair["moving_image"]), stem(pair["fixed_image"]))
-    shared = Counter(pair["pair_id"] for pair in pairs)
-    for pair in unnamed:
-        if shared[pair["pair_id"]] > 1:
-            pair["pair_id"] = _pair_id(*(_path_name(pair[key], root) for key in ("moving_image", "fixed_image")))
+    # Paths may be one after characters are replaced, and names that differ in case are one folder on many disks.
+    for checked in (False, True):
+        images: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+        for pair in pairs:
+            images[pair["pair_id"].lower()].add(_image_paths(pair))
+        for pair in unnamed:
+            if len(images[pair["pair_id"].lower()]) > 1:
+                pair["pair_id"] = _pair_id(*(_path_name(path, root) for path in _image_paths(pair)), checked)
     counts = Counter(pair["pair_id"] for pair in pairs)
     problems = [
         f"pair_id {name} belongs to {count} pairs; list each pair once, under its own pair_id"
@@ -221,11 +227,16 @@ def identify(sections: Sections, root: Path) -> list[str]:
     return problems
 
 
-def _pair_id(moving: str, fixed: str) -> str:
-    """Name of a pair, with ``_`` for characters that a folder's name should not hold; a long one ends in a checksum."""
+def _pair_id(moving: str, fixed: str, checked: bool = False) -> str:
+    """Name of a pair, in plain letters and with ``_`` for characters that a folder's name should not hold.
+
+    It ends in a checksum if it is long, if it lost letters, and if it is ``checked``.
+    """
     full = f"{moving}_to_{fixed}"
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", full).lstrip("._-")
-    if len(name) <= LONGEST_ID:
+    spelled = unicodedata.normalize("NFKD", unicodedata.normalize("NFC", full).translate(UMLAUTS))
+    plain = "".join(letter for letter in spelled if not unicodedata.combining(letter))
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", plain).lstrip("._-")
+    if len(name) <= LONGEST_ID and plain.isascii() and not checked:
         return name
     checksum = hashlib.sha256(full.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return f"{name[: LONGEST_ID - 17]}-{checksum}"
