@@ -19,6 +19,8 @@ from bundle.data import PreparePair
 from bundle.evaluation import MetricsTable, PairMetricsd
 from bundle.registration import AdaptationInferer, RegistrationLoss
 from bundle.results import NativeOutputsd, PairDataset, RegistrationEvaluator, SavePaird
+from bundle.results.resume import write_record
+from bundle.system import DataWarning
 
 
 class Shift(nn.Module):
@@ -165,3 +167,43 @@ def test_a_bad_pair_leaves_the_others_bit_identical(pairs, register, tmp_path):
     register(pairs)
     np.testing.assert_array_equal(nib.load(tmp_path / "out/third/displacement.nii.gz").get_fdata(), alone)
     assert np.abs(alone).max() > 1
+
+
+def test_a_result_of_other_images_of_the_same_names_is_not_replaced(tmp_path):
+    out, names = tmp_path / "out", ("trus", "t2")
+
+    def pair(folder, content="", pair_id="t2_to_trus"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name in names:
+            (tmp_path / folder / f"{name}.nii").write_text(content or folder)
+        sides = zip(("fixed_image", "moving_image"), names, strict=True)
+        return {"pair_id": pair_id, **{key: str(tmp_path / folder / f"{name}.nii") for key, name in sides}}
+
+    def registered(pair):
+        """Name of the result, and whether it was there."""
+        dataset = PairDataset([pair], dict, out)
+        dataset.settings = "steps 5"
+        (found,) = dataset
+        folder = out / found["pair_id"]
+        folder.mkdir(parents=True, exist_ok=True)
+        if "finished" not in found:
+            write_record(folder, found)
+        return found["pair_id"], "finished" in found
+
+    assert registered(pair("A")) == ("t2_to_trus", False)
+    with pytest.warns(DataWarning, match="holds the result of other images .*; this pair is B_t2_to_B_trus$"):
+        assert registered(pair("B")) == ("B_t2_to_B_trus", False)
+    with pytest.warns(DataWarning):
+        assert registered(pair("B")) == ("B_t2_to_B_trus", True)
+    assert registered(pair("A")) == ("t2_to_trus", True)
+    # The same files with another content, and the same content in other files, are the same pair.
+    assert registered(pair("A", content="again")) == ("t2_to_trus", False)
+    assert registered(pair("C", content="again")) == ("t2_to_trus", True)
+    # Folders may have the same name, too.
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.warns(DataWarning):
+        other = pair("elsewhere/B")
+        assert registered(other) == ("B_t2_to_B_trus-2", False)
+    # Who names a pair says where it goes.
+    assert registered(pair("D", pair_id="mine")) == ("mine", False)
+    assert registered(pair("E", pair_id="mine")) == ("mine", False)

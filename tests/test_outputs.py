@@ -17,7 +17,7 @@ from bundle.data import SIDES, PreparePair
 from bundle.formats import displacement_image
 from bundle.geometry import RAS_TO_LPS, centroids, fixed_to_moving, initial_alignment
 from bundle.results import NativeOutputsd, SavePaird
-from bundle.results.outputs import is_finished
+from bundle.results.resume import is_finished
 from bundle.system import remove_leftovers, whole_folder
 
 itk = pytest.importorskip("itk")
@@ -235,23 +235,26 @@ def test_saving_again_replaces_the_older_result(fixed_grid, tmp_path):
     ]
 
 
+RECORDED = {"images_at": "there", "images": "those", "thumbnail": "<svg/>"}
+
+
 def save_until_call(grid, folder, number):
     """Replace a result in a process that dies right before the n-th call that changes a file."""
     deadly = killer(number)
     for module, names in ((os, ("fsync", "unlink", "rmdir")), (Path, ("mkdir", "rename", "write_text"))):
         for name in names:
             setattr(module, name, deadly(getattr(module, name)))
-    SavePaird(folder)(saveable(grid, fingerprint="new", thumbnail="<svg/>"))
+    SavePaird(folder)(saveable(grid, fingerprint="new", **RECORDED))
 
 
 def test_a_folder_is_whole_or_not_there_at_whatever_call_its_writer_is_killed(fixed_grid, tmp_path):
     context, found = multiprocessing.get_context("fork"), set()
-    SavePaird(tmp_path / "whole")(saveable(fixed_grid, fingerprint="new", thumbnail="<svg/>"))
+    SavePaird(tmp_path / "whole")(saveable(fixed_grid, fingerprint="new", **RECORDED))
     (whole,) = (tmp_path / "whole").iterdir()
     complete = {path.name: path.read_bytes() for path in whole.iterdir() if path.suffix == ".json"}
     for number in range(1, 100):
         folder = tmp_path / str(number)
-        SavePaird(folder)(saveable(fixed_grid, fingerprint="old", thumbnail="<svg/>"))
+        SavePaird(folder)(saveable(fixed_grid, fingerprint="old", **RECORDED))
         process = context.Process(target=save_until_call, args=(fixed_grid, folder, number))
         process.start()
         process.join()
@@ -262,7 +265,7 @@ def test_a_folder_is_whole_or_not_there_at_whatever_call_its_writer_is_killed(fi
         remove_leftovers(final)
         assert is_finished(final, "new") or is_finished(final, "old")
         assert [path.name for path in folder.iterdir()] == [whole.name]
-        SavePaird(folder)(saveable(fixed_grid, fingerprint="new", thumbnail="<svg/>"))
+        SavePaird(folder)(saveable(fixed_grid, fingerprint="new", **RECORDED))
         assert {path.name: path.read_bytes() for path in final.iterdir() if path.suffix == ".json"} == complete
         assert [path.name for path in folder.iterdir()] == [whole.name]
         if process.exitcode == 0:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bundle.data.preprocessing import InitialAlignmentd, RobustIntensityd, SmoothToSpacingd, Timed
     from bundle.data.splits import require, select_pairs
     from bundle.data.structures import Correspondence, by_name, corresponding
+    from bundle.data.validation import default_names
 else:
     __getattr__, __dir__ = on_demand(__name__, __file__)
 
@@ -50,6 +51,7 @@ __all__ = [
     "check_mixture",
     "collate_episodes",
     "corresponding",
+    "default_names",
     "image_problems",
     "images_of",
     "is_picture",

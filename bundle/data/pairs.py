@@ -38,6 +38,8 @@ thumbnail | HTML of a small picture | QualityPaged | QualityIndex, SavePaird
 pdf | PDF, bytes | QualityPdfd | DicomOutputsd
 dicom | DICOM objects by the names of their files | DicomOutputsd | SavePaird
 fingerprint | text: files and settings that the result depends on | PairDataset | SavePaird
+images_at | text: where the two images lie, which it does not reveal | PairDataset | SavePaird
+images | text: what is in the two images | PairDataset | SavePaird
 finished | path: folder of an earlier result, in place of all else but pair_id | PairDataset | evaluator, table
 error | text: why there is no result, in place of all else but pair_id | PairDataset, evaluator | table, pages
 """

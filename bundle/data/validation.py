@@ -227,6 +227,12 @@ def identify(sections: Sections, root: Path) -> list[str]:
     return problems
 
 
+def default_names(pair: Mapping[str, str]) -> tuple[str, str]:
+    """The ``pair_id`` of a pair without one, and the same with the folders that its images lie in."""
+    images = [Path(path) for path in _image_paths(dict(pair))]
+    return _pair_id(*map(stem, images)), _pair_id(*(f"{path.parent.name}_{stem(path)}" for path in images))
+
+
 def _pair_id(moving: str, fixed: str, checked: bool = False) -> str:
     """Name of a pair, in plain letters and with ``_`` for characters that a folder's name should not hold.
 

@@ -4,7 +4,8 @@ from bundle.results.apply import apply_transform
 from bundle.results.dicom_outputs import DicomOutputsd, NoObjects, check_one_patient, save_objects, series_of
 from bundle.results.evaluator import PairDataset, RegistrationEvaluator
 from bundle.results.inverse import TransformsBothWaysd
-from bundle.results.outputs import FinishedPairs, NativeOutputsd, SavePaird
+from bundle.results.outputs import NativeOutputsd, SavePaird
+from bundle.results.resume import FinishedPairs
 
 __all__ = [
     "DicomOutputsd",

@@ -11,7 +11,7 @@ from ignite.engine import Events
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 
-from bundle.results.outputs import is_finished, read_finished
+from bundle.results.resume import beside_others, images_known_by, is_finished, read_finished
 from bundle.system import fingerprint, one_line, root_cause, sources
 
 PAIR_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, FloatingPointError)
@@ -22,7 +22,8 @@ class PairDataset(Dataset):
     """Preprocessed pairs. A pair that cannot be read yields its error instead.
 
     With ``settings``, which ``FinishedPairs`` sets, every pair has a ``fingerprint`` of its files and settings. A pair
-    whose results are there with the same fingerprint yields their folder as ``finished`` instead.
+    whose results are there with the same fingerprint yields their folder as ``finished`` instead. A pair without a name
+    of its own gets another one if its folder holds the result of other images.
 
     Args:
         data: pairs, as from ``bundle.data.read_datalist``.
@@ -38,18 +39,20 @@ class PairDataset(Dataset):
         transform: Any = None,
         output_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(data, transform)
+        super().__init__(data if output_dir is None else beside_others(data, Path(output_dir)), transform)
         self.output_dir = output_dir
 
     def _transform(self, index: int) -> Mapping[Hashable, Any]:
         pair = self.data[index]
         try:
-            if self.settings is None or self.output_dir is None:
+            if self.output_dir is None:
                 return super()._transform(index)
+            if self.settings is None:
+                return {**super()._transform(index), **images_known_by(pair)}
             made_of, folder = fingerprint(self.settings, sources(pair)), Path(self.output_dir, pair["pair_id"])
             if is_finished(folder, made_of):
                 return {"pair_id": pair["pair_id"], "finished": str(folder)}
-            return {**super()._transform(index), "fingerprint": made_of}
+            return {**super()._transform(index), "fingerprint": made_of, **images_known_by(pair)}
         except PAIR_ERRORS as error:
             return {"pair_id": pair["pair_id"], "error": one_line(root_cause(error))}
 

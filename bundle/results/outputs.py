@@ -1,17 +1,16 @@
-"""From the network's DDF to results on the fixed image's grid and to files, and which pairs are finished."""
+"""From the network's DDF to results on the fixed image's grid and to files."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils import ImageMetaKey, convert_to_tensor
@@ -19,14 +18,13 @@ from monai.utils import ImageMetaKey, convert_to_tensor
 from bundle.dicom.common import write_objects
 from bundle.formats import PICTURE_SUFFIXES, displacement_image, save_image, smallest_type, write_transform
 from bundle.geometry import ddf_to_displacement, lift_ddf, warp_native
-from bundle.system import fingerprint, remove_leftovers, whole_folder
+from bundle.results.resume import write_record
+from bundle.system import whole_folder
 
 ORIGIN = (ImageMetaKey.FILENAME_OR_OBJ, "stored_type")
 """What a warped image keeps of the moving image's file: its name, and the type of its voxels."""
 PAGES = {"picture": "overview.png", "page": "quality.html"}
 """What people look at, by its key in a pair."""
-RECORD = "resume.json"
-"""File in the folder of a pair: what it was made of, the names of its files, what the page over all pairs shows."""
 
 
 class NativeOutputsd(Transform):
@@ -120,58 +118,5 @@ class SavePaird(Transform):
             if key in data:
                 (folder / name).write_bytes(data[key])
         write_objects(data.get("dicom", {}), folder / "dicom")
-        if "fingerprint" in data:
-            write_record(folder, data["fingerprint"], **{key: data[key] for key in ("thumbnail",) if key in data})
-
-
-class FinishedPairs:
-    """Evaluation handler that tells a ``PairDataset`` with which settings its pairs are registered.
-
-    The data set then skips pairs that are there from the same files with the same settings. This handler comes after
-    the one that loads the weights, since their content is one of the settings.
-
-    Args:
-        dataset: a ``PairDataset``.
-        depends_on: everything that a result depends on, such as the network and the transforms.
-    """
-
-    def __init__(self, dataset: Any, depends_on: Sequence[Any]) -> None:
-        self.dataset = dataset
-        self.depends_on = depends_on
-
-    def attach(self, engine: Engine) -> None:
-        """Register with an evaluator."""
-        engine.add_event_handler(Events.STARTED, self._start)
-
-    def _start(self, engine: Engine) -> None:
-        self.dataset.settings = fingerprint(*self.depends_on)
-        for pair in self.dataset.data:
-            remove_leftovers(Path(self.dataset.output_dir, pair["pair_id"]))
-
-
-def write_record(folder: Path, made_of: str, **shown: Any) -> None:
-    """Write down what a pair's results were made of, beside them.
-
-    Args:
-        folder: folder of the pair, with everything else in it.
-        made_of: fingerprint of files and settings.
-        shown: what the page over all pairs shows, ready for JSON.
-    """
-    files = sorted(path.name for path in folder.iterdir())
-    (folder / RECORD).write_text(json.dumps({"made_of": made_of, "files": files, "shown": shown}) + "\n")
-
-
-def is_finished(folder: Path, made_of: str) -> bool:
-    """Whether a folder holds all results of a pair, made of the same files with the same settings."""
-    try:
-        record = json.loads((folder / RECORD).read_text())
-        return record["made_of"] == made_of and set(record["files"]) <= {path.name for path in folder.iterdir()}
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def read_finished(folder: Path) -> dict[str, Any]:
-    """What the evaluator would have given for a finished pair: its metrics, and what the page shows."""
-    metrics = json.loads((folder / "metrics.json").read_text())
-    shown = json.loads((folder / RECORD).read_text())["shown"]
-    return {"pair_id": metrics["pair_id"], "metrics": metrics, "finished": True, **shown}
+        if "images_at" in data:
+            write_record(folder, data)
