@@ -164,8 +164,7 @@ def register(
         overrides: keys of the configuration with other values, such as steps, device or weights.
     """
     refuse_missing("an image, a folder or a list of pairs", fixed, moving, fixed_label, moving_label)
-    names = commands.several(config)
-    base = [] if any(Path(name).stem.startswith("inference") for name in names) else ["inference.yaml"]
+    files = configurations.on_inference(commands.several(config))
     with tempfile.TemporaryDirectory() as folder:
         if moving is None:
             place = Path(fixed)
@@ -173,12 +172,12 @@ def register(
             given |= {"datalist": str(place.absolute())} if place.is_file() else {}
         else:
             sides = {"fixed_image": fixed, "moving_image": moving}
-            files = {**sides, "fixed_label": fixed_label, "moving_label": moving_label}
-            pair = {key: str(Path(name).absolute()) for key, name in files.items() if name is not None}
+            parts = {**sides, "fixed_label": fixed_label, "moving_label": moving_label}
+            pair = {key: str(Path(name).absolute()) for key, name in parts.items() if name is not None}
             datalist = Path(folder, "pair.json")
             datalist.write_text(json.dumps({"test": [pair]}))
             given = {"dataset_dir": str(Path.cwd()), "datalist": str(datalist)}
-        _workflow("run", [*base, *names], verbose, {**given, "output_dir": output}, overrides)
+        _workflow("run", files, verbose, {**given, "output_dir": output}, overrides)
     print(f"see {Path(output, 'quality.html')}")
 
 

@@ -19,11 +19,11 @@ from nibabel.spatialimages import SpatialImage
 
 from bundle.data import stem
 from bundle.formats import in_memory
-from bundle.geometry import Transform, warp_native
+from bundle.geometry import Transform, move_points, warp_native
 from bundle.pages import PairPictured, QualityPaged, QualityPdfd
 from bundle.results import DicomOutputsd, NoObjects, SavePaird, TransformsBothWaysd, save_objects, series_of
 from bundle.system import exists, processes
-from bundle.system.configurations import find_configurations, load_configurations, unknown_option
+from bundle.system.configurations import find_configurations, load_configurations, on_inference, unknown_option
 from bundle.system.console import HARMLESS
 from bundle.system.overrides import check_known, literal, literal_paths
 
@@ -32,7 +32,7 @@ IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "tra
 BUILDING = threading.Lock()
 """Held while objects are made from a configuration."""
 Image: TypeAlias = str | Path | MetaTensor | SpatialImage | tuple[np.ndarray, np.ndarray]
-"""A file, a folder of DICOM, a nibabel image, or an array ``(X, Y, Z)`` and its affine ``(4, 4)`` to RAS mm."""
+"""A file, a folder of DICOM, an image of MONAI or nibabel, or an array ``(X, Y, Z)`` and its affine to RAS mm."""
 
 
 class Registration:
@@ -92,13 +92,13 @@ class Registration:
         """From moving points to fixed points, mm, RAS."""
         return self._both_ways["inverse_transform"]
 
-    def to_moving(self, points: np.ndarray) -> np.ndarray:
-        """Map fixed points to the moving image; both ``(n, 3)``, mm, RAS."""
-        return self.transform(torch.as_tensor(np.asarray(points, dtype=float).T)).T.numpy()
+    def to_moving(self, points: np.typing.ArrayLike) -> np.ndarray:
+        """Map fixed points to the moving image; both ``(n, 3)``, or ``(3,)`` for one point, mm, RAS."""
+        return move_points(points, self.transform)
 
-    def to_fixed(self, points: np.ndarray) -> np.ndarray:
-        """Map moving points to the fixed image; both ``(n, 3)``, mm, RAS."""
-        return self.transform.inverse_at(torch.as_tensor(np.asarray(points, dtype=float).T)).T.numpy()
+    def to_fixed(self, points: np.typing.ArrayLike) -> np.ndarray:
+        """Map moving points to the fixed image; both ``(n, 3)``, or ``(3,)`` for one point, mm, RAS."""
+        return move_points(points, self.transform.inverse_at)
 
     def save(self, folder: str | Path) -> Path:
         """Write what the workflow writes for a pair, and the transforms both ways. The folder is complete or not there.
@@ -172,8 +172,8 @@ def register(
     Args:
         fixed: image whose grid the results have.
         moving: image that is warped.
-        config_file: configuration and overlays, files or names of files in ``configs/``; slices take
-            ``"inference_2d.yaml"``.
+        config_file: presets and overlays for ``inference.yaml``, files or names of files in ``configs/``, such as
+            ``"cpu.yaml"``; slices take ``"inference_2d.yaml"``.
         fixed_label: integer map, or ``(X, Y, Z, channels)``; used to measure, never in the steps.
         moving_label: the same; warped as well.
         fixed_mask: where the fixed image counts.
@@ -203,7 +203,7 @@ def register(
     pair = {name: _loadable(value, name) for name, value in given.items() if value is not None or name in needed}
     names = (stem(value) if isinstance(value, str | Path) else "array" for value in (moving, fixed))
     pair["pair_id"] = literal("_to_".join(names))
-    parser = read_configuration(config_file, settings)
+    parser = read_configuration(on_inference(config_file), settings)
     for key, value in {**IN_MEMORY, "dataset::data": [pair], "dataloader::generator": torch.Generator()}.items():
         parser[key] = value
     # Warning filters belong to all threads: restoring them would undo those of another thread.

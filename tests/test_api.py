@@ -3,12 +3,14 @@
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import LoadImage
 from toys import apply, oblique_affine, rigid
 from workflow_fixtures import SHAPE, SMALL, volume
 
@@ -16,6 +18,7 @@ import bundle
 from bundle import create_workflow, register
 from bundle.api import read_configuration
 from bundle.formats import load_image, read_transform
+from bundle.system.configurations import on_inference
 
 pytest_plugins = ["workflow_fixtures"]
 
@@ -86,6 +89,18 @@ def test_a_result_has_what_its_names_say(result, voxels):
     assert 0.3 * np.ptp(voxels["moving"]) < np.ptp(result.warped)
 
 
+def test_one_point_is_moved_like_several(result):
+    points = world_points(3).T.numpy()
+    for move in (result.to_moving, result.to_fixed):
+        moved = move(points)
+        assert np.abs(moved - points).max() > 1
+        assert move(points[1]).shape == (3,)
+        np.testing.assert_allclose(move(points[1].tolist()), moved[1], atol=0.01)
+        for wrong in (points.T[:, :2], points[:, :2], points[None], [10.0, 20.0]):
+            with pytest.raises(ValueError, match=r"points of the shape \(.*\), expected \(n, 3\), or \(3,\) for one"):
+                move(wrong)
+
+
 @pytest.mark.parametrize("side", ["fixed", "moving"])
 @pytest.mark.parametrize(
     ("axes", "flipped"),
@@ -124,7 +139,8 @@ def test_files_arrays_and_images_of_nibabel_are_the_same(result, voxels, tmp_pat
     by_image = register(nib.load(files["fixed"]), nib.load(files["moving"]), **TINY)
     tensor = MetaTensor(torch.as_tensor(voxels["fixed"])[None], affine=torch.as_tensor(AFFINES["fixed"]))
     by_tensor = register(tensor, files["moving"], **TINY)
-    for other in (by_path, by_image, by_tensor):
+    by_reader = register(LoadImage(image_only=True)(files["fixed"]), files["moving"], **TINY)
+    for other in (by_path, by_image, by_tensor, by_reader):
         np.testing.assert_allclose(other.displacement, result.displacement, atol=0.01)
     assert by_path.metrics["pair_id"] == "moving_to_fixed"
 
@@ -242,6 +258,12 @@ def test_bad_input_is_one_clear_line(voxels, tmp_path):
         ),
         ((fixed, voxels["moving"]), {}, ValueError, "moving_image is a ndarray; expected a path, or an array and its"),
         (
+            (torch.rand(2, 4, 4), moving),
+            {},
+            ValueError,
+            "fixed_image is a Tensor; expected a path, or an array and its",
+        ),
+        (
             (fixed, (moving[0], np.eye(3))),
             {},
             ValueError,
@@ -260,6 +282,22 @@ def test_bad_input_is_one_clear_line(voxels, tmp_path):
         with pytest.raises(kind, match=message) as raised:
             register(*images, **{**TINY, **settings})
         assert "\n" not in str(raised.value)
+
+
+def test_presets_follow_the_configuration_of_inference(voxels):
+    """As on the command line; alone, they lacked everything else."""
+    images = [(voxels[side], AFFINES[side]) for side in ("fixed", "moving")]
+    settings = {**TINY, "steps": 0, "weights": None, "channels": 2}
+    del settings["regularisation_weight"], settings["downsampling"]
+    named, both = (register(*images, config_file=c, **settings) for c in ("cpu.yaml", ["inference.yaml", "cpu.yaml"]))
+    assert named.metrics["loss"] == both.metrics["loss"]
+    for names, found in (
+        ((), ["inference.yaml"]),
+        ("cpu.yaml", ["inference.yaml", "cpu.yaml"]),
+        (Path("configs/inference_2d.yaml"), [Path("configs/inference_2d.yaml")]),
+        (("cpu.yaml", "inference.json"), ["cpu.yaml", "inference.json"]),
+    ):
+        assert on_inference(names) == found
 
 
 def test_a_workflow_is_made_from_any_folder(tiny_dataset, tmp_path, monkeypatch):

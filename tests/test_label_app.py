@@ -362,6 +362,8 @@ def test_settings_of_the_server_are_checked_at_once(tmp_path):
     assert (settings.labels, settings.device, settings.steps) == (("gland", "apex"), "cpu", 5)
     assert settings.start.name == "model.pt"
     assert [file.rsplit("/", 1)[1] for file in settings.train_config] == ["train.yaml", "cpu.yaml"]
+    alone = ServerSettings.read({"labels": "gland, apex", "device": "cpu", "config": "cpu.yaml"})
+    assert alone == settings
     for conf, message in (
         ({"stepps": "5"}, "--conf has stepps; expected config"),
         ({"weights": "none.pt"}, "weights not found"),

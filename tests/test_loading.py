@@ -243,6 +243,15 @@ def test_a_tensor_of_any_type_is_an_image(dtype):
     np.testing.assert_array_equal(np.asarray(image.affine), np.diag([2, 3, 4, 1]))
 
 
+@pytest.mark.parametrize("dtype", [torch.int16, torch.float32, torch.float64])
+def test_a_volume_of_monai_needs_no_channel_axis(dtype):
+    tensor = MetaTensor(torch.arange(60).reshape(3, 4, 5).to(dtype), affine=torch.diag(torch.tensor([2.0, 3, 4, 1])))
+    volume, channel_first = in_memory(tensor, "fixed_image"), in_memory(tensor[None], "fixed_image")
+    assert volume.shape == channel_first.shape == (1, 3, 4, 5)
+    assert torch.equal(volume.as_tensor(), channel_first.as_tensor())
+    np.testing.assert_array_equal(np.asarray(volume.affine), np.diag([2, 3, 4, 1]))
+
+
 def test_complex_tensors_are_refused():
     with pytest.raises(ValueError, match="fixed_image: values of the type complex64, expected numbers"):
         in_memory(MetaTensor(torch.ones(1, 2, 2, 2, dtype=torch.cfloat)), "fixed_image")

@@ -85,13 +85,14 @@ def in_memory(value: Any, name: str) -> MetaTensor:
     """An image, label or mask that a user has in memory, as ``load_part`` would read it from its file.
 
     Args:
-        value: a nibabel or MONAI image, or an array and its affine.
+        value: a nibabel image, an array and its affine, or a MONAI image, channel first or without a channel axis.
         name: what messages call it; it ends in one of ``KINDS``.
 
     Raises:
         ValueError: when it is none of these, or its values are not numbers.
     """
     if isinstance(value, MetaTensor):
+        value = _channel_first(value)
         if value.dtype in (torch.float32, torch.float64):
             return value
         found = _of_tensor(value)
@@ -105,6 +106,11 @@ def in_memory(value: Any, name: str) -> MetaTensor:
         raise ValueError(f"{name}: {error}") from error
 
 
+def _channel_first(image: MetaTensor) -> MetaTensor:
+    """A volume without a channel axis, as MONAI reads it, gets one; three axes that begin with 1 are those of a slice."""
+    return image[None] if image.ndim == 3 and len(image) != 1 else image
+
+
 def _of_tensor(image: MetaTensor) -> Found:
     """A tensor of a type in which intensities are not worked on; NumPy has no bfloat16."""
     values = image.as_tensor().cpu()
@@ -114,8 +120,9 @@ def _of_tensor(image: MetaTensor) -> Found:
 
 def _found(value: Any, name: str) -> Found:
     """An array and its affine."""
+    parts = value if isinstance(value, tuple | list) else ()  # an array would be taken apart too
     try:
-        voxels, affine = (np.asarray(part) for part in value)
+        voxels, affine = (np.asarray(part) for part in parts)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is a {type(value).__name__}; expected a path, or an array and its affine") from error
     if affine.shape != (4, 4) or voxels.ndim not in (3, 4):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         warp_native,
         without_alignment,
     )
-    from bundle.geometry.points import centroids, fixed_to_moving, moving_to_fixed, transform_points
+    from bundle.geometry.points import centroids, fixed_to_moving, move_points, moving_to_fixed, transform_points
     from bundle.geometry.transforms import Displacement, Transform
 else:
     __getattr__, __dir__ = on_demand(__name__, __file__)
@@ -60,6 +60,7 @@ __all__ = [
     "jacobian_determinant",
     "lift_ddf",
     "log_jacobian_sd",
+    "move_points",
     "moving_to_fixed",
     "native_ddf",
     "resize_ddf",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from bundle.geometry.grids import apply_affine, voxel_grid
 from bundle.geometry.transforms import Displacement, Transform
@@ -20,6 +23,25 @@ def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
         ``(n, 3)`` in its target space.
     """
     return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def move_points(points: ArrayLike, move: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+    """Points of a user, moved.
+
+    Args:
+        points: ``(n, 3)``, or ``(3,)`` for one point, mm, RAS.
+        move: from points ``(3, n)`` to points ``(3, n)``.
+
+    Returns:
+        The moved points, of the same shape.
+
+    Raises:
+        ValueError: for another shape.
+    """
+    rows = np.asarray(points, dtype=float)
+    if rows.ndim not in (1, 2) or rows.shape[-1] != 3:
+        raise ValueError(f"points of the shape {rows.shape}, expected (n, 3), or (3,) for one point")
+    return move(torch.as_tensor(rows.reshape(-1, 3).T)).T.numpy().reshape(rows.shape)
 
 
 def fixed_to_moving(points: np.ndarray, displacement: torch.Tensor, fixed_affine: np.ndarray) -> np.ndarray:

@@ -32,6 +32,13 @@ def _find(path: Path) -> Path | None:
     return next((place for place in places if exists(place) and place.is_file()), None)
 
 
+def on_inference(names: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    """Configurations of a registration: ``inference.yaml`` and what changes it, unless one of that kind is given."""
+    listed = [names] if isinstance(names, str | Path) else list(names)
+    base = any(Path(name).stem.startswith("inference") for name in listed)
+    return listed if base else ["inference.yaml", *listed]
+
+
 def load_configurations(names: str | Path | Sequence[str | Path]) -> dict[str, Any]:
     """Read configurations; later ones override earlier ones.
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from bundle.api import read_configuration
-from bundle.system.configurations import find_configurations
+from bundle.system.configurations import find_configurations, on_inference
 
 KEYS = ("config", "train_config", "weights", "device", "labels")
 OF_MONAI_LABEL = ("server_mode",)
@@ -50,7 +50,7 @@ class ServerSettings:
         unknown = sorted(set(conf) - {*KEYS, *OF_MONAI_LABEL})
         if unknown:
             raise ValueError(f"--conf has {', '.join(unknown)}; expected {', '.join(KEYS)}")
-        config = _list(conf.get("config", "inference.yaml"))
+        config = tuple(map(str, on_inference(_list(conf.get("config", "")))))
         parser = read_configuration(config, {})
         start = Path(conf.get("weights") or parser.get_parsed_content("weights")).absolute()
         if not start.is_file():
