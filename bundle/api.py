@@ -22,7 +22,7 @@ from bundle.formats import in_memory
 from bundle.geometry import Transform, move_points, warp_native
 from bundle.pages import PairPictured, QualityPaged, QualityPdfd
 from bundle.results import DicomOutputsd, NoObjects, SavePaird, TransformsBothWaysd, save_objects, series_of
-from bundle.system import exists, processes
+from bundle.system import exists, processes, unwrapped
 from bundle.system.configurations import find_configurations, load_configurations, on_inference, unknown_option
 from bundle.system.console import HARMLESS
 from bundle.system.overrides import check_known, literal, literal_paths
@@ -211,7 +211,7 @@ def register(
         warnings.filterwarnings("ignore", message=message)
     processes.only_deterministic(parser["deterministic"])
     # So does torch's random state, from which networks without a file of weights are initialised.
-    with BUILDING, torch.random.fork_rng():
+    with BUILDING, torch.random.fork_rng(), unwrapped():
         torch.manual_seed(parser["seed"])
         evaluator = parser.get_parsed_content("evaluator")
     evaluator.run()

@@ -18,6 +18,7 @@ import bundle
 from bundle import create_workflow, register
 from bundle.api import read_configuration
 from bundle.formats import load_image, read_transform
+from bundle.system import CONFIGS
 from bundle.system.configurations import on_inference
 
 pytest_plugins = ["workflow_fixtures"]
@@ -270,6 +271,13 @@ def test_bad_input_is_one_clear_line(voxels, tmp_path):
             r"moving_image: an array of shape \(20, 18, 16\)",
         ),
         ((fixed, (0 * moving[0], moving[1])), {}, ValueError, "moving_image: empty image, every value is 0"),
+        ((fixed, moving), {"weights": str(tmp_path / "none.pt")}, FileNotFoundError, "none.pt"),
+        (
+            (fixed, moving),
+            {"weights": str(CONFIGS.parent / "models/model.pt"), "map_pixdim": 1.0},
+            ValueError,
+            r"^the map networks know a spacing of 1 mm \(map_pixdim\), and the images' is 5 mm \(pixdim\); .* cpu.yaml",
+        ),
         ((fixed, moving), {"config_file": "none.yaml"}, FileNotFoundError, "configuration not found: none.yaml; give"),
         (
             (fixed, moving),
@@ -294,7 +302,7 @@ def test_presets_follow_the_configuration_of_inference(voxels):
     for names, found in (
         ((), ["inference.yaml"]),
         ("cpu.yaml", ["inference.yaml", "cpu.yaml"]),
-        (Path("configs/inference_2d.yaml"), [Path("configs/inference_2d.yaml")]),
+        (Path("configs/inference_2d.yaml"), ["configs/inference_2d.yaml"]),
         (("cpu.yaml", "inference.json"), ["cpu.yaml", "inference.json"]),
     ):
         assert on_inference(names) == found

@@ -31,7 +31,7 @@ from bundle.system.configurations import find_configurations
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "monai_deploy.md"
 NAME, ID = "Secretname^Jane", "SECRET4711"
-TINY = {"pixdim": 6.0, "downsampling": 1}
+TINY = {"pixdim": 6.0, "map_pixdim": 6.0, "downsampling": 1}
 FIXED = oblique_affine((4.0, 4.6, 5.0))
 MOVING = oblique_affine((4.4, 3.8, 4.8), (-35.0, 20.0, 64.0), (5.0, 10.0, -8.0))
 needs_sdk = pytest.mark.skipif(find_spec("monai.deploy") is None, reason="needs bundle/apps/deploy/requirements.txt")

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TINY = {
     "pixdim": 6.0,
+    "map_pixdim": 6.0,
     "downsampling": 1,
     "channels": 2,
     "versions": 1,
@@ -28,7 +29,8 @@ TINY = {
     "iterations_per_epoch": 2,
 }
 TINY_TRAINING = shlex.join(f"--{key}={value}" for key, value in TINY.items())
-TINY_INFERENCE = "--pixdim=6.0 --downsampling=1 --channels=2 --weights=runs/tiny/model.pt"
+TINY_SIZE = "--pixdim=6.0 --map_pixdim=6.0 --downsampling=1 --channels=2"
+TINY_INFERENCE = f"{TINY_SIZE} --weights=runs/tiny/model.pt"
 
 
 def snippets(language):
@@ -106,11 +108,7 @@ def tiny(command):
         return f"{command} {TINY_TRAINING}"
     if "monai.bundle run" in command:
         weights = re.search(r"--weights (\S+)", command)
-        return (
-            f"{command} {TINY_INFERENCE}"
-            if weights is None
-            else f"{command} --pixdim=6.0 --downsampling=1 --channels=2"
-        )
+        return f"{command} {TINY_INFERENCE}" if weights is None else f"{command} {TINY_SIZE}"
     return command
 
 

@@ -220,11 +220,23 @@ def test_weights_of_another_network_are_refused(weights, tmp_path):
 def test_a_map_network_has_the_size_of_its_weights(filters, dims, tmp_path):
     trained, path = map_unet(dims, 2, filters), str(tmp_path / "maps.pt")
     torch.save(trained.state_dict(), path)
-    network = read_map_network(path, 2, dims, downsampling=2).eval()
+    network = read_map_network(path, 2, dims, map_pixdim=2.4, pixdim=1.0).eval()
     image = torch.rand(1, 1, *[2 ** (len(filters) + 1)] * dims)
     expected = MapNetwork(trained, downsampling=2, size_divisor=2 ** (len(filters) - 1)).eval()
     assert network.size_divisor == expected.size_divisor
     torch.testing.assert_close(network(image), expected(image))
+
+
+def test_map_networks_refuse_images_too_coarse_for_them(tmp_path):
+    """A preset of 1 mm followed by cpu.yaml registered at 2.4 mm, much worse and without a word."""
+    path = str(tmp_path / "maps.pt")
+    torch.save(map_unet(3, 2, [2, 4, 6]).state_dict(), path)
+    seen = [read_map_network(path, 2, map_pixdim=2.4, pixdim=pixdim).downsampling for pixdim in (0.8, 1.0, 2.4, 3.5)]
+    assert seen == [3, 2, 1, 1]
+    with pytest.raises(
+        ValueError, match=r"know a spacing of 1 mm \(map_pixdim\), and the images' is 2.4 mm \(pixdim\)"
+    ):
+        read_map_network(path, 2, map_pixdim=1.0, pixdim=2.4)
 
 
 def test_map_networks_of_two_sizes_make_the_maps_of_one_pair(tmp_path):

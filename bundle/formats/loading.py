@@ -107,7 +107,7 @@ def in_memory(value: Any, name: str) -> MetaTensor:
 
 
 def _channel_first(image: MetaTensor) -> MetaTensor:
-    """A volume without a channel axis, as MONAI reads it, gets one; three axes that begin with 1 are those of a slice."""
+    """A volume without a channel axis, as MONAI reads it, gets one; three axes that begin with 1 are a slice's."""
     return image[None] if image.ndim == 3 and len(image) != 1 else image
 
 

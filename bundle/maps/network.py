@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from bundle.registration import CoarseNetwork, weights_of
 
+COARSEST = 1.5
+"""Multiple of the spacing they were trained for up to which map networks work: training zooms its images as much."""
+
 
 class MapNetwork(CoarseNetwork):
     """Image -> logits of its maps, ``maps = sigmoid(f(image))``.
@@ -87,7 +90,12 @@ def map_unet(spatial_dims: int, maps: int, filters: Sequence[int]) -> DynUNet:
 
 
 def read_map_network(
-    path: str, maps: int, spatial_dims: int = 3, precision: str = "float32", downsampling: int = 1
+    path: str,
+    maps: int,
+    spatial_dims: int = 3,
+    precision: str = "float32",
+    map_pixdim: float = 1.0,
+    pixdim: float = 1.0,
 ) -> MapNetwork:
     """The map network of a file of weights, with as many levels and channels as the weights have.
 
@@ -96,17 +104,24 @@ def read_map_network(
         maps: number of maps that it must make.
         spatial_dims: 3, or 2 for slices.
         precision: as in ``MapNetwork``.
-        downsampling: as in ``MapNetwork``.
+        map_pixdim: spacing (mm) that it was trained for; it sees averages of as many voxels as come closest.
+        pixdim: spacing (mm) of the images that it is given.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it does not hold the weights of such a network.
+        ValueError: when it does not hold the weights of such a network, or they cannot see the spacing they know.
     """
+    if pixdim / map_pixdim > COARSEST:
+        raise ValueError(
+            f"the map networks know a spacing of {map_pixdim:g} mm (map_pixdim), and the images' is {pixdim:g} mm "
+            f"(pixdim); expected {COARSEST * map_pixdim:.3g} mm at most: cpu.yaml is for weights of 2.4 mm, and the "
+            "preset of an organ comes last"
+        )
     with weights_of(path) as state:
         filters = _filters(state)
         network = map_unet(spatial_dims, maps, filters)
         network.load_state_dict(state)
-    return MapNetwork(network, precision, downsampling, 2 ** (len(filters) - 1))
+    return MapNetwork(network, precision, max(1, round(map_pixdim / pixdim)), 2 ** (len(filters) - 1))
 
 
 def _filters(state: Mapping[str, torch.Tensor]) -> list[int]:

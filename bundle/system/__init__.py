@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bundle.system.errors import WRAPPING, DataWarning, brief, one_line, root_cause
+from bundle.system.errors import WRAPPING, DataWarning, brief, one_line, root_cause, unwrapped
 from bundle.system.files import BUNDLE_ROOT, CONFIGS, moved_into_place, remove_leftovers, whole_folder, written_whole
 from bundle.system.limits import exists, regular_file
 from bundle.system.lock import FolderLock
@@ -44,6 +44,7 @@ __all__ = [
     "root_cause",
     "sources",
     "start_worker",
+    "unwrapped",
     "whole_folder",
     "written_whole",
 ]

@@ -32,9 +32,9 @@ def _find(path: Path) -> Path | None:
     return next((place for place in places if exists(place) and place.is_file()), None)
 
 
-def on_inference(names: str | Path | Sequence[str | Path]) -> list[str | Path]:
+def on_inference(names: str | Path | Sequence[str | Path]) -> list[str]:
     """Configurations of a registration: ``inference.yaml`` and what changes it, unless one of that kind is given."""
-    listed = [names] if isinstance(names, str | Path) else list(names)
+    listed = list(map(str, [names] if isinstance(names, str | Path) else names))
     base = any(Path(name).stem.startswith("inference") for name in listed)
     return listed if base else ["inference.yaml", *listed]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 WRAPPING = re.compile(r"applying transform |Failed to evaluate |Failed to instantiate component ")
@@ -22,6 +24,15 @@ def root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None and WRAPPING.match(str(error)):
         error = error.__cause__
     return error
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """MONAI's errors about a configuration become the errors that they wrap."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise root_cause(error) from None
 
 
 def one_line(error: BaseException) -> str:

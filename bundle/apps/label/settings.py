@@ -50,7 +50,7 @@ class ServerSettings:
         unknown = sorted(set(conf) - {*KEYS, *OF_MONAI_LABEL})
         if unknown:
             raise ValueError(f"--conf has {', '.join(unknown)}; expected {', '.join(KEYS)}")
-        config = tuple(map(str, on_inference(_list(conf.get("config", "")))))
+        config = tuple(on_inference(_list(conf.get("config", ""))))
         parser = read_configuration(config, {})
         start = Path(conf.get("weights") or parser.get_parsed_content("weights")).absolute()
         if not start.is_file():
