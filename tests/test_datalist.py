@@ -539,6 +539,8 @@ def test_pair_listed_twice(tmp_path):
     [
         ("{", "not valid JSON"),
         ("[]", "holds a list, expected an object of lists"),
+        ('{"test": [], "test": []}', "list.json: names 'test' twice; keep one of them"),
+        ('{"test": [{"image": "c0.nii.gz", "image": "c1.nii.gz"}]}', "list.json: names 'image' twice; keep one of"),
         ('{"train": [{"image": "a"}]}', "has 'train', expected lists under training, validation, test"),
         ("{}", "has nothing, expected lists under"),
         ('{"test": ["c0.nii.gz"]}', "test: single images of one patient form no pair"),

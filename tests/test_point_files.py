@@ -176,6 +176,7 @@ def test_markups_outside_say_so_once(tmp_path):
         ("", "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
         (b'{"markups": "\x81"}', "not valid JSON"),
+        (b'{"markups": [], "markups": []}', "json: names 'markups' twice; keep one of them"),
         ({"training": []}, 'no list "markups"'),
         ({"markups": []}, 'no list "markups"'),
         (["markups"], 'no list "markups"'),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bundle.data.layouts import SIDES, stem
-from bundle.system.limits import exists, read_whole
+from bundle.system.limits import Refused, exists, read_whole
 from bundle.system.text import load_json
 
 STRUCTURES = "structures"
@@ -101,19 +101,14 @@ def read_structures(folder: Path, problems: list[str]) -> dict[str, dict[str, in
     path = folder / FILE
     if not exists(path):
         return {}
-    found: list[str] = []
-
-    def distinct(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in items]
-        found.extend(f"names {name!r} twice" for name in dict.fromkeys(names) if names.count(name) > 1)
-        return dict(items)
-
     try:
-        content = load_json(read_whole(path), object_pairs_hook=distinct)
+        content = load_json(read_whole(path))
+    except Refused as error:
+        problems.append(f"{path}: {error}")
+        return {}
     except (ValueError, RecursionError) as error:
         problems.append(f"{path} is not valid JSON ({error}); correct the file")
         return {}
-    problems += [f"{path} {fault}; keep one of them" for fault in found]
     if not isinstance(content, dict):
         expected = f'{{"{DEFAULT}": {EXAMPLE}, "name of an image": {EXAMPLE}}}'
         problems.append(f"{path} holds a {type(content).__name__}, expected structures by image: {expected}")

@@ -14,6 +14,7 @@ import numpy as np
 
 from bundle.formats.tables import Row, Table, replace_numbers, value_of
 from bundle.geometry.spaces import known_space, swap_space
+from bundle.system.limits import Refused
 from bundle.system.text import load_json
 
 FLAG = "outside the volume"
@@ -79,6 +80,8 @@ def _load(content: bytes) -> dict[str, Any]:
     """Parse a file of markups, and refuse those that their points alone do not define."""
     try:
         document = load_json(content)
+    except Refused:
+        raise
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"not valid JSON ({reason}), expected markups of 3D Slicer") from error

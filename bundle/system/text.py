@@ -5,7 +5,10 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections import Counter
 from typing import Any
+
+from bundle.system.limits import Refused
 
 BYTE_ORDER_MARK = "\ufeff"
 MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -37,11 +40,20 @@ def decode(content: bytes) -> tuple[str, str]:
     raise ValueError("not text in UTF-8, UTF-16 or Windows-1252")
 
 
-def load_json(content: bytes, **options: Any) -> Any:
-    """Read a JSON file; ``options`` are those of ``json.loads``.
+def load_json(content: bytes) -> Any:
+    """Read a JSON file.
 
     Raises:
+        Refused: when an object has a name twice: some readers take the first value, others the last.
         ValueError: when it is not text, or not JSON.
         RecursionError: when it is nested too deeply.
     """
-    return json.loads(decode(content)[0].removeprefix(BYTE_ORDER_MARK), **options)
+    return json.loads(decode(content)[0].removeprefix(BYTE_ORDER_MARK), object_pairs_hook=_distinct)
+
+
+def _distinct(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    counts = Counter(name for name, _ in items)
+    twice = next((name for name, count in counts.items() if count > 1), None)
+    if twice is not None:
+        raise Refused(f"names {twice!r} twice; keep one of them")
+    return dict(items)
