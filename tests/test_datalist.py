@@ -604,6 +604,8 @@ def test_bad_folders(tmp_path, files, options, message):
         ("image,patient\nc0,A\n", "patients.csv has no line for the image c1"),
         ("image,patient\nc0,A\nc1,B\nc0,B\n", "line 4: image c0 has patient B and A"),
         ("image:patient\nc0:A\n", "line 2: expected an image and a patient"),
+        ("", "patients.csv names no image; fill it in, or remove it"),
+        ("image,patient\n\n", "patients.csv names no image; fill it in, or remove it"),
     ],
 )
 def test_bad_patients_csv(tmp_path, text, message):

@@ -110,6 +110,9 @@ def read_patients(root: Path, problems: list[str]) -> dict[str, str]:
         problems.append(f"patients.csv is not a table with the header image,patient ({error})")
         return {}
     header, *filled = table.filled() or (0,)
+    if not filled:
+        problems.append("patients.csv names no image; fill it in, or remove it if every image is another patient's")
+        return {}
     names = [value_of(cell) for cell in table.rows[header][0]]
     patients: dict[str, str] = {}
     for number in filled:
