@@ -282,3 +282,14 @@ def test_labels_in_memory_are_held_against_the_same_rules(files):
     np.testing.assert_allclose(centroids(torch.as_tensor(found.warped_label), found.affine)[0], BALL, atol=0.5)
     found.save(files / "out")
     assert nib.load(files / "out/warped_label.nii.gz").get_data_dtype() == np.int32
+
+
+@pytest.mark.parametrize(("name", "channels"), [("a.png", 2), ("a.png", 3), ("a.png", 4), ("a.tif", 3), ("a.tif", 4)])
+@pytest.mark.parametrize("kind", ["image", "label"])
+def test_colours_of_16_bits_are_not_cut_to_8(tmp_path, name, channels, kind):
+    values = np.arange(48 * channels).reshape(6, 8, channels).astype(np.uint16)
+    sitk.WriteImage(sitk.GetImageFromArray(values, isVector=True), str(tmp_path / name))
+    with pytest.raises(ValueError, match=f"{name}: .* of 16 bits, expected one number; save it as grey"):
+        load_image(tmp_path / name, kind)
+    sitk.WriteImage(sitk.GetImageFromArray(values[..., 0]), str(tmp_path / name))
+    np.testing.assert_array_equal(load_image(tmp_path / name, kind)[0, ..., 0].numpy(), values[..., 0].T)

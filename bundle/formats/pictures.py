@@ -61,7 +61,18 @@ def _one(picture: Image.Image) -> None:
 def _grey(picture: Image.Image) -> Image.Image:
     """A picture with one value per pixel; colours, including a palette's, become grey."""
     _one(picture)
-    return picture if picture.mode in GREY_MODES else picture.convert("L")
+    if picture.mode in GREY_MODES:
+        return picture
+    _refuse_deep(picture, "picture")
+    return picture.convert("L")
+
+
+def _refuse_deep(picture: Image.Image, kind: str) -> None:
+    """Refuse several values of 16 bits per pixel: Pillow drops the lower 8 in silence."""
+    if any(";16" in str(tile) for tile in getattr(picture, "tile", ())):
+        raise Refused(
+            f"a {kind} in colours or with transparency of 16 bits, expected one number; save it as grey values"
+        )
 
 
 def _values(picture: Image.Image, kind: str) -> Image.Image:
@@ -71,8 +82,7 @@ def _values(picture: Image.Image, kind: str) -> Image.Image:
         raise Refused(f"a {kind} in JPEG, whose compression changes values; save it in {LABEL_FORMATS}")
     if picture.mode == "P" or picture.mode in GREY_MODES:
         return picture
-    if any(";16" in str(tile) for tile in getattr(picture, "tile", ())):
-        raise Refused(f"a {kind} in colours of 16 bits, expected one number per pixel; save it as grey values")
+    _refuse_deep(picture, kind)
     grey, *others = picture.convert("RGB").split()
     if "A" in picture.getbands():
         shown, values = (np.asarray(band) for band in (picture.getchannel("A"), grey))
