@@ -134,6 +134,35 @@ def test_nifti_is_read_whatever_it_is_called(tmp_path, name, pack, kind):
     np.testing.assert_array_equal(load_image(tmp_path / name)[0].numpy(), VOXELS)
 
 
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.hdr.gz", "a.mgz"])
+@pytest.mark.parametrize("rest", [b"", b"\n", b"\0\0", b"-- end of file --" * 99])
+@pytest.mark.parametrize("members", [1, 2])
+def test_bytes_after_a_compressed_file_do_not_count(tmp_path, name, rest, members):
+    """As for zlib, on which ITK is built."""
+    if name == "a.mgz":
+        contents = {name: nib.MGHImage(VOXELS.astype(np.float32), AFFINE).to_bytes()}
+    elif name == "a.nii.gz":
+        contents = {name: nib.Nifti1Image(VOXELS, AFFINE).to_bytes()}
+    else:
+        nib.save(nib.AnalyzeImage(VOXELS, AFFINE), tmp_path / "a.img")
+        contents = {f"{half.name}.gz": half.read_bytes() for half in (tmp_path / "a.hdr", tmp_path / "a.img")}
+        for half in ("a.hdr", "a.img"):
+            (tmp_path / half).unlink()
+    for file, content in contents.items():
+        half = len(content) // 2
+        parts = [content] if members == 1 else [content[:half], content[half:]]
+        (tmp_path / file).write_bytes(b"".join(map(gzip.compress, parts)) + rest)
+    np.testing.assert_array_equal(load_image(tmp_path / name)[0].numpy(), VOXELS)
+
+
+def test_a_compressed_file_whose_checksum_is_wrong_is_damaged(tmp_path):
+    content = bytearray(gzip.compress(nib.Nifti1Image(VOXELS, AFFINE).to_bytes()))
+    content[-8] ^= 1
+    (tmp_path / "a.nii.gz").write_bytes(content + b"\n")
+    with pytest.raises(ValueError, match="a.nii.gz: cannot be read, damaged .*CRC"):
+        load_image(tmp_path / "a.nii.gz")
+
+
 MISTAKEN = {
     "compressed by bzip2; decompress it": bz2.compress,
     "compressed by xz; decompress it": lzma.compress,

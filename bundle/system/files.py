@@ -52,6 +52,9 @@ IMAGES = {
 }
 """Place and bytes, once decompressed by gzip, by which an image is known; what it is, and the names it should have."""
 LONGEST_START = 512
+LARGEST_PART = 2**20
+NO_MEMBER = "Not a gzipped file"
+"""How Python says that no further member of a gzip file follows."""
 
 
 def flush(path: Path) -> None:
@@ -177,6 +180,26 @@ def silent_libraries() -> Iterator[None]:
         os.close(kept)
 
 
+class _Members(gzip.GzipFile):
+    """Content of the members of a gzip file; as for zlib and ITK, bytes after them do not count."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        rest = float("inf") if size is None or size < 0 else size
+        parts = []
+        while rest > 0:
+            try:
+                part = self.read1(int(min(rest, LARGEST_PART)))
+            except gzip.BadGzipFile as error:
+                if not str(error).startswith(NO_MEMBER):
+                    raise
+                break
+            if not part:
+                break
+            parts.append(part)
+            rest -= len(part)
+        return b"".join(parts)
+
+
 @contextmanager
 def uncompressed(path: Path) -> Iterator[IO[bytes]]:
     """Content of a file, decompressed if it begins like gzip, whatever its name.
@@ -190,7 +213,7 @@ def uncompressed(path: Path) -> Iterator[IO[bytes]]:
         if not compressed:
             yield file
             return
-        with gzip.GzipFile(fileobj=file) as content:
+        with _Members(fileobj=file) as content:
             yield content  # type: ignore[misc]
 
 
