@@ -1,10 +1,14 @@
 """A fingerprint changes with whatever changes a result, and with nothing else."""
 
+import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 from functools import partial
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -52,7 +56,18 @@ DIFFERENT = [
     (Compose([InitialAlignmentd("center")]), Compose([InitialAlignmentd("world")])),
     (Compose([InitialAlignmentd("center")]), Compose([])),
     (lambda value: value + 1, lambda value: value + 2),
+    (lambda value: value in (1, 2), lambda value: value in (1, 3)),
+    (lambda value: value in {"a", "b"}, lambda value: value in {"a", "c"}),
+    (lambda value: dict(a=value), lambda value: dict(b=value)),  # noqa: C408 - the names are constants of the code
+    (lambda value: [(lambda: value + 1)()], lambda value: [(lambda: value + 2)()]),
+    (lambda *, by=1: by, lambda *, by=2: by),
     (scaled(2), scaled(3)),
+    (slice(1, 2), slice(1, 3)),
+    (re.compile("a"), re.compile("b")),
+    (re.compile("a"), re.compile("a", re.IGNORECASE)),
+    (itemgetter(1), itemgetter(2)),
+    (torch.relu, torch.sigmoid),
+    ("a".replace, "b".replace),
     (torch.optim.Adam, torch.optim.SGD),
     (inferer().loss, inferer(weight=2.0).loss),
 ]
@@ -70,6 +85,8 @@ def equals():
     yield Compose([InitialAlignmentd("center"), scaled(2)])
     yield {"a": 1, "b": [None, 2.5]}
     yield {3, 1, 2}
+    yield object()
+    yield [torch.Generator(), np.random.default_rng(), threading.Lock()]
 
 
 def test_what_is_equal_is_equal_whatever_the_object():
@@ -77,6 +94,10 @@ def test_what_is_equal_is_equal_whatever_the_object():
         assert first is not second
         assert fingerprint(first) == fingerprint(second)
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    counted = itertools.count()
+    before = fingerprint(counted)
+    assert next(counted) == 0
+    assert fingerprint(counted) == before
     assert fingerprint(np.random.RandomState(1)) == fingerprint(np.random.RandomState(2))
 
 
@@ -95,14 +116,21 @@ def test_objects_that_hold_each_other_have_an_end():
     assert len(fingerprint(first)) == 16
 
 
-def test_another_process_finds_the_same():
+def test_another_process_finds_the_same(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "def among(value): return value in {'b', 'a'}, value in ('b', 'a'), (lambda *, by='b': by)(by='a')\n"
+        "def again(value): return value in {'b', 'a'}, value in ('b', 'a')\n"
+    )
     script = (
-        "import torch; from bundle.data import *; from bundle.system import fingerprint\n"
+        "import re, torch, own; from bundle.data import *; from bundle.system import fingerprint\n"
         "from monai.transforms import Compose\n"
         "value = Compose([InitialAlignmentd('center'), lambda x: x + 1]), {'b', 'a'}, torch.ones(2)\n"
-        "print(fingerprint(value))"
+        "print(fingerprint(value, own.among, own.again, torch.relu, slice(1), re.compile('a'), object()))"
     )
-    found = {subprocess.check_output([sys.executable, "-W", "ignore", "-c", script], text=True) for _ in range(2)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    # The first process compiles the module, the others read what it left.
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    found = {subprocess.check_output(command, text=True, env=environment) for _ in range(3)}
     assert len(found) == 1
 
 

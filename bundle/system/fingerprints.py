@@ -1,8 +1,8 @@
 """What a result depends on: leaf by leaf, to say what changed, or as a short text.
 
 Numbers and texts are compared by value, arrays and weights by content, functions by code, other objects by their class
-and attributes. The order of mappings and sets, the state of random generators, and of an object its device and what its
-``does_not_count`` names do not count.
+and attributes, or by their text if they have none. The order of mappings and sets, the state of random generators, and
+of an object its device and what its ``does_not_count`` names do not count.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from enum import Enum
 from functools import lru_cache, partial
 from pathlib import Path
-from types import FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,9 @@ import torch
 from bundle.system.limits import exists
 
 PLAIN = (str, bytes, int, float, complex, type(None), Path, Enum, torch.dtype, torch.device, np.dtype, np.generic)
+NOT_A_VALUE = (np.random.Generator, np.random.RandomState, Iterator)
+"""Objects whose text would be their state, or an address."""
+ADDRESS = re.compile("0x[0-9a-f]{6,}", re.IGNORECASE)
 HALVES = re.compile(r"\.(?:hdr|img)(?:\.gz)?$", re.IGNORECASE)
 """Suffixes of an image in two files, one with the header, the other with the voxels."""
 NAMING = (".mhd", ".mha", ".nhdr", ".nrrd")
@@ -179,15 +182,34 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, MethodType):
         yield from {"function": value.__func__, "self": value.__self__}.items()
     elif isinstance(value, FunctionType):
-        code, closure = value.__code__, [cell.cell_contents for cell in value.__closure__ or ()]
-        constants = [constant for constant in code.co_consts if isinstance(constant, PLAIN)]
-        parts = [value.__qualname__, code.co_code, code.co_names, constants, value.__defaults__, closure]
-        yield from zip(("name", "code", "names", "constants", "defaults", "closure"), parts, strict=True)
-    elif hasattr(value, "__dict__") and not isinstance(value, np.random.Generator | np.random.RandomState):
+        closure = [cell.cell_contents for cell in value.__closure__ or ()]
+        yield "name", value.__qualname__
+        yield from _parts(value.__code__)
+        yield from {"defaults": value.__defaults__, "keywords": value.__kwdefaults__, "closure": closure}.items()
+    elif isinstance(value, CodeType):
+        yield from {"code": value.co_code, "names": value.co_names}.items()
+        yield "constants", [_constant(constant) for constant in value.co_consts]
+    elif isinstance(value, BuiltinFunctionType):
+        yield from {"name": value.__qualname__, "self": value.__self__}.items()
+    elif isinstance(value, NOT_A_VALUE):
+        return
+    elif hasattr(value, "__dict__"):
         no_part = getattr(value, "does_not_count", ())
         for name, part in vars(value).items():
             if name not in no_part and not isinstance(part, torch.device):
                 yield name, part
+    elif not ADDRESS.search(text := repr(value)):
+        yield "value", text
+
+
+def _constant(value: Any) -> Any:
+    """A constant of a function: code and plain values as they are, others as text.
+
+    Equal tuples are one object or several, by whether Python has read or compiled the code.
+    """
+    if isinstance(value, (*PLAIN, CodeType)):
+        return value
+    return repr(sorted(map(repr, value)) if isinstance(value, Set) else value)
 
 
 def _digest(array: np.ndarray) -> str:
