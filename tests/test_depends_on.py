@@ -90,6 +90,31 @@ def test_training_counts_for_a_training_alone(tiny_dataset, options, named):
     assert cached_as(before) == cached_as(now)
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"steps": 3}, "steps was 1, is 3"),
+        ({"keep_alignment": False}, "keep_alignment was True, is False"),
+        ({"stop_tolerance": 0.1}, "stop_tolerance was None, is 0.1"),
+        ({"validate#key_metric#val_loss#column": "dsc_after"}, "key_metric.val_loss.column was 'loss_after', is"),
+    ],
+)
+def test_what_decides_the_best_weights_counts_for_a_training(tiny_dataset, options, named):
+    before, now = configured(tiny_dataset, steps=1), configured(tiny_dataset, **{"steps": 1, **options})
+    (found,) = changes(depends_on(before), depends_on(now))
+    assert found.startswith(named)
+    assert cached_as(before) == cached_as(now)
+
+
+def test_other_validation_pairs_are_another_run(tiny_dataset, tmp_path):
+    sections = json.loads((tiny_dataset / "datalist.json").read_text())
+    other = tmp_path / "other.json"
+    swapped = {"validation": sections["test"], "test": sections["validation"]}
+    other.write_text(json.dumps(sections | swapped))
+    found = changes(depends_on(configured(tiny_dataset)), depends_on(configured(tiny_dataset, datalist=str(other))))
+    assert [line.split()[0] for line in found] == ["validation_pairs"]
+
+
 def test_another_list_as_long_is_another_run(tiny_dataset, tmp_path):
     sections = json.loads((tiny_dataset / "datalist.json").read_text())
     swapped = tmp_path / "swapped.json"

@@ -194,7 +194,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, NOT_A_VALUE):
         return
     elif hasattr(value, "__dict__"):
-        no_part = getattr(value, "does_not_count", ())
+        no_part = getattr(type(value), "does_not_count", ())  # an object may make up any attribute
         for name, part in vars(value).items():
             if name not in no_part and not isinstance(part, torch.device):
                 yield name, part
