@@ -340,7 +340,7 @@ def test_a_training_does_the_meta_updates_that_were_asked_for(images, tmp_path):
     settings = ServerSettings.read({"device": "cpu"})
     for asked, epochs, each in ((2, 1, 2), (20, 1, 20), (60, 3, 20), (50, 3, 17)):
         parser = prepare(tmp_path / "runs", settings.start, settings, images, Wish(asked))
-        assert parser.get_parsed_content("iterations_per_epoch") == each
+        assert parser.get_parsed_content("epoch_length") == each
         assert parser.get_parsed_content("train::trainer::max_epochs") == epochs
 
 

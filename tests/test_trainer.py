@@ -3,6 +3,7 @@
 import pytest
 import torch
 from meta_toys import Distance, OneWeight, adapted, make_trainer, sgd
+from monai.data import Dataset
 from monai.engines import IterationEvents
 from monai.handlers import LrScheduleHandler
 from monai.losses import BendingEnergyLoss
@@ -257,3 +258,14 @@ def test_meta_gradients_longer_than_the_limit_are_shortened_to_it(clip, step):
 def test_a_limit_of_the_meta_gradient_is_above_zero():
     with pytest.raises(ValueError, match="clip_gradient is 0; expected a norm above 0, or null"):
         make_trainer(OneWeight(), [[3.0]], clip_gradient=0)
+
+
+@pytest.mark.parametrize(
+    ("iterations", "most", "epochs", "length"), [(4, 100, 1, 4), (250, 100, 3, 84), (2000, 100, 20, 100), (3, 1, 3, 1)]
+)
+def test_a_training_is_as_long_as_asked_for(content, iterations, most, epochs, length):
+    values = {"iterations": iterations, "iterations_per_epoch": most, "channels": 2}
+    values["train::dataset"] = Dataset([{"fixed_image": "a", "moving_image": "b", "patient": ("a", "b")}])
+    assert content("train.yaml", "train::trainer::max_epochs", **values) == epochs
+    assert len(content("train.yaml", "train::sampler", **values)) == length
+    assert content("train.yaml", "lr_scheduler", **values).total_iters == epochs * length

@@ -120,7 +120,6 @@ def prepare(runs: Path, start: Path, settings: ServerSettings, images: Images, w
     with written_whole(run / "images.json") as file:
         json.dump(sections, file, indent=1)
     content = ConfigParser.load_config_files(files)
-    epochs = -(-wish.iterations // content["iterations_per_epoch"])
     chosen = {
         "dataset_dir": str(run),
         "datalist": str(run / "images.json"),
@@ -128,7 +127,6 @@ def prepare(runs: Path, start: Path, settings: ServerSettings, images: Images, w
         "start_weights": str(run / "start.pt"),
         "device": f"$torch.device('{settings.device}')",
         "iterations": wish.iterations,
-        "iterations_per_epoch": -(-wish.iterations // epochs),
         "pairing": PAIRINGS[wish.pairing],
     }
     return ConfigParser({**content, **chosen})
