@@ -8,6 +8,7 @@ import pytest
 from bundle.data.datalist import announce, read_datalist, survey, write_datalist
 from bundle.data.layouts import stem
 from bundle.data.splits import require, select_pairs, split_patients
+from bundle.system import one_line
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 ALL = {"training": None, "validation": None, "test": None}
@@ -525,6 +526,16 @@ def test_pair_id_must_be_a_plain_folder_name(tmp_path, bad):
     entry = {"fixed_image": "c0.nii.gz", "moving_image": "c1.nii.gz", "pair_id": bad}
     with pytest.raises(ValueError, match="pair_id is"):
         read_datalist(tmp_path, write(tmp_path, {"test": [entry]}))
+
+
+def test_problems_are_separate_in_one_line_too(tmp_path):
+    images(tmp_path, 1, "")
+    entries = [{"image": "c0.nii.gz"}, {"image": "x.nii.gz"}, 5]
+    with pytest.raises(ValueError) as error:
+        read_datalist(tmp_path, write(tmp_path, {"test": entries}))
+    first, second = (line.strip() for line in lines_of(error)[1:])
+    assert first.endswith(";") and not second.endswith(";")
+    assert one_line(error.value).endswith(f": {first} {second}")
 
 
 def test_pair_listed_twice(tmp_path):

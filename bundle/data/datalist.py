@@ -95,7 +95,8 @@ def refuse(problems: Sequence[str], dataset_dir: str | Path) -> None:
     if len(problems) == 1:
         raise ValueError(problems[0])
     if problems:
-        raise ValueError("\n  ".join([f"{len(problems)} problems in the data set {dataset_dir}:", *problems]))
+        # The console shows one line, where line ends alone would separate nothing.
+        raise ValueError(f"{len(problems)} problems in the data set {dataset_dir}:\n  " + ";\n  ".join(problems))
 
 
 def survey(
