@@ -12,6 +12,7 @@ from bundle.evaluation import QualityVerdictd
 from bundle.evaluation.quality import border_displacement, overlap_percent
 from bundle.evaluation.verdict import RULES, check_limits, findings, judge, score
 from bundle.geometry import ddf_to_displacement, without_alignment
+from bundle.system.configurations import load_configurations
 
 BARE = {"pair_id": "a", "loss": [2.0, 1.0], "folded_percent": 0.0, "log_jacobian_sd": 0.1}
 
@@ -127,6 +128,36 @@ def test_every_rule_has_a_case():
 def test_a_reason_is_a_sentence_with_the_number_and_the_limit():
     found = verdict({"folded_percent": [0.5, 5.0]}, folded_percent=1.8)
     assert found["reasons"] == ["1.80 % of the voxels fold (check above 0.5 %)"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "metrics", "reason"),
+    [
+        (
+            {"similarity_gain_percent": [None, -20.0]},
+            {"similarity": both(-0.5, -0.379)},
+            "The similarity of the images changed by -24.2 % (failed below -20 %)",
+        ),
+        (
+            {"predicted_overlap": [0.92, 0.8]},
+            {"predicted_overlap": 0.9187},
+            "The predicted anatomy of the two images overlaps by 0.919 only (check below 0.92)",
+        ),
+        (
+            {"folded_percent": [0.5, 5.0]},
+            {"folded_percent": 5.00004},
+            "5.00004 % of the voxels fold (failed above 5 %)",
+        ),
+    ],
+)
+def test_a_reason_shows_that_its_value_is_beyond_the_limit(limits, metrics, reason):
+    """Of 0.9187 it said 'by 0.92 only (check below 0.92)'."""
+    assert verdict(limits, **metrics)["reasons"] == [reason]
+
+
+def test_between_modalities_similarity_does_not_judge():
+    own, of_volumes = (load_configurations(name)["quality"] for name in ("mr_trus.yaml", "inference.yaml"))
+    assert own == {**of_volumes, "similarity_gain_percent": None}
 
 
 def test_steps_that_led_to_numbers_that_are_not_finite_are_a_reason():

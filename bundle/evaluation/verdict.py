@@ -22,6 +22,8 @@ from bundle.evaluation.measures import (
 )
 
 GOOD, CHECK, FAILED = VERDICTS = ("good", "check", "failed")
+MOST_DECIMALS = 8
+"""More decimals that a value may need to be told from a limit."""
 Limits = Mapping[str, Sequence[float | None] | None]
 
 
@@ -82,7 +84,7 @@ RULES = {
     "similarity_gain_percent": Rule(
         "gain of similarity",
         _similarity_gain,
-        "the similarity hardly improved or got worse: a gain of {value} %",
+        "the similarity of the images changed by {value} %",
         "look at the difference before and after; try more steps, another similarity or weights for such images",
         "%",
         least=True,
@@ -203,10 +205,17 @@ def findings(metrics: Metrics, limits: Limits, unit: str = "mm") -> list[dict[st
                 continue
             if value < limit if rule.least else value > limit:
                 beyond = f"{verdict} {'below' if rule.least else 'above'} {limit:g} {shown}".rstrip()
-                sentence = rule.sentence.format(value=f"{value:.{rule.digits}f}", unit=shown, named=rule.named(metrics))
+                number = _told_apart(value, limit, rule.digits)
+                sentence = rule.sentence.format(value=number, unit=shown, named=rule.named(metrics))
                 result |= {"verdict": verdict, "reason": f"{sentence[0].upper()}{sentence[1:]} ({beyond})"}
         found.append(result)
     return found
+
+
+def _told_apart(value: float, limit: float, digits: int) -> str:
+    """A value beyond a limit, with as many decimals as show that it is beyond: 0.919 is below 0.92, and not 0.92."""
+    texts = [f"{value:.{decimals}f}" for decimals in range(digits, digits + MOST_DECIMALS)]
+    return next((text for text in texts if float(text) != limit), texts[0])
 
 
 def score(metrics: Metrics) -> float | None:
