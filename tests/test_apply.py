@@ -15,6 +15,7 @@ from workflow_fixtures import write_dicom_series
 from bundle.formats import displacement_image, nifti, write_transform
 from bundle.geometry import Transform, centroids
 from bundle.results import apply_transform
+from bundle.results.apply import warp_label
 
 
 @pytest.fixture
@@ -89,17 +90,34 @@ def test_gaussian_labels_keep_their_values_and_places(pair, fixed_grid):
     assert overlap / sum((label == 7).sum() for label in outputs.values()) > 0.9
 
 
-def test_a_thin_structure_is_neither_lost_nor_torn_by_partial_volumes(tmp_path, save_nifti):
-    """A wall a third of a reference voxel thick: the nearest voxel hits it by chance, its part never wins the voxel."""
+@pytest.mark.parametrize(
+    ("wall", "expected"),
+    [(slice(10, 20), [0, 0, 0, 0, 3, 3, 3, 0, 0, 0]), (slice(15, 16), [0] * 10)],
+    ids=["three voxels", "a third of a voxel"],
+)
+def test_a_wall_wins_the_voxels_of_which_it_has_most(tmp_path, save_nifti, wall, expected):
+    """The nearest voxel would hit the thin wall, by chance."""
     label = np.zeros((30, 30, 30), np.uint8)
-    label[:, :, 10:20] = 3
+    label[:, :, wall] = 3
     save_nifti(tmp_path / "label.nii", label, np.diag([1.0, 1, 1, 1]))
     save_nifti(tmp_path / "reference.nii", np.zeros((10, 10, 10), np.float32), np.diag([3.0, 3, 3, 1]))
     write_transform(Transform([np.eye(4)]), tmp_path / "t.tfm")
     options = {"reference": tmp_path / "reference.nii", "label": "gaussian"}
     apply_transform(tmp_path / "t.tfm", [tmp_path / "label.nii"], tmp_path / "out.nii", **options)
     profile = nib.load(tmp_path / "out.nii").get_fdata()[5, 5]
-    assert profile.tolist() == [0, 0, 0, 0, 3, 3, 3, 0, 0, 0]
+    assert profile.tolist() == expected
+
+
+@pytest.mark.parametrize("turn", [np.eye(4), rigid((0, 0, 30), [0, 0, 0], [0, 0, 0])], ids=["along", "turned"])
+def test_thick_slices_do_not_smooth_within_the_slice(turn):
+    """A rod of 3 mm radius along slices of 5 mm: it lost six of seven voxels to a Gaussian of the slice's thickness."""
+    affine = np.diag([0.7, 0.7, 5, 1])
+    affine[:2, 3] = -0.7 * 20
+    rod = np.hypot(*np.meshgrid(*[0.7 * (np.arange(41) - 20)] * 2, indexing="ij")) <= 3
+    label = torch.as_tensor(np.repeat(rod[..., None], 5, axis=2).astype(np.float32))[None]
+    field = torch.zeros(3, 41, 41, 5)
+    found = warp_label(label, affine, field, turn @ affine, "gaussian")
+    assert found.sum() == pytest.approx(float(label.sum()), rel=0.1)  # its rim is on other voxels
 
 
 def test_four_dimensional_images_and_labels_of_channels(pair, moving_grid, save_nifti):

@@ -22,7 +22,7 @@ from bundle.formats import (
     save_image,
     written_type,
 )
-from bundle.geometry import Transform, apply_affine, spacing_of, voxel_grid, warp_native
+from bundle.geometry import Transform, apply_affine, voxel_grid, warp_native
 from bundle.system import exists
 
 NOT_REACHED = 0.1
@@ -198,8 +198,9 @@ def warp_label(
     """Resample a label onto the fixed grid.
 
     ``"nearest"`` takes the nearest voxel. ``"gaussian"`` takes the structure with the largest share of a voxel,
-    ``argmax_k (G * [m = k])(T(x))``, with a Gaussian of half the coarser of the two voxel sizes. Contours stay smooth,
-    and structures thinner than a voxel of the fixed grid are not hit or missed by chance.
+    ``argmax_k (G * [m = k])(T(x))``. Along each moving axis, the Gaussian has half the coarser of the two voxel sizes.
+    Contours stay smooth. What is thinner than about two thirds of the coarser voxel is lost everywhere; the nearest
+    voxel would hit or miss it by chance.
 
     Args:
         label: ``(1, *moving_shape)`` integer map, or ``(channels, *moving_shape)`` with a structure per channel.
@@ -213,8 +214,9 @@ def warp_label(
     """
     if mode == "nearest":
         return warp_native(label, moving_affine, displacement, fixed_affine, "nearest")
-    spacings = [spacing_of(affine) for affine in (moving_affine, fixed_affine)]
-    sigma = np.maximum(0.5, 0.5 * spacings[1].max() / spacings[0])
+    # Edges of a fixed voxel, in moving voxels: a Gaussian of half of each has these widths along the moving axes.
+    edges = np.linalg.solve(moving_affine[:3, :3], fixed_affine[:3, :3])
+    sigma = 0.5 * np.maximum(1, np.linalg.norm(edges, axis=1))
 
     def part(mask: torch.Tensor) -> torch.Tensor:
         """Share of every fixed voxel that a structure fills."""
