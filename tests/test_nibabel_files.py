@@ -113,6 +113,28 @@ def test_a_pair_is_read_by_the_name_of_either_half(tmp_path, kind, end):
         np.testing.assert_allclose(found.affine, itk_place(tmp_path / f"a.hdr{end}"), rtol=1e-6)
 
 
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_a_place_that_only_spm_takes_is_said(tmp_path, end):
+    image = nib.Spm99AnalyzeImage(VOXELS, AFFINE)
+    nib.save(image, tmp_path / f"a.img{end}")
+    by_itk = itk_place(tmp_path / f"a.hdr{end}")
+    for name, moved in (("here", 0), ("there", -4)):
+        folder = tmp_path / name
+        folder.mkdir()
+        image = nib.Spm99AnalyzeImage(VOXELS, by_itk)
+        image.affine[0, 3] += moved
+        nib.save(image, folder / "a.img")
+        for half in ("a.hdr", "a.img"):
+            (folder / f"{half}{end}").write_bytes((tmp_path / f"{half}{end}").read_bytes())
+        found, said = loaded(folder / f"a.img{end}")
+        np.testing.assert_allclose(found.affine, by_itk, rtol=1e-6)
+        assert [
+            f"a.mat beside it, by which SPM and nibabel go, has a place up to {-moved} mm" in one for one in said
+        ] == [True] * bool(moved)
+    (folder / "a.mat").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")  # FSL's
+    assert not loaded(folder / f"a.img{end}")[1]
+
+
 @pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.AnalyzeImage])
 def test_a_pair_that_is_not_whole_is_named(tmp_path, kind):
     """ITK fills up what is missing."""

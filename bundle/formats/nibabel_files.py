@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +16,7 @@ from nibabel.freesurfer.mghformat import DATA_OFFSET, MGHHeader
 from nibabel.spatialimages import SpatialImage
 
 from bundle.formats.itk_files import read_itk
-from bundle.formats.nifti_place import nifti_place
+from bundle.formats.nifti_place import ALIKE, APART, nifti_place
 from bundle.formats.voxels import Found, channels_first
 from bundle.geometry.affines import corner_distance, spacing_of
 from bundle.system.files import length_of, uncompressed
@@ -30,6 +31,8 @@ MOST_AXES = 7
 HALVES = (".hdr", ".img", ".hdr.gz", ".img.gz")
 LARGEST_EXTENSION = 2**26
 """Bytes between the header and the voxels of a NIfTI file."""
+LARGEST_MAT = 2**16
+"""Bytes of SPM's ``.mat``, which holds one or two matrices."""
 SHORT = "shorter than the header of {}"
 UNSCALED = (
     "its scl_slope is {:g}, so that its scl_inter {:g} does not count, as for nibabel and FSL; ITK, ANTs and 3D Slicer "
@@ -52,7 +55,27 @@ def read_half(path: Path, kind: str) -> Found:
     if is_nifti(header):
         return read_nifti(path, kind)
     with uncompressed(voxels) as file:
-        return read_itk(header, kind, held=length_of(file))
+        found = read_itk(header, kind, held=length_of(file))
+    return replace(found, note=_elsewhere(header, voxels, found))
+
+
+def _elsewhere(header: Path, voxels: Path, found: Found) -> str:
+    """A line about SPM's ``.mat`` beside an Analyze pair, if it has another place for the image."""
+    mat = header.with_name(header.name[: header.name.lower().rindex(".hdr")] + ".mat")
+    if not mat.is_file() or mat.stat().st_size > LARGEST_MAT:
+        return ""
+    files = {"header": header, "image": voxels, "mat": mat}
+    try:
+        image = nib.Spm99AnalyzeImage.from_file_map({name: nib.FileHolder(str(file)) for name, file in files.items()})
+    except Exception:  # a .mat of another program, such as FSL, at which SciPy fails in its own ways
+        return ""
+    distance = corner_distance(found.channels.shape[1:], found.affine, image.affine)
+    if distance <= APART * spacing_of(found.affine).min():
+        return ""
+    return (
+        f"{mat.name} beside it, by which SPM and nibabel go, has a place up to {distance:.3g} mm away; it is placed "
+        f"{ALIKE}; write it as NIfTI with SPM"
+    )
 
 
 def read_mgh(path: Path, kind: str) -> Found:
