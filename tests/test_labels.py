@@ -15,6 +15,7 @@ from workflow_fixtures import SMALL
 from bundle import register
 from bundle.data import check_data
 from bundle.formats import LoadPaird, load_image, save_image, write_transform
+from bundle.formats.parts import read_part
 from bundle.geometry import Transform, centroids
 from bundle.results import apply_transform
 from bundle.system import one_line, root_cause
@@ -225,6 +226,41 @@ def test_segments_that_overlap_are_channels(tmp_path):
     label = load_image(tmp_path / "a.seg.nrrd", "label")
     assert [channel.nonzero().tolist() for channel in label] == [[[0, 0, 0]], [[1, 1, 0]], [[1, 1, 0], [1, 1, 1]]]
     np.testing.assert_allclose(np.asarray(label.affine)[:3, 3], [-1, -2, 3])
+
+
+def cropped(
+    path, label, start, end, axes=(1, 1, 1), shift=0.0, lines=b"Segment0_ID:=Segment_1\nSegment0_LabelValue:=1\n"
+):
+    """A part of a label on ``GRID``, with some axes in the other direction, as 3D Slicer saves it."""
+    part = tuple(slice(first, last) for first, last in zip(start, end, strict=True))
+    image = nib.Nifti1Image(label, GRID.affine).slicer[part]
+    image = image.as_reoriented(np.stack([range(3), axes], -1))
+    lps = np.diag([-1, -1, 1, 1]) @ image.affine
+    sizes = " ".join(map(str, image.shape))
+    head = f"NRRD0004\ntype: unsigned char\ndimension: 3\nspace: left-posterior-superior\nsizes: {sizes}\n"
+    vectors = " ".join(str(tuple(lps[:3, axis].tolist())) for axis in range(3))
+    head += f"space directions: {vectors}\nencoding: raw\nspace origin: {tuple((lps[:3, 3] + shift).tolist())}\n"
+    voxels = np.asarray(image.dataobj).astype(np.uint8).tobytes(order="F")
+    path.write_bytes(head.replace(", ", ",").encode() + lines + b"\n" + voxels)
+    return path
+
+
+@pytest.mark.parametrize("axes", [(1, 1, 1), (-1, 1, -1)])
+@pytest.mark.parametrize(("start", "end"), [((3, 0, 2), (16, 9, 11)), ((0, 0, 0), (16, 14, 11))])
+def test_a_segmentation_that_was_cropped_gets_the_grid_of_its_image(tmp_path, axes, start, end):
+    label = np.zeros(GRID.shape, np.uint8)
+    label[3:9, 2:9, 4:11] = 1
+    path = cropped(tmp_path / "a.seg.nrrd", label, start, end, axes)
+    found = read_part(path, "label", (GRID.shape, GRID.affine))
+    np.testing.assert_array_equal(found.channels, label[None])
+    np.testing.assert_allclose(found.affine, GRID.affine)
+
+
+@pytest.mark.parametrize("changes", [{"shift": 2.0}, {"lines": b""}])
+def test_what_is_no_part_of_the_grid_of_its_image_stays_as_it_is(tmp_path, changes):
+    """Half a voxel aside, or no segmentation: a slice may have been cut off without a word to the header."""
+    path = cropped(tmp_path / "a.nrrd", np.ones(GRID.shape, np.uint8), (0, 0, 0), (16, 14, 11), **changes)
+    assert read_part(path, "label", (GRID.shape, GRID.affine)).channels.shape == (1, 16, 14, 11)
 
 
 OLD = re.sub(rb"Segment\d_(LabelValue|Layer).*\n", b"", SEGMENTATION).replace(b"Segment2_ID:=Segment_3\n", b"")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +135,7 @@ def as_volume(found: Found, kind: str, name: str) -> Found:
     channels = found.channels if found.channels.ndim != 3 else found.channels[..., None]
     numbers = np.ascontiguousarray(channels, dtype=image_precision(channels) if kind == "image" else np.float64)
     ends = (channels.min(), channels.max()) if found.stored.kind in "iub" and channels.size else (0, 0)
-    return Found(numbers, found.affine, kept_type(found.stored, *ends), meta=found.meta)
+    return replace(found, channels=numbers, stored=kept_type(found.stored, *ends), note="")
 
 
 def as_label(label: Found, kind: str) -> Found:
@@ -155,7 +155,7 @@ def as_label(label: Found, kind: str) -> Found:
     stored = label.stored
     if stored.kind not in "iu" or stored.name not in VOXEL_TYPES:
         stored = smallest_type(values.min(initial=0), values.max(initial=0))
-    return Found(values, label.affine, stored, meta=label.meta)
+    return replace(label, channels=values, stored=stored)
 
 
 def check_writable(path: str | Path) -> None:

@@ -199,16 +199,17 @@ def read_itk(path: Path, kind: str, held: int | None = None) -> Found:
     image = reader.GetOutput()
     channels = itk.array_from_image(image).T
     channels = channels_first(channels[0]) if len(channels) == 1 else channels
-    if kind != "image":
-        channels = _segments(channels, image.GetMetaDataDictionary())
+    meta = image.GetMetaDataDictionary()
+    segments = kind != "image" and meta.HasKey("Segment0_ID")
+    channels = _segments(channels, meta) if segments else channels
     note = _units_note(path) if header.GetNameOfClass() in ("NrrdImageIO", "MetaImageIO") else ""
-    return Found(channels, _affine(image), _type_of(header), note)
+    return Found(channels, _affine(image), _type_of(header), note, segments=segments)
 
 
 def _segments(layers: np.ndarray, meta: Any) -> np.ndarray:
-    """A channel per 3D Slicer segment, where segments overlap and so are stored in layers; anything else unchanged."""
+    """A channel per 3D Slicer segment, where segments overlap and so are stored in layers; else unchanged."""
     numbers = list(itertools.takewhile(lambda number: meta.HasKey(f"Segment{number}_ID"), itertools.count()))
-    if len(layers) == 1 or not numbers:
+    if len(layers) == 1:
         return layers
     segments = []
     for number in numbers:

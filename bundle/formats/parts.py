@@ -12,8 +12,11 @@ import numpy as np
 from bundle.formats.images import read_image
 from bundle.formats.problems import dimensions, grid_problems, other_grid
 from bundle.formats.voxels import Found
+from bundle.geometry.affines import corner_distance, spacing_of
 
 KINDS = ("image", "label", "mask")
+OFF = 0.1
+"""Voxels by which those of a segmentation may be off the image's."""
 Grid = tuple[Sequence[int], np.ndarray]
 """Shape and voxel-to-world affine."""
 
@@ -41,17 +44,38 @@ def read_part(path: str | Path, kind: str, grid: Grid | None = None) -> Found:
 
 
 def on_axes_of(label: Found, shape: Sequence[int], target: np.ndarray) -> Found:
-    """A label with its axes in the order and direction of its image's, if it then lies on the image's grid."""
+    """A label with its axes in the order and direction of its image's, if it then lies on the image's grid.
+
+    A segmentation of 3D Slicer that covers a part of the grid gets the rest, which is background.
+    """
     own = label.channels.shape[1:]
     for grid, placed in ((own, label.affine), (shape, target)):
         if grid_problems(grid, placed, "", dimensions(grid)):
             return label
     # Voxels of the image along the axes of the label: a signed permutation if both have the same grid.
     turn = nib.orientations.io_orientation(np.linalg.inv(target) @ label.affine)
-    if np.isnan(turn).any() or np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]):
+    straight = np.array_equal(turn, [[0, 1], [1, 1], [2, 1]])
+    if np.isnan(turn).any() or (straight and not label.segments):
         return label
     turned = label.affine @ nib.orientations.inv_ornt_aff(turn, own)
     voxels = np.stack([nib.orientations.apply_orientation(channel, turn) for channel in label.channels])
+    if label.segments:
+        voxels, turned = _uncropped(voxels, turned, shape, target)
     if other_grid(voxels.shape[1:], turned, "", shape, target):
         return label
     return replace(label, channels=np.ascontiguousarray(voxels), affine=turned)
+
+
+def _uncropped(
+    voxels: np.ndarray, affine: np.ndarray, shape: Sequence[int], target: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels and affine of a part of a grid on the whole of it; unchanged if it is no part of it."""
+    own = voxels.shape[1:]
+    start = np.rint((np.linalg.inv(target) @ affine)[:3, 3]).astype(int)
+    after = np.array(shape) - start - own
+    placed = np.array(target)
+    placed[:3, 3] += placed[:3, :3] @ start
+    apart = corner_distance(own, affine, placed)
+    if min(*start, *after) < 0 or apart > OFF * spacing_of(target).min():
+        return voxels, affine
+    return np.pad(voxels, [(0, 0), *zip(start, after, strict=True)]), np.asarray(target)

@@ -36,6 +36,7 @@ class Found:
         stored: type of the numbers in the file; a float where the header scales them.
         note: a line about a header that other tools read differently, or an empty one.
         meta: what else is worth keeping.
+        segments: whether it is a segmentation of 3D Slicer, which saves the part of its grid that holds something.
     """
 
     channels: np.ndarray
@@ -43,6 +44,7 @@ class Found:
     stored: np.dtype
     note: str = ""
     meta: Mapping[str, str] = field(default_factory=dict)
+    segments: bool = False
 
 
 def channels_first(array: np.ndarray) -> np.ndarray:
