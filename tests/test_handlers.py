@@ -29,7 +29,7 @@ class Interruption(Exception):
 class Run:
     """Three epochs with one weight, Adam outside, a schedule, and a validation whose best epoch is the second."""
 
-    def __init__(self, folder, settings=(("inner_lr", 0.1),), validated=True, kept=()):
+    def __init__(self, folder, settings=(("inner_lr", 0.1),), validated=True, kept=(), interval=1):
         self.network = OneWeight(1.0)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=0.5)
         self.schedule = torch.optim.lr_scheduler.LinearLR(self.optimizer, 1.0, 0.1, total_iters=6)
@@ -41,7 +41,7 @@ class Run:
         LrScheduleHandler(self.schedule, print_lr=False, epoch_level=False).attach(self.trainer)
         parts = {"network": self.network, "optimizer": self.optimizer, "lr_scheduler": self.schedule}
         judge = self.evaluator if validated else None
-        ResumableCheckpoint(folder, parts, dict(settings), judge, kept_epochs=kept).attach(self.trainer)
+        ResumableCheckpoint(folder, parts, dict(settings), judge, interval, kept).attach(self.trainer)
 
     def validate(self, engine):
         metric = (9.0, 1.0, 5.0)[engine.state.epoch - 1]
@@ -91,6 +91,22 @@ def test_weights_of_named_epochs_are_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("model_epoch_*")) == ["model_epoch_1.pt", "model_epoch_3.pt"]
     for epoch in (1, 3):
         assert torch.load(tmp_path / f"model_epoch_{epoch}.pt")["weight"].item() == weights[epoch]
+
+
+@pytest.mark.parametrize("interval", [1, 2, 3])
+def test_the_best_weights_are_kept_whenever_checkpoints_are_written(tmp_path, interval):
+    Run(tmp_path, kept=(2, 3), interval=interval).trainer.run()
+    best, last = (torch.load(tmp_path / f"model_epoch_{epoch}.pt")["weight"] for epoch in (2, 3))
+    assert best != last
+    assert torch.load(tmp_path / "model.pt")["weight"] == best
+    assert torch.load(tmp_path / "model_last.pt")["weight"] == last
+
+
+def test_the_last_weights_are_the_best_where_no_epoch_was_validated(tmp_path):
+    run = Run(tmp_path)
+    run.trainer.remove_event_handler(run.validate, Events.EPOCH_COMPLETED)
+    run.trainer.run()
+    assert torch.load(tmp_path / "model.pt")["weight"] == run.network.weight
 
 
 def test_weights_are_written_from_the_cpu_and_shared_tensors_once(tmp_path):

@@ -54,8 +54,9 @@ class ResumableCheckpoint:
         save_dict: name -> object with ``state_dict`` and ``load_state_dict``, or None for nothing; ``network`` must be
             there.
         settings: what the result depends on, by name; may hold objects. A checkpoint with other settings is refused.
-        evaluator: validation engine whose key metric decides which epoch is best; without one, the last is.
-        interval: epochs between checkpoints.
+        evaluator: validation engine whose key metric decides which epoch is best; without one, or before it has run,
+            the last is.
+        interval: epochs between checkpoints; the best weights are written whenever they are found.
         kept_epochs: epochs whose weights are kept, as ``model_epoch_<n>.pt``.
     """
 
@@ -161,10 +162,13 @@ class ResumableCheckpoint:
     def save(self, engine: Trainer) -> None:
         """Write the checkpoint and the flat weights of the epoch, also as the best ones if they are."""
         # A validation that was stopped gives no result; the checkpoint from before it is there.
-        if not self._due(engine) or (self.evaluator is not None and self.evaluator.should_terminate):
+        if self.evaluator is not None and self.evaluator.should_terminate:
             return
-        if self.evaluator is None or self.evaluator.state.best_metric_epoch == engine.state.epoch:
+        best = self.evaluator.state.best_metric_epoch if self.evaluator is not None else -1
+        if best == engine.state.epoch or (best == -1 and self._due(engine)):
             self._write_weights("model")
+        if not self._due(engine):
+            return
         self._write_weights("model_last")
         self._write(engine, epochs=engine.state.epoch)
 
