@@ -30,6 +30,7 @@ from bundle.maps import (
     start_rare,
 )
 from bundle.registration import read_weights
+from bundle.registration.weights import weights_of
 from bundle.system import fingerprint
 
 AFFINE = torch.as_tensor(oblique_affine([1.0, 1.5, 2.0], [10, -20, 30], [5, -7, 11]))
@@ -213,6 +214,12 @@ def test_weights_of_another_network_are_refused(weights, tmp_path):
         AnatomyMapsd(partial(biased, maps=3), weights)
     with pytest.raises(FileNotFoundError, match="weights not found"):
         AnatomyMapsd(biased, [str(tmp_path / "none.pt")])
+
+
+@pytest.mark.parametrize("error", [MemoryError("2 GiB"), torch.OutOfMemoryError("2 GiB")])
+def test_weights_are_not_blamed_for_a_lack_of_memory(error, weights):
+    with pytest.raises(type(error), match="2 GiB"), weights_of(weights[0]):
+        raise error
 
 
 @pytest.mark.parametrize("filters", [[4, 6, 8], [2, 4, 8, 10]])

@@ -48,6 +48,8 @@ def named_errors(path: str) -> Iterator[None]:
         raise FileNotFoundError(f"weights not found: {path}; give a file of weights, such as model.pt")
     try:
         yield
+    except (MemoryError, torch.OutOfMemoryError):  # says nothing of the file
+        raise
     except Exception as error:  # the file's content decides: UnpicklingError, AttributeError, OSError ...
         raise ValueError(
             f"{path} does not hold weights of this network ({brief(error)}); "
