@@ -13,6 +13,10 @@ from bundle.geometry.grids import apply_affine, inside_grid, sample, voxel_grid
 FIT_POINTS = 20
 """Most points along every axis of a field to which its affine part is fitted."""
 
+MOST_ITERATIONS = 100
+"""Of an inverse."""
+CLOSE_MM = 1e-3
+"""Distance ``|T(p) - q|`` in mm at which an inverse is found."""
 FIXED_POINT = 12
 """Fixed-point iterations before Newton's."""
 DIFFERENCE = 0.2
@@ -113,9 +117,7 @@ class Transform:
         points = apply_affine(affine, voxel_grid(shape))
         return self(points) - points
 
-    def inverse_at(
-        self, points: torch.Tensor, start: torch.Tensor | None = None, iterations: int = 100, tolerance: float = 1e-3
-    ) -> torch.Tensor:
+    def inverse_at(self, points: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
         """Where points come from: solve ``T(p) = q`` for ``p``.
 
         The fixed-point iteration ``p <- p - a A^-1 (T(p) - q)`` with ``A`` the affine part (Chen et al. 2008 for
@@ -126,8 +128,6 @@ class Transform:
         Args:
             points: ``q``, ``(3, ...)``, mm, RAS.
             start: guess of ``p``; by default ``A^-1 q``.
-            iterations: maximum number.
-            tolerance: ``|T(p) - q|`` in mm at which a point is no longer moved.
 
         Returns:
             ``p`` of the shape of ``points``; where the field folds or no point leads to ``q``, the nearest found.
@@ -142,8 +142,8 @@ class Transform:
         residual = self(found) - target
         distance = residual.norm(dim=0)
         step = torch.ones_like(distance)
-        for iteration in range(iterations):
-            active = (distance > tolerance).nonzero()[:, 0]
+        for iteration in range(MOST_ITERATIONS):
+            active = (distance > CLOSE_MM).nonzero()[:, 0]
             if not len(active):
                 break
             here, error = found[:, active], residual[:, active]
