@@ -60,6 +60,7 @@ def test_steps_have_a_line_per_start_and_a_band_of_the_standard_error():
     band = next(artist for artist in dsc.collections if isinstance(artist, PolyCollection)).get_paths()[0].vertices
     at_start = band[band[:, 0] == 0][:, 1]
     np.testing.assert_allclose([at_start.min(), at_start.max()], [0.5, 0.7])
+    assert band[:, 0].max() == 5  # one value has no spread
 
 
 def test_steps_are_readable_from_none_to_fifty():

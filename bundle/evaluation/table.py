@@ -38,13 +38,14 @@ def metrics_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mean_and_sd(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of ``summary.csv``: ``mean`` and ``sd`` (n - 1) over the pairs that were done."""
+    """The rows of ``summary.csv``: ``mean`` and ``sd`` (n - 1; one pair has none) over the pairs that were done."""
     columns = {column for row in rows for column, value in row.items() if isinstance(value, float | int)}
     summary: list[dict[str, Any]] = [{"pair_id": "mean"}, {"pair_id": "sd"}]
     for column in columns:
         values = [row[column] for row in rows if row.get(column) is not None]
         summary[0][column] = float(np.mean(values))
-        summary[1][column] = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        if len(values) > 1:
+            summary[1][column] = float(np.std(values, ddof=1))
     return summary
 
 
@@ -132,7 +133,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def _line(name: str, rows: Sequence[Mapping[str, Any]], shown: Sequence[Measure], when: str) -> str:
     def spread(column: str) -> str:
         values = [row[column] for row in rows if column in row]
-        return f"{np.mean(values):.3f} +- {np.std(values, ddof=min(1, len(values) - 1)):.3f}" if values else "-"
+        sd = f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+        return f"{np.mean(values):.3f}{sd}" if values else "-"
 
     folded, seconds = "-", "-"
     if when == "after":

@@ -18,6 +18,7 @@ from monai.transforms import Orientation
 from PIL import Image
 
 from bundle.data import CheckPaird
+from bundle.experiment.statistics import summarise
 from bundle.formats import LoadPaird, read_transform
 from bundle.geometry import apply_affine, voxel_grid, warp_native, without_alignment
 from bundle.pages.drawing import scaled
@@ -75,9 +76,9 @@ def method_curves(panels: Panels, xlabel: str, levels: Mapping[str, float] = Map
     for axis, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
         for number, (start, measures) in enumerate(panels.items()):
             steps = sorted(step for step, values in measures.get(title, {}).items() if len(values))
-            samples = [np.asarray(measures[title][step], dtype=float) for step in steps]
-            mean = np.array([sample.mean() for sample in samples])
-            error = np.array([sample.std(ddof=min(1, sample.size - 1)) / np.sqrt(sample.size) for sample in samples])
+            samples = [summarise(measures[title][step]) for step in steps]
+            mean = np.array([sample.mean for sample in samples])
+            error = np.array([sample.sd / np.sqrt(sample.n) for sample in samples])
             colour = f"C{number}"
             axis.plot(steps, mean, marker="o", markersize=4, color=colour, label=start)
             axis.fill_between(steps, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
