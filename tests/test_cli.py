@@ -70,7 +70,7 @@ def test_compare_prints_a_table_of_the_runs(command, tmp_path):
     assert head.split() == ["DSC", "TRE", "mm", "folded", "%", "s/pair"]
     assert unregistered.split("  ")[0] == "not registered"
     assert unregistered.split()[2:] == ["0.400", "+-", "0.000", "6.000", "+-", "0.000", "-", "-"]
-    assert zero.startswith("meta-learned start, 0 steps (start)")
+    assert zero.startswith("0 steps (start)")
     assert five.split() == [
         "after",
         "5",

@@ -309,7 +309,7 @@ def test_compare_lists_not_registered_and_every_run(tmp_path):
     assert [line[:44].strip() for line in lines] == [
         "",
         "not registered",
-        "meta-learned start, 0 steps (start)",
+        "0 steps (start)",
         "after 5 steps (five)",
     ]
     assert lines[0].split() == ["DSC", "TRE", "mm", "folded", "%", "s/pair"]

@@ -113,7 +113,7 @@ def compare(results: Sequence[str | os.PathLike[str]]) -> str:
     lines.append(_line("not registered", tables[0], shown, "before"))
     for folder, run, rows in zip(results, runs, tables, strict=True):
         steps = run[0]["steps"]
-        method = "meta-learned start, 0 steps" if steps == 0 else f"after {steps} steps"
+        method = f"after {steps} steps" if steps else "0 steps"
         lines.append(_line(f"{method} ({Path(folder).name})", rows, shown, "after"))
     return "\n".join(lines)
 
