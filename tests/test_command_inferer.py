@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,7 @@ from workflow_fixtures import INFERENCE, ROOT
 
 from bundle.apps.peers import main
 from bundle.registration import CommandInferer, ConsistencyInferer
+from bundle.system import fingerprint
 
 pytest_plugins = ["workflow_fixtures"]
 
@@ -112,6 +114,28 @@ def test_a_command_that_fails_is_one_true_line(program, said):
     assert "\n" not in str(refused.value)
 
 
+def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path):
+    os.mkfifo(tmp_path / "alive")
+    alive = os.open(tmp_path / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    program = f"(echo started; exec sleep 300) > '{tmp_path / 'alive'}' & sleep 300; : {{fixed}} {{moving}} {{output}}"
+    hanging = CommandInferer(["sh", "-c", program], Squares(), PIXDIM, minutes=0.05)
+    with pytest.raises(
+        ValueError, match="^sh was ended after 0.05 minutes; see why it hangs, or give it more by [a-z_]+$"
+    ):
+        hanging(pair(), nn.Identity())
+    assert os.read(alive, 100) == b"started\n"
+    for _ in range(100):
+        try:
+            end = os.read(alive, 100)  # of the file, once nobody can write to it
+            break
+        except BlockingIOError:
+            time.sleep(0.1)
+    assert end == b""
+    os.close(alive)
+    given = CommandInferer(hanging.command, Squares(), PIXDIM, minutes=1)
+    assert fingerprint(hanging) == fingerprint(given)
+
+
 def test_a_command_that_is_not_there_and_one_without_a_place_for_its_files():
     with pytest.raises(ValueError, match="cannot run no-such-tool .*is it installed and on the PATH?"):
         CommandInferer("no-such-tool {fixed} {moving} {output}", Squares(), PIXDIM)(pair(), nn.Identity())
@@ -134,6 +158,7 @@ def test_the_overlay_takes_a_peer_or_a_command_of_ones_own():
     peer = configured()
     assert peer.command[:3] == [sys.executable, str(ROOT / "bundle/apps/peers.py"), "ants"]
     assert peer.transforms == ["{output}.nii.gz"]
+    assert (peer.minutes, configured(command_minutes=None).minutes) == (120, None)
     assert configured(program="greedy").command[2:] == ["greedy", "{fixed}", "{moving}", "{output}"]
     own = configured(command="my_tool {fixed} {moving} {output}.h5", transforms_written=["{output}.h5"])
     assert own.command == ["my_tool", "{fixed}", "{moving}", "{output}.h5"]

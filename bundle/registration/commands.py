@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +43,13 @@ class CommandInferer(Inferer):
         loss: rates the result, with the terms ``"loss"`` and ``"similarity"``.
         pixdim: spacing of the pair's grid, mm.
         transforms: files that the command writes; a fixed point passes through them in this order.
+        minutes: longest time of one pair, after which the command and what it started are ended; None is no limit.
 
     Raises:
         ValueError: when the command lacks one of the three fields.
     """
+
+    does_not_count = ("minutes",)  # a result that is there took less
 
     def __init__(
         self,
@@ -52,6 +57,7 @@ class CommandInferer(Inferer):
         loss: nn.Module,
         pixdim: float,
         transforms: Sequence[str] = ("{output}.nii.gz",),
+        minutes: float | None = None,
     ) -> None:
         super().__init__()
         self.command = shlex.split(command) if isinstance(command, str) else [str(part) for part in command]
@@ -61,6 +67,7 @@ class CommandInferer(Inferer):
         self.loss = loss
         self.pixdim = pixdim
         self.transforms = list(transforms)
+        self.minutes = minutes
 
     def __call__(
         self, inputs: torch.Tensor, network: nn.Module, *args: Any, labels: torch.Tensor | None = None, **kwargs: Any
@@ -79,7 +86,7 @@ class CommandInferer(Inferer):
             reading the transform.
 
         Raises:
-            ValueError: for slices, and when the command fails or writes no transform that can be read.
+            ValueError: for slices, and when the command fails, takes too long or writes no transform that can be read.
         """
         if args or kwargs:
             raise ValueError("CommandInferer takes a joined pair, a network and labels, nothing else")
@@ -126,23 +133,39 @@ class CommandInferer(Inferer):
         """Run the command, with as many threads as torch uses."""
         environment = {**os.environ, **dict.fromkeys(THREADS, str(torch.get_num_threads()))}
         try:
-            done = subprocess.run(
-                [filled(part, paths) for part in self.command],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                check=False,
-            )
+            done, said = self._finished([filled(part, paths) for part in self.command], environment)
         except OSError as error:
             raise ValueError(
                 f"cannot run {self.command[0]} ({brief(error)}); is it installed and on the PATH?"
             ) from error
-        if done.returncode:
-            last = (done.stdout.strip().splitlines() or ["without a word"])[-1]
-            raise ValueError(f"{self.command[0]} failed with status {done.returncode}: {last}")
+        except subprocess.TimeoutExpired as error:
+            raise ValueError(
+                f"{self.command[0]} was ended after {self.minutes:g} minutes; "
+                "see why it hangs, or give it more by command_minutes"
+            ) from error
+        if done:
+            last = (said.strip().splitlines() or ["without a word"])[-1]
+            raise ValueError(f"{self.command[0]} failed with status {done}: {last}")
+
+    def _finished(self, command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+        """Status of a command and what it said; if it takes too long or the run is stopped, all it started is ended."""
+        with subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # with a group of its own, that programs which it starts belong to
+        ) as running:
+            try:
+                said, _ = running.communicate(timeout=None if self.minutes is None else 60 * self.minutes)
+            except BaseException:
+                with suppress(ProcessLookupError):
+                    os.killpg(running.pid, signal.SIGKILL)
+                raise
+        return running.returncode, said
 
 
 def filled(text: str, paths: dict[str, str]) -> str:
