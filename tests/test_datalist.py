@@ -566,6 +566,13 @@ def test_bad_datalist_file(tmp_path, text, message):
         read_datalist(tmp_path, tmp_path / "list.json")
 
 
+def test_an_image_is_no_datalist(tmp_path):
+    """``register IMAGE`` without the moving one takes the image for a datalist."""
+    images(tmp_path, 1, "")
+    with pytest.raises(ValueError, match="c0.nii.gz is an image, expected a datalist .*the moving image is missing"):
+        read_datalist(tmp_path, tmp_path / "c0.nii.gz")
+
+
 def test_missing_data_set_and_datalist(tmp_path):
     with pytest.raises(FileNotFoundError, match="dataset_dir is not a folder"):
         read_datalist(tmp_path / "no")

@@ -50,10 +50,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is not JSON, or not an object.
+        ValueError: when it is an image, not JSON, or not an object.
     """
     if not exists(path):
         raise FileNotFoundError(f"datalist not found: {path}; give a JSON file, as it is or relative to dataset_dir")
+    if path.name.lower().endswith(SUFFIXES):
+        raise ValueError(f"{path} is an image, expected a datalist (JSON); for a pair, the moving image is missing")
     try:
         content = load_json(read_whole(path))
     except Refused as error:
