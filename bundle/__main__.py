@@ -12,6 +12,7 @@ import bundle
 from bundle.system import commands, configurations, console
 from bundle.system.errors import printable
 from bundle.system.limits import refuse_missing
+from bundle.system.text import several
 
 # Imports are inside the commands: the libraries take seconds, and --help needs none.
 
@@ -86,7 +87,7 @@ def compare(*results: str) -> None:
     """
     from bundle.evaluation import compare as compare_runs
 
-    print(compare_runs(commands.several(results)))
+    print(compare_runs(several(results)))
 
 
 def apply(
@@ -113,7 +114,7 @@ def apply(
     from bundle.results import apply_transform
 
     mode = "nearest" if label is True else label or None
-    for line in apply_transform(transform, commands.several(moving), output, reference, inverse, mode, moving_grid):
+    for line in apply_transform(transform, several(moving), output, reference, inverse, mode, moving_grid):
         print(line)
 
 
@@ -135,7 +136,7 @@ def experiment(
     from bundle.experiment import Experiment
     from bundle.system.overrides import listed, parsed
 
-    files = [str(path) for path in configurations.find_configurations(commands.several(config_file))]
+    files = [str(path) for path in configurations.find_configurations(several(config_file))]
     options = parsed(listed(overrides))
     print("report:", Experiment(files, Path(dataset_dir).absolute(), Path(output_dir).absolute(), options).run())
 
@@ -161,10 +162,12 @@ def register(
         output: output folder, with a folder for every pair.
         config: presets and overlays for inference.yaml, such as cpu.yaml, or inference_2d.yaml for slices.
         verbose: show what the libraries log.
-        overrides: keys of the configuration with other values, such as steps, device or weights.
+        overrides: every key of configs/inference.yaml is an option too, which says what each does: --weights FILE,
+            --steps 0, --device cuda:0, --pixdim 1, --initial_alignment world, --transforms True, --dicom True, and for
+            a folder --datalist FILE and --pairing fixed.
     """
     refuse_missing("an image, a folder or a list of pairs", fixed, moving, fixed_label, moving_label)
-    files = configurations.on_inference(commands.several(config))
+    files = configurations.on_inference(several(config))
     with tempfile.TemporaryDirectory() as folder:
         if moving is None:
             place = Path(fixed)
@@ -177,7 +180,7 @@ def register(
             datalist = Path(folder, "pair.json")
             datalist.write_text(json.dumps({"test": [pair]}))
             given = {"dataset_dir": str(Path.cwd()), "datalist": str(datalist)}
-        _workflow("run", files, verbose, {**given, "output_dir": output}, overrides)
+        _workflow(register, "run", files, verbose, {**given, "output_dir": output}, overrides)
     print(f"see {Path(output, 'quality.html')}")
 
 
@@ -196,30 +199,28 @@ def train(
         output: folder of checkpoints and weights.
         config: presets and overlays for train.yaml, such as cpu.yaml or labels.yaml.
         verbose: show what the libraries log.
-        overrides: keys of the configuration with other values, such as iterations or pairing.
+        overrides: every key of configs/train.yaml is an option too, which says what each does: --datalist FILE,
+            --pairing fixed, --iterations 500, --device cuda:0, --pixdim 1, --start_weights FILE, --cache_dir FOLDER.
     """
     refuse_missing("the folder that holds the images", dataset_dir)
     given = {"dataset_dir": dataset_dir, "output_dir": output}
-    _workflow("training", ["train.yaml", *commands.several(config)], verbose, given, overrides)
+    _workflow(train, "training", ["train.yaml", *several(config)], verbose, given, overrides)
 
 
 def _workflow(
-    run_id: str, files: Sequence[str], verbose: bool, names: Mapping[str, str], options: Mapping[str, str | None]
+    command: commands.Command,
+    run_id: str,
+    files: Sequence[str],
+    verbose: bool,
+    names: Mapping[str, str],
+    options: Mapping[str, str | None],
 ) -> None:
-    """Run a workflow of configurations.
-
-    Args:
-        run_id: what is run of them.
-        files: configurations.
-        verbose: whether the libraries log.
-        names: options that are files and folders, whatever they are called.
-        options: others, which may be expressions.
-    """
+    """Run a workflow of configurations; ``names`` are files and folders, ``options`` may be expressions."""
     from bundle.system.overrides import check_overrides, listed, literal, parsed
 
     kept = {option: literal(name) for option, name in names.items() if option not in options}
     words = listed(dict(options))
-    check_overrides({"config_file": list(files), **listed(dict(kept)), **words})
+    check_overrides({"config_file": list(files), **listed(dict(kept)), **words}, commands.options_of(command))
     logged = {} if verbose else {"logging_file": False}
     if not verbose:
         console.say_little()
@@ -238,7 +239,7 @@ def run(run_id: str = "run", config_file: Sequence[str] = (), **overrides: str |
     """
     if not config_file:
         raise ValueError("--config_file is missing; give a configuration, such as configs/inference.yaml")
-    _workflow(run_id, commands.several(config_file), True, {}, overrides)
+    _workflow(run, run_id, several(config_file), True, {}, overrides)
 
 
 LISTED = (register, train, check_data, apply, compare, experiment, dicom_series, example, simulate, run, write_json)

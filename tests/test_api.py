@@ -249,7 +249,12 @@ def test_bad_input_is_one_clear_line(voxels, tmp_path):
     fixed, moving = ((voxels[side], AFFINES[side]) for side in ("fixed", "moving"))
     cases = [
         ((fixed, tmp_path / "missing.nii.gz"), {}, FileNotFoundError, "moving_image not found: .*missing.nii.gz"),
-        ((fixed, moving), {"stepz": 3}, ValueError, "unknown option stepz; known options are .*steps"),
+        (
+            (fixed, moving),
+            {"stepz": 3},
+            ValueError,
+            r"unknown option stepz; did you mean steps\?; known options are .*steps",
+        ),
         ((None, moving), {}, ValueError, "fixed_image is a NoneType; expected a path, or an array and its affine"),
         (
             (fixed, (moving[0], moving[1].T)),
@@ -314,7 +319,7 @@ def test_a_workflow_is_made_from_any_folder(tiny_dataset, tmp_path, monkeypatch)
     workflow = create_workflow("configs/inference.yaml", logging_file=False, **settings)
     assert len(workflow.parser.get_parsed_content("dataset").data) == 2
     for name in ("pair_limit::test", "step"):
-        with pytest.raises(ValueError, match=f"unknown option {name}; known options are"):
+        with pytest.raises(ValueError, match=rf"unknown option {name}; did you mean \w+s\?; known options are"):
             create_workflow("configs/inference.yaml", **{name: 2})
     with pytest.raises(FileNotFoundError, match="configuration not found: configs/none.yaml"):
         create_workflow("configs/none.yaml")

@@ -14,6 +14,8 @@ from workflow_fixtures import ROOT
 
 import bundle
 from bundle.system import commands
+from bundle.system.configurations import unknown_option
+from bundle.system.text import several
 
 NAMES = [
     "2025",
@@ -56,7 +58,12 @@ class Called:
         self.values = source, target, times, back, mode
 
     def show(self, *results: str, **others: str | None) -> None:
-        """Show them."""
+        """Show them.
+
+        Args:
+            results: which.
+            others: Every key is one, such as --size 5 %.
+        """
         self.values = results, others
 
     def ask(self, question: str, *, hint: str = "none") -> None:
@@ -100,7 +107,10 @@ def test_a_file_whose_name_begins_as_an_option_is_a_file(tmp_path, monkeypatch):
     [
         (["mvoe"], "'mvoe' is no command of tool; did you mean move?; commands are move, show, ask"),
         (["move", "a"], "--target is missing; tool move --help lists the options"),
-        (["move", "a", "b", "--time", "2"], "unknown option --time; known options are --source, --target, --times,"),
+        (
+            ["move", "a", "b", "--time", "2"],
+            "unknown option --time; did you mean --times?; known options are --source, --target, --times,",
+        ),
         (["move", "a", "b", "2", "True", "x", "y"], "'y' belongs to no option"),
         (["move", "a", "b", "--times", "2.5"], "--times: expected a whole number, not '2.5'"),
         (["move", "a", "b", "two"], "--times: expected a whole number, not 'two'"),
@@ -130,16 +140,30 @@ def test_help_lists_commands_options_meanings_and_defaults(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "--source SOURCE where they are, or were. (needed)" in shown
     assert "--times TIMES how often, 100 % at most. (default: 1)" in shown
+    assert "usage: tool move SOURCE TARGET [TIMES] [--back] [--mode] Move" in shown
+    with pytest.raises(SystemExit):
+        Called()("show", "--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "usage: tool show RESULTS [--KEY VALUE ...] Show" in shown
+    assert shown.endswith("Every key is one, such as --size 5 %.")
+
+
+def test_a_command_names_its_own_options_first():
+    content = {"imports": ["$import x"], "zoom": 1, "parts": {"a": 1}, "outputs": 2, "limits": [1]}
+    assert unknown_option(["--ouput"], content, ["output", "zoom"]) == (
+        "unknown option --ouput; did you mean --output?; known options are --output, --zoom, --outputs, --limits"
+    )
+    assert unknown_option(["part::a"], content).startswith("unknown option part::a; did you mean parts?; known")
 
 
 def test_several_names_in_one_word(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert commands.several("a, b") == ["a", "b"]
-    assert commands.several(["['a.yaml','b.yaml']", "c"]) == ["a.yaml", "b.yaml", "c"]
-    assert commands.several("[a]") == ["a"]
+    assert several("a, b") == ["a", "b"]
+    assert several(["['a.yaml','b.yaml']", "c"]) == ["a.yaml", "b.yaml", "c"]
+    assert several("[a]") == ["a"]
     for name in ("a, b", "[a]", "(x)"):
         (tmp_path / name).touch()
-        assert commands.several(name) == [name]
+        assert several(name) == [name]
 
 
 def test_version_is_that_of_the_package(capsys):

@@ -44,9 +44,15 @@ def test_known_options_pass(arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--step", "3"], r"unknown option --step; known options are .*\bsteps\b"),
+        (
+            ["--step", "3"],
+            r"unknown option --step; did you mean --steps\?; known options are --bundle_root, .*--steps\b",
+        ),
         (["--experiment_name", "tiny"], "unknown option --experiment_name;"),
-        (["--foo", "--pairlimits::test", "4"], "unknown option --foo, --pairlimits::test;"),
+        (
+            ["--foo", "--pairlimits::test", "4"],
+            r"unknown option --foo, --pairlimits::test; did you mean --pair_limits\?;",
+        ),
         (["--steps", "five"], "--steps is 'five'; expected a whole number, such as 5"),
         (["--steps", "1.5"], "--steps is '1.5'; expected a whole number"),
         (["--steps", "True"], "--steps is 'True'; expected a whole number"),
@@ -57,7 +63,10 @@ def test_known_options_pass(arguments):
             ["--pair_limits", "2"],
             "--pair_limits is '2'; expected one of its parts, such as --pair_limits::training VALUE",
         ),
-        (["--pair_limit::test", "2"], "unknown option --pair_limit::test; known options are"),
+        (
+            ["--pair_limit::test", "2"],
+            r"unknown option --pair_limit::test; did you mean --pair_limits\?; known options are",
+        ),
         (
             ["--intensity_percentiles", "5"],
             r"--intensity_percentiles is '5'; expected a list, such as \"\[0.5, 99.5\]\"",

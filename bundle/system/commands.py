@@ -9,12 +9,12 @@ import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NoReturn, get_args
 
+from bundle.system.configurations import unknown_option
 from bundle.system.limits import exists
 
 Command = Callable[..., None]
 Commands = Mapping[str, Command]
 TRUTH = {"true": True, "false": False}
-BRACKETS = re.compile(r"\[(.*)\]|\((.*)\)", re.DOTALL)
 TWICE = "--{} is given twice; give it once"
 MEANING = re.compile(r"^ {2,}(\w+): (.+?)(?=\n {2,}\w+: |\Z)", re.MULTILINE | re.DOTALL)
 
@@ -85,34 +85,24 @@ def _named(name: str, program: str, commands: Commands) -> Command:
     raise ValueError(f"{name!r} is no command of {program}{near}; commands are {', '.join(commands)}")
 
 
-def several(words: str | Sequence[str]) -> list[str]:
-    """Split names that are given as separate words, with commas, or in brackets as in MONAI.
-
-    A name that contains a comma or brackets stays one name if there is such a file.
-    """
-    found = []
-    for word in [words] if isinstance(words, str) else words:
-        inside = BRACKETS.fullmatch(word)
-        if exists(word):
-            found.append(word)
-        else:
-            parts = (next(filter(None, inside.groups()), "") if inside else word).split(",")
-            found += [part.strip().strip("'\"") if inside else part.strip() for part in parts]
-    return [name for name in found if name]
+def options_of(command: Command) -> dict[str, inspect.Parameter]:
+    """The options that a command names itself."""
+    parameters = inspect.signature(command, eval_str=True).parameters
+    return {name: each for name, each in parameters.items() if each.kind is not each.VAR_KEYWORD}
 
 
 def _bind(command: Command, program: str, words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Arguments of a function from a command line."""
-    parameters = inspect.signature(command, eval_str=True).parameters
-    options = {name: each for name, each in parameters.items() if each.kind is not each.VAR_KEYWORD}
-    parser = _parser(command, program, options)
+    options = options_of(command)
+    more = next((name for name in inspect.signature(command).parameters if name not in options), "")
+    parser = _parser(command, program, options, more)
     words = [f"./{word}" if _is_file(word, options) else word for word in words]
     others: dict[str, str | None] = {}
-    if len(options) < len(parameters):
+    if more:
         words, others = _others(words, options, parser)
     given, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
-        parser.error(f"unknown option {unknown[0]}; known options are --{', --'.join(options)}")
+        parser.error(unknown_option(unknown[:1], options))
     found = vars(given)
     nameless = found.pop("words")
     for name, each in options.items():
@@ -128,11 +118,17 @@ def _bind(command: Command, program: str, words: Sequence[str]) -> tuple[list[st
     return [word for name in several for word in found.pop(name)], found | others
 
 
-def _parser(command: Command, program: str, options: Mapping[str, inspect.Parameter]) -> Parser:
-    """Parser of a function's options, with the descriptions from its docstring."""
+def _parser(command: Command, program: str, options: Mapping[str, inspect.Parameter], more: str) -> Parser:
+    """Parser of a function's options and of ``more`` that it takes, with the descriptions from its docstring."""
     summary, _, arguments = (inspect.getdoc(command) or "").partition("Args:\n")
     meanings = dict(MEANING.findall(arguments.partition("\n\n")[0]))
-    parser = Parser(prog=program, description=" ".join(summary.split()), allow_abbrev=False)
+    parser = Parser(
+        prog=program,
+        usage=f"{program} {_usage(options)}{' [--KEY VALUE ...]' if more else ''}".replace("%", "%%"),
+        description=" ".join(summary.split()),
+        epilog=" ".join(meanings.get(more, "").split()),
+        allow_abbrev=False,
+    )
     for name, each in options.items():
         truth = bool in _kinds(each)
         parser.add_argument(
@@ -148,6 +144,16 @@ def _parser(command: Command, program: str, options: Mapping[str, inspect.Parame
         )
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     return parser
+
+
+def _usage(options: Mapping[str, inspect.Parameter]) -> str:
+    """Options as they are typed, without a name where none is needed."""
+    words = []
+    for name, each in options.items():
+        truth = bool in _kinds(each)
+        word = f"--{name}" * (truth or each.kind is each.KEYWORD_ONLY) + f" {name.upper()}" * (not truth)
+        words.append(word.strip() if _is_needed(each) else f"[{word.strip()}]")
+    return " ".join(words)
 
 
 def _default(parameter: inspect.Parameter) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,26 @@ def load_configurations(names: str | Path | Sequence[str | Path]) -> dict[str, A
     return dict(content)
 
 
-def unknown_option(names: Iterable[str], content: Mapping[str, Any]) -> str:
-    """Message about options that a configuration does not have; lists the ones it has."""
-    known = sorted(key for key, value in content.items() if not isinstance(value, dict))
-    return f"unknown option {', '.join(names)}; known options are {', '.join(known)}"
+def unknown_option(names: Iterable[str], content: Mapping[str, Any], own: Collection[str] = ()) -> str:
+    """Message about options that do not exist, with those that do: a command's own, then a configuration's in order.
+
+    Args:
+        names: the unknown options, as they were typed.
+        content: options by name; those that hold parts are left out, since their parts are given.
+        own: options of the command.
+    """
+    names, known = list(names), [*own, *(key for key in content if key not in set(own) and _is_value(content[key]))]
+    prefix = "--" if names[0].startswith("-") else ""
+    close = (get_close_matches(re.split("::|#|=", name.lstrip("-+"))[0], [*own, *content], 1) for name in names)
+    near = " or ".join(dict.fromkeys(f"{prefix}{found}" for (found,) in filter(None, close)))
+    return (
+        f"unknown option {', '.join(names)}{f'; did you mean {near}?' if near else ''}; known options are "
+        f"{', '.join(prefix + name for name in known)}"
+    )
+
+
+def _is_value(value: Any) -> bool:
+    """Whether a part of a configuration is a value, not made of parts or steps."""
+    return not isinstance(value, dict) and not (
+        isinstance(value, list) and any(isinstance(x, dict | str) for x in value)
+    )

@@ -13,9 +13,10 @@ from fire.parser import DefaultParseValue
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from bundle.system import processes
-from bundle.system.commands import TWICE, option_of, several
+from bundle.system.commands import TWICE, option_of
 from bundle.system.configurations import load_configurations, unknown_option
 from bundle.system.limits import exists
+from bundle.system.text import several
 
 RUNNER_OPTIONS = {"run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"}
 WORKFLOW_OPTIONS = {"workflow_name", "workflow_type", "properties_path"}
@@ -52,11 +53,12 @@ def listed(options: Mapping[str, str | None]) -> dict[str, list[str]]:
     return {name: [] if value is None else [value] for name, value in options.items()}
 
 
-def check_overrides(options: Options) -> None:
+def check_overrides(options: Options, own: Collection[str] = ()) -> None:
     """Refuse options that MONAI would ignore, or stumble over later.
 
     Args:
         options: as :func:`overrides` gives them.
+        own: options of the command that was called, for messages.
 
     Raises:
         FileNotFoundError: for a missing configuration.
@@ -65,18 +67,21 @@ def check_overrides(options: Options) -> None:
     if not options.get("config_file"):
         return
     content = load_configurations(several(options["config_file"]))
-    check_known(options, content, "--")
+    check_known(options, content, "--", own)
     for name, values in options.items():
         _check(name, _default(name, content), values)
 
 
-def check_known(options: Collection[str], content: Mapping[str, Any], prefix: str = "") -> None:
+def check_known(
+    options: Collection[str], content: Mapping[str, Any], prefix: str = "", own: Collection[str] = ()
+) -> None:
     """Refuse options that neither a configuration nor MONAI's runner has.
 
     Args:
         options: their names.
         content: content of the configuration.
         prefix: put before the names in the message.
+        own: further options to name in it, before those of the configuration.
 
     Raises:
         ValueError: naming them and the known ones.
@@ -86,7 +91,7 @@ def check_known(options: Collection[str], content: Mapping[str, Any], prefix: st
         known |= set(DEFAULT_MLFLOW_SETTINGS["configs"])
     unknown = [prefix + name for name in options if _keys(name)[0] not in known]
     if unknown:
-        raise ValueError(unknown_option(unknown, content))
+        raise ValueError(unknown_option(unknown, content, own))
 
 
 def _keys(name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Text files in the encodings that people's editors write."""
+"""Text as people write it: files in any encoding, and lists of names."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import codecs
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from bundle.system.limits import Refused
+from bundle.system.limits import Refused, exists
 
 BYTE_ORDER_MARK = "\ufeff"
 MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+BRACKETS = re.compile(r"\[(.*)\]|\((.*)\)", re.DOTALL)
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 """What no text contains, and nearly all other files do."""
 
@@ -57,3 +59,19 @@ def _distinct(items: list[tuple[str, Any]]) -> dict[str, Any]:
     if twice is not None:
         raise Refused(f"names {twice!r} twice; keep one of them")
     return dict(items)
+
+
+def several(words: str | Sequence[str]) -> list[str]:
+    """Split names that are given as separate words, with commas, or in brackets as in MONAI.
+
+    A name that contains a comma or brackets stays one name if there is such a file.
+    """
+    found = []
+    for word in [words] if isinstance(words, str) else words:
+        inside = BRACKETS.fullmatch(word)
+        if exists(word):
+            found.append(word)
+        else:
+            parts = (next(filter(None, inside.groups()), "") if inside else word).split(",")
+            found += [part.strip().strip("'\"") if inside else part.strip() for part in parts]
+    return [name for name in found if name]
