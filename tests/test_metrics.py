@@ -15,9 +15,11 @@ from bundle.evaluation.anatomy import map_metrics
 from bundle.evaluation.metrics import normalised_cross_correlation
 from bundle.evaluation.overlap import hausdorff_95
 from bundle.evaluation.scored import scored_channels
+from bundle.evaluation.table import metrics_row
 from bundle.geometry import ddf_to_displacement, lift_ddf
 from bundle.registration import INITIAL_ALIGNMENT
 from bundle.results import NativeOutputsd
+from bundle.system import DataWarning
 
 SHAPE = (12, 10, 8)
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
@@ -346,6 +348,30 @@ def test_the_hausdorff_distance_of_a_structure_that_registration_loses_is_null()
     metrics = scored(**labels(box(2, 6, 5), box(3, 7, 5), box(0, 0)))
     assert metrics["hd95_mm"] == {"5": {"before": 2.0, "after": None}}
     assert metrics["dsc"]["5"]["after"] == 0
+
+
+def test_a_structure_of_one_label_is_missing_and_not_lost():
+    fixed, moving = box(2, 6, 5) + box(8, 10, 9), box(4, 8, 5) + box(9, 11, 7)
+    with pytest.warns(
+        DataWarning, match=r"pair p: structures of one label only .*7 is missing in the fixed label; 9 is"
+    ):
+        metrics = scored(**labels(fixed, moving, box(3, 7, 5)))
+    assert metrics["dsc"] == {"5": {"before": 0.5, "after": 0.75}, "9": {"before": None, "after": None}}
+    assert metrics["missing_structures"] == {
+        "7": "is missing in the fixed label",
+        "9": "is missing in the moving label",
+    }
+    assert metrics_row(metrics)["dsc_after"] == 0.75
+
+
+def test_labels_without_a_common_value_are_not_scored():
+    with pytest.warns(DataWarning, match="share no structure, .*1 is missing in the fixed .*255 is missing in the mov"):
+        metrics = scored(**labels(box(2, 6, 255), box(4, 8, 1), box(3, 7, 1)))
+    assert "dsc_after" not in metrics_row(metrics)
+    three = three_channels((2, 6), (3, 5), (7, 9))
+    with pytest.warns(DataWarning, match="share no structure"):
+        metrics = scored(**labels(three, three_channels((0, 0), (3, 5), (7, 9)), three))
+    assert metrics["dsc"] == {"0": {"before": None, "after": None}}
 
 
 def test_landmarks_missing_everywhere_have_no_mean():

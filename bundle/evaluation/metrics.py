@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from bundle.evaluation.anatomy import map_metrics
 from bundle.evaluation.landmark_metrics import landmark_metrics
 from bundle.evaluation.landmarks import label_landmarks, native_affine, point_errors, reached_points
 from bundle.evaluation.measures import WHEN
-from bundle.evaluation.overlap import overlap_metrics
+from bundle.evaluation.overlap import missing_structures, overlap_metrics, told, values_of
 from bundle.evaluation.scored import in_fixed_numbers, scored_channels
 from bundle.geometry import (
     compose,
@@ -27,6 +28,7 @@ from bundle.geometry import (
     voxel_grid,
 )
 from bundle.registration import INITIAL_ALIGNMENT, STOPPED
+from bundle.system import DataWarning
 
 
 def normalised_cross_correlation(image: torch.Tensor, other: torch.Tensor, mask: torch.Tensor | None = None) -> float:
@@ -133,20 +135,28 @@ class PairMetricsd(Transform):
 
     def _label_metrics(self, data: Mapping[Hashable, Any]) -> tuple[dict[str, Any], list[int]]:
         """Overlap and centres of the structures, and which channels are landmarks."""
-        fixed, aligned, warped = (
-            data[key].as_tensor().cpu() for key in ("native_fixed_label", "aligned_label", "warped_label")
+        fixed, moving, aligned, warped = (
+            data[key].as_tensor().cpu()
+            for key in ("native_fixed_label", "native_moving_label", "aligned_label", "warped_label")
         )
         landmarks: list[int] = []
         if len(fixed) == 1:
-            values = [int(value) for value in np.unique(fixed.numpy()) if value != 0]
+            values = values_of(fixed)
             structures = [number for _, number, _ in corresponding(data, values) if number in values]
+            missing = missing_structures(fixed, moving, sorted({*structures, *values_of(moving)}))
         else:
             count = min(len(fixed), len(warped))
             structures, landmarks = scored_channels(data, count, self.structure_channels, self.landmark_channels)
+            missing = missing_structures(fixed, moving, structures)
         moved = dict(zip(WHEN, (aligned, warped), strict=True))
         metrics: dict[str, Any] = overlap_metrics(
             fixed, moved, structures, spacing_of(native_affine(data, "fixed")).tolist()
         )
+        if missing:
+            # A DSC of 0 would blame the registration.
+            metrics["dsc"] |= {name: dict.fromkeys(WHEN, np.nan) for name in metrics["dsc"] if name in missing}
+            metrics["missing_structures"] = missing
+            warnings.warn(f"pair {data['pair_id']}: {told(missing, metrics['dsc'])}", DataWarning, stacklevel=3)
         metrics["centre_mm"] = {}
         if structures:
             centres = label_landmarks(data, structures)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from monai.metrics import compute_dice, compute_hausdorff_distance
@@ -18,6 +18,40 @@ def structure_channels(label: torch.Tensor, values: Sequence[int]) -> torch.Tens
     if label.shape[0] == 1:
         return torch.cat([label == value for value in values]).float()
     return (label[list(values)] > 0).float()
+
+
+def values_of(label: torch.Tensor) -> list[int]:
+    """Values of an integer map, without the background 0."""
+    return [int(value) for value in label.unique() if value != 0]
+
+
+def missing_structures(fixed: torch.Tensor, moving: torch.Tensor, structures: Sequence[int]) -> dict[str, str]:
+    """Structures that one of two labels lacks, which no registration brings to overlap.
+
+    Args:
+        fixed: label, an integer map ``(1, *shape)`` or channels ``(channels, *shape)``.
+        moving: label of the same kind, on its own grid.
+        structures: as ``values`` of ``structure_channels``.
+
+    Returns:
+        What is the matter with each.
+    """
+    if not structures:
+        return {}
+    there = (structure_channels(label, structures).flatten(1).any(1).tolist() for label in (fixed, moving))
+    return {
+        str(structure): f"is missing in the {'moving' if in_fixed else 'fixed'} label"
+        for structure, in_fixed, in_moving in zip(structures, *there, strict=True)
+        if in_fixed != in_moving
+    }
+
+
+def told(missing: Mapping[str, str], structures: Iterable[str]) -> str:
+    """A sentence about missing structures, of all that are scored."""
+    named = "; ".join(f"{name} {what}" for name, what in missing.items())
+    if set(structures) <= missing.keys():
+        return f"the labels share no structure, so no overlap is scored ({named}); give a structure one value in both"
+    return f"structures of one label only are not scored ({named})"
 
 
 def hausdorff_95(label: torch.Tensor, target: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
