@@ -8,7 +8,7 @@ import pytest
 from bundle.data.datalist import announce, read_datalist, survey, write_datalist
 from bundle.data.layouts import stem
 from bundle.data.splits import require, select_pairs, split_patients
-from bundle.system import one_line
+from bundle.system import DataWarning, one_line
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 ALL = {"training": None, "validation": None, "test": None}
@@ -607,6 +607,17 @@ def test_bad_options(tmp_path, options, message):
         (["images/a.txt"], {}, "no image in images/"),
         (["images/a.nii", "images/a.nrrd", "images/b.nii"], {}, "has a.nii and a.nrrd; expected one file per name"),
         (["images/a.nii", "images/b.nii", "labels/a.nii"], {}, "labels/ has no file for the image b"),
+        (
+            ["images/a.nii", "images/b.nii", "labels/a.nii", "labels/b_Seg.nii.gz"],
+            {},
+            "^labels/ has no file for the image b; found b_Seg.nii.gz, rename it to b.nii.gz$",
+        ),
+        (
+            ["fixed/a.nii", "moving/a.nii", "moving/a-mask.nrrd"],
+            {},
+            "^moving/a-mask.nrrd looks like the label of a; move it to moving_labels/a.nrrd$",
+        ),
+        (["images/a.nii", "images/a_label.nii", "images/b.nii"], {}, "looks like .* of a; move it to labels/a.nii$"),
         (["fixed_images/a.nii", "fixed_images/b.nii", "moving_images/a.nii"], {}, "pair b: no moving image"),
     ],
 )
@@ -614,6 +625,21 @@ def test_bad_folders(tmp_path, files, options, message):
     touch(tmp_path, *files)
     with pytest.raises(ValueError, match=message):
         read_datalist(tmp_path, **options)
+
+
+def test_folders_of_labels_that_nothing_reads_are_named(tmp_path):
+    touch(
+        tmp_path, *(f"{name}/{image}.nii" for name in ("fixed", "moving", "labels", "fixed_labels") for image in "ab")
+    )
+    with pytest.warns(DataWarning, match=": labels/ is not used, .*: fixed_labels/, .*moving_labels/") as told:
+        read_datalist(tmp_path, pairing="moving")
+    assert len(told) == 1
+
+
+def test_an_ending_alone_makes_no_label(tmp_path):
+    touch(tmp_path, "images/a_seg.nii", "images/b_mask.nii", "labels/a_seg.nii", "labels/b_mask.nii")
+    (pair, _) = read_datalist(tmp_path, fractions=TRAIN_ONLY)["training"]
+    assert pair["fixed_label"] == f"{tmp_path}/labels/b_mask.nii"
 
 
 @pytest.mark.parametrize(

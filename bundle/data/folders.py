@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ from typing import Any
 from bundle.data.layouts import FOLDERS, KINDS, POINT_SUFFIXES, SIDES, SUFFIXES, stem
 from bundle.formats.images import PICTURE_SUFFIXES, read_image
 from bundle.formats.problems import dimensions
+from bundle.system import DataWarning
 
 # Folder of the images of a side: DeepReg's name, and the short one. What belongs to them keeps DeepReg's names.
 SPELLINGS = ("{side}_images", "{side}")
 LANDMARKS = "landmarks"
+ENDING = re.compile(r"(.+?)[_.-](?:seg|segmentation|label|labels|mask|landmarks|points)", re.IGNORECASE)
+"""Name of a file that belongs to an image, with an ending that other programs give it."""
+COMPANION = re.compile(r"(?:(?:fixed|moving)_?)?(?:label|mask|seg|segmentation|landmark|point)s?", re.IGNORECASE)
 SLICE = re.compile(r"(.+)_(\d+)")
 # A .dcm file is a part of a series, which is a folder.
 SLICE_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
@@ -41,6 +46,7 @@ def image_entries(root: Path, pairing: str, patients: Mapping[str, str], problem
         ValueError: when two layouts are there, or a folder that the pairing needs is not.
     """
     folders = _image_folders(root, pairing)
+    _name_unused(root, "" in folders)
     paired = len(folders) == 2
     found = {side: _images(folder, f"{side}_" if side else "", problems) for side, folder in folders.items()}
     names = sorted(set().union(*found.values()))
@@ -89,9 +95,24 @@ def _image_folders(root: Path, pairing: str) -> dict[str, Path]:
     return folders
 
 
+def _name_unused(root: Path, single: bool) -> None:
+    """Name the folders that look as if they belong to the images, but have names that are not looked for."""
+    known = [prefix + FOLDERS[kind] for prefix in ([""] if single else ["fixed_", "moving_"]) for kind in KINDS[1:]]
+    for folder in sorted(root.iterdir()):
+        if COMPANION.fullmatch(folder.name) and folder.is_dir() and folder.name not in (*known, LANDMARKS):
+            what = f"{folder.name}/ is not used, its name is none of those of this layout: {'/, '.join(known)}/"
+            warnings.warn(f"{root}: {what}", DataWarning, stacklevel=3)
+
+
 def _images(images: Path, prefix: str, problems: list[str]) -> dict[str, dict[str, str]]:
     """Images of one side by name, each with its label, mask and landmarks, matched by name."""
-    found = {name: {"image": str(path)} for name, path in _files(images, SUFFIXES, problems).items()}
+    files = _files(images, SUFFIXES, problems)
+    others = {name: path for name, path in files.items() if _image_of(name) in files}
+    for name, path in others.items():
+        image = _image_of(name)
+        place = f"{prefix}labels/{image}{path.name[len(name) :]}"
+        problems.append(f"{images.name}/{path.name} looks like the label of {image}; move it to {place}")
+    found = {name: {"image": str(path)} for name, path in files.items() if name not in others}
     for kind in KINDS[1:]:
         suffixes = POINT_SUFFIXES if kind == LANDMARKS else SUFFIXES
         folder = images.with_name(f"{prefix}{FOLDERS[kind]}")
@@ -117,12 +138,21 @@ def _matched(folder: Path, suffixes: tuple[str, ...], names: Iterable[str], prob
     if not folder.is_dir():
         return {}
     files = _files(folder, suffixes, problems)
-    problems += [
-        f"{folder.name}/ has no file for the image {name}; add it, or list pairs in a datalist"
-        for name in names
-        if name not in files
-    ]
+    endings = {_image_of(name): (name, path) for name, path in files.items()}
+    for image in names:
+        if image not in files:
+            todo = "add it, or list pairs in a datalist"
+            if image in endings:
+                name, path = endings[image]
+                todo = f"found {path.name}, rename it to {image}{path.name[len(name) :]}"
+            problems.append(f"{folder.name}/ has no file for the image {image}; {todo}")
     return {name: str(files[name]) for name in names if name in files}
+
+
+def _image_of(name: str) -> str | None:
+    """The image that a file belongs to by its ending, as ``X`` for ``X_seg``."""
+    match = ENDING.fullmatch(name)
+    return match and match[1]
 
 
 def _files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict[str, Path]:
