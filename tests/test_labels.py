@@ -329,3 +329,20 @@ def test_colours_of_16_bits_are_not_cut_to_8(tmp_path, name, channels, kind):
         load_image(tmp_path / name, kind)
     sitk.WriteImage(sitk.GetImageFromArray(values[..., 0]), str(tmp_path / name))
     np.testing.assert_array_equal(load_image(tmp_path / name, kind)[0, ..., 0].numpy(), values[..., 0].T)
+
+
+@pytest.mark.parametrize("name", ["inference.yaml", "train.yaml"])
+def test_a_label_at_the_rim_of_its_image_ends_there(name, content, tmp_path, save_nifti):
+    """Repeated to the end of the fixed grid it was five times as large, and so was its way to the other's centroid."""
+    generator = np.random.default_rng(0)
+    for side, shape, label in (("fixed", (40, 40, 40), (0, 40)), ("moving", (10, 40, 40), (0, 10))):
+        block = np.zeros(shape, np.uint8)
+        block[slice(*label), 30:, 20:30] = 1
+        save_nifti(tmp_path / f"{side}_label.nii.gz", block, np.eye(4))
+        save_nifti(tmp_path / f"{side}_image.nii.gz", generator.random(shape, np.float32), np.eye(4))
+    small = {"pixdim": 1.0, "downsampling": 1, "initial_alignment": "world", "size_divisor": 32}
+    result = content(name, "preprocessing", **small)(pair(tmp_path))
+    assert result["fixed_label"].shape == (1, 64, 64, 64)
+    assert result["fixed_label"].sum() == pytest.approx(40 * 10 * 10)
+    # Interpolation takes nothing from a label on the same grid.
+    assert result["moving_label"].sum() == pytest.approx(10 * 10 * 10)
