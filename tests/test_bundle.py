@@ -252,6 +252,18 @@ def test_maps_are_those_that_the_registration_asks_for():
     assert len(maps["structures"]) == parser["map_channels"]
 
 
+def test_maps_trained_without_validation_are_those_of_the_last_epoch(tiny_dataset, command):
+    values = {"pixdim": 6.0, "filters": "[4,8,8]", "spatial_size": "[16,16,16]", "structures": "[1]", "landmarks": "[]"}
+    values |= {"dataset_dir": tiny_dataset, "split": "[1.0,0.0,0.0]", "epochs": 1, "output_dir": "maps"}
+    finished = command("bundle", "run", "maps", "--config_file", "maps", *options(values))
+    assert finished.code == 0, finished.error
+    assert "no validation images: model.pt is that of the last epoch" in finished.out
+    found, last = (
+        torch.load(command.folder / f"maps/{name}.pt", weights_only=True) for name in ("model", "model_last")
+    )
+    assert all(torch.equal(found[key], last[key]) for key in last)
+
+
 def test_workers_that_load_pairs_leave_the_gpu_to_the_process_that_trains():
     made = []
     for workers in (0, 2):
