@@ -600,6 +600,11 @@ def test_bad_options(tmp_path, options, message):
     ("files", "options", "message"),
     [
         (["a.nii"], {}, "unknown layout of .*looked for fixed_images/ and moving_images/, for images/"),
+        (
+            ["Images/a.nii", "Labels/a.nii"],
+            {},
+            "found Images, Labels, whose names are written in small letters; name a",
+        ),
         (["a_dataset.json", "dataset.json"], {}, "found a_dataset.json, dataset.json"),
         (["images/a.nii", "fixed_images/a.nii"], {}, "keep one layout"),
         (["fixed_images/a.nii"], {}, "has no moving_images/, which the pairing 'paired' needs"),

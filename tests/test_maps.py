@@ -263,6 +263,12 @@ def test_other_weights_are_no_map_network(weights):
         read_map_network(weights[0], 2)
 
 
+def test_a_folder_of_weights_is_no_file_of_them(tmp_path):
+    with pytest.raises(ValueError, match=r"run is a folder, expected a file of weights; give .*run/model\.pt"):
+        (tmp_path / "run").mkdir()
+        read_map_network(str(tmp_path / "run"), 2)
+
+
 def test_a_slice_has_maps_too(weights):
     sides = {f"{side}_image": MetaTensor(torch.zeros(1, 6, 5, 1), affine=torch.eye(4)) for side in ("fixed", "moving")}
     data = AnatomyMapsd(biased, weights, spatial_dims=2)({**sides, "patient": ("A",)})

@@ -104,7 +104,7 @@ def test_a_file_that_is_no_configuration_is_one_line(tmp_path, text, cause):
 
 def test_configurations_of_the_package_are_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("configs/inference.yaml", "inference.yaml", "['configs/inference.yaml','quick.yaml']"):
+    for name in ("configs/inference.yaml", "inference.yaml", "inference", "['configs/inference.yaml','quick.yaml']"):
         check(["--config_file", name, "--steps", "3"])
 
 

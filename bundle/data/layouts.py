@@ -21,6 +21,8 @@ PAIRINGS = ("paired", "fixed", "moving", "repeat")
 KINDS = ("image", "label", "mask", "landmarks")
 # Files that belong to an image, and their (DeepReg) folders; pairs put `fixed_` or `moving_` before both.
 FOLDERS = {"image": "images", "label": "labels", "mask": "masks", "landmarks": "landmarks"}
+LOWER_CASE = {*SIDES, *FOLDERS.values(), *(f"{side}_{name}" for side in SIDES for name in FOLDERS.values())}
+"""Names of the folders of a data set."""
 POINT_SUFFIXES = (".csv", ".mrk.json", ".fcsv")
 # Learn2Reg's names of files that belong to `imagesTr/X.nii.gz`: folder, and suffix if it differs.
 LEARN2REG_FOLDERS = {"label": ("labels", None), "mask": ("masks", None), "landmarks": ("keypoints", ".csv")}
@@ -85,7 +87,9 @@ def find_dataset_json(root: Path) -> Path:
     found = sorted(root.glob("*dataset*.json"))
     if len(found) == 1:
         return found[0]
+    capital = [path.name for path in sorted(root.iterdir()) if path.name != path.name.lower() in LOWER_CASE]
     seen = f"; found {', '.join(path.name for path in found)}" if found else ""
+    seen += f"; found {', '.join(capital)}, whose names are written in small letters" if capital else ""
     raise ValueError(
         f"unknown layout of {root}: looked for fixed_images/ and moving_images/, for images/, for fixed/ and moving/, "
         f"for slices such as A_047.png, for folders of these (tasks), and for one *dataset*.json (Learn2Reg){seen}; "

@@ -46,6 +46,8 @@ def named_errors(path: str) -> Iterator[None]:
     """Make errors while a file of weights is read say which file it is and what to do."""
     if not exists(path):
         raise FileNotFoundError(f"weights not found: {path}; give a file of weights, such as model.pt")
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder, expected a file of weights; give {Path(path, 'model.pt')}")
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError):  # says nothing of the file

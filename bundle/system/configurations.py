@@ -14,13 +14,13 @@ from bundle.system.limits import exists, expanded
 
 
 def find_configurations(names: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Find configurations: existing files, or names in this package such as ``configs/train.yaml`` or ``cpu.yaml``.
+    """Find configurations: existing files, or names in this package: ``configs/train.yaml``, ``cpu.yaml`` or ``cpu``.
 
     Raises:
         FileNotFoundError: naming those that are neither.
     """
     listed = [names] if isinstance(names, str | Path) else names
-    found = {name: _find(expanded(name)) for name in listed}
+    found = {name: _find(expanded(name)) or _find(expanded(f"{name}.yaml")) for name in listed}
     missing = [str(name) for name, path in found.items() if path is None]
     if missing:
         raise FileNotFoundError(f"configuration not found: {', '.join(missing)}; give a file, or a name in {CONFIGS}")
