@@ -36,6 +36,14 @@ def test_itk_moves_points_as_our_composite_does(fixed_grid, motion, tmp_path):
     assert [isinstance(part, Displacement) for part in read.parts] == [False, True, False]
 
 
+@pytest.mark.parametrize("name", ["A.TFM", "a.Txt", "A.MAT", "A.H5"])
+def test_a_suffix_in_capitals_is_read(motion, tmp_path, name):
+    write_transform(Transform([motion]), tmp_path / "a.tfm")
+    itk.transformwrite(itk.transformread(str(tmp_path / "a.tfm")), str(tmp_path / name.lower()))
+    (tmp_path / name.lower()).rename(tmp_path / name)
+    np.testing.assert_allclose(read_transform(tmp_path / name).affine_part(), motion, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["a.tfm", "a.txt", "a.h5"])
 def test_itk_moves_points_as_our_affine_does(fixed_grid, motion, tmp_path, name):
     transform = Transform([motion, motion])
@@ -198,6 +206,11 @@ def test_what_is_no_transform_is_refused_in_one_line(tmp_path, fixed_grid):
         "spline.h5": "holds a BSplineTransform; supported are affine transforms, displacement fields and composites",
         "plane.tfm": "a TranslationTransform of a plane, expected one of 3D",
         "cut.h5": r"not a transform, or damaged \(",
+        broken(
+            tmp_path / "elastix.txt", b'// made\n(Transform "EulerTransform")\n'
+        ).name: "a parameter file of elastix; ",
+        broken(tmp_path / "flirt.mat", b"1  0  0  -2.5e-01\n" * 4).name: r"a matrix alone, as FSL \(FLIRT\) and others",
+        broken(tmp_path / "matrix.txt", b"1 0 0 2\n" * 4).name: r"a matrix alone, as FSL \(FLIRT\) and others",
         broken(tmp_path / "text.tfm", b"hello").name: r"not a transform, or damaged \(",
         broken(tmp_path / "text.h5", b"hello").name: r"not a transform, or damaged \(",
         broken(tmp_path / "text.nii.gz", b"hello").name: r"not a transform, or damaged \(",

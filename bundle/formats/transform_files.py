@@ -22,7 +22,7 @@ from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip
 from bundle.system.errors import DataWarning, brief
 from bundle.system.extras import itk
 from bundle.system.files import silent_exit, silent_libraries
-from bundle.system.limits import Refused, check_hdf5, check_matlab, exists, read_whole, regular_file
+from bundle.system.limits import Refused, check_hdf5, check_matlab, check_text, exists, regular_file
 
 FIELD_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 ITK_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
@@ -93,7 +93,7 @@ def _check_size(path: Path) -> None:
     elif name.endswith(".mat"):
         check_matlab(path)
     else:
-        read_whole(path)
+        check_text(path)
 
 
 def write_transform(transform: Transform, path: str | Path) -> None:
@@ -171,16 +171,16 @@ def _read_itk(path: Path) -> list[np.ndarray | Displacement]:
 
 @contextmanager
 def _names_of_itk(path: Path) -> Iterator[Path]:
-    """A file whose affines have the name that ITK in Python knows: the file itself if they do, else a copy."""
+    """A file whose affines and suffix are as ITK in Python knows them: the file itself if they are, else a copy."""
     content = path.read_bytes()
     # Strings may be padded, and must keep the length that the file declares.
     filling = b" " if path.suffix.lower() in (".tfm", ".txt") else b"\0"
     renamed = AFFINES.sub(lambda name: (b"AffineTransform" + name[1]).ljust(len(name[0]), filling), content)
-    if renamed == content:
+    if renamed == content and path.suffix.islower():
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
+        copy = Path(folder) / path.name.lower()
         copy.write_bytes(renamed)
         yield copy
 

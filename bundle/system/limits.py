@@ -25,6 +25,16 @@ HDF5_HEADER_BYTES = 1024
 MATLAB_HEADER = 20
 MATLAB_NUMBERS = {0: 8, 10: 4}
 """Bytes of a number by its kind in MATLAB 4."""
+OTHER_TRANSFORMS = {
+    re.compile(rb'(?m)^\(Transform "'): (
+        "a parameter file of elastix; have transformix write its displacement field (-def all), which is read"
+    ),
+    re.compile(rb"\A\s*(?:[-+.\deE]+\s+){15}[-+.\deE]+\s*\Z"): (
+        "a matrix alone, as FSL (FLIRT) and others write it in a frame of their own; convert it to a transform of ITK "
+        "(c3d_affine_tool with -fsl2ras and -oitk)"
+    ),
+}
+"""Texts that are called like a transform of ITK; what they are, what to do."""
 
 
 class Refused(ValueError):
@@ -115,13 +125,26 @@ def check_hdf5(path: Path) -> None:
             check_declared((int.from_bytes(length, "little"),), np.dtype(float).itemsize, path)
 
 
+def check_text(path: Path) -> bytes:
+    """Content of a file that is no transform of another program in a text.
+
+    Raises:
+        Refused: naming the program.
+    """
+    content = read_whole(path)
+    for pattern, what in OTHER_TRANSFORMS.items():
+        if pattern.search(content):
+            raise Refused(what)
+    return content
+
+
 def check_matlab(path: Path) -> None:
     """Refuse a transform in MATLAB's format whose matrices are longer than the file.
 
     Raises:
         Refused: when it is cut short or not such a file.
     """
-    content = read_whole(path)
+    content = check_text(path)
     place = 0
     while place < len(content):
         header = content[place : place + MATLAB_HEADER].ljust(MATLAB_HEADER, b"\0")
