@@ -188,6 +188,16 @@ def test_compression_that_is_not_read(tmp_path):
     assert "compressed as High-Throughput JPEG 2000" in refusal(tmp_path / "s")
 
 
+def test_a_folder_without_images_says_what_it_holds(tmp_path):
+    for kind in ("SEG", "RTDOSE"):
+        for path in write_series(tmp_path / "s", voxels(shape=(8, 6, 1)), AFFINE):
+            edit(path, Modality=kind)
+    assert refusal(tmp_path / "s") == (
+        "cannot be read, a folder without a DICOM series, but with RTDOSE, SEG; name the folder of an "
+        "image, or convert it to NIfTI"
+    )
+
+
 # --- mixed folders ----------------------------------------------------------------------------------------------------
 
 

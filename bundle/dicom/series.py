@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydicom import dcmread
 
-from bundle.dicom.files import Found, cannot_be_told, files_below, kind_of_name
+from bundle.dicom.files import Found, cannot_be_told, files_below, is_dicom, kind_of_name, start_of
 from bundle.dicom.frames import IDENTITY, RESCALE, Damaged, Frame, read_frames
 from bundle.dicom.joined import joined
 from bundle.dicom.notes import notes_of
@@ -19,6 +20,7 @@ from bundle.dicom.volumes import stacks
 
 LISTED = 6
 """Most series that a message names."""
+NO_IMAGE = "a DICOM file without an image that is read (a segmentation, a dose, a report?); convert it to NIfTI"
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +158,8 @@ def one_volume(folder: str | Path) -> Series:
     if damaged:
         raise ValueError(_unread(damaged))
     if not series:
-        file = "a DICOM file without an image that is read (a segmentation, a dose, a report?); convert it to NIfTI"
-        raise ValueError(f"cannot be read, {'a folder without a DICOM series' if Path(folder).is_dir() else file}")
+        what = f"a folder without a DICOM series{_others(Path(folder))}" if Path(folder).is_dir() else NO_IMAGE
+        raise ValueError(f"cannot be read, {what}")
     images = [one for one in series if not one.localizer] or series
     volumes = [one for one in images if one.shape[2] > 1]
     candidates = [one for one in volumes if one.positioned] or volumes or images
@@ -179,6 +181,14 @@ def one_volume(folder: str | Path) -> Series:
             "--output_dir OUT"
         )
     return found
+
+
+def _others(folder: Path) -> str:
+    """What a folder holds that is DICOM and no image."""
+    dicom = [path for path in files_below(folder).files if is_dicom(start_of(path))]
+    headers = (dcmread(path, stop_before_pixels=True, specific_tags=["Modality"], force=True) for path in dicom)
+    kinds = sorted({str(header.get("Modality") or "") for header in headers} - {""})
+    return f", but with {', '.join(kinds)}; name the folder of an image, or convert it to NIfTI" if kinds else ""
 
 
 def _unread(damaged: Mapping[Path, str]) -> str:
