@@ -573,6 +573,16 @@ def test_an_image_is_no_datalist(tmp_path):
         read_datalist(tmp_path, tmp_path / "c0.nii.gz")
 
 
+def test_paths_of_windows_are_told_from_missing_files(tmp_path):
+    images(tmp_path, 1)
+    path = write(tmp_path, {"test": [{"moving_image": r"images\c0.nii.gz", "fixed_image": r"images\c1.nii.gz"}]})
+    with pytest.raises(ValueError) as error:
+        read_datalist(tmp_path, path)
+    missing, there = sorted(lines_of(error)[1:])
+    assert missing.endswith("c1.nii.gz")
+    assert there.endswith("c0.nii.gz; write / for \\ in it")
+
+
 def test_missing_data_set_and_datalist(tmp_path):
     with pytest.raises(FileNotFoundError, match="dataset_dir is not a folder"):
         read_datalist(tmp_path / "no")

@@ -131,7 +131,12 @@ def missing_files(sections: Sections) -> list[str]:
             for key in (*KINDS, *PAIR_PATHS):
                 if key in entry:
                     first.setdefault(entry[key], f"{section}: {key} not found: {entry[key]}")
-    return [problem for path, problem in first.items() if not exists(path)]
+    return [f"{problem}{_of_windows(path)}" for path, problem in first.items() if not exists(path)]
+
+
+def _of_windows(path: str) -> str:
+    """What to do about a missing file that is there under the name that it has on other systems."""
+    return "; write / for \\ in it" if exists(path.replace("\\", "/")) else ""
 
 
 def complete_patients(sections: Sections, patients: Mapping[str, str], root: Path) -> None:
