@@ -25,7 +25,7 @@ from pydicom.uid import (
 
 from bundle.__main__ import dicom_series
 from bundle.data import check_data
-from bundle.dicom import find_series, read_series
+from bundle.dicom import read_folder, read_series
 from bundle.dicom.frames import Damaged, read_frames
 from bundle.formats import LoadPaird, load_image
 from bundle.system import DataWarning, sources
@@ -225,7 +225,7 @@ def mixed(tmp_path):
 
 def test_a_volume_is_found_beside_localizers_reports_and_segmentations(mixed):
     folder, _ = mixed
-    series = find_series(folder)
+    series = read_folder(folder)[0]
     assert [(one.number, one.shape, one.localizer) for one in series] == [
         *[(1, (5, 5, 3), True)] * 3,
         (3, SHAPE, False),
@@ -352,7 +352,7 @@ def test_echoes_and_times_of_one_series_are_volumes_of_their_own(tmp_path, keywo
         files = write_series(tmp_path / "s", voxels(number), AFFINE, frame=frame, **tags)
         for path in files:
             edit(path, InstanceNumber=dcmread(path).InstanceNumber + number * SHAPE[2])
-    series = find_series(tmp_path)
+    series = read_folder(tmp_path)[0]
     assert [one.shape for one in series] == [SHAPE] * len(values)
     assert all(one.uid == uid and not one.fault and not one.notes for one in series)
     for number, one in enumerate(series):

@@ -16,7 +16,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from test_places import LONGER
 
-from bundle.dicom import find_series, list_series, read_series
+from bundle.dicom import list_series, read_folder, read_series
 from bundle.formats import load_image
 from bundle.system import DataWarning, sources
 
@@ -191,7 +191,7 @@ def test_slices_with_a_uid_of_their_own_are_one_volume_and_it_is_said(tmp_path, 
     count = -(-SHAPE[2] // every)
     assert len(said) == (len(uids) if count > 1 else 0)
     assert all(f"its 7 slices have {count} different {uid}s" in line for uid, line in zip(uids, said, strict=False))
-    assert len(find_series(tmp_path)) == 1
+    assert len(read_folder(tmp_path)[0]) == 1
 
 
 def test_series_that_only_look_alike_stay_apart(tmp_path):
@@ -208,7 +208,7 @@ def test_series_that_only_look_alike_stay_apart(tmp_path):
         place[:3, 3] += height * AFFINE[:3, 2]
         write_series(tmp_path / f"planes/{number}", VOXELS[..., :1], place, **tags)
     for folder, shapes in (("same", [SHAPE] * 2), ("next", [SHAPE] * 2), ("planes", [(6, 5, 1)] * 3)):
-        assert [one.shape for one in find_series(tmp_path / folder)] == shapes
+        assert [one.shape for one in read_folder(tmp_path / folder)[0]] == shapes
     with pytest.raises(ValueError, match="3 images, expected one: .*; why none is a volume says: python -m bundle"):
         load_image(tmp_path / "planes")
 

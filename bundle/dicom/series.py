@@ -117,24 +117,6 @@ def read_folder(folder: str | Path) -> tuple[list[Series], dict[Path, str]]:
     return [_series(stack, one, untold, unplaced) for stack, one in zip(found, alone, strict=True)], damaged
 
 
-def find_series(folder: str | Path) -> list[Series]:
-    """Every image series below a folder, however the files are mixed.
-
-    Args:
-        folder: as in :func:`read_folder`.
-
-    Returns:
-        Series in the order of their numbers; ``fault`` says why one cannot be registered.
-
-    Raises:
-        ValueError: when a file cannot be read, since a slice would be missing.
-    """
-    series, damaged = read_folder(folder)
-    if damaged:
-        raise ValueError(f"{folder}: {_unread(damaged)}")
-    return series
-
-
 def read_series(folder: str | Path) -> Series:
     """The one volume of a folder, or its planar image; localizers, reports and single images beside it do not count.
 
