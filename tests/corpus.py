@@ -376,7 +376,10 @@ WEIGHTS = {
     ),
     "compressed_weights": (compressed_weights, f"{NOT_WEIGHTS} (a compressed archive"),
     "number_as_weights": (saved(3), NOT_WEIGHTS),
-    "folder_as_weights": (lambda folder: (folder / "bad.pt").mkdir() or folder / "bad.pt", NOT_WEIGHTS),
+    "folder_as_weights": (
+        lambda folder: (folder / "bad.pt").mkdir() or folder / "bad.pt",
+        "bad.pt is a folder, expected a file of weights",
+    ),
 }
 
 PAIR_IDS = {
