@@ -74,6 +74,7 @@ def registered(grid, ddf=None, labels=False, losses=(2.0, 1.5, 1.0), picture=Fal
         "pred": {
             "ddf": torch.zeros(dims, *shape[:dims]) if ddf is None else ddf,
             "losses": torch.tensor(losses),
+            "loss_identity": losses[0],
             "seconds": torch.tensor(1.0),
             "step_seconds": torch.tensor(0.5),
             "similarity": torch.tensor([-0.25, -0.5]),

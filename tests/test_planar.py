@@ -48,7 +48,7 @@ def registered(pair, content, ddf=(3.0, -2.0), **settings):
     assert images.shape == (1, 2, *GRID)
     field = torch.tensor(ddf).reshape(2, 1, 1).expand(2, *GRID)
     seconds = {"seconds": torch.tensor(1.0), "step_seconds": torch.tensor(1.0)}
-    data["pred"] = {"ddf": field, "losses": torch.tensor([1.0]), **seconds}
+    data["pred"] = {"ddf": field, "losses": torch.tensor([1.0]), "loss_identity": 2.0, **seconds}
     score = PairMetricsd(None, None, "cpu", steps=0, point_grid=(400, 400))
     return score(NativeOutputsd()(data))
 
