@@ -116,8 +116,8 @@ def _images(images: Path, prefix: str, problems: list[str]) -> dict[str, dict[st
     for kind in KINDS[1:]:
         suffixes = POINT_SUFFIXES if kind == LANDMARKS else SUFFIXES
         folder = images.with_name(f"{prefix}{FOLDERS[kind]}")
-        for name, path in _matched(folder, suffixes, found, problems).items():
-            found[name][kind] = path
+        for name, file in _matched(folder, suffixes, found, problems).items():
+            found[name][kind] = file
     return found
 
 

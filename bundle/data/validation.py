@@ -6,7 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +209,7 @@ def identify(sections: Sections, root: Path) -> list[str]:
     pairs = [pair for section in SECTIONS for pair in sections[section]]
     unnamed = [pair for pair in pairs if "pair_id" not in pair]
     for pair in unnamed:
-        pair["pair_id"] = _pair_id(stem(pair["moving_image"]), stem(pair["fixed_image"]))
+        pair["pair_id"] = _pair_id(map(stem, _image_paths(pair)))
     # Paths may be one after characters are replaced, and names that differ in case are one folder on many disks.
     for checked in (False, True):
         images: dict[str, set[tuple[str, ...]]] = defaultdict(set)
@@ -217,7 +217,7 @@ def identify(sections: Sections, root: Path) -> list[str]:
             images[pair["pair_id"].lower()].add(_image_paths(pair))
         for pair in unnamed:
             if len(images[pair["pair_id"].lower()]) > 1:
-                pair["pair_id"] = _pair_id(*(_path_name(path, root) for path in _image_paths(pair)), checked)
+                pair["pair_id"] = _pair_id((_path_name(path, root) for path in _image_paths(pair)), checked)
     counts = Counter(pair["pair_id"] for pair in pairs)
     problems = [
         f"pair_id {name} belongs to {count} pairs; list each pair once, under its own pair_id"
@@ -235,15 +235,15 @@ def identify(sections: Sections, root: Path) -> list[str]:
 def default_names(pair: Mapping[str, str]) -> tuple[str, str]:
     """The ``pair_id`` of a pair without one, and the same with the folders that its images lie in."""
     images = [Path(path) for path in _image_paths(dict(pair))]
-    return _pair_id(*map(stem, images)), _pair_id(*(f"{path.parent.name}_{stem(path)}" for path in images))
+    return _pair_id(map(stem, images)), _pair_id(f"{path.parent.name}_{stem(path)}" for path in images)
 
 
-def _pair_id(moving: str, fixed: str, checked: bool = False) -> str:
-    """Name of a pair, in plain letters and with ``_`` for characters that a folder's name should not hold.
+def _pair_id(images: Iterable[str], checked: bool = False) -> str:
+    """Name of a pair, from its moving and its fixed image: plain letters, and ``_`` for what a folder should not hold.
 
     It ends in a checksum if it is long, if it lost letters, and if it is ``checked``.
     """
-    full = f"{moving}_to_{fixed}"
+    full = "_to_".join(images)
     spelled = unicodedata.normalize("NFKD", unicodedata.normalize("NFC", full).translate(UMLAUTS))
     plain = "".join(letter for letter in spelled if not unicodedata.combining(letter))
     name = re.sub(r"[^A-Za-z0-9._-]", "_", plain).lstrip("._-")

@@ -86,14 +86,14 @@ def _owners(series: Sequence[Series]) -> tuple[dict[Series, str], list[str]]:
     found = {one: (_patient(one), one.study) for one in sorted(series, key=lambda one: one.files[0])}
     whole = all(patient for patient, _ in found.values())
     studies: dict[str, dict[tuple[str, str], None]] = {}
-    for patient, study in found.values():
-        studies.setdefault(patient if whole else "", {})[patient, study] = None
+    for key in found.values():
+        studies.setdefault(key[0] if whole else "", {})[key] = None
     number = sum(map(len, studies.values()))
     names = {}
     for i, own in enumerate(studies.values(), 1):
-        for j, study in enumerate(own, 1):
+        for j, key in enumerate(own, 1):
             parts = [f"patient{i}"] * (len(studies) > 1) + [f"study{j}"] * (len(own) > 1)
-            names[study] = "/".join(parts)
+            names[key] = "/".join(parts)
     # Without every PatientID, nobody knows how many patients there are.
     patients = f"{len(studies)} patient{'s' * (len(studies) > 1)}, " if whole else ""
     return {one: names[key] for one, key in found.items()}, [f"{patients}{number} studies"] if number > 1 else []
