@@ -311,7 +311,10 @@ def test_bad_input_is_refused_before_anything_is_written(pair):
             "p.csv is a file; the results of 2",
         ),
         ({"moving": ["p.csv"], "output": "q.csv"}, "p.csv: .*voxels"),
-        ({"moving": ["p.ply"], "output": "q.ply"}, "q.ply: not a format .*supported are .*"),
+        (
+            {"moving": ["p.ply"], "output": "q.ply"},
+            "q.ply: not a format .*; points and surfaces are read from CSV .*STL",
+        ),
     ]
     before = sorted(path.name for path in pair.iterdir())
     for changes, message in cases:

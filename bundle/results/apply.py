@@ -22,6 +22,7 @@ from bundle.formats import (
     save_image,
     written_type,
 )
+from bundle.formats.point_files import SUPPORTED
 from bundle.geometry import Transform, apply_affine, voxel_grid, warp_native
 from bundle.system import exists
 
@@ -125,12 +126,20 @@ def _targets(moving: Sequence[Path], output: Path) -> dict[Path, Path]:
         targets = {path: output / _kept_name(path) for path in moving}
     for path, target in targets.items():
         if not is_point_file(path):
-            check_writable(target)
+            _check_image(target)
         if target.resolve() == path.resolve():
             raise ValueError(f"{target} is the moving file itself; give another output")
     if len(set(targets.values())) < len(targets):
         raise ValueError("two of the files have the same name; give each an output of its own")
     return targets
+
+
+def _check_image(target: Path) -> None:
+    """Refuse a file that is neither a point file nor written as an image, such as a surface in another format."""
+    try:
+        check_writable(target)
+    except ValueError as error:
+        raise ValueError(f"{error}; points and surfaces are read from {SUPPORTED}") from error
 
 
 def _kept_name(path: Path) -> str:
