@@ -194,6 +194,11 @@ def test_voxels_that_are_not_all_there_are_named(tmp_path, name):
         load_image(meta(tmp_path / "a.mhd", content, where, **fields))
 
 
+def test_a_spacing_of_0_is_named(tmp_path):
+    with pytest.raises(ValueError, match="a.mha: spacing 2 x 2.5 x 0, expected more than 0; correct the header"):
+        load_image(meta(tmp_path / "a.mha", RAW, ElementSpacing="2 2.5 0"))
+
+
 @pytest.mark.parametrize("true", ["True", "t", "1"])
 @pytest.mark.parametrize("separator", [" = ", ": "])
 def test_a_meta_image_says_true_in_many_words(tmp_path, true, separator):

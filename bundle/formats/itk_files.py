@@ -17,7 +17,7 @@ from bundle.geometry import RAS_TO_LPS, spacing_of
 from bundle.system.errors import brief
 from bundle.system.extras import itk
 from bundle.system.files import mistaken_for, silent_libraries
-from bundle.system.limits import Refused, check_declared, regular_file
+from bundle.system.limits import Refused, check_declared, regular_file, size
 
 DETACHED_SUFFIXES = (".nhdr", ".mhd", ".hdr")
 """Headers whose voxels are in another file."""
@@ -80,6 +80,11 @@ def checked_header(path: Path) -> Any:
     check_declared((*shape, components), header.GetComponentSize(), None if detached else path)
     if header.GetNameOfClass() == "MetaImageIO":
         _check_meta_image(path, header.GetImageSizeInBytes(), shape[-1])
+    spacing = [header.GetSpacing(axis) for axis in range(len(shape))]
+    if 0 in spacing:
+        raise Refused(
+            f"spacing {size([f'{length:g}' for length in spacing])}, expected more than 0; correct the header"
+        )
     if len(shape) > MOST_AXES:
         raise Refused(f"an image of {len(shape)} axes, expected 3, of labels also 4")
     if header.GetPixelType() == itk.CommonEnums.IOPixel_COMPLEX:
