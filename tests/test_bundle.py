@@ -86,7 +86,10 @@ def network_def(files, **values):
 def test_workflow_has_every_required_property(file, kind, tiny_dataset, tmp_path):
     values = {"dataset_dir": str(tiny_dataset), "datalist": "datalist.json", "output_dir": str(tmp_path)}
     workflow = ConfigWorkflow(
-        config_file=str(file), workflow_type=kind, **values, **(SMALL_TRAINING if kind == "train" else SMALL)
+        config_file=str(file),
+        workflow_type=kind,
+        **values,
+        **(SMALL_TRAINING if kind == "train" else {**SMALL, "map_pixdim": 5}),
     )
     workflow.initialize()
     assert workflow.check_properties() == []

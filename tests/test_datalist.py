@@ -578,7 +578,7 @@ def test_paths_of_windows_are_told_from_missing_files(tmp_path):
     path = write(tmp_path, {"test": [{"moving_image": r"images\c0.nii.gz", "fixed_image": r"images\c1.nii.gz"}]})
     with pytest.raises(ValueError) as error:
         read_datalist(tmp_path, path)
-    missing, there = sorted(lines_of(error)[1:])
+    missing, there = sorted(line.rstrip(";") for line in lines_of(error)[1:])
     assert missing.endswith("c1.nii.gz")
     assert there.endswith("c0.nii.gz; write / for \\ in it")
 

@@ -276,7 +276,9 @@ def test_a_run_in_which_every_pair_failed_has_a_table_too(tmp_path):
 def test_column_mean_is_a_validation_metric():
     metric = ColumnMean("loss_after")
     assert math.isnan(metric.compute())
-    metric.update([{"metrics": metrics()}, {"metrics": metrics("b", loss=[9.0, 4.0])}])
+    metric.update(
+        [{"metrics": metrics()}, {"metrics": metrics("b", adaptation={"best_loss": 4.0, "loss_identity": 9.0})}]
+    )
     assert metric.compute() == 2.5
     tre = ColumnMean("tre_rms_after_mm")
     tre.update([{"metrics": metrics(tre=(1.0, None))}, {"metrics": metrics(tre=(1.0, 3.0))}])
