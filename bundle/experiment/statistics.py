@@ -71,11 +71,9 @@ def summarise(values: Values) -> Summary:
     """
     sample = np.asarray(values, dtype=float)
     sample = sample[np.isfinite(sample)]
-    n, mean, sd = len(sample), math.nan, math.nan
-    if n:
-        mean = float(sample.mean())
-    if n > 1:
-        sd = float(np.std(sample, ddof=1))
+    n = len(sample)
+    mean = float(sample.mean()) if n else math.nan
+    sd = float(np.std(sample, ddof=1)) if n > 1 else math.nan
     half = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * sd / math.sqrt(n) if n > 1 else math.nan
     return Summary(n, mean, sd, mean - half, mean + half)
 
