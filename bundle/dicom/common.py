@@ -9,7 +9,6 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-import pydicom
 from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
@@ -17,7 +16,7 @@ from pydicom.filewriter import write_data_element
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
-from bundle.dicom.files import open_dicom
+from bundle.dicom.files import read_header
 from bundle.dicom.frames import IDENTITY
 from bundle.dicom.series import Series
 from bundle.system import CONFIGS
@@ -46,12 +45,6 @@ MAKER, MODEL, SERIAL = "Meta-registration bundle", "meta-registration-bundle", "
 def version() -> str:
     """Version of the bundle."""
     return str(json.loads((CONFIGS / "metadata.json").read_text())["version"])
-
-
-def read_header(path: Path) -> Dataset:
-    """Everything in a file but its pixels."""
-    with open_dicom(path) as file:
-        return pydicom.dcmread(file, stop_before_pixels=True, force=True)
 
 
 def first_header(series: Series) -> Dataset:

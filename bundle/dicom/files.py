@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO
 
+from pydicom import Dataset, dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 
 from bundle.system.files import POINTER, POINTERS
@@ -110,6 +111,12 @@ def open_dicom(path: Path) -> IO[bytes]:
             return BytesIO(bytes(PREAMBLE) + file.read())
     file.seek(0)
     return file
+
+
+def read_header(path: Path, keywords: list[str] | None = None) -> Dataset:
+    """What is in a file but its pixels: the attributes of the given keywords, or all."""
+    with open_dicom(path) as file:
+        return dcmread(file, stop_before_pixels=True, specific_tags=keywords, force=True)
 
 
 def is_named(path: Path) -> bool:

@@ -9,10 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 
-from pydicom import dcmread
-
-from bundle.dicom.files import open_dicom
-from bundle.dicom.series import Series, read_folder
+from bundle.dicom.series import Series, patient_of, read_folder
 from bundle.geometry import spacing_of
 from bundle.system import whole_folder
 
@@ -83,7 +80,7 @@ def _owners(series: Sequence[Series]) -> tuple[dict[Series, str], list[str]]:
     Returns:
         A name such as ``patient1/study2`` for each series, empty if all are of one study; the line, if there is one.
     """
-    found = {one: (_patient(one), one.study) for one in sorted(series, key=lambda one: one.files[0])}
+    found = {one: (patient_of(one), one.study) for one in sorted(series, key=lambda one: one.files[0])}
     whole = all(patient for patient, _ in found.values())
     studies: dict[str, dict[tuple[str, str], None]] = {}
     for key in found.values():
@@ -97,12 +94,6 @@ def _owners(series: Sequence[Series]) -> tuple[dict[Series, str], list[str]]:
     # Without every PatientID, nobody knows how many patients there are.
     patients = f"{len(studies)} patient{'s' * (len(studies) > 1)}, " if whole else ""
     return {one: names[key] for one, key in found.items()}, [f"{patients}{number} studies"] if number > 1 else []
-
-
-def _patient(series: Series) -> str:
-    """PatientID of a series, which is compared and never shown."""
-    with open_dicom(series.files[0]) as file:
-        return str(dcmread(file, specific_tags=["PatientID"], stop_before_pixels=True, force=True).get("PatientID", ""))
 
 
 def _whose(series: Series, owner: str, folder: Path) -> str:

@@ -17,11 +17,11 @@ from bundle.dicom.common import (
     SERIAL,
     SERIES_NUMBERS,
     first_header,
-    read_header,
     share,
     share_patient_and_study,
     version,
 )
+from bundle.dicom.files import read_header
 from bundle.dicom.series import Series
 from bundle.dicom.spatial_registration import decimals
 from bundle.system.extras import highdicom

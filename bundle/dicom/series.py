@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom import dcmread
 
-from bundle.dicom.files import Found, cannot_be_told, files_below, is_dicom, kind_of_name, start_of
+from bundle.dicom.files import Found, cannot_be_told, files_below, is_dicom, kind_of_name, read_header, start_of
 from bundle.dicom.frames import IDENTITY, RESCALE, Damaged, Frame, read_frames
 from bundle.dicom.joined import joined
 from bundle.dicom.notes import notes_of
@@ -117,6 +116,11 @@ def read_folder(folder: str | Path) -> tuple[list[Series], dict[Path, str]]:
     return [_series(stack, one, untold, unplaced) for stack, one in zip(found, alone, strict=True)], damaged
 
 
+def patient_of(series: Series) -> str:
+    """PatientID of a series, to be compared and never shown; empty if it has none."""
+    return str(read_header(series.files[0], ["PatientID"]).get("PatientID", ""))
+
+
 def read_series(folder: str | Path) -> Series:
     """The one volume of a folder, or its planar image; localizers, reports and single images beside it do not count.
 
@@ -168,7 +172,7 @@ def one_volume(folder: str | Path) -> Series:
 def _others(folder: Path) -> str:
     """What a folder holds that is DICOM and no image."""
     dicom = [path for path in files_below(folder).files if is_dicom(start_of(path))]
-    headers = (dcmread(path, stop_before_pixels=True, specific_tags=["Modality"], force=True) for path in dicom)
+    headers = (read_header(path, ["Modality"]) for path in dicom)
     kinds = sorted({str(header.get("Modality") or "") for header in headers} - {""})
     return f", but with {', '.join(kinds)}; name the folder of an image, or convert it to NIfTI" if kinds else ""
 

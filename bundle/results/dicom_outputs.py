@@ -15,10 +15,11 @@ from pydicom.dataset import Dataset
 
 from bundle.data import SIDES
 from bundle.dicom import Series, read_series
-from bundle.dicom.common import first_header, lacking, write_objects
+from bundle.dicom.common import lacking, write_objects
 from bundle.dicom.derived import warped_series
 from bundle.dicom.encapsulated import encapsulated_pdf
 from bundle.dicom.segmentation import segmentation
+from bundle.dicom.series import patient_of
 from bundle.dicom.spatial_registration import registration_object
 from bundle.results.inverse import pair_transform
 from bundle.system import DataWarning, brief, whole_folder
@@ -42,7 +43,7 @@ def check_one_patient(fixed: Series, moving: Series) -> None:
     Raises:
         ValueError: without the identities.
     """
-    if len({str(first_header(series).get("PatientID", "")) for series in (fixed, moving)}) > 1:
+    if patient_of(fixed) != patient_of(moving):
         raise ValueError(
             "the fixed and the moving series have different PatientIDs, expected one patient: a DICOM result belongs "
             "to one; register without DICOM results, or correct the headers"

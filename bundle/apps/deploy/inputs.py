@@ -12,8 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 from bundle.data import SIDES
 from bundle.dicom import Series, one_volume, read_folder
-from bundle.dicom.common import read_header
-from bundle.dicom.files import is_as_declared, start_of
+from bundle.dicom.files import is_as_declared, read_header, start_of
 from bundle.dicom.frames import IDENTITY
 from bundle.results import check_one_patient
 from bundle.system import DataWarning
