@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -149,6 +148,7 @@ def register(
     moving_label: str | None = None,
     output: str = "results",
     config: Sequence[str] = (),
+    processes: int = 1,
     verbose: bool = False,
     **overrides: str | None,
 ) -> None:
@@ -161,27 +161,23 @@ def register(
         moving_label: label of the moving image, which is moved too.
         output: output folder, with a folder for every pair.
         config: presets and overlays for inference.yaml, such as cpu.yaml, or inference_2d.yaml for slices.
+        processes: how many processes share the pairs of a list; as many as there are GPUs, or cores.
         verbose: show what the libraries log.
         overrides: every key of configs/inference.yaml is an option too, which says what each does: --weights FILE,
             --steps 0, --device cuda:0, --pixdim 1, --initial_alignment world, --transforms True, --dicom True, and for
             a folder --datalist FILE and --pairing fixed.
     """
     refuse_missing("an image, a folder or a list of pairs", fixed, moving, fixed_label, moving_label)
-    files = configurations.on_inference(several(config))
+    from bundle.system.processes import launch, started
+
+    if processes != 1 and started() == 1:
+        launch(processes, sys.argv[1:])
+        return
+    files = configurations.on_inference([*several(config), *["multi_gpu_inference.yaml"] * (started() > 1)])
     with tempfile.TemporaryDirectory() as folder:
-        if moving is None:
-            place = Path(fixed)
-            given = {"dataset_dir": str(place.parent if place.is_file() else place)}
-            given |= {"datalist": str(place.absolute())} if place.is_file() else {}
-        else:
-            sides = {"fixed_image": fixed, "moving_image": moving}
-            parts = {**sides, "fixed_label": fixed_label, "moving_label": moving_label}
-            pair = {key: str(Path(name).absolute()) for key, name in parts.items() if name is not None}
-            datalist = Path(folder, "pair.json")
-            datalist.write_text(json.dumps({"test": [pair]}))
-            given = {"dataset_dir": str(Path.cwd()), "datalist": str(datalist)}
-        _workflow(register, "run", files, verbose, {**given, "output_dir": output}, overrides)
-    print(f"see {Path(output, 'quality.html')}")
+        labels = {"fixed_label": fixed_label, "moving_label": moving_label}
+        given = {**configurations.images_named(Path(folder), fixed, moving, labels), "output_dir": output}
+        _workflow(register, "run", files, verbose, given, overrides)
 
 
 def train(
@@ -216,6 +212,7 @@ def _workflow(
     options: Mapping[str, str | None],
 ) -> None:
     """Run a workflow of configurations; ``names`` are files and folders, ``options`` may be expressions."""
+    from bundle.system import processes
     from bundle.system.overrides import check_overrides, listed, literal, parsed
 
     kept = {option: literal(name) for option, name in names.items() if option not in options}
@@ -226,6 +223,8 @@ def _workflow(
         console.say_little()
     workflow = bundle.create_workflow(list(files), run_id=run_id, **kept, **parsed(words), **logged)
     workflow.run()
+    if command is register and processes.is_first():
+        print(f"see {Path(names['output_dir'], 'quality.html')}")
     workflow.finalize()
 
 

@@ -171,3 +171,29 @@ def test_processes_without_the_overlay_are_refused(one, data, command, tmp_path)
     (line,) = errors(finished)
     assert "expected configs/overlays/multi_gpu_train.yaml or multi_gpu_inference.yaml" in line
     assert not (tmp_path / "two").exists()
+
+
+def test_one_line_registers_a_list_by_two_processes(one, data, command, tmp_path):
+    entries = [pair("F", "G", pair_id="z"), pair("G", "F", pair_id="a"), pair("D", "E", pair_id="m")]
+    datalist = write_json(tmp_path / "pairs.json", {"test": entries})
+    values = {**SMALL, "weights": one / "model.pt", "datalist": datalist}
+    folder = str(data["dataset_dir"])
+    alone, shared = (
+        command("bundle", "register", folder, *options({"output": tmp_path / str(count), "processes": count, **values}))
+        for count in (1, 2)
+    )
+    assert alone.code == shared.code == 0, shared.err
+    assert shared.out.count(f"see {tmp_path / '2/quality.html'}") == 1
+    assert sorted(re.findall(r"pair (\d) of 3, registered (\w)", shared.out)) == [("1", "z"), ("2", "a"), ("3", "m")]
+    assert [row["pair_id"] for row in rows(tmp_path / "2")] == ["z", "a", "m"]
+    for name in ("z", "a", "m"):
+        assert np.array_equal(*(displacement(tmp_path / count, name) for count in ("1", "2")))
+
+
+@pytest.mark.parametrize(("processes", "what"), [(0, "--processes is 0"), (2, "unknown option --stepz")])
+def test_several_processes_report_one_error(data, command, tmp_path, processes, what):
+    folder = str(data["dataset_dir"])
+    finished = command("bundle", "register", folder, "--processes", str(processes), "--stepz", "3")
+    assert finished.code == 1
+    (line,) = finished.err.splitlines()
+    assert line.startswith(f"error: {what}")

@@ -122,7 +122,7 @@ def test_every_process_takes_the_gpu_of_its_number(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert processes.device() == torch.device("cuda:1")
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ValueError, match="process 3 of this machine has no GPU.*--nproc_per_node=2 or less"):
+    with pytest.raises(ValueError, match="process 3 of this machine has no GPU.*expected 2 processes or fewer"):
         processes.device()
 
 

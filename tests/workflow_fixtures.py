@@ -25,7 +25,14 @@ from bundle.simulation import simulate_dataset
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN, INFERENCE = ROOT / "configs/train.yaml", ROOT / "configs/inference.yaml"
 # The images are unrelated: with a stiff field the initial alignment would be the best state of every pair.
-SMALL = {"pixdim": 5, "channels": 2, "downsampling": 1, "steps": 2, "regularisation_weight": 0.5}
+SMALL = {
+    "pixdim": 5,
+    "channels": 2,
+    "downsampling": 1,
+    "steps": 2,
+    "regularisation_weight": 0.5,
+    "precision": "float32",  # alike on processors with and without bfloat16
+}
 SMALL_TRAINING = {
     **SMALL,
     "iterations": 4,

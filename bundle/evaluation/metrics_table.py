@@ -66,6 +66,7 @@ class MetricsTable:
 
     def _start(self, engine: Engine) -> None:
         self.rows, self.started = [], time.monotonic()
+        self.pairs = len(getattr(engine.state.dataloader, "dataset", engine.state.dataloader))
 
     def _add(self, engine: Engine) -> None:
         for output in engine.state.output:
@@ -74,8 +75,9 @@ class MetricsTable:
             else:
                 self.rows.append(metrics_row(output["metrics"]))
                 what = "finished before:" if output.get("finished") else "registered"
+                place = (engine.state.iteration - 1) * processes.count() + processes.number() + 1  # in the whole list
                 engine.logger.info(
-                    f"pair {engine.state.iteration} of {engine.state.epoch_length}{self._time_left(engine)}, "
+                    f"pair {place} of {self.pairs}{self._time_left(engine)}, "
                     f"{what} {output['metrics']['pair_id']}: {headline(self.rows[-1])}"
                 )
         self._write()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -39,6 +40,27 @@ def on_inference(names: str | Path | Sequence[str | Path]) -> list[str]:
     listed = list(map(str, [names] if isinstance(names, str | Path) else names))
     base = any(Path(name).stem.startswith("inference") for name in listed)
     return listed if base else ["inference.yaml", *listed]
+
+
+def images_named(folder: Path, fixed: str, moving: str | None, labels: Mapping[str, str | None]) -> dict[str, str]:
+    """Options of a registration that name its images.
+
+    Args:
+        folder: gets a list of the one pair, if there is a moving image.
+        fixed: the fixed image; without a moving image, a folder of images or a list of pairs.
+        moving: the moving image.
+        labels: labels of the pair by key, or None.
+    """
+    if moving is not None:
+        parts = {"fixed_image": fixed, "moving_image": moving, **labels}
+        datalist, root = folder / "pair.json", Path.cwd()
+        pair = {key: str(Path(name).absolute()) for key, name in parts.items() if name is not None}
+        datalist.write_text(json.dumps({"test": [pair]}))
+    elif (place := Path(fixed)).is_file():
+        datalist, root = place.absolute(), place.parent
+    else:
+        return {"dataset_dir": str(Path(fixed))}
+    return {"dataset_dir": str(root), "datalist": str(datalist)}
 
 
 def load_configurations(names: str | Path | Sequence[str | Path]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -16,6 +17,11 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from ignite import distributed as idist
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from bundle.system.threads import CHOSEN_BY_USER, allowed_cores
 
 Item = TypeVar("Item")
 
@@ -52,7 +58,7 @@ def device() -> torch.device:
     if gpus and local >= gpus:
         raise ValueError(
             f"process {local + 1} of this machine has no GPU of its own, there are {gpus}; "
-            f"expected --nproc_per_node={gpus} or less"
+            f"expected {gpus} processes or fewer"
         )
     return torch.device("cuda", local) if gpus else torch.device("cpu")
 
@@ -86,6 +92,36 @@ def only_deterministic(wanted: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads this when it is first used
         warnings.filterwarnings("ignore", message="grid_sampler_[23]d_backward_cuda does not have a deterministic")
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def launch(processes: int, words: Sequence[str]) -> None:
+    """Run ``python -m bundle`` in several processes of this machine, by the launcher of ``torchrun``.
+
+    They divide the cores, unless ``OMP_NUM_THREADS`` says otherwise. A signal goes on to all of them, and if one fails,
+    the others are ended.
+
+    Args:
+        processes: how many.
+        words: the command line after the program's name, the same for each.
+
+    Raises:
+        ValueError: for fewer than one.
+        SystemExit: with the exit code of the first that failed, which has said why.
+    """
+    if processes < 1:
+        raise ValueError(f"--processes is {processes}; expected 1 or more")
+    os.environ.setdefault(CHOSEN_BY_USER, str(max(1, int(allowed_cores() / processes))))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the process has said what was wrong
+    config = LaunchConfig(
+        1, 1, processes, run_id="bundle", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "bundle", *words)
+    except ChildFailedError as error:
+        _, first = error.get_first_failure()
+        sys.exit(first.exitcode if first.exitcode > 0 else 128 - first.exitcode)
+    except SignalException as stopped:
+        sys.exit(128 + int(stopped.sigval))
 
 
 def join(device: torch.device, minutes: float, quiet: bool = False) -> None:
