@@ -164,10 +164,12 @@ def register(
         processes: how many processes share the pairs of a list; as many as there are GPUs, or cores.
         verbose: show what the libraries log.
         overrides: every key of configs/inference.yaml is an option too, which says what each does: --weights FILE,
-            --steps 0, --device cuda:0, --pixdim 1, --initial_alignment world, --transforms True, --dicom True, and for
-            a folder --datalist FILE and --pairing fixed.
+            --steps 0, --device cuda:0, --pixdim 1, --initial_alignment world, --transforms True, --dicom True, for a
+            folder --datalist FILE and --pairing fixed; for two images --fixed_landmarks, --fixed_mask and the like.
     """
-    refuse_missing("an image, a folder or a list of pairs", fixed, moving, fixed_label, moving_label)
+    parts = {"fixed_label": fixed_label, "moving_label": moving_label}
+    parts |= {key: overrides.pop(key) or f"the file of --{key}" for key in configurations.PARTS if key in overrides}
+    refuse_missing("an image, a folder or a list of pairs", fixed, moving, *parts.values())
     from bundle.system.processes import launch, started
 
     if processes != 1 and started() == 1:
@@ -175,8 +177,7 @@ def register(
         return
     files = configurations.on_inference([*several(config), *["multi_gpu_inference.yaml"] * (started() > 1)])
     with tempfile.TemporaryDirectory() as folder:
-        labels = {"fixed_label": fixed_label, "moving_label": moving_label}
-        given = {**configurations.images_named(Path(folder), fixed, moving, labels), "output_dir": output}
+        given = {**configurations.images_named(Path(folder), fixed, moving, parts), "output_dir": output}
         _workflow(register, "run", files, verbose, given, overrides)
 
 

@@ -5,6 +5,7 @@ import shutil
 import sys
 
 import nibabel as nib
+import numpy as np
 import pytest
 from workflow_fixtures import INFERENCE, ROOT, SMALL, options, pair, write_json
 
@@ -142,3 +143,33 @@ def test_a_missing_configuration_is_one_line(command):
     assert finished.code == 1
     assert finished.err.startswith("error: configuration not found: configs/missing.yaml; give a file, or a name in ")
     assert finished.err.count("\n") == 1
+
+
+def test_two_images_are_registered_with_masks_and_landmarks(tiny_dataset, trained, command, tmp_path):
+    points = tmp_path / "points.csv"
+    points.write_text("x,y,z,name\n4,5,6,apex\n7,6,5,base\n")
+    mask = nib.load(tiny_dataset / "images/F.nii.gz")
+    nib.save(nib.Nifti1Image(np.ones(mask.shape, np.uint8), mask.affine), tmp_path / "mask.nii.gz")
+    images = [tiny_dataset / f"images/{name}.nii.gz" for name in "FG"]
+    files = {"fixed_landmarks": points, "moving_landmarks": points, "fixed_mask": tmp_path / "mask.nii.gz"}
+    values = {**SMALL, "weights": trained / "model.pt", "output": tmp_path / "out", **files}
+    finished = command("bundle", "register", *images, *options(values))
+    assert finished.code == 0, finished.error
+    metrics = json.loads((tmp_path / "out/G_to_F/metrics.json").read_text())
+    assert list(metrics["tre_mm"]) == ["point 0", "point 1"]
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["--fixed_landmarks"], "not found: the file of --fixed_landmarks"),
+        (["--fixed_mask", "gone.nii"], "not found: gone.nii"),
+        (["--moving_label", "there.nii"], "--moving_label belongs to two images, and only data is given"),
+    ],
+)
+def test_files_of_a_pair_that_are_not_there_are_named(command, files, words):
+    (command.folder / "data").mkdir()
+    (command.folder / "there.nii").touch()
+    finished = command("bundle", "register", "data", *files)
+    assert finished.code == 1
+    assert words in finished.error

@@ -42,20 +42,33 @@ def on_inference(names: str | Path | Sequence[str | Path]) -> list[str]:
     return listed if base else ["inference.yaml", *listed]
 
 
-def images_named(folder: Path, fixed: str, moving: str | None, labels: Mapping[str, str | None]) -> dict[str, str]:
+PARTS = ("fixed_mask", "moving_mask", "fixed_landmarks", "moving_landmarks")
+"""Files of a pair, beside its images and labels, that a registration of two images can name."""
+
+
+def images_named(folder: Path, fixed: str, moving: str | None, parts: Mapping[str, str | None]) -> dict[str, str]:
     """Options of a registration that name its images.
 
     Args:
         folder: gets a list of the one pair, if there is a moving image.
         fixed: the fixed image; without a moving image, a folder of images or a list of pairs.
         moving: the moving image.
-        labels: labels of the pair by key, or None.
+        parts: other files of the pair by key, or None.
+
+    Raises:
+        ValueError: when files of a pair are named without its moving image.
     """
+    given = {key: name for key, name in parts.items() if name is not None}
     if moving is not None:
-        parts = {"fixed_image": fixed, "moving_image": moving, **labels}
         datalist, root = folder / "pair.json", Path.cwd()
-        pair = {key: str(Path(name).absolute()) for key, name in parts.items() if name is not None}
+        named = {"fixed_image": fixed, "moving_image": moving, **given}
+        pair = {key: str(Path(name).absolute()) for key, name in named.items()}
         datalist.write_text(json.dumps({"test": [pair]}))
+    elif given:
+        raise ValueError(
+            f"--{next(iter(given))} belongs to two images, and only {fixed} is given; "
+            "give the moving image too, or name the file in a datalist"
+        )
     elif (place := Path(fixed)).is_file():
         datalist, root = place.absolute(), place.parent
     else:
