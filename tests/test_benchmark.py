@@ -50,3 +50,13 @@ def test_it_measures_seconds_and_memory(measured):
     meta = results.get()
     assert {"bare", "whole"} == set(meta)
     assert min(meta.values()) > 0
+
+
+def test_growth_is_the_exponent_of_what_was_measured(measured, monkeypatch):
+    def quadratic(function, *arguments):
+        return {"registration": 3.0 * function.keywords["steps"] ** 2, "peak_gib": 0.1}
+
+    monkeypatch.setitem(measured["growth"].__globals__, "in_a_process", quadratic)
+    found = measured["growth"](CPU, 1, {"steps": ([2, 4, 8], lambda steps: {"steps": steps})})
+    assert found["steps"]["exponent"] == pytest.approx(2)
+    assert [row["seconds"] for row in found["steps"]["rows"]] == [12.0, 48.0, 192.0]

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 import torch
 from dicom_checks import check_conformance, itk_series
 from dicom_toys import oblique_affine, write_series
-from workflow_fixtures import SHAPE, volume, write_json
+from workflow_fixtures import SHAPE, SMALL, volume, write_json
 
 from bundle import Registration, register
 from bundle.dicom.common import write_objects
@@ -35,6 +35,7 @@ OPTIONS = {
     "channels": 2,
     "steps": 3,
     "inner_lr": 0.01,
+    "precision": SMALL["precision"],
 }
 
 

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/benchmark.py                        # table, and benchmark.json
     python tests/benchmarks/benchmark.py --channels 8 --out runs/benchmark.json
+    python tests/benchmarks/benchmark.py --growth               # how time and memory grow
 
 The plain path is what one would write with MONAI's parts: float32, weights in their usual layout, MONAI's losses. Every
 number of either path comes from a process of its own, so that its peak memory is its own, too.
@@ -16,10 +17,12 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 
 import monai.losses
+import numpy as np
 import torch
 
 from bundle.api import read_configuration
@@ -33,6 +36,12 @@ STEPS = 5
 MAPS = 3
 LOCALNET = ("inference.yaml", "localnet.yaml")
 LINE = "{:42s} {:>9s} {:>9s} {:>6s} {:>12s}"
+GROWTH = {  # what grows -> its values, and how registration() is told one
+    "edge of the grid": ([64, 96, 128, 192, 256, 320], lambda edge: {"shape": (edge, edge, edge)}),
+    "steps": ([1, 5, 10, 20, 50], lambda steps: {"steps": steps}),
+    "channels": ([8, 16, 32, 64], lambda channels: {"channels": channels}),
+    "pairs": ([1, 2, 4, 8], lambda pairs: {"pairs": pairs}),
+}
 
 
 class Unmasked(torch.nn.Module):
@@ -46,9 +55,9 @@ class Unmasked(torch.nn.Module):
         return self.similarity(warped, fixed)
 
 
-def smooth_pair(multiple, device, maps=0):
-    """Two smooth random images of SHAPE, padded to a multiple; with maps also their masks, of ones, and maps."""
-    size = [-(-length // multiple) * multiple for length in SHAPE]
+def smooth_pair(multiple, device, maps=0, shape=SHAPE):
+    """Two smooth random images, padded to a multiple; with maps also their masks, of ones, and maps."""
+    size = [-(-length // multiple) * multiple for length in shape]
     channels = 2 + maps if maps else 1
     noise = torch.rand(1, 2 * channels, *[length // 8 for length in size], generator=torch.Generator().manual_seed(0))
     if maps:
@@ -85,15 +94,18 @@ def seconds(call, repetitions, device):
     return statistics.median(once() for _ in range(repetitions))
 
 
-def registration(plain, channels, downsampling, repetitions, device, files, maps, results):
-    """Five steps and the prediction on one pair; the network alone; peak memory."""
+def registration(
+    plain, channels, downsampling, repetitions, device, files, maps, results, shape=None, steps=STEPS, pairs=1
+):
+    """Five steps and the prediction on a pair, or on several in turn; the network alone; peak memory."""
     network, loss, optimizer = parts(plain, channels, downsampling, device, files, maps)
-    pair = smooth_pair(8 * downsampling, device, MAPS if maps else 0)
+    pair = smooth_pair(8 * downsampling, device, MAPS if maps else 0, shape or SHAPE)
 
     def register():
-        adapted = adapt(network, loss, optimizer, repeat((pair, None), STEPS)).network
-        with torch.no_grad():
-            adapted(pair)
+        for _ in range(pairs):
+            adapted = adapt(network, loss, optimizer, repeat((pair, None), steps)).network
+            with torch.no_grad():
+                adapted(pair)
 
     def predict():
         with torch.no_grad():
@@ -134,6 +146,27 @@ def in_a_process(function, *arguments):
     return found
 
 
+def growth(device, repetitions, table=GROWTH):
+    """Print and return how the shipped network's time and memory grow with each thing, the others as they are.
+
+    The exponent b of ``seconds = a * value^b`` is fitted to the logarithms of the values above the first.
+    """
+    report = {}
+    for what, (values, told) in table.items():
+        rows = []
+        for value in values:
+            settings = {"channels": 8, **told(value)}
+            channels = settings.pop("channels")
+            measure = partial(registration, **settings)
+            found = in_a_process(measure, False, channels, 3, repetitions, device, ("inference.yaml",), True)
+            rows.append({"value": value, "seconds": found["registration"], "peak_gib": found["peak_gib"]})
+            print(f"{what} {value}: {found['registration']:.2f} s, {found['peak_gib']:.2f} GiB", flush=True)
+        logs = np.log([[row["value"], row["seconds"]] for row in rows[1:]])
+        report[what] = {"rows": rows, "exponent": float(np.polyfit(*logs.T, 1)[0])}
+        print(f"seconds grow with {what} to the power of {report[what]['exponent']:.2f}", flush=True)
+    return report
+
+
 def start_up(device):
     """Seconds from an empty shell to the end of `register()` on a small pair."""
     code = (
@@ -149,9 +182,12 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--channels", type=int, nargs="*", default=[8, 16, 32], help="of LocalNet, seeing 0.8 mm")
     arguments.add_argument("--repetitions", type=int, default=1)
+    arguments.add_argument("--growth", action="store_true", help="measure growth instead")
     arguments.add_argument("--out", type=Path, default=Path("benchmark.json"))
     chosen = arguments.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if chosen.growth:
+        return write(growth(device, chosen.repetitions), chosen.out)
     shipped = ("inference.yaml",)
     cases = {
         "shipped: 8 channels, sees 2.4 mm, maps": (8, 3, shipped, True),
@@ -174,7 +210,12 @@ def main():
     print(f"meta-iteration of {STEPS} steps: {whole:.2f} s, bare loop {bare:.2f} s (+{100 * (whole / bare - 1):.0f} %)")
     report["start_up_s"] = start_up(device)
     print(f"start-up to the first result: {report['start_up_s']:.1f} s")
-    with written_whole(chosen.out) as file:
+    return write(report, chosen.out)
+
+
+def write(report, path):
+    """Write what was measured as JSON."""
+    with written_whole(path) as file:
         file.write(json.dumps(report, indent=2) + "\n")
 
 
