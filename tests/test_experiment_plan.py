@@ -30,7 +30,12 @@ def changed(path, **keys):
 BAUM = [str(CONFIGS / "experiments/experiment.yaml")]
 
 
-@pytest.mark.parametrize("files", [PLAN, SMALLER, BAUM, [*BAUM, str(CONFIGS / "experiments/peers.yaml")]])
+HIPPOCAMPUS = [*BAUM, str(CONFIGS / "experiments/experiment_hippocampus.yaml")]
+
+
+@pytest.mark.parametrize(
+    "files", [PLAN, SMALLER, BAUM, [*BAUM, str(CONFIGS / "experiments/peers.yaml")], HIPPOCAMPUS], ids=str
+)
 def test_the_plans_hold_together(files):
     plan = read_plan(files, {})
     overlays = [*plan["configs"], *(name for kind in ("trainings", "methods") for name in files_of(plan[kind]))]
