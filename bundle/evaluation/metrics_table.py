@@ -75,7 +75,7 @@ class MetricsTable:
             else:
                 self.rows.append(metrics_row(output["metrics"]))
                 what = "finished before:" if output.get("finished") else "registered"
-                place = (engine.state.iteration - 1) * processes.count() + processes.number() + 1  # in the whole list
+                place = processes.place(engine.state.iteration - 1) + 1
                 engine.logger.info(
                     f"pair {place} of {self.pairs}{self._time_left(engine)}, "
                     f"{what} {output['metrics']['pair_id']}: {headline(self.rows[-1])}"

@@ -158,7 +158,7 @@ class ReptileTrainer(SupervisedTrainer):
             items = batchdata[start : start + self.pairs_per_episode]
             pairs = [engine.prepare_batch(item, engine.state.device, engine.non_blocking) for item in items]
             # The number among the episodes of all processes: what is drawn must not depend on which process has it.
-            episode = processes.number() + turn * processes.count()
+            episode = processes.place(turn)
             try:
                 history, gradient = self._episode(episode, pairs)
             except FloatingPointError as error:

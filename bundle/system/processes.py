@@ -171,6 +171,11 @@ def share(items: Sequence[Item], even: bool = False) -> list[Item]:
     return [*items, *again][number() :: count()]
 
 
+def place(turn: int) -> int:
+    """Place, from 0, in the whole list of the item that ``share`` deals to this process in a turn."""
+    return number() + turn * count()
+
+
 def gather(own: Sequence[Item]) -> list[Item]:
     """Results of all processes, in the order in which ``share`` dealt the items. Every process has to call it."""
     shares: Any = idist.all_gather(list(own))
