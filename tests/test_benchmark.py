@@ -57,6 +57,6 @@ def test_growth_is_the_exponent_of_what_was_measured(measured, monkeypatch):
         return {"registration": 3.0 * function.keywords["steps"] ** 2, "peak_gib": 0.1}
 
     monkeypatch.setitem(measured["growth"].__globals__, "in_a_process", quadratic)
-    found = measured["growth"](CPU, 1, {"steps": ([2, 4, 8], lambda steps: {"steps": steps})})
+    found = measured["growth"](CPU, 1, {"steps": [2, 4, 8]})
     assert found["steps"]["exponent"] == pytest.approx(2)
     assert [row["seconds"] for row in found["steps"]["rows"]] == [12.0, 48.0, 192.0]

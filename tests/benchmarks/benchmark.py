@@ -36,11 +36,11 @@ STEPS = 5
 MAPS = 3
 LOCALNET = ("inference.yaml", "localnet.yaml")
 LINE = "{:42s} {:>9s} {:>9s} {:>6s} {:>12s}"
-GROWTH = {  # what grows -> its values, and how registration() is told one
-    "edge of the grid": ([64, 96, 128, 192, 256, 320], lambda edge: {"shape": (edge, edge, edge)}),
-    "steps": ([1, 5, 10, 20, 50], lambda steps: {"steps": steps}),
-    "channels": ([8, 16, 32, 64], lambda channels: {"channels": channels}),
-    "pairs": ([1, 2, 4, 8], lambda pairs: {"pairs": pairs}),
+GROWTH = {  # what grows -> its values; edges are those of padded grids, 64^3 to 320^3 voxels before
+    "edge": [72, 96, 144, 192, 264, 336],
+    "steps": [1, 5, 10, 20, 50],
+    "channels": [8, 16, 32, 64],
+    "pairs": [1, 2, 4, 8],
 }
 
 
@@ -152,12 +152,12 @@ def growth(device, repetitions, table=GROWTH):
     The exponent b of ``seconds = a * value^b`` is fitted to the logarithms of the values above the first.
     """
     report = {}
-    for what, (values, told) in table.items():
+    for what, values in table.items():
         rows = []
         for value in values:
-            settings = {"channels": 8, **told(value)}
-            channels = settings.pop("channels")
+            settings = {"edge": {"shape": (value,) * 3}, "channels": {}}.get(what, {what: value})
             measure = partial(registration, **settings)
+            channels = value if what == "channels" else 8
             found = in_a_process(measure, False, channels, 3, repetitions, device, ("inference.yaml",), True)
             rows.append({"value": value, "seconds": found["registration"], "peak_gib": found["peak_gib"]})
             print(f"{what} {value}: {found['registration']:.2f} s, {found['peak_gib']:.2f} GiB", flush=True)
