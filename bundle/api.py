@@ -179,7 +179,7 @@ def register(
         fixed_mask: where the fixed image counts.
         moving_mask: where the moving image counts.
         fixed_landmarks: file of points.
-        moving_landmarks: file of points that correspond row by row.
+        moving_landmarks: file of as many points, which correspond by name, else by row.
         settings: keys of the configuration with other values, such as ``steps=10`` or ``weights="model.pt"``.
 
     Returns:

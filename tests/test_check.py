@@ -170,8 +170,9 @@ def test_landmarks_of_pairs_are_counted(tmp_path):
     for name in names:
         planar(tmp_path / f"{name}.png")
     entry = {name: f"{name}.png" for name in names}
-    for name in ("points", "fixed_points", "moving_points"):
-        (tmp_path / f"{name}.csv").touch()
+    (tmp_path / "points.csv").write_text("fixed_row,fixed_col,moving_row,moving_col\n1,2,3,4\n")
+    for name in ("fixed_points", "moving_points"):
+        (tmp_path / f"{name}.csv").write_text("row,col,name\n1,2,apex\n")
     both = {f"{side}_landmarks": f"{side}_points.csv" for side in ("fixed", "moving")}
     entries = [entry, entry | {"landmarks": "points.csv"}, entry | both, entry | {"fixed_landmarks": "points.csv"}]
     numbered = [entry | {"pair_id": f"p{number}"} for number, entry in enumerate(entries)]
@@ -179,6 +180,11 @@ def test_landmarks_of_pairs_are_counted(tmp_path):
     report = check_data(tmp_path, "list.json")
     assert report.problems == []
     assert next(line for line in report.lines() if line.startswith("test")).split()[-1] == "2"
+    (tmp_path / "moving_points.csv").write_text("row,col,name\n1,2,base\n")
+    (tmp_path / "points.csv").write_text("fixed_row,fixed_col\n1,2\n")
+    named, found = check_data(tmp_path, "list.json").problems
+    assert found.startswith("moving_points.csv: landmark 1 is 'base' here and 'apex' in the fixed image, and not every")
+    assert named.startswith("points.csv: expected numbers in every row below one of the headers moving_i,moving_j")
 
 
 def test_every_problem_at_once(tmp_path):

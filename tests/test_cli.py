@@ -156,7 +156,7 @@ def test_two_images_are_registered_with_masks_and_landmarks(tiny_dataset, traine
     finished = command("bundle", "register", *images, *options(values))
     assert finished.code == 0, finished.error
     metrics = json.loads((tmp_path / "out/G_to_F/metrics.json").read_text())
-    assert list(metrics["tre_mm"]) == ["point 0", "point 1"]
+    assert list(metrics["tre_mm"]) == ["point apex", "point base"]
 
 
 @pytest.mark.parametrize(

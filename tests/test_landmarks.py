@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from toys import apply
 
 from bundle.evaluation.landmark_metrics import landmark_metrics
-from bundle.evaluation.landmarks import has_landmarks, read_landmarks
+from bundle.formats import has_landmarks, read_landmarks
 from bundle.geometry import voxel_grid
 
 SIZE = (60, 40)  # columns, rows
@@ -109,7 +109,7 @@ def test_pixels_of_a_slice(tmp_path, text, side):
     affine[:3, 3] = (1, 2, 3)
     path = tmp_path / "points.csv"
     path.write_text(text)
-    found = read_landmarks(path, affine, side, planar=True)
+    found = read_landmarks(path, affine, side, planar=True).points
     np.testing.assert_allclose(found, apply(affine, POINTS.T).T)
 
 
@@ -118,7 +118,7 @@ def test_millimetres_in_the_plane_of_a_slice(tmp_path):
     path.write_text("x,y\n1,2\n")
     affine = np.eye(4)
     affine[2, 3] = 7
-    np.testing.assert_allclose(read_landmarks(path, affine, planar=True), [[1, 2, 7]])
+    np.testing.assert_allclose(read_landmarks(path, affine, planar=True).points, [[1, 2, 7]])
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,13 @@ import torch
 from monai.data import MetaTensor
 from toys import affine_ddf, apply, rigid
 
-from bundle.evaluation import PairMetricsd, read_landmarks, root_mean_square, target_registration_error
+from bundle.evaluation import PairMetricsd, root_mean_square, target_registration_error
 from bundle.evaluation.anatomy import map_metrics
 from bundle.evaluation.metrics import normalised_cross_correlation
 from bundle.evaluation.overlap import hausdorff_95
 from bundle.evaluation.scored import scored_channels
 from bundle.evaluation.table import metrics_row
+from bundle.formats import read_landmarks
 from bundle.geometry import ddf_to_displacement, lift_ddf
 from bundle.registration import INITIAL_ALIGNMENT
 from bundle.results import NativeOutputsd
@@ -61,7 +62,7 @@ def test_landmarks_are_millimetres_or_voxels_by_their_header(tmp_path, fixed_gri
     path.write_text(text)
     points = np.array([[1, 2, 3], [4.5, -5, 6]])
     expected = apply(fixed_grid.affine, points.T).T if voxels else points
-    np.testing.assert_allclose(read_landmarks(path, fixed_grid.affine), expected, atol=1e-9)
+    np.testing.assert_allclose(read_landmarks(path, fixed_grid.affine).points, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("text", ["a,b,c\n1,2,3\n", "1,2\n3,4\n5,6\n", "1,2,3\n4,5\n", "x,y,z\n", "1|2|3\n"])
@@ -520,5 +521,5 @@ def test_landmark_files_are_compared_in_the_moving_world(landmark_files):
 
 def test_landmark_files_of_different_length_are_refused(landmark_files):
     files = landmark_files([[1, 2, 3]], [[1, 2, 3], [4, 5, 6]])
-    with pytest.raises(ValueError, match="pair p: 1 fixed and 2 moving landmarks; rows must correspond"):
+    with pytest.raises(ValueError, match="moving.csv: 1 fixed and 2 moving landmarks; rows must correspond"):
         scored(**files, displacement=MetaTensor(torch.zeros(3, *SHAPE)))

@@ -8,8 +8,8 @@ from toys import apply
 
 from bundle.data import check_data
 from bundle.data.layouts import stem
-from bundle.evaluation import read_landmarks
-from bundle.formats import POINT_FORMATS, is_point_file, read_points
+from bundle.formats import POINT_FORMATS, is_point_file, pair_points, read_landmarks, read_points
+from bundle.system.errors import DataWarning
 
 AFFINE = np.array([[0.0, -2.0, 0.1, 30.0], [0.5, 0.0, 0.0, -20.0], [0.0, 0.2, 3.0, 7.0], [0.0, 0.0, 0.0, 1.0]])
 SHIFT = np.array([0.1234567, -20.0, 3e-6])
@@ -288,11 +288,11 @@ def test_landmarks_are_points_of_3d_slicer_too_if_every_one_is_placed(tmp_path):
         read_landmarks(path, AFFINE)
     del content["markups"][0]["controlPoints"][1]
     save(path, content)
-    np.testing.assert_array_equal(read_landmarks(path, AFFINE), [[-1.5, 2, 3], [4, -5, 6.25]])
+    np.testing.assert_array_equal(read_landmarks(path, AFFINE).points, [[-1.5, 2, 3], [4, -5, 6.25]])
     with pytest.raises(ValueError, match="one file for both images of a pair is a CSV"):
         read_landmarks(path, AFFINE, side="fixed")
     fiducials = save(tmp_path / "a.fcsv", FCSV.format(version="4.11", space="LPS"))
-    np.testing.assert_array_equal(read_landmarks(fiducials, AFFINE), FCSV_POINTS * (-1, -1, 1))
+    np.testing.assert_array_equal(read_landmarks(fiducials, AFFINE).points, FCSV_POINTS * (-1, -1, 1))
     with pytest.raises(ValueError, match="not a file of landmarks, expected .csv, .mrk.json, .fcsv"):
         read_landmarks(tmp_path / "a.stl", AFFINE)
 
@@ -310,3 +310,79 @@ def test_landmarks_of_3d_slicer_are_found_in_folders_and_others_refused_in_a_dat
     save(tmp_path / "list.json", {"test": [entry | {"fixed_landmarks": "a.json"}]})
     problems = check_data(tmp_path, "list.json").problems
     assert "test[0]: fixed_landmarks is 'a.json', expected a file of points (.csv, .mrk.json, .fcsv)" in problems
+
+
+NAMED = {
+    "a.csv": "name,x,y,z\n{}\n",
+    "a.fcsv": "# CoordinateSystem = RAS\n# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc\n{}\n",
+    "a.mrk.json": None,
+}
+
+
+def save_named(path, names, points):
+    """A file of points with these names."""
+    if path.name.endswith(".json"):
+        found = [{"label": name, "position": point} for name, point in zip(names, points, strict=True)]
+        return save(path, markups(coordinateSystem="RAS", controlPoints=found))
+    row = "{0},{1},{2},{3}" if path.suffix == ".csv" else "7,{1},{2},{3},0,0,0,1,1,1,0,{0},,"
+    lines = "\n".join(row.format(name, *point) for name, point in zip(names, points, strict=True))
+    return save(path, NAMED[path.name].format(lines))
+
+
+@pytest.mark.parametrize("fixed", NAMED)
+@pytest.mark.parametrize("moving", NAMED)
+def test_points_of_two_files_correspond_by_name_in_every_format(tmp_path, fixed, moving):
+    for side in ("fixed", "moving"):
+        (tmp_path / side).mkdir()
+    data = {
+        "fixed_landmarks": save_named(tmp_path / "fixed" / fixed, "ABC", [[1, 2, 3], [4, 5, 6], [7, 8, 9]]),
+        "moving_landmarks": save_named(tmp_path / "moving" / moving, "CAB", [[30, 0, 0], [10, 0, 0], [20, 0, 0]]),
+    }
+    grids = {side: ((9, 9, 9), np.eye(4)) for side in ("fixed", "moving")}
+    names, first, second = pair_points(data, grids)
+    assert names == ["point A", "point B", "point C"]
+    np.testing.assert_array_equal(first, [[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    np.testing.assert_array_equal(second, [[10, 0, 0], [20, 0, 0], [30, 0, 0]])
+    save_named(tmp_path / "moving" / moving, "ABD", [[30, 0, 0], [10, 0, 0], [20, 0, 0]])
+    with pytest.raises(ValueError, match=f"{moving}: landmark 3 is 'D' here and 'C' in the fixed image"):
+        pair_points(data, grids)
+    save_named(tmp_path / "moving" / moving, "AB", [[30, 0, 0], [10, 0, 0]])
+    with pytest.raises(ValueError, match=f"{moving}: 3 fixed and 2 moving landmarks; rows must correspond"):
+        pair_points(data, grids)
+    save_named(tmp_path / "fixed" / fixed, ["F-1", "F-2"], [[1, 2, 3], [4, 5, 6]])
+    save_named(tmp_path / "moving" / moving, ["F-2", "F-1"], [[30, 0, 0], [10, 0, 0]])
+    with pytest.warns(DataWarning, match=f"{moving}: landmark 1 is 'F-2' here and 'F-1' in the fixed image, numbers"):
+        names, _, second = pair_points(data, grids)
+    assert names == ["point F-1", "point F-2"]
+    np.testing.assert_array_equal(second, [[30, 0, 0], [10, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("text", "side", "names"),
+    [
+        ("x,y,z\n1,2,3\n4,5,6\n", None, ["", ""]),
+        ("1,2,3,a\n4,5,6,b\n", None, ["", ""]),
+        ("id,x,y,z,Name\n1,1,2,3,apex\n2,4,5,6,base\n", None, ["apex", "base"]),
+        ("label,id,x,y,z\ngland,7,1,2,3\ngland,8,4,5,6\n", None, ["7", "8"]),
+        ('x,y,z,name\n1,2,3\n4,5,6,"the\nbase "\n', None, ["", "the base"]),
+        ("x,y,z,label\n1,2,3,gland\n4,5,6,gland\n", None, ["", ""]),
+        ("x,y,z,label\n1,2,3,gland\n", None, ["gland"]),
+        # The rows of a file for both images correspond, whatever points are called in each.
+        ("name,fixed_name,fixed_x,fixed_y,fixed_z\na,c,1,2,3\nb,d,4,5,6\n", "fixed", ["a", "b"]),
+        ("fixed_id,fixed_x,fixed_y,fixed_z\n4,1,2,3\n5,4,5,6\n", "fixed", ["", ""]),
+    ],
+)
+def test_names_of_a_csv_are_those_of_the_column_that_tells_most_points_apart(tmp_path, text, side, names):
+    assert read_points(save(tmp_path / "a.csv", text), AFFINE, side).names() == names
+
+
+def test_points_of_a_surface_have_no_names(tmp_path):
+    content = "# vtk DataFile Version 3.0\nx\nASCII\nDATASET POLYDATA\nPOINTS 2 float\n1 2 3 4 5 6\n"
+    assert read_points(save(tmp_path / "a.vtk", content)).names() == ["", ""]
+
+
+@pytest.mark.parametrize(("names", "found"), [("BB", ["point 0", "point 1"]), (["", "b"], ["point 0", "point 1"])])
+def test_names_that_do_not_tell_all_points_apart_are_not_shown(tmp_path, names, found):
+    data = {"fixed_landmarks": save_named(tmp_path / "a.csv", names, [[1, 2, 3], [4, 5, 6]])}
+    data["moving_landmarks"] = data["fixed_landmarks"]
+    assert pair_points(data, {side: ((9, 9, 9), np.eye(4)) for side in ("fixed", "moving")})[0] == found

@@ -32,8 +32,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundle.data import read_datalist
-from bundle.evaluation.landmarks import read_landmarks
-from bundle.formats import load_image, read_points, read_transform
+from bundle.formats import load_image, read_landmarks, read_points, read_transform
 from bundle.registration import WeightsLoader
 from bundle.system.limits import EXPANSION, MOST_VALUES, Refused, check_declared
 

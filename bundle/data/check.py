@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from bundle.data.layouts import SIDES
 from bundle.data.structures import number_problems
 from bundle.data.validation import Pair, Sections
 from bundle.formats.parts import Grid, read_part
+from bundle.formats.point_files import has_landmarks, pair_points
 from bundle.formats.problems import dimensions, grid_problems, image_problems, label_problems
 from bundle.geometry import spacing_of
-from bundle.system.errors import DataWarning, printable
+from bundle.system.errors import printable, tried
 from bundle.system.limits import exists, expanded
 
 __all__ = ["FileFacts", "Report", "check_data", "image_problems"]
@@ -156,6 +157,7 @@ def check_data(
         report.problems.append("no pairs in the data set; list some in the datalist, or add images")
     grids, spatial_dims = _check_images(pairs, report, spatial_dims)
     _check_labels(pairs, grids, report, spatial_dims)
+    _check_landmarks(pairs, grids, report)
     return report
 
 
@@ -197,22 +199,26 @@ def _check_labels(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Repo
                 report.facts[path] = _facts(array, affine, tuple(np.unique(array).tolist()))
 
 
-def _load(
-    path: str, report: Report, kind: str = "image", grid: Grid | None = None
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Array, channel first, and affine of a file; None if it cannot be read, which the report then says."""
-    if not exists(path):
-        return None  # among the problems already
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            image = read_part(path, kind, grid)
-        except ValueError as error:
-            report.problems.append(_name(path, report) + str(error).removeprefix(path))
-            return None
-    notes = [str(warning.message) for warning in caught if issubclass(warning.category, DataWarning)]
-    report.problems += [_name(path, report) + note.removeprefix(path) for note in notes]
-    return image.channels, image.affine
+def _check_landmarks(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Report) -> None:
+    """Landmarks of the pairs whose images are valid."""
+    for pair in pairs:
+        there = all(exists(path) for key, path in pair.items() if key.endswith("landmarks"))
+        if there and has_landmarks(pair) and all(pair[f"{side}_image"] in grids for side in SIDES):
+            _tried(partial(pair_points, pair, {side: grids[pair[f"{side}_image"]] for side in SIDES}), report)
+
+
+def _load(path: str, report: Report, kind: str = "image", grid: Grid | None = None) -> tuple[np.ndarray, ...] | None:
+    """Array, channel first, and affine of a file; None if it is absent, or cannot be read, which the report says."""
+    image = _tried(partial(read_part, path, kind, grid), report) if exists(path) else None
+    return None if image is None else (image.channels, image.affine)
+
+
+def _tried(read: Callable[[], Any], report: Report) -> Any:
+    """What is read; the lines about it are problems, once each."""
+    found, lines = tried(read)
+    named = (line.removeprefix(f"{report.dataset_dir}/") for line in lines)
+    report.problems += [line for line in dict.fromkeys(named) if line not in report.problems]
+    return found
 
 
 def _facts(array: np.ndarray, affine: np.ndarray, values: tuple[float, ...]) -> FileFacts:

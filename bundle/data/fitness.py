@@ -1,4 +1,4 @@
-"""Check that a loaded pair is fit for registration, and that its labels lie on their images."""
+"""Check that a loaded pair is fit for registration, that its labels lie on their images and its points correspond."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from monai.transforms import Transform
 from monai.utils import ImageMetaKey
 
 from bundle.data.layouts import SIDES
+from bundle.formats.point_files import has_landmarks, pair_points
 from bundle.formats.problems import extent_problems, image_problems, label_problems
 
 
@@ -34,7 +35,7 @@ class CheckPaird(Transform):
         """Pass a loaded pair through (images and masks ``(1, *shape)``, labels ``(channels, *shape)``).
 
         Raises:
-            ValueError: naming every problem of the pair's images, labels and masks.
+            ValueError: naming every problem of the pair's images, labels and masks, or of its landmarks.
         """
         problems: list[str] = []
         output = dict(data)
@@ -44,6 +45,15 @@ class CheckPaird(Transform):
             if self.pixdim is not None and not problems:
                 problems += extent_problems(image.shape[1:], np.asarray(image.affine), name, self.pixdim)
             output |= parts_on_grid(data, f"{side}_", self.spatial_dims, problems)
+        if not problems and has_landmarks(data):
+            # Read again where they are measured: what is wrong with them is said before the work.
+            grids = {
+                side: (data[f"{side}_image"].shape[1:], np.asarray(data[f"{side}_image"].affine)) for side in SIDES
+            }
+            try:
+                pair_points(data, grids)
+            except (ValueError, FileNotFoundError) as error:
+                problems.append(str(error))
         if problems:
             raise ValueError(f"pair {data['pair_id']}: " + "; ".join(problems))
         return output

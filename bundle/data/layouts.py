@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.formats.images import IMAGE_SUFFIXES as SUFFIXES
+from bundle.formats.point_files import LANDMARK_FORMATS as POINT_SUFFIXES
 from bundle.formats.tables import Table, value_of
 from bundle.system.limits import Refused, exists, read_whole
 from bundle.system.text import load_json
@@ -23,7 +24,6 @@ KINDS = ("image", "label", "mask", "landmarks")
 FOLDERS = {"image": "images", "label": "labels", "mask": "masks", "landmarks": "landmarks"}
 LOWER_CASE = {*SIDES, *FOLDERS.values(), *(f"{side}_{name}" for side in SIDES for name in FOLDERS.values())}
 """Names of the folders of a data set."""
-POINT_SUFFIXES = (".csv", ".mrk.json", ".fcsv")
 # Learn2Reg's names of files that belong to `imagesTr/X.nii.gz`: folder, and suffix if it differs.
 LEARN2REG_FOLDERS = {"label": ("labels", None), "mask": ("masks", None), "landmarks": ("keypoints", ".csv")}
 LEARN2REG_PAIRS = {

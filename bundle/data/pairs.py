@@ -13,7 +13,7 @@ task | text: the named source of the pair, where there are several | read_datali
 <side>_image | path; then (1, X, Y, Z), at last in [0, 1] on the network's grid | read_datalist; LoadPaird | PreparePair
 <side>_label | path; then integers (1, X, Y, Z), then (structures, X, Y, Z) in [0, 1] | read_datalist | PreparePair
 <side>_mask | path; then (1, X, Y, Z) in [0, 1], where the image counts | read_datalist; FieldOfViewMaskd | PreparePair
-<side>_landmarks | path of points, row by row those of the other side; mm, world | read_datalist | landmark_metrics
+<side>_landmarks | path of points, those of the other side by name or row; mm, world | read_datalist | landmark_metrics
 landmarks | path of the points of both sides in one file | read_datalist | landmark_metrics
 native_<side>_image | (1, X, Y, Z), voxels of the file on their own grid | CopyItemsd | NativeOutputsd, pages, DICOM
 native_<side>_label | (channels, X, Y, Z), as native_<side>_image | CopyItemsd | NativeOutputsd, PairMetricsd

@@ -1,7 +1,7 @@
 """Is it right: overlap, landmarks, metrics, table, verdict."""
 
 from bundle.evaluation.landmark_metrics import root_mean_square
-from bundle.evaluation.landmarks import read_landmarks, target_registration_error
+from bundle.evaluation.landmarks import target_registration_error
 from bundle.evaluation.metrics import PairMetricsd
 from bundle.evaluation.metrics_table import ColumnMean, MetricsTable
 from bundle.evaluation.quality import QualityVerdictd
@@ -13,7 +13,6 @@ __all__ = [
     "PairMetricsd",
     "QualityVerdictd",
     "compare",
-    "read_landmarks",
     "root_mean_square",
     "target_registration_error",
 ]

@@ -12,7 +12,6 @@ from bundle.evaluation.landmarks import (
     Landmarks,
     doubtful_points,
     file_landmarks,
-    has_landmarks,
     label_landmarks,
     native_affine,
     point_errors,
@@ -21,6 +20,7 @@ from bundle.evaluation.landmarks import (
 )
 from bundle.evaluation.measures import WHEN
 from bundle.evaluation.overlap import structure_channels
+from bundle.formats import has_landmarks
 from bundle.geometry import centroids, moving_to_fixed, transform_points
 
 Errors = dict[str, dict[str, float]]
@@ -61,7 +61,7 @@ def landmark_metrics(
         Entries for which the pair has no points are left out.
 
     Raises:
-        ValueError: when the points of files do not correspond row by row.
+        ValueError: when the points of files do not correspond.
     """
     sources = [label_landmarks(data, channels)] if channels else []
     files = [file_landmarks(data)] if has_landmarks(data) else []

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bundle.data import POINT_SUFFIXES, SIDES
+from bundle.data import SIDES
 from bundle.evaluation.measures import WHEN
 from bundle.evaluation.overlap import structure_channels
-from bundle.formats import read_points
+from bundle.formats import pair_points
 from bundle.geometry import Displacement, apply_affine, centroids, fixed_to_moving, inside_grid, transform_points
 
 
@@ -32,32 +31,6 @@ class Landmarks:
     moving: np.ndarray
 
 
-def read_landmarks(path: str | Path, affine: np.ndarray, side: str | None = None, planar: bool = False) -> np.ndarray:
-    """Read points that correspond one by one to those of another image.
-
-    Args:
-        path: a file of ``bundle.data.POINT_SUFFIXES``, as :func:`bundle.formats.read_points` reads it.
-        affine: ``(4, 4)`` voxel-to-world of the image.
-        side: ``fixed`` or ``moving`` in a CSV for both images of a pair; None in a file for one image.
-        planar: whether the image is a single slice.
-
-    Returns:
-        ``(n, 3)``, mm, RAS.
-
-    Raises:
-        ValueError: when the file cannot be read, or a point has no position, so that the others would not correspond.
-    """
-    if not str(path).lower().endswith(POINT_SUFFIXES):
-        raise ValueError(f"{path}: not a file of landmarks, expected {', '.join(POINT_SUFFIXES)}")
-    file = read_points(path, affine, side, planar)
-    if file.unplaced:
-        raise ValueError(
-            f"{path}: {file.unplaced} control points have no position; place them, or delete them and the points that "
-            "correspond to them"
-        )
-    return file.points
-
-
 def target_registration_error(reached: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Distance of corresponding points: ``TRE_i = |reached_i - target_i|``.
 
@@ -71,35 +44,17 @@ def target_registration_error(reached: np.ndarray, target: np.ndarray) -> np.nda
     return np.linalg.norm(reached - target, axis=1)
 
 
-def has_landmarks(data: Mapping[Hashable, Any]) -> bool:
-    """Whether a pair has files of corresponding points, one for both images or one for each."""
-    return "landmarks" in data or ("fixed_landmarks" in data and "moving_landmarks" in data)
-
-
 def file_landmarks(data: Mapping[Hashable, Any]) -> Landmarks:
-    """The points of a pair's files, named ``point 0``, ``point 1`` ... by their rows.
+    """The points of a pair's files.
 
     Args:
         data: a pair with ``landmarks``, or ``fixed_landmarks`` and ``moving_landmarks``, and its native images.
 
     Raises:
-        ValueError: when the points do not correspond row by row.
+        ValueError: when they cannot be read, or do not correspond.
     """
-    both = "landmarks" in data
-    fixed, moving = (
-        read_landmarks(
-            data["landmarks" if both else f"{side}_landmarks"],
-            native_affine(data, side),
-            side if both else None,
-            planar=data[f"native_{side}_image"].shape[3] == 1,
-        )
-        for side in SIDES
-    )
-    if fixed.shape != moving.shape:
-        raise ValueError(
-            f"pair {data['pair_id']}: {len(fixed)} fixed and {len(moving)} moving landmarks; rows must correspond"
-        )
-    return Landmarks([f"point {row}" for row in range(len(fixed))], fixed, moving)
+    grids = {side: (data[f"native_{side}_image"].shape[1:], native_affine(data, side)) for side in SIDES}
+    return Landmarks(*pair_points(data, grids))
 
 
 def label_landmarks(data: Mapping[Hashable, Any], structures: Sequence[int]) -> Landmarks:

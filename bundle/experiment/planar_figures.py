@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from bundle.evaluation.landmarks import read_landmarks
 from bundle.experiment.curves import wrapped
-from bundle.formats import LoadPaird, read_transform
+from bundle.formats import LoadPaird, read_landmarks, read_transform
 from bundle.geometry import apply_affine, transform_points, voxel_grid, warp_native
 from bundle.pages.drawing import scaled
 
@@ -127,6 +126,6 @@ def overlays(fixed: Planar, moving: Planar, results: Mapping[str, Planar], spaci
 def _points(files: Files, side: str, affine: np.ndarray) -> np.ndarray | None:
     """Points of one image of a pair, mm, RAS; None if there are none."""
     if "landmarks" in files:
-        return read_landmarks(files["landmarks"], affine, side, planar=True)
+        return read_landmarks(files["landmarks"], affine, side, planar=True).points
     own = files.get(f"{side}_landmarks")
-    return None if own is None else read_landmarks(own, affine, planar=True)
+    return None if own is None else read_landmarks(own, affine, planar=True).points

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     )
     from bundle.formats.loading import LoadPaird, in_memory, load_image
     from bundle.formats.nibabel_files import found_in, nifti
-    from bundle.formats.point_files import POINT_FORMATS, PointFile, is_point_file, read_points
+    from bundle.formats.point_files import (
+        POINT_FORMATS,
+        PointFile,
+        has_landmarks,
+        is_point_file,
+        pair_points,
+        read_landmarks,
+        read_points,
+    )
     from bundle.formats.problems import grid_problems
     from bundle.formats.transform_files import displacement_image, read_transform, write_transform
     from bundle.formats.voxels import smallest_type
@@ -31,10 +39,13 @@ __all__ = [
     "displacement_image",
     "found_in",
     "grid_problems",
+    "has_landmarks",
     "in_memory",
     "is_point_file",
     "load_image",
     "nifti",
+    "pair_points",
+    "read_landmarks",
     "read_points",
     "read_transform",
     "save_image",

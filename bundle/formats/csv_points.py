@@ -14,6 +14,8 @@ VOXELS = {("i", "j", "k"): (0, 1, 2), ("row", "col"): (1, 0), ("i", "j"): (0, 1)
 """Columns that hold voxels, and the image axis of each: the rows of a picture are its second axis."""
 MILLIMETRES = {("x", "y", "z"): (0, 1, 2), ("x", "y"): (0, 1)}
 AXES = {**VOXELS, **MILLIMETRES}
+NAMES = ("name", "landmark", "label", "id")
+"""Columns that name points, in files for both images too."""
 OUTSIDE = "outside"
 
 
@@ -122,6 +124,22 @@ def read_csv(content: bytes, affine: np.ndarray | None, side: str | None, planar
     points = np.tile(matrix[:3, 3] if millimetres else np.zeros(3), (len(values), 1))
     points[:, AXES[columns.names]] = values
     return points if millimetres else transform_points(matrix, points)
+
+
+def read_csv_names(content: bytes, side: str | None, planar: bool) -> list[str]:
+    """Names of the points of a CSV, from the column that tells most of them apart; empty where there are none.
+
+    Args:
+        content: content of the file.
+        side: as in :func:`find_columns`.
+        planar: as there.
+    """
+    table = Table.read(content)
+    columns = find_columns(table, side, planar)
+    header = [value_of(cell).lower() for cell in table.rows[table.filled()[0]][0]] if columns.header else []
+    rows = [[value_of(cell) for cell in table.rows[number][0]] + [""] * len(header) for number in columns.rows]
+    named = [[row[header.index(name)] for row in rows] for name in NAMES if name in header]
+    return max(named, key=lambda names: len(set(names)), default=[""] * len(rows))
 
 
 def _image(affine: np.ndarray | None, columns: Columns) -> np.ndarray:

@@ -20,7 +20,7 @@ from bundle.system.text import load_json
 FLAG = "outside the volume"
 SHAPES = ("Plane", "ROI")  # markups that are defined by more than their points
 # Columns of a .fcsv, id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID: 3D Slicer goes by their order.
-POSITION, DESCRIPTION = (1, 2, 3), 12
+POSITION, LABEL, DESCRIPTION = (1, 2, 3), 11, 12
 LAST_RAS_VERSION = (4, 10)  # fiducials of later versions are in LPS if the file does not say
 
 
@@ -45,6 +45,11 @@ def count_unplaced(content: bytes) -> int:
     document = _load(content)
     points = sum(len(_points(markup)) for markup in document["markups"])
     return points - sum(1 for _ in _placed(document))
+
+
+def read_labels(content: bytes) -> list[str]:
+    """Labels of the control points that have a position."""
+    return [str(point.get("label") or "") for point, _ in _placed(_load(content))]
 
 
 def replace_markups(content: bytes, points: np.ndarray, outside: np.ndarray | None) -> bytes:
@@ -154,6 +159,12 @@ def read_fiducials(content: bytes) -> np.ndarray:
             line = ",".join(cells)[:60]
             raise ValueError(f"line {number + 1} is {line!r}, expected id,x,y,z,...") from error
     return swap_space(np.array(points).reshape(-1, 3), space)
+
+
+def read_fiducial_labels(content: bytes) -> list[str]:
+    """Labels of a list of fiducials; empty where there are none."""
+    rows = Table.read(content, ",").rows
+    return [value_of("".join(rows[number][0][LABEL : LABEL + 1])) for number in _fiducial_rows(rows)]
 
 
 def replace_fiducials(content: bytes, points: np.ndarray, outside: np.ndarray | None) -> bytes:

@@ -1,32 +1,49 @@
-"""Files of points and surfaces: read as points, and written with other points and everything else unchanged."""
+"""Files of points and surfaces: read as points, and written with other points and everything else unchanged.
+
+Landmarks are points that correspond to those of another image.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bundle.formats.csv_points import read_csv, replace_csv
-from bundle.formats.markups import count_unplaced, read_fiducials, read_markups, replace_fiducials, replace_markups
+from bundle.formats.csv_points import read_csv, read_csv_names, replace_csv
+from bundle.formats.markups import (
+    count_unplaced,
+    read_fiducial_labels,
+    read_fiducials,
+    read_labels,
+    read_markups,
+    replace_fiducials,
+    replace_markups,
+)
 from bundle.formats.surface_files import XML, read_stl, read_vtk, replace_stl, replace_vtk
+from bundle.geometry import corresponding_rows
+from bundle.system.errors import DataWarning, printable
 from bundle.system.files import written_whole
 from bundle.system.limits import exists, read_whole
 
 Read = Callable[[bytes], np.ndarray]
 Replace = Callable[[bytes, np.ndarray, np.ndarray | None], bytes]
 
-CSV, MARKUPS = ".csv", ".mrk.json"
+CSV, MARKUPS, FIDUCIALS = ".csv", ".mrk.json", ".fcsv"
 FORMATS: dict[str, tuple[Read, Replace]] = {
     MARKUPS: (read_markups, replace_markups),
-    ".fcsv": (read_fiducials, replace_fiducials),
+    FIDUCIALS: (read_fiducials, replace_fiducials),
     ".vtk": (read_vtk, replace_vtk),
     ".stl": (read_stl, replace_stl),
 }
 POINT_FORMATS = (CSV, *FORMATS)
 """File name endings of the point and surface files that are read and written."""
+LANDMARK_FORMATS = (CSV, MARKUPS, FIDUCIALS)
+"""Those of points that correspond to the points of another file."""
 SUPPORTED = "CSV (.csv), 3D Slicer markups (.mrk.json, .fcsv), legacy VTK (.vtk) and STL (.stl)"
 
 
@@ -57,6 +74,18 @@ class PointFile:
     _side: str | None
     _planar: bool
     _affine: np.ndarray | None
+
+    def names(self) -> list[str]:
+        """Names of the points, as messages and pages show them; empty for points without one."""
+        suffix = point_format(self.path)
+        if suffix == CSV:
+            found = read_csv_names(self._content, self._side, self._planar)
+        elif suffix in (MARKUPS, FIDUCIALS):
+            found = (read_labels if suffix == MARKUPS else read_fiducial_labels)(self._content)
+        else:
+            found = [""] * len(self.points)
+        # What all points are called tells nothing about any.
+        return list(map(printable, found)) if len(set(found)) > 1 or len(found) == 1 else [""] * len(found)
 
     def write(
         self, path: str | Path, points: np.ndarray, outside: np.ndarray | None = None, affine: np.ndarray | None = None
@@ -150,3 +179,79 @@ def _check(points: np.ndarray, path: str | Path) -> None:
     broken = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if broken.size:
         raise ValueError(f"{path}: point {broken[0] + 1} is not finite, expected three numbers")
+
+
+def read_landmarks(path: str | Path, affine: np.ndarray, side: str | None = None, planar: bool = False) -> PointFile:
+    """Read points that correspond to those of another image.
+
+    Args:
+        path: a file of ``LANDMARK_FORMATS``, as :func:`read_points` reads it.
+        affine: ``(4, 4)`` voxel-to-world of the image.
+        side: ``fixed`` or ``moving`` in a CSV for both images of a pair; None in a file for one image.
+        planar: whether the image is a single slice.
+
+    Raises:
+        ValueError: when the file cannot be read, or a point has no position, so that the others would not correspond.
+    """
+    if point_format(path) not in LANDMARK_FORMATS:
+        raise ValueError(f"{path}: not a file of landmarks, expected {', '.join(LANDMARK_FORMATS)}")
+    file = read_points(path, affine, side, planar)
+    if file.unplaced:
+        raise ValueError(
+            f"{path}: {file.unplaced} control points have no position; place them, or delete them and the points that "
+            "correspond to them"
+        )
+    return file
+
+
+def has_landmarks(data: Mapping[Any, Any]) -> bool:
+    """Whether a pair has files of corresponding points, one for both images or one for each."""
+    return "landmarks" in data or ("fixed_landmarks" in data and "moving_landmarks" in data)
+
+
+def pair_points(
+    data: Mapping[Any, Any], grids: Mapping[str, tuple[Sequence[int], np.ndarray]]
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Points of both images of a pair, in the order of the fixed ones.
+
+    Those of two files correspond as :func:`bundle.geometry.corresponding_rows` says.
+
+    Args:
+        data: a pair with ``landmarks``, or ``fixed_landmarks`` and ``moving_landmarks``.
+        grids: shape and affine of the fixed and the moving image, as read from file.
+
+    Returns:
+        Names, such as ``point apex``, or ``point 0`` of the first row where the files give none; the fixed and the
+        moving points, ``(n, 3)``, mm, RAS, each in the world of its image.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when they cannot be read, or do not correspond.
+
+    Warns:
+        DataWarning: about points that are only numbered, in another order.
+    """
+    both = "landmarks" in data
+    fixed, moving = (
+        read_landmarks(
+            data["landmarks" if both else f"{side}_landmarks"],
+            grids[side][1],
+            side if both else None,
+            planar=grids[side][0][2] == 1,
+        )
+        for side in ("fixed", "moving")
+    )
+    if len(fixed.points) != len(moving.points):
+        found = f"{len(fixed.points)} fixed and {len(moving.points)} moving landmarks"
+        raise ValueError(f"{moving.path}: {found}; rows must correspond")
+    names = fixed.names(), moving.names()
+    try:
+        order, doubt = corresponding_rows(*names)
+    except ValueError as error:
+        raise ValueError(f"{moving.path}: {error}") from error
+    if doubt:
+        # At its own place, so that those who read the points again do not repeat it.
+        warnings.warn(f"{moving.path}: {doubt}", DataWarning, stacklevel=1)
+    called = [name or names[1][row] for name, row in zip(names[0], order, strict=True)]
+    shown = called if all(called) and len(set(called)) == len(called) else range(len(called))
+    return [f"point {name}" for name in shown], fixed.points, moving.points[order]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         initial_alignment,
         spacing_of,
     )
+    from bundle.geometry.correspondence import corresponding_rows
     from bundle.geometry.fields import (
         compose,
         folded_voxels,
@@ -49,6 +50,7 @@ __all__ = [
     "centroids",
     "compose",
     "corner_distance",
+    "corresponding_rows",
     "ddf_to_displacement",
     "enlarge_ddf",
     "fixed_to_moving",

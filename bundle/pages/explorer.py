@@ -14,9 +14,10 @@ import torch
 from matplotlib.colors import to_hex
 
 from bundle.data import side_tensor
-from bundle.evaluation.landmarks import file_landmarks, has_landmarks, native_affine
+from bundle.evaluation.landmarks import file_landmarks, native_affine
 from bundle.evaluation.overlap import structure_channels
 from bundle.evaluation.quality import length_unit
+from bundle.formats import has_landmarks
 from bundle.geometry import (
     apply_affine,
     centroids,

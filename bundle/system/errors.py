@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 WRAPPING = re.compile(r"applying transform |Failed to evaluate |Failed to instantiate component ")
 """How MONAI's errors say where they occurred."""
@@ -17,6 +21,17 @@ ABSENT = re.compile(r"path: 'bundle\.\w+\.(\w+)[.']|module 'bundle(?:\.\w+)?' ha
 
 class DataWarning(UserWarning):
     """Something that the user should know about a usable file; shown in one line."""
+
+
+def tried(read: Callable[[], T]) -> tuple[T | None, list[str]]:
+    """What a function returns, and the lines that it warns of; or None, and why it refuses."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            found = read()
+        except ValueError as error:
+            return None, [str(error)]
+    return found, [str(warning.message) for warning in caught if issubclass(warning.category, DataWarning)]
 
 
 def root_cause(error: BaseException) -> BaseException:
