@@ -168,6 +168,12 @@ def spoilt(value):
     return found
 
 
+def rgb_nrrd(folder):
+    pixels = np.repeat(image().T.astype(np.uint8)[..., None], 3, axis=-1)
+    itk.imwrite(itk.image_from_array(pixels, ttype=itk.Image[itk.RGBPixel[itk.UC], 3]), str(folder / "moving.nrrd"))
+    return folder / "moving.nrrd"
+
+
 RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 IMAGES = {
@@ -195,16 +201,24 @@ IMAGES = {
     "negative_dimension": (nifti(dim=[3, -20, 18, 16, 1, 1, 1, 1]), "moving.nii.gz: its header declares -20 x 18"),
     "long_extension": (file("moving.nii.gz", long_extension), "an extension of 1073741824 bytes in its header"),
     "far_voxels": (nifti(vox_offset=1e12), "its voxels start at byte"),
-    "colours": (nifti(array=np.zeros(SHAPE, RGB)), "voxels of the type"),
-    "complex": (nifti(array=image().astype(np.complex64)), "voxels of the type complex64, expected one number each"),
-    "unknown_type": (nifti(datatype=9999), f"moving.nii.gz: {DAMAGED}"),
+    "colours": (nifti(array=np.zeros(SHAPE, RGB)), "moving.nii.gz: voxels of colours, expected one"),
+    "colours_nrrd": (rgb_nrrd, "an image of 3 volumes (a time series, or colours?), expected one"),
+    "opaque_colours": (nifti(array=np.zeros(SHAPE, [*RGB.descr, ("A", "u1")])), "voxels of colours, expected one"),
+    "bits": (nifti(datatype=1, bitpix=1), "moving.nii.gz: voxels of single bits; save them as uint8"),
+    "no_type": (nifti(datatype=0), "moving.nii.gz: voxels of no known type, expected numbers"),
+    "long_complex": (nifti(datatype=2048), "moving.nii.gz: voxels of complex numbers"),
+    "complex": (
+        nifti(array=image().astype(np.complex64)),
+        "voxels of complex numbers, expected one real number",
+    ),
+    "unknown_type": (nifti(datatype=9999), "moving.nii.gz: the datatype 9999 in its header is none of NIfTI"),
     "nan": (nifti(array=spoilt(np.nan)), "moving.nii.gz: 1 of 5760 values are NaN or infinite"),
     "infinite": (nifti(array=spoilt(np.inf)), "moving.nii.gz: 1 of 5760 values are NaN or infinite"),
     "empty": (nifti(array=np.zeros(SHAPE, np.float32)), "moving.nii.gz: empty image"),
     "constant": (nifti(array=np.full(SHAPE, 7, np.float32)), "moving.nii.gz: constant image"),
     "planar": (nifti(array=image()[:, :, 3]), "moving.nii.gz: 20 x 18 x 1 voxels, a single slice"),
     "one_slice": (nifti(array=image()[:, :, :1]), "moving.nii.gz: 20 x 18 x 1 voxels, a single slice"),
-    "time_series": (nifti(array=np.stack([image(k) for k in range(3)], -1)), "3 volumes (a time series?)"),
+    "time_series": (nifti(array=np.stack([image(k) for k in range(3)], -1)), "3 volumes (a time series, or colours?)"),
     "zero_spacing": (nifti(srow_y=[0, 0, 0, 0]), "expected more than 0 (singular affine)"),
     "negative_spacing": (
         nifti(pixdim=[1, 5, -5, 6, 0, 0, 0, 0], sform_code=0, qform_code=1),
@@ -237,7 +251,7 @@ IMAGES = {
     "pickle": (file("moving.npy", pickle.dumps(Malicious())), "Python objects, which could run code when read"),
     "truncated_npy": (cut(array(image())), f"moving.npy: {DAMAGED}"),
     "huge_npy": (file("moving.npy", big_npy), "moving.npy: "),
-    "words": (array(np.array([["a", "b"]])), "values of the type <U1, expected numbers"),
+    "words": (array(np.array([["a", "b"]])), "voxels of the type <U1, expected numbers"),
     "several_arrays": (lambda folder: np.savez(folder / "moving.npz", a=image()) or folder / "moving.npz", "archive"),
     "huge_picture": (file("moving.png", png_of(100000, 100000)), "10000000000 pixels, more than the"),
     "truncated_picture": (file("moving.png", png_of(200, 180)), f"moving.png: {DAMAGED}"),

@@ -220,7 +220,7 @@ def test_every_problem_at_once(tmp_path):
         "nan.nii: 4 of 210 values are NaN or infinite",
         "empty.nii: empty image, every value is 0",
         "constant.nii: constant image, every value is 7",
-        "time.nii: an image of 3 volumes (a time series?)",
+        "time.nii: an image of 3 volumes (a time series, or colours?)",
         "flat.nii: 5 x 6 x 1 voxels, a single slice, expected a volume",
         "slice.nii: 5 x 6 x 1 voxels, a single slice, expected a volume",
         "size.nii: the label is 5 x 6 x 8 and its image 40 x 40 x 40",
@@ -310,7 +310,7 @@ def test_image_problems_come_together_and_leave_the_array():
     problems = image_problems(array, np.zeros((4, 4)), "a")
     assert [problem.split(";")[0] for problem in problems] == [
         "a: spacing 0 x 0 x 0, expected more than 0 (singular affine)",
-        "a: an image of 2 volumes (a time series?), expected one channel",
+        "a: an image of 2 volumes (a time series, or colours?), expected one channel",
         "a: 3 of 420 values are NaN or infinite",
     ]
     assert (array == before).all()

@@ -253,5 +253,5 @@ def test_a_volume_of_monai_needs_no_channel_axis(dtype):
 
 
 def test_complex_tensors_are_refused():
-    with pytest.raises(ValueError, match="fixed_image: values of the type complex64, expected numbers"):
+    with pytest.raises(ValueError, match="fixed_image: voxels of complex numbers, expected one real"):
         in_memory(MetaTensor(torch.ones(1, 2, 2, 2, dtype=torch.cfloat)), "fixed_image")

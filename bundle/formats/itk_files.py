@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.formats.voxels import Found, channels_first
+from bundle.formats.voxels import COMPLEX, Found, channels_first
 from bundle.geometry import RAS_TO_LPS, spacing_of
 from bundle.system.errors import brief
 from bundle.system.extras import itk
@@ -88,7 +88,7 @@ def checked_header(path: Path) -> Any:
     if len(shape) > MOST_AXES:
         raise Refused(f"an image of {len(shape)} axes, expected 3, of labels also 4")
     if header.GetPixelType() == itk.CommonEnums.IOPixel_COMPLEX:
-        raise Refused("voxels of complex numbers, expected one number each")
+        raise Refused(f"voxels of {COMPLEX}")
     return header
 
 

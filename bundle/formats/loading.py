@@ -16,7 +16,7 @@ from nibabel.spatialimages import SpatialImage
 from bundle.formats.images import as_label, as_volume, read_image
 from bundle.formats.nibabel_files import found_in
 from bundle.formats.parts import KINDS, Grid, on_axes_of, read_part
-from bundle.formats.voxels import Found
+from bundle.formats.voxels import Found, check_numbers
 from bundle.system.limits import Refused
 
 
@@ -98,9 +98,8 @@ def in_memory(value: Any, name: str) -> MetaTensor:
         found = _of_tensor(value)
     else:
         found = found_in(value) if isinstance(value, SpatialImage) else _found(value, name)
-    if found.stored.kind not in "biuf":
-        raise ValueError(f"{name}: values of the type {found.stored}, expected numbers")
     try:
+        check_numbers(found.stored)
         return _tensor(as_volume(found, name.rpartition("_")[2], name), {})
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error

@@ -16,7 +16,7 @@ from nibabel.freesurfer.mghformat import DATA_OFFSET, MGHHeader
 from nibabel.spatialimages import SpatialImage
 
 from bundle.formats.itk_files import read_itk
-from bundle.formats.nifti_place import ALIKE, APART, nifti_place
+from bundle.formats.nifti_place import ALIKE, APART, nifti_place, nifti_type
 from bundle.formats.voxels import Found, channels_first
 from bundle.geometry.affines import corner_distance, spacing_of
 from bundle.system.files import length_of, uncompressed
@@ -230,9 +230,7 @@ def _checked_header(file: IO[bytes], voxels: Path, single: bool) -> nib.Nifti1He
     header = kind(start[: kind.sizeof_hdr], check=False)
     if not 0 <= header["dim"][0] <= MOST_AXES:
         raise ValueError("the number of axes in its header is none")
-    shape, voxel = _shape(header), header.get_data_dtype()
-    if voxel.kind not in "biuf":
-        raise Refused(f"voxels of the type {voxel}, expected one number each")
+    shape, voxel = _shape(header), nifti_type(header)
     _check_shape(shape)
     check_declared(shape, voxel.itemsize, voxels)
     first, offset = kind.single_vox_offset if single else 0, float(header["vox_offset"])

@@ -1,4 +1,4 @@
-"""Where the voxels of a NIfTI file lie: decided once, here, as in ITK, on which 3D Slicer and ANTs are built."""
+"""The type of the voxels of a NIfTI file, and where they lie: decided once, here, as in ITK, 3D Slicer and ANTs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.nifti1 import data_type_codes as TYPES
 from nibabel.quaternions import quat2mat
 
 from bundle.formats.itk_files import itk_header
+from bundle.formats.voxels import COMPLEX, check_numbers
 from bundle.geometry import RAS_TO_LPS
 from bundle.geometry.affines import corner_distance, spacing_of
 from bundle.system.files import silent_libraries
@@ -18,6 +20,8 @@ from bundle.system.limits import Refused, size
 
 MILLIMETRES = {1: 1e3, 3: 1e-3}
 """Millimetres in a metre and a micron, by ``xyzt_units``; any other unit, or none, counts as millimetres."""
+UNREAD = {1: "single bits; save them as uint8", 1536: "floats of 128 bits; save them as float64", 2048: COMPLEX}
+"""Types that NumPy does not have, by ``datatype``."""
 SCANNER = 1
 """Code of a form that maps to scanner coordinates."""
 ORTHOGONAL = 1e-4
@@ -56,6 +60,22 @@ def nifti_place(header: nib.Nifti1Header, shape: Sequence[int]) -> tuple[np.ndar
     affine, note = _chosen(header, sform, qform, spacing, shape)
     affine[:3] *= scale
     return affine, note
+
+
+def nifti_type(header: nib.Nifti1Header) -> np.dtype:
+    """Type of the voxels of a NIfTI header.
+
+    Raises:
+        Refused: when they are not one real number each.
+    """
+    code = int(header["datatype"])
+    if code not in TYPES.code:
+        raise Refused(f"the datatype {code} in its header is none of NIfTI; correct the header")
+    if TYPES.dtype[code].kind == "V" and code in UNREAD:
+        raise Refused(f"voxels of {UNREAD[code]}")
+    voxel = header.get_data_dtype()
+    check_numbers(voxel)
+    return voxel
 
 
 def _sform(header: nib.Nifti1Header) -> np.ndarray | None:

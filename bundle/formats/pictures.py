@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bundle.formats.voxels import Found, channels_first
+from bundle.formats.voxels import Found, channels_first, check_numbers
 from bundle.system.limits import Refused, check_declared, regular_file, size
 
 GREY_MODES = ("1", "L", "F", "I", "I;16", "I;16B", "I;16L")  # of Pillow: one value per pixel
@@ -107,8 +107,7 @@ def read_array(path: Path, kind: str) -> Found:
         raise
     if not isinstance(array, np.ndarray):
         raise Refused("an archive of arrays, expected one array (.npy)")
-    if array.dtype.kind not in "biuf":
-        raise Refused(f"values of the type {array.dtype}, expected numbers")
+    check_numbers(array.dtype)
     check_declared(array.shape, array.dtype.itemsize, None)
     return Found(channels_first(np.array(array)), np.eye(4), array.dtype.newbyteorder("="))
 

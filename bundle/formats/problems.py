@@ -29,7 +29,7 @@ def image_problems(array: np.ndarray, affine: np.ndarray, name: str, spatial_dim
     array = np.asarray(array)
     problems = grid_problems(array.shape[1:], affine, name, spatial_dims)
     if array.ndim == AXES + 1 and array.shape[0] > 1:
-        parts = "volumes (a time series?)" if spatial_dims == 3 else "channels"
+        parts = "volumes (a time series, or colours?)" if spatial_dims == 3 else "channels"
         problems.append(f"{name}: an image of {array.shape[0]} {parts}, expected one channel; extract one")
     if array.size:
         bad = array.size - int(np.isfinite(array).sum())

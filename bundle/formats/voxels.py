@@ -22,6 +22,8 @@ PLANES = 64
 """How many planes of an image show how large its steps are."""
 VOXEL_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 """Voxel types that ITK, 3D Slicer and ANTs read in NIfTI."""
+COLOURS = "colours, expected one number each; save them as grey values, a label as whole numbers"
+COMPLEX = "complex numbers, expected one real number each; save the magnitude"
 CHOSEN = ("uint8", "int16", "uint16", "int32", "uint32")
 """Whole numbers from small to large; ITK in Python does not read ``int8``."""
 
@@ -45,6 +47,17 @@ class Found:
     note: str = ""
     meta: Mapping[str, str] = field(default_factory=dict)
     segments: bool = False
+
+
+def check_numbers(dtype: np.dtype) -> None:
+    """Refuse voxels that are not one real number each.
+
+    Raises:
+        Refused: naming what they are.
+    """
+    if dtype.kind not in "biuf":
+        known = {"c": COMPLEX, "V": COLOURS if dtype.names else "no known type, expected numbers"}
+        raise Refused(f"voxels of {known.get(dtype.kind, f'the type {dtype}, expected numbers')}")
 
 
 def channels_first(array: np.ndarray) -> np.ndarray:
