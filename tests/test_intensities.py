@@ -54,7 +54,6 @@ def organ():
 NORMAL = {
     "smooth": smooth,
     "fan": fan,
-    "organ": organ,
     "many": lambda: smooth((110, 100, 100)),
     "CT": lambda: 2000 * smooth() - 1024,
     "CT, padded with -2000": lambda: np.where(smooth() < 0.3, -2000, 2000 * smooth() - 1024),
@@ -84,15 +83,24 @@ def test_where_nearly_all_is_background_the_rest_is_the_range():
     np.testing.assert_allclose(dark, 1 - result, atol=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.97])
 @pytest.mark.parametrize("padding", [-32768.0, -10000.0, 65535.0, 1e9])
-def test_padding_far_from_all_intensities_is_left_out(padding):
+def test_padding_far_from_all_intensities_is_left_out_however_much_of_it_there_is(padding, share):
     inside = 2000 * smooth() - 1024
-    outside = smooth() < 0.3
+    outside = smooth() < np.quantile(smooth(), share)
     image = np.where(outside, padding, inside)
     result = scaled(image)
     low, high = np.percentile(inside[~outside], [0.5, 99.5])
     np.testing.assert_allclose(result[~outside], np.clip((inside[~outside] - low) / (high - low), 0, 1), atol=1e-5)
     assert np.unique(result[outside]) == [float(padding > 0)]
+
+
+def test_what_a_sharp_mask_has_left_is_the_range():
+    image, result = organ(), scaled(organ())
+    inside = image[image > 0]
+    assert inside.size < image.size / 2
+    low, high = np.percentile(inside, [0.5, 99.5])
+    np.testing.assert_allclose(result, np.clip((image - low) / (high - low), 0, 1), atol=1e-6)
 
 
 def test_one_intensity_becomes_nothing():

@@ -138,7 +138,8 @@ def robust_range(values: torch.Tensor, lower: float, upper: float) -> tuple[torc
     """The intensities ``(a, b)`` of an image that become 0 and 1: two percentiles of its values, with two exceptions.
 
     If both percentiles are equal, because nearly everything is background, the range extends to the percentiles of the
-    other values. Padding is left out: an extreme value that many voxels share, but not most, ``FAR`` from all others.
+    other values. Padding is left out: an extreme value that many voxels share, ``FAR`` from all others. So is what a
+    sharp mask has set to one value.
 
     Args:
         values: ``(n,)``, values of the whole image.
@@ -158,7 +159,7 @@ def robust_range(values: torch.Tensor, lower: float, upper: float) -> tuple[torc
             low, high = torch.minimum(low, ordered[first]), torch.maximum(high, ordered[-1 - last])
         return low, high
     for padding in (low, high):
-        if padding in (values.min(), values.max()) and 2 * (values == padding).sum() < len(values):
+        if padding in (values.min(), values.max()):
             others = values[values != padding]
             inner_low, inner_high = (percentile(others, bound) for bound in (lower, upper))
             gap = torch.maximum(others.min() - padding, padding - others.max())
