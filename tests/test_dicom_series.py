@@ -198,6 +198,14 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path):
     )
 
 
+def test_a_folder_with_an_archive_names_it(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/study.zip").write_bytes(b"PK\x03\x04" + bytes(100))
+    assert refusal(tmp_path / "s") == (
+        "cannot be read, a folder without a DICOM series, but with study.zip: a zip archive; unpack it"
+    )
+
+
 # --- mixed folders ----------------------------------------------------------------------------------------------------
 
 
@@ -474,6 +482,14 @@ def test_a_cine_in_one_file_has_no_geometry(tmp_path):
     tags = {"NumberOfFrames": 30, "ImagePositionPatient": None, "PixelData": content}
     write_series(tmp_path / "s", voxels(shape=(8, 6, 1)), AFFINE, **tags)
     assert refusal(tmp_path / "s").startswith("its 30 slices have no geometry (ImagePositionPatient")
+
+
+def test_a_file_of_frames_with_the_position_of_the_first_alone_is_no_volume(tmp_path):
+    content = np.zeros(8 * 6 * 30, np.uint16).tobytes()
+    tags = {"NumberOfFrames": 30, "PixelData": content, "Modality": "NM"}
+    write_series(tmp_path / "s", voxels(shape=(8, 6, 1)), AFFINE, **tags)
+    expected = "one file of 30 frames without a position of each; convert it to single frames"
+    assert refusal(tmp_path / "s") == expected
 
 
 @pytest.mark.parametrize("slices", [1, 7])

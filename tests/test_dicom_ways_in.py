@@ -87,6 +87,18 @@ def reform(path, form, name=None):
     (path.with_name(name) if name else path).write_bytes(content)
 
 
+def test_a_scale_of_some_slices_alone_is_told(tmp_path):
+    files = series(tmp_path / "s")
+    for path in files[:3]:
+        edit(path, RescaleSlope=1, RescaleIntercept=0)
+    assert not read(tmp_path)[1]
+    edit(files[0], RescaleIntercept=-1024)
+    image, (said,) = read(tmp_path)
+    assert "3 of 7 slices have a slope or an intercept (RescaleSlope, RescaleIntercept), which is applied to" in said
+    np.testing.assert_array_equal(image[0, ..., 0].numpy(), VOXELS[..., 0] - 1024.0)
+    np.testing.assert_array_equal(image[0, ..., 1:].numpy(), VOXELS[..., 1:])
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_file_is_read(tmp_path, form):
     for number, path in enumerate(series(tmp_path / "s", RescaleSlope=2, RescaleIntercept=-7)):

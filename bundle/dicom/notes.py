@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from bundle.dicom.frames import COMMON_UIDS, TABLE, Frame
+from bundle.dicom.frames import COMMON_UIDS, RESCALE, TABLE, Frame
 from bundle.dicom.pixels import GREY
 from bundle.dicom.volume_grid import has_geometry
 
@@ -23,7 +23,8 @@ def notes_of(stack: Sequence[Frame], alone: bool) -> tuple[str, ...]:
         stack: sorted slices without a fault.
         alone: whether these are all slices of their series.
     """
-    found = [*_uids(stack), *_localizers(stack), *_scaling(stack), *_tables(stack), *_stored(stack)]
+    always = (_uids, _localizers, _scaling, _partly_scaled, _tables, _stored)
+    found = [note for notes in always for note in notes(stack)]
     if has_geometry(stack):
         found += _directions(stack)
     if len(stack) > 1:
@@ -54,6 +55,16 @@ def _scaling(stack: Sequence[Frame]) -> Iterator[str]:
     if bad:
         taken = 0 if "Intercept" in bad[0] else 1
         yield f"{bad[0]} in {len(bad)} of {len(stack)} slices, taken as {taken} as ITK does; look at the values"
+
+
+def _partly_scaled(stack: Sequence[Frame]) -> Iterator[str]:
+    """Report slices of a scaled volume that say nothing of their scale: a program may have applied and removed it."""
+    given = sum(any(frame.text(keyword) for keyword in RESCALE) for frame in stack)
+    if 0 < given < len(stack) and any(frame.rescale != (1, 0) for frame in stack):
+        yield (
+            f"{given} of {len(stack)} slices have a slope or an intercept ({', '.join(RESCALE)}), which is applied to "
+            "these alone; look at the values"
+        )
 
 
 def _tables(stack: Sequence[Frame]) -> Iterator[str]:

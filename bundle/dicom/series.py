@@ -16,6 +16,7 @@ from bundle.dicom.joined import joined
 from bundle.dicom.notes import notes_of
 from bundle.dicom.volume_grid import affine_of, fault_of, has_geometry, lacks_slices, sorted_along_normal
 from bundle.dicom.volumes import stacks
+from bundle.system.files import mistaken_for
 
 LISTED = 6
 """Most series that a message names."""
@@ -170,11 +171,14 @@ def one_volume(folder: str | Path) -> Series:
 
 
 def _others(folder: Path) -> str:
-    """What a folder holds that is DICOM and no image."""
+    """What a folder without an image holds instead: other objects of DICOM, or an archive."""
     dicom = [path for path in files_below(folder).files if is_dicom(start_of(path))]
     headers = (read_header(path, ["Modality"]) for path in dicom)
     kinds = sorted({str(header.get("Modality") or "") for header in headers} - {""})
-    return f", but with {', '.join(kinds)}; name the folder of an image, or convert it to NIfTI" if kinds else ""
+    if kinds:
+        return f", but with {', '.join(kinds)}; name the folder of an image, or convert it to NIfTI"
+    other = next(((path, what) for path in files_below(folder).files if (what := mistaken_for(path))), None)
+    return f", but with {other[0].name}: {other[1]}" if other else ""
 
 
 def _unread(damaged: Mapping[Path, str]) -> str:

@@ -95,7 +95,7 @@ def fault_of(stack: Sequence[Frame]) -> str:
         return "its pixels are floating-point numbers, expected whole ones; convert it to NIfTI"
     if len(stack) == 1 and stack[0].count == 1:
         return "" if itk_header(stack[0].path) is not None else UNREAD
-    if not has_geometry(stack):
+    if not has_geometry(stack) or len(stack) == 1:
         return _no_geometry(stack)
     return _no_plane(stack) or _a_part(stack) or misplaced(stack) or _scaled(stack)
 

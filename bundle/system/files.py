@@ -35,6 +35,8 @@ STARTS = {
     b"\x28\xb5\x2f\xfd": "compressed by zstd; decompress it, or compress it by gzip",
     b"PK\x03\x04": "a zip archive; unpack it",
     b"7z\xbc\xaf": "a 7-Zip archive; unpack it",
+    b"Rar!": "a RAR archive; unpack it",
+    b"\x1f\x9d": "compressed by compress; decompress it, or compress it by gzip",
     GZIP: "compressed twice by gzip; decompress it once",
 }
 """First bytes, once decompressed by gzip, of files that are not what their names say; what they are, what to do."""
