@@ -129,6 +129,7 @@ def test_flagged_points_of_a_slice_stay_in_it(tmp_path):
         ("x,y,z\n1_0,2,3\n", "row 2 is '1_0,2,3'"),
         ("1,12,2,3\n2,4,5,6\n", "the first of its 4 columns counts the rows; expected numbers in every row below one"),
         ("x,y,z\n", "found no such row"),
+        ("x,y,z,i,j,k\n1,2,3,4,5,6\n", "its columns i,j,k and x,y,z both give the place of a point"),
         ("", "found no such row"),
         (b"x,y,z,\0\n1,2,3,\n", "not text in UTF-8, UTF-16 or Windows-1252"),
     ],
@@ -137,6 +138,22 @@ def test_a_damaged_csv_is_refused(tmp_path, text, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_points(save(tmp_path / "a.csv", text))
     assert "\n" not in str(caught.value)
+
+
+def test_two_places_in_the_plane_are_refused_and_a_depth_is_none(tmp_path):
+    path = save(tmp_path / "a.csv", "x,y,row,col\n1,2,3,4\n")
+    with pytest.raises(ValueError, match="its columns row,col and x,y both give the place of a point"):
+        read_points(path, AFFINE, planar=True)
+    path = save(tmp_path / "b.csv", "x,y,z\n1,2,3\n")
+    np.testing.assert_array_equal(read_points(path, AFFINE, planar=True).points, [[1, 2, 3]])
+
+
+def test_points_of_ants_are_told(tmp_path):
+    path = save(tmp_path / "a.csv", "x,y,z,t,label\n1,2,3,0,1\n")
+    with pytest.warns(
+        DataWarning, match="a.csv: its columns x,y,z,t are those of ANTs, whose points are LPS; they are"
+    ):
+        np.testing.assert_array_equal(read_points(path).points, [[1, 2, 3]])
 
 
 @pytest.mark.parametrize(("space", "signs"), [("LPS", (-1, -1, 1)), ("RAS", (1, 1, 1)), ("0", (1, 1, 1))])

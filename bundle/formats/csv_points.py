@@ -14,6 +14,8 @@ VOXELS = {("i", "j", "k"): (0, 1, 2), ("row", "col"): (1, 0), ("i", "j"): (0, 1)
 """Columns that hold voxels, and the image axis of each: the rows of a picture are its second axis."""
 MILLIMETRES = {("x", "y", "z"): (0, 1, 2), ("x", "y"): (0, 1)}
 AXES = {**VOXELS, **MILLIMETRES}
+ANTS = {"x", "y", "z", "t"}
+"""Columns of the points of ANTs, which are LPS."""
 NAMES = ("name", "landmark", "label", "id")
 """Columns that name points, in files for both images too."""
 OUTSIDE = "outside"
@@ -56,7 +58,11 @@ def find_columns(table: Table, side: str | None, planar: bool) -> Columns:
         name.removeprefix(prefix): number for number, name in enumerate(first) if name.startswith(prefix)
     }
     known = [names for names in AXES if planar or len(names) == 3]
-    names = next((names for names in known if set(names) <= set(found)), None)
+    there = [names for names in known if set(names) <= set(found)]
+    names = there[0] if there else None
+    if other := next((names for names in there[1:] if not set(names) <= set(there[0])), None):
+        both = " and ".join(",".join(prefix + name for name in names) for names in (there[0], other))
+        raise ValueError(f"its columns {both} both give the place of a point, each in its own unit; keep one of them")
     if names is not None and len(filled) > 1:
         _check_header(table, filled, [prefix + name for name in names])
         return Columns(names, tuple(found[name] for name in names), True, prefix, filled[1:])
@@ -140,6 +146,15 @@ def read_csv_names(content: bytes, side: str | None, planar: bool) -> list[str]:
     rows = [[value_of(cell) for cell in table.rows[number][0]] + [""] * len(header) for number in columns.rows]
     named = [[row[header.index(name)] for row in rows] for name in NAMES if name in header]
     return max(named, key=lambda names: len(set(names)), default=[""] * len(rows))
+
+
+def doubt_of_csv(content: bytes) -> str:
+    """A line about columns that another program reads in another space, or an empty one."""
+    table = Table.read(content)
+    header = {value_of(cell) for number in table.filled()[:1] for cell in table.rows[number][0]}
+    if not header >= ANTS:
+        return ""
+    return "its columns x,y,z,t are those of ANTs, whose points are LPS; they are read as RAS: if so, negate x and y"
 
 
 def _image(affine: np.ndarray | None, columns: Columns) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.formats.csv_points import read_csv, read_csv_names, replace_csv
+from bundle.formats.csv_points import doubt_of_csv, read_csv, read_csv_names, replace_csv
 from bundle.formats.markups import (
     count_unplaced,
     read_fiducial_labels,
@@ -159,6 +159,8 @@ def read_points(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     _check(points, path)
+    if suffix == CSV and (doubt := doubt_of_csv(content)):
+        warnings.warn(f"{path}: {doubt}", DataWarning, stacklevel=1)
     return PointFile(path, points, unplaced, content, side, planar, affine)
 
 
