@@ -178,6 +178,10 @@ def test_usual_images_are_in_single_precision(values):
     assert in_memory((values, AFFINE), "fixed_image").dtype == torch.float32
 
 
+def test_a_range_beyond_single_precision_is_a_range():
+    np.testing.assert_allclose(scaled(6.4e38 * (smooth().astype(float) - 0.5)), scaled(smooth()), atol=1e-5)
+
+
 def test_one_value_beyond_single_precision_is_a_number():
     image = smooth().astype(float)
     image[0, 0, 0] = 1e300

@@ -127,6 +127,8 @@ class RobustIntensityd(MapTransform):
         output = dict(data)
         for key in self.key_iterator(output):
             image = output[key]
+            if not torch.isfinite(image.max() - image.min()):  # the range of a sound image may overflow
+                image = image * 0.25
             low, high = robust_range(torch.as_tensor(image).flatten(), self.lower, self.upper)
             same = low == high
             scaled = image * 0.0 if same else ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(image)
