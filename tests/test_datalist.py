@@ -583,6 +583,20 @@ def test_paths_of_windows_are_told_from_missing_files(tmp_path):
     assert there.endswith("c0.nii.gz; write / for \\ in it")
 
 
+@pytest.mark.parametrize(
+    "name", ["M\u00fcller 1.nii.gz", "MU\u0308LLER 1.NII.GZ", "mu\u0308ller 1.nii.gz ", '"Mu\u0308ller 1.nii.gz"']
+)
+def test_a_missing_file_that_is_spelt_otherwise_is_named(tmp_path, name):
+    images(tmp_path, 1)
+    (tmp_path / "images/c0.nii.gz").rename(tmp_path / "images/Mu\u0308ller 1.nii.gz")
+    path = write(tmp_path, {"test": [{"moving_image": f"images/{name}", "fixed_image": "images/c0.nii.gz"}]})
+    with pytest.raises(ValueError) as error:
+        read_datalist(tmp_path, path)
+    gone, other = sorted(line.rstrip(";") for line in lines_of(error)[1:])
+    assert gone.endswith("c0.nii.gz")
+    assert other.endswith("; there is 'Mu\\u0308ller 1.nii.gz', spelt otherwise")
+
+
 def test_missing_data_set_and_datalist(tmp_path):
     with pytest.raises(FileNotFoundError, match="dataset_dir is not a folder"):
         read_datalist(tmp_path / "no")

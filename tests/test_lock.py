@@ -72,6 +72,13 @@ def test_file_that_its_holder_removed_meanwhile_is_no_lock(tmp_path, monkeypatch
     assert os.path.samestat(os.fstat(lock.file.fileno()), lock.path.stat())
 
 
+@pytest.mark.parametrize("folder", ["file", "file/results"])
+def test_a_file_is_no_folder_of_results(tmp_path, folder):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=f"{folder} is a file, or in one; give another --output_dir for the"):
+        FolderLock(tmp_path / folder).acquire()
+
+
 def test_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
     def lockf(file, how):
         raise OSError(errno.ENOSYS, "Function not implemented")

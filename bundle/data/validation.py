@@ -12,7 +12,7 @@ from typing import Any
 
 from bundle.data.layouts import KINDS, POINT_SUFFIXES, SECTIONS, SIDES, stem
 from bundle.data.structures import PARTS, clean_structures
-from bundle.system.limits import exists
+from bundle.system.limits import exists, spelt_otherwise
 
 Pair = dict[str, Any]
 Sections = dict[str, list[Pair]]
@@ -131,12 +131,7 @@ def missing_files(sections: Sections) -> list[str]:
             for key in (*KINDS, *PAIR_PATHS):
                 if key in entry:
                     first.setdefault(entry[key], f"{section}: {key} not found: {entry[key]}")
-    return [f"{problem}{_of_windows(path)}" for path, problem in first.items() if not exists(path)]
-
-
-def _of_windows(path: str) -> str:
-    """What to do about a missing file that is there under the name that it has on other systems."""
-    return "; write / for \\ in it" if exists(path.replace("\\", "/")) else ""
+    return [f"{problem}{spelt_otherwise(path)}" for path, problem in first.items() if not exists(path)]
 
 
 def complete_patients(sections: Sections, patients: Mapping[str, str], root: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,6 +63,26 @@ def exists(path: str | Path) -> bool:
         return Path(path).exists()
     except (OSError, ValueError):
         return False
+
+
+def spelt_otherwise(path: str | Path) -> str:
+    """What to do about a missing file that is there under another spelling: of another system, or in other letters.
+
+    The same ``ü`` may be one character or two, and letters may be small or capital; blanks and quotes are easily copied
+    along.
+    """
+    if exists(str(path).replace("\\", "/")):
+        return "; write / for \\ in it"
+    try:
+        names = sorted(one.name for one in Path(path).parent.iterdir())
+    except (OSError, ValueError):
+        return ""
+    alike = [name for name in names if _letters(name) == _letters(Path(path).name)]
+    return f"; there is {ascii(alike[0])}, spelt otherwise" if alike else ""
+
+
+def _letters(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold().strip(" '\"")
 
 
 def expanded(path: str | Path) -> Path:
@@ -174,4 +195,4 @@ def refuse_missing(expected: str, *names: str | None) -> None:
     """
     for name in names:
         if name is not None and not exists(expanded(name)):
-            raise FileNotFoundError(f"not found: {name}; give {expected}")
+            raise FileNotFoundError(f"not found: {name}{spelt_otherwise(name) or f'; give {expected}'}")

@@ -37,7 +37,12 @@ class FolderLock:
         """
         if self.file is not None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise NotADirectoryError(
+                f"{self.path.parent} is a file, or in one; give another --output_dir for the results"
+            ) from error
         while self.file is None:
             file = self.path.open("a+")
             try:
