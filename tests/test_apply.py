@@ -290,6 +290,21 @@ def test_an_inverse_without_overlap_is_refused(pair):
         )
 
 
+def test_an_image_that_the_transform_does_not_reach_is_refused(pair, moving_grid, save_nifti):
+    options = {"reference": pair / "fixed.nii.gz"}
+    for shift, reached in ((10, True), (500, False)):
+        affine = moving_grid.affine.copy()
+        affine[0, 3] += shift
+        save_nifti(pair / "elsewhere.nii.gz", moving_grid.smooth_image(), affine)
+        (pair / "out.nii.gz").unlink(missing_ok=True)
+        if reached:
+            apply_transform(pair / "transform.h5", [pair / "elsewhere.nii.gz"], pair / "out.nii.gz", **options)
+        else:
+            with pytest.raises(ValueError, match="elsewhere.nii.gz: no voxel of the reference comes from within it by"):
+                apply_transform(pair / "transform.h5", [pair / "elsewhere.nii.gz"], pair / "out.nii.gz", **options)
+        assert (pair / "out.nii.gz").exists() == reached
+
+
 def test_bad_input_is_refused_before_anything_is_written(pair):
     (pair / "text.nii.gz").write_text("no image")
     (pair / "p.ply").write_text("ply")

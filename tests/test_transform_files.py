@@ -135,6 +135,16 @@ def test_rigid_transforms_of_itk_are_read(tmp_path, kind):
     np.testing.assert_allclose(read_transform(tmp_path / "a.tfm")(points), expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("rows", ["1 0 0 0 1 0 0 0 0", "1 2 3 2 4 6 0 0 1", "0 0 0 0 0 0 0 0 0"])
+def test_an_affine_without_an_inverse_is_refused(tmp_path, rows):
+    head = "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
+    (tmp_path / "a.tfm").write_text(f"{head}Parameters: {rows} 4 5 6\nFixedParameters: 0 0 0\n")
+    with pytest.raises(
+        ValueError, match="a.tfm: its AffineTransform has no inverse, it makes a plane or less of space"
+    ):
+        read_transform(tmp_path / "a.tfm")
+
+
 def test_a_translation_is_read(tmp_path):
     transform = itk.TranslationTransform[itk.D, 3].New()
     transform.SetOffset([1.0, 2.0, 3.0])

@@ -31,6 +31,8 @@ AFFINES = re.compile(rb"(?<![A-Za-z0-9])(?:MatrixOffsetTransformBase|Rigid3DTran
 """What ANTs, c3d_affine_tool and greedy call an affine: names that ITK writes, but does not read in Python."""
 FINE = 1e-3
 """Coarsest steps, in voxels, in which the numbers of a displacement may count."""
+FLATTENED = 1e9
+"""Condition of a matrix that has no inverse but for rounding."""
 POINTS = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (2.0, -3.0, 5.0))
 INTENT_DISPLACEMENT, INTENT_VECTOR = 1006, 1007
 """NIfTI intents of a field. ITK takes the vectors of the first for RAS, those of the second for LPS."""
@@ -201,6 +203,8 @@ def _parts(transform: Any) -> list[np.ndarray | Displacement]:
         matrix[:3] = np.stack([*(end - origin for end in ends), origin], axis=1)
         # A transform that is not linear may claim to be.
         if np.allclose(matrix[:3] @ [*POINTS[-1], 1], other, rtol=1e-6, atol=1e-6):
+            if np.linalg.cond(matrix[:3, :3]) > FLATTENED:
+                raise Refused(f"its {kind} has no inverse, it makes a plane or less of space; damaged, write it again")
             return [flip(matrix)]
     raise Refused(f"holds a {kind}; supported are affine transforms, displacement fields and composites of them")
 

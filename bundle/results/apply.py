@@ -23,7 +23,7 @@ from bundle.formats import (
     written_type,
 )
 from bundle.formats.point_files import SUPPORTED
-from bundle.geometry import Transform, apply_affine, voxel_grid, warp_native
+from bundle.geometry import Transform, apply_affine, inside_grid, voxel_grid, warp_native
 from bundle.system import exists
 
 NOT_REACHED = 0.1
@@ -177,6 +177,11 @@ def _resample(pull: Pull, path: Path, target: Path, grid: MetaTensor, label: str
             "the transform was made for"
         )
     displacement, moving_affine = moved - points, np.asarray(image.affine, dtype=float)
+    if not inside_grid(apply_affine(np.linalg.inv(moving_affine), moved), image.shape[1:]).any():
+        raise ValueError(
+            f"{path}: no voxel of the reference comes from within it by the transform; give an image that lies where "
+            "the moving one of the transform does"
+        )
     if label is None:
         warped = warp_native(image.as_tensor(), moving_affine, displacement, affine)
     else:
