@@ -1,11 +1,13 @@
 """Files -> volumes: pictures and slices have three axes like everything else, columns first."""
 
 import gzip
+import warnings
 
 import itk
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
 from PIL import Image
@@ -68,6 +70,31 @@ def test_colours_become_grey(tmp_path, mode):
 def test_a_jpeg_is_read_as_it_was_compressed(tmp_path):
     image = load_image(save(tmp_path / "a.jpg", "L"))
     np.testing.assert_allclose(image[0, ..., 0].numpy(), PIXELS.T, atol=12)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_turn_for_viewers_is_told_and_not_applied_as_in_itk(tmp_path, name, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(PIXELS).save(tmp_path / name, exif=exif, quality=100)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = load_image(tmp_path / name)[0, ..., 0].numpy().T
+    said = [str(one.message) for one in caught if issubclass(one.category, DataWarning)]
+    told = f"{tmp_path / name}: its orientation 6, by which viewers turn or mirror it, is not applied, as in ITK"
+    assert [line.startswith(told) for line in said] == [True] * (orientation == 6)
+    np.testing.assert_allclose(found, sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / name))))
+    np.testing.assert_allclose(found, PIXELS, atol=12)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_tiff_that_is_to_be_turned_is_refused(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(PIXELS).save(tmp_path / "a.tif", exif=exif)
+    with pytest.raises(ValueError, match=f"a.tif: its orientation is {orientation}, which tools apply differently"):
+        load_image(tmp_path / "a.tif")
 
 
 def test_several_pictures_in_a_file_are_refused(tmp_path):
@@ -250,6 +277,12 @@ def test_a_volume_of_monai_needs_no_channel_axis(dtype):
     assert volume.shape == channel_first.shape == (1, 3, 4, 5)
     assert torch.equal(volume.as_tensor(), channel_first.as_tensor())
     np.testing.assert_array_equal(np.asarray(volume.affine), np.diag([2, 3, 4, 1]))
+
+
+def test_masked_arrays_are_refused():
+    masked = np.ma.masked_array(np.ones((2, 2, 2)), np.eye(2, dtype=bool)[None].repeat(2, axis=0))
+    with pytest.raises(ValueError, match="moving_image: a masked array, whose mask would be lost; fill it"):
+        in_memory((masked, np.eye(4)), "moving_image")
 
 
 def test_complex_tensors_are_refused():

@@ -120,6 +120,10 @@ def _of_tensor(image: MetaTensor) -> Found:
 def _found(value: Any, name: str) -> Found:
     """An array and its affine."""
     parts = value if isinstance(value, tuple | list) else ()  # an array would be taken apart too
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        raise ValueError(
+            f"{name}: a masked array, whose mask would be lost; fill it, and give the mask as a mask image"
+        )
     try:
         voxels, affine = (np.asarray(part) for part in parts)
     except (TypeError, ValueError) as error:

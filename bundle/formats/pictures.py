@@ -15,6 +15,9 @@ from bundle.system.limits import Refused, check_declared, regular_file, size
 GREY_MODES = ("1", "L", "F", "I", "I;16", "I;16B", "I;16L")  # of Pillow: one value per pixel
 BITS, WHITE_IS, SAMPLE_FORMAT = 258, 262, 339
 """Tags of TIFF: bits of a number, whether 0 is white (0) or black (1), and whether it has a sign (2) or none (1)."""
+ORIENTATION, TURNS = 274, range(2, 9)
+"""Tag of Exif and TIFF, and its values that turn or mirror."""
+TURNED = "its orientation {}, by which viewers turn or mirror it, is not applied, as in ITK; save it as it is shown"
 JPEG_QUALITY = 95
 LABEL_FORMATS = "a format that keeps values, such as PNG, or NIfTI"
 
@@ -30,9 +33,14 @@ def read_picture(path: Path, kind: str) -> Found:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(regular_file(path)) as picture:
                 check_declared(picture.size, 1, None)
+                turned = getattr(picture, "tag_v2", {}).get(ORIENTATION, 1)
+                if turned in TURNS:  # ITK makes colours of such a TIFF, and Pillow mixes up its pixels
+                    raise Refused(f"its orientation is {turned}, which tools apply differently; save it as it is shown")
                 one = _grey(picture) if kind == "image" else _values(picture, kind)
                 pixels = _as_in_tiff(picture, np.asarray(one))
-                return Found(pixels.T[None], np.eye(4), pixels.dtype.newbyteorder("="), meta={"mode": one.mode})
+                turned = picture.getexif().get(ORIENTATION, 1)
+                note = TURNED.format(turned) if turned in TURNS else ""
+                return Found(pixels.T[None], np.eye(4), pixels.dtype.newbyteorder("="), note, {"mode": one.mode})
     except Image.DecompressionBombError as error:
         declared = re.search(r"\d+", str(error))
         raise Refused(
