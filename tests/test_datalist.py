@@ -597,6 +597,17 @@ def test_a_missing_file_that_is_spelt_otherwise_is_named(tmp_path, name):
     assert other.endswith("; there is 'Mu\\u0308ller 1.nii.gz', spelt otherwise")
 
 
+def test_names_of_the_same_letters_belong_together_whatever_their_characters(tmp_path):
+    one, two = "M\u00fcller", "Mu\u0308ller"
+    folders = {"fixed_images": one, "moving_images": two, "fixed_labels": two, "moving_labels": one}
+    touch(tmp_path, *(f"{folder}/{name}.nii.gz" for folder, name in folders.items()))
+    (tmp_path / "patients.csv").write_text(f"image,patient\n{two},P1\n", encoding="utf-8")
+    (pair,) = read_datalist(tmp_path, pairing="paired", fractions=(0, 0, 1))["test"]
+    assert pair["patient"] == ("P1",)
+    for folder, name in folders.items():
+        assert pair[folder.removesuffix("s")] == f"{tmp_path}/{folder}/{name}.nii.gz"
+
+
 def test_missing_data_set_and_datalist(tmp_path):
     with pytest.raises(FileNotFoundError, match="dataset_dir is not a folder"):
         read_datalist(tmp_path / "no")

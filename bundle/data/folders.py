@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.data.layouts import FOLDERS, KINDS, POINT_SUFFIXES, SIDES, SUFFIXES, stem
+from bundle.data.layouts import FOLDERS, KINDS, POINT_SUFFIXES, SIDES, SUFFIXES, composed, stem
 from bundle.formats.images import PICTURE_SUFFIXES, read_image
 from bundle.formats.problems import dimensions
 from bundle.system import DataWarning
@@ -167,7 +167,7 @@ def _files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict
                     f"{folder.name}/{path.name} is a link that leads nowhere; get its content, or remove it"
                 )
             continue
-        name = path.name if path.is_dir() else stem(path)
+        name = composed(path.name) if path.is_dir() else stem(path)
         if files.setdefault(name, path) != path:
             problems.append(f"{folder.name}/ has {files[name].name} and {path.name}; expected one file per name")
     return files

@@ -6,6 +6,7 @@ An entry is a pair (``fixed_image``, ``moving_image`` ...) or a single image (``
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,16 @@ LEARN2REG_PAIRS = {
 
 def stem(path: str | Path) -> str:
     """File name without a suffix of an image or point file: ``a/case.1.nii.gz -> case.1``, a folder's name as it is."""
+    return composed(without_suffix(path))
+
+
+def composed(name: str) -> str:
+    """A name by which others of the same letters are found: ``ü`` is one character or, as macOS may have it, two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def without_suffix(path: str | Path) -> str:
+    """As :func:`stem`, in the characters of the file's own name."""
     name = Path(path).name
     suffixes = (suffix for suffix in (*SUFFIXES, *POINT_SUFFIXES) if name.lower().endswith(suffix))
     suffix = max(suffixes, key=len, default="")
@@ -201,7 +212,7 @@ def _companions(image: str, root: Path) -> dict[str, str]:
     folder = Path(image).parent
     found = {}
     for kind, (name, suffix) in LEARN2REG_FOLDERS.items():
-        file_name = stem(image) + suffix if suffix else Path(image).name
+        file_name = without_suffix(image) + suffix if suffix else Path(image).name
         path = folder.with_name(folder.name.replace("images", name, 1)) / file_name
         if folder.name.startswith("images") and (root / path).is_file():
             found[kind] = str(path)
