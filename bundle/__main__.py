@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import bundle
-from bundle.system import commands, configurations, console
+from bundle.system import commands, configurations, console, threads
 from bundle.system.errors import printable
 from bundle.system.limits import refuse_missing
 from bundle.system.text import several
@@ -132,6 +132,7 @@ def experiment(
         config_file: what is compared (see configs/experiments/experiment.yaml); further files change the first.
         overrides: keys of the configuration with other values, such as target_dir of experiment_2d.yaml.
     """
+    refuse_missing("the folder that holds the images", dataset_dir)
     from bundle.experiment import Experiment
     from bundle.system.overrides import listed, parsed
 
@@ -170,15 +171,10 @@ def register(
     parts = {"fixed_label": fixed_label, "moving_label": moving_label}
     parts |= {key: overrides.pop(key) or f"the file of --{key}" for key in configurations.PARTS if key in overrides}
     refuse_missing("an image, a folder or a list of pairs", fixed, moving, *parts.values())
-    from bundle.system.processes import launch, started
-
-    if processes != 1 and started() == 1:
-        launch(processes, sys.argv[1:])
-        return
-    files = configurations.on_inference([*several(config), *["multi_gpu_inference.yaml"] * (started() > 1)])
+    files = configurations.on_inference([*several(config), *["multi_gpu_inference.yaml"] * (threads.started() > 1)])
     with tempfile.TemporaryDirectory() as folder:
         given = {**configurations.images_named(Path(folder), fixed, moving, parts), "output_dir": output}
-        _workflow(register, "run", files, verbose, given, overrides)
+        _workflow(register, "run", files, verbose, given, overrides, processes)
 
 
 def train(
@@ -211,14 +207,19 @@ def _workflow(
     verbose: bool,
     names: Mapping[str, str],
     options: Mapping[str, str | None],
+    count: int = 1,
 ) -> None:
-    """Run a workflow of configurations; ``names`` are files and folders, ``options`` may be expressions."""
-    from bundle.system import processes
+    """Check options, then run a workflow; ``names`` are files and folders, ``options`` may be expressions."""
     from bundle.system.overrides import check_overrides, listed, literal, parsed
 
     kept = {option: literal(name) for option, name in names.items() if option not in options}
     words = listed(dict(options))
     check_overrides({"config_file": list(files), **listed(dict(kept)), **words}, commands.options_of(command))
+    from bundle.system import processes
+
+    if count != 1 and threads.started() == 1:
+        processes.launch(count, sys.argv[1:])
+        return
     logged = {} if verbose else {"logging_file": False}
     if not verbose:
         console.say_little()

@@ -176,8 +176,8 @@ import sys, bundle.__main__ as main
 sys.argv = ["bundle", *{words}]
 try:
     main.main()
-except (ValueError, OSError, SystemExit):
-    pass
+except (ValueError, OSError, SystemExit) as stop:
+    print(stop)
 slow = ("torch", "monai", "itk", "nibabel", "fire", "matplotlib")
 print([name for name in slow if name in sys.modules], file=sys.stderr)
 """
@@ -199,6 +199,32 @@ def test_what_does_no_work_imports_nothing_that_takes_time(words):
         [sys.executable, "-c", PROGRAM.format(words=words)], cwd=ROOT, capture_output=True, text=True
     )
     assert finished.stderr.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "imported"),
+    [
+        (["register", "docs", "--stepz", "5"], "unknown option --stepz; did you mean --steps?; known options are", []),
+        (["register", "docs", "--processes", "2", "--stepz", "5"], "unknown option --stepz; did you mean --steps?", []),
+        (["register", "LICENSE", "LICENSE", "--config", "gone.yaml"], "configuration not found: gone.yaml; give", []),
+        (["train", "docs", "--itterations", "5"], "unknown option --itterations; did you mean --iterations?", []),
+        (["train", "docs", "--config", "gone"], "configuration not found: gone; give a file, or a name in", []),
+        (["train", "docs", "--iterations", "few"], "--iterations is 'few'; expected a whole number, such as", ["fire"]),
+        (["run", "--config_file", "inference", "--stepz", "1"], "unknown option --stepz; did you mean --steps?", []),
+        (["run", "maps"], "--config_file is missing; give a configuration, such as configs/inference.yaml", []),
+        (["experiment", "nowhere"], "not found: nowhere; give the folder that holds the images", []),
+        (["experiment", "docs", "--config_file", "gone"], "configuration not found: gone; give a file, or", []),
+        (["experiment", "docs", "--sede", "1"], "unknown option --sede; did you mean --seed?; known", ["fire"]),
+        (["experiment", "docs", "--reference", "Ours"], "no method 'Ours'; expected Classical", ["fire"]),
+    ],
+)
+def test_a_wrong_option_is_named_before_anything_that_takes_time_is_imported(words, said, imported):
+    """The parser of values alone, fire, takes no time."""
+    finished = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(words=words)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert finished.stdout.startswith(said)
+    assert finished.stderr.splitlines()[-1] == str(imported)
 
 
 PRINTS = """

@@ -190,10 +190,10 @@ def test_one_line_registers_a_list_by_two_processes(one, data, command, tmp_path
         assert np.array_equal(*(displacement(tmp_path / count, name) for count in ("1", "2")))
 
 
-@pytest.mark.parametrize(("processes", "what"), [(0, "--processes is 0"), (2, "unknown option --stepz")])
+@pytest.mark.parametrize(("processes", "what"), [(0, "--processes is 0"), (2, "weights not found: gone.pt")])
 def test_several_processes_report_one_error(data, command, tmp_path, processes, what):
     folder = str(data["dataset_dir"])
-    finished = command("bundle", "register", folder, "--processes", str(processes), "--stepz", "3")
+    finished = command("bundle", "register", folder, "--processes", str(processes), "--weights", "gone.pt")
     assert finished.code == 1
     (line,) = finished.err.splitlines()
     assert line.startswith(f"error: {what}")

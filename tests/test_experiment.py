@@ -155,7 +155,7 @@ def test_a_folder_without_repeat_scans_is_compared_between_patients_alone(tmp_pa
         ({"evaluations": {"E": {"curvs": {}}}}, "evaluations: 'E' has curvs; expected some of curves, list, measures"),
         ({"evaluations": {"E": {"measures": ["dice"]}}}, "'E' has the measure 'dice'; expected some of dsc, tre_mm"),
         ({"target_dir": "there"}, "unknown option --target_dir"),
-        ({"iterationz": 3}, "unknown option --iterationz; known options are title"),
+        ({"iterationz": 3}, "unknown option --iterationz; known options are --dataset_dir, --output_dir, --title, "),
     ],
 )
 def test_a_wrong_plan_is_refused_before_anything_runs(change, message, tmp_path):

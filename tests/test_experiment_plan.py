@@ -264,7 +264,7 @@ def test_methods_that_differ_in_their_network_have_folders_of_their_own(tmp_path
 @pytest.mark.parametrize("key", ["weights", "start_weights"])
 def test_a_run_is_done_again_when_the_weights_that_it_starts_from_change(key, experiment, folders, monkeypatch):
     runs, start = [], folders / "start.pt"
-    monkeypatch.setattr("bundle.experiment.experiment.run", lambda **given: runs.append(given[key]))
+    monkeypatch.setattr("monai.bundle.run", lambda **given: runs.append(given[key]))
     (folders / "list.json").touch()
     options = {"datalist": str(folders / "list.json"), key: str(start)}
     for name, content in (("", b"1"), ("", b"1"), ("", b"2"), ("_step_sizes", b"3"), ("_step_sizes", b"3")):

@@ -1,5 +1,8 @@
 """Options of ``python -m monai.bundle run``: what is refused in one line, and names that stay text."""
 
+import json
+import warnings
+
 import pytest
 from fire.parser import DefaultParseValue
 from hypothesis import given, settings
@@ -7,7 +10,8 @@ from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 from workflow_fixtures import INFERENCE, TRAIN
 
-from bundle.system import overrides
+from bundle.system import CONFIGS, overrides
+from bundle.system.configurations import find_configurations, load_configurations
 
 
 def check(arguments):
@@ -95,11 +99,62 @@ def test_a_missing_configuration_is_one_line():
         check(["--config_file", "configs/missing.yaml"])
 
 
-@pytest.mark.parametrize(("text", "cause"), [("a: [1", "while parsing a flow sequence"), ("7", "int")])
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("a: [1", "while parsing a flow sequence"),
+        ("7", "expected keys and values, found int"),
+        ("", "expected keys and values, found nothing"),
+        ("a: 1\nb: 2\na: 3", "names 'a' twice; keep one of them"),
+        ("a: {b: 1, b: 2}", "names 'b' twice; keep one of them"),
+        ("a: &here {b: 1}\nc: {<<: *here}", "could not determine a constructor"),
+        ("a: 1\nb::c: 2", "b::c changes a part of b, which is not there"),
+        ("a: [1]\na::b: 2", "a::b changes a part of a, which is not there"),
+        ("a: [1]\n+a: 2", r"\+a adds int to list; expected two lists or two mappings"),
+    ],
+)
 def test_a_file_that_is_no_configuration_is_one_line(tmp_path, text, cause):
     (tmp_path / "broken.yaml").write_text(text)
     with pytest.raises(ValueError, match=f"broken.yaml cannot be read: .*{cause}"):
         check(["--config_file", str(tmp_path / "broken.yaml")])
+
+
+def test_a_key_that_stands_twice_in_json_is_refused(tmp_path):
+    (tmp_path / "twice.json").write_text('{"a": 1, "a": 2}')
+    with pytest.raises(ValueError, match="twice.json cannot be read: names 'a' twice; keep one of them"):
+        check(["--config_file", str(tmp_path / "twice.json")])
+
+
+OVERLAYS = sorted(path.name for kind in ("overlays", "presets") for path in (CONFIGS / kind).iterdir())
+
+
+@pytest.mark.parametrize("base", ["train.yaml", "inference.yaml", "inference.json", "maps.yaml"])
+@pytest.mark.parametrize("overlay", [*OVERLAYS, None])
+def test_configurations_are_read_as_monai_reads_them(base, overlay):
+    names = [base, overlay] if overlay else [base]
+    content = load_configurations(names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MONAI's, about a key that an overlay extends and the base does not have
+        theirs = ConfigParser.load_config_files(list(map(str, find_configurations(names))))
+    assert content == theirs
+    assert list(content) == list(theirs)
+
+
+def test_parts_are_changed_and_extended_as_monai_does(tmp_path):
+    base = {"a": {"b": [{"c": 1}, 2]}, "l": [1], "m": {"x": 1, "y": 1}}
+    changes = {"a::b::0::c": 3, "a#b#1": 4, "+l": [5], "+m": {"y": 6, "z": 7}, "+a::b": [8], "+new": 9, "a::d": None}
+    for name, content in (("base", base), ("changes", changes)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    files = [str(tmp_path / f"{name}.json") for name in ("base", "changes")]
+    content = load_configurations(files)
+    assert content == {
+        "a": {"b": [{"c": 3}, 4, 8], "d": None},
+        "l": [1, 5],
+        "m": {"x": 1, "y": 6, "z": 7},
+        "new": 9,
+    }
+    with pytest.warns(UserWarning, match="Can't merge entry"):
+        assert content == ConfigParser.load_config_files(files)
 
 
 def test_configurations_of_the_package_are_found_from_any_folder(tmp_path, monkeypatch):

@@ -54,7 +54,8 @@ torch.set_num_threads(1)
 FORKS = multiprocessing.get_context("forkserver")
 ROOMS = [
     "bundle.api",
-    "bundle.experiment",
+    "bundle.evaluation.table",
+    "bundle.experiment.report",
     "bundle.maps",
     "bundle.meta",
     "bundle.simulation",

@@ -8,16 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import run
-
 from bundle.evaluation.measures import MEASURES
-from bundle.experiment.lists import PairLists
 from bundle.experiment.maps import fold_folders, is_of_maps, map_files, map_options
 from bundle.experiment.plan import curve_points, kept_epochs, list_name, own_files, read_plan, run_of
-from bundle.experiment.report import write_report
 from bundle.experiment.runs import Curves, Evaluation, slug
-from bundle.system import BUNDLE_ROOT, fingerprint, written_whole
 from bundle.system.configurations import find_configurations
+from bundle.system.files import BUNDLE_ROOT, written_whole
+
+# What reads images, trains or draws is imported inside the methods: a wrong plan is refused before that takes time.
 
 
 @dataclass
@@ -44,6 +42,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         self.plan = read_plan(self.config_files, self.overrides)
+        from bundle.experiment.lists import PairLists
+
         self.lists = PairLists(self.plan, self.dataset_dir, self.output_dir / "pairs")
 
     def run(self) -> Path:
@@ -52,6 +52,8 @@ class Experiment:
         Returns:
             The report, ``report.html``.
         """
+        from bundle.experiment.report import write_report
+
         lists = self.lists.write()
         for name in self.plan["trainings"]:
             self.train(name, lists)
@@ -169,6 +171,10 @@ class Experiment:
 
     def once(self, marker: Path, run_id: str, files: Sequence[str], options: Mapping[str, Any]) -> None:
         """Run a workflow unless its marker says that the same one has finished with the same files."""
+        from monai.bundle import run
+
+        from bundle.system import fingerprint
+
         weights = [file for key in ("weights", "start_weights") for file in of_weights(options.get(key))]
         inputs = [options["datalist"], *weights, *map_files(options)]
         made_of = fingerprint(run_id, dict(options), [Path(file).read_bytes() for file in (*files, *inputs)])

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
-
 from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import is_of_maps, map_trainings
 from bundle.experiment.runs import Run, slug
+from bundle.system.configurations import load_configurations, unknown_option
 
 Plan = dict[str, Any]
 Entry = Mapping[str, Any]
@@ -39,10 +38,10 @@ def read_plan(config_files: Sequence[str], overrides: Entry) -> Plan:
     Raises:
         ValueError: for an unknown key, or a name of something that does not exist.
     """
-    plan: Plan = ConfigParser.load_config_files(list(config_files))
-    unknown = sorted(set(overrides) - set(plan))
+    plan = load_configurations(config_files)
+    unknown = [f"--{name}" for name in overrides if name not in plan]
     if unknown:
-        raise ValueError(f"unknown option --{', --'.join(unknown)}; known options are {', '.join(plan)}")
+        raise ValueError(unknown_option(unknown, plan, ("dataset_dir", "output_dir")))
     plan |= overrides
     for kind, known in KEYS.items():
         for name, entry in plan[kind].items():

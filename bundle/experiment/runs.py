@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bundle import system  # whose fingerprint is imported when it is used, with torch
 from bundle.evaluation.measures import DSC, HD95, TRE, Measure
-from bundle.system import fingerprint
 
 LONGEST_NAME = 100
 
@@ -17,7 +17,7 @@ LONGEST_NAME = 100
 def slug(text: str) -> str:
     """A name that is fit for a file; of a long text, its beginning and a fingerprint."""
     name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
-    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}_{fingerprint(text)[:8]}"
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}_{system.fingerprint(text)[:8]}"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any, NoReturn, get_args
 
 from bundle.system.configurations import unknown_option
 from bundle.system.limits import exists
+from bundle.system.text import did_you_mean
 
 Command = Callable[..., None]
 Commands = Mapping[str, Command]
@@ -81,7 +81,7 @@ def run(program: str, commands: Commands | Command, words: Sequence[str], versio
 def _named(name: str, program: str, commands: Commands) -> Command:
     if name in commands:
         return commands[name]
-    near = "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(name, commands, 1))
+    near = did_you_mean([name], commands)
     raise ValueError(f"{name!r} is no command of {program}{near}; commands are {', '.join(commands)}")
 
 

@@ -1,17 +1,31 @@
-"""Configuration files: found from any folder, and read with a one-line error if something is wrong."""
+"""Configuration files: found from any folder, and read with a one-line error if something is wrong.
+
+They are read here as MONAI reads them, without MONAI: that takes seconds to import, and a wrong option needs none.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from bundle.system.errors import brief
 from bundle.system.files import CONFIGS
 from bundle.system.limits import exists, expanded
+from bundle.system.text import did_you_mean, distinct
+
+
+class Loader(yaml.SafeLoader):
+    """YAML in which no key stands twice: MONAI would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Read a mapping whose keys differ; ``<<`` is refused, as by MONAI."""
+        distinct((self.construct_object(key, deep=True), value) for key, value in node.value)
+        return super().construct_mapping(node, deep)
 
 
 def find_configurations(names: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -77,23 +91,64 @@ def images_named(folder: Path, fixed: str, moving: str | None, parts: Mapping[st
 
 
 def load_configurations(names: str | Path | Sequence[str | Path]) -> dict[str, Any]:
-    """Read configurations; later ones override earlier ones.
+    """Read configurations; later ones override earlier ones, as MONAI's ``ConfigParser.load_config_files`` has it.
 
     Raises:
         FileNotFoundError: as in :func:`find_configurations`.
         ValueError: for a file that is not a configuration.
     """
-    from monai.bundle import ConfigParser  # which takes seconds
-
     files = find_configurations(names)
     for file in files:
         if file.suffix.lower() not in (".yaml", ".yml", ".json"):
             raise ValueError(f"configuration {file} is not YAML or JSON by its name; expected .yaml, .yml or .json")
+    content: dict[str, Any] = {}
+    for file in files:
+        try:
+            for key, value in _read(file).items():
+                _put(content, key, value)
+        except Exception as error:  # PyYAML's errors have no common class with JSON's
+            raise ValueError(f"configuration {file} cannot be read: {brief(error)}") from error
+    return content
+
+
+def _read(file: Path) -> dict[str, Any]:
+    with file.open() as opened:
+        is_json = file.suffix.lower() == ".json"
+        content = json.load(opened, object_pairs_hook=distinct) if is_json else yaml.load(opened, Loader)
+    if not isinstance(content, dict):
+        raise ValueError(f"expected keys and values, found {'nothing' if content is None else type(content).__name__}")
+    return content
+
+
+def _put(content: dict[str, Any], key: str, value: Any) -> None:
+    """Put a key of a later configuration into the content: ``a::b`` is part ``b`` of ``a``, ``+a`` adds to ``a``."""
+    *above, name = keys_of(key)
+    place: Any = content
     try:
-        content = ConfigParser.load_config_files(list(map(str, files)))
-    except Exception as error:  # PyYAML's errors have no common class with JSON's
-        raise ValueError(f"configuration {', '.join(map(str, files))} cannot be read: {brief(error)}") from error
-    return dict(content)
+        for part in above:
+            place = place[_index(place, part)]
+        last = _index(place, name)
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise ValueError(f"{key} changes a part of {'::'.join(above)}, which is not there") from None
+    if not key.startswith("+") or last not in (place if isinstance(place, dict) else range(len(place))):
+        place[last] = value
+    elif isinstance(value, dict) and isinstance(place[last], dict):
+        place[last].update(value)
+    elif isinstance(value, list) and isinstance(place[last], list):
+        place[last].extend(value)
+    else:
+        kinds = f"{type(value).__name__} to {type(place[last]).__name__}"
+        raise ValueError(f"{key} adds {kinds}; expected two lists or two mappings")
+
+
+def keys_of(name: str) -> list[str]:
+    """Keys along the path of a part of a configuration: ``pair_limits::test`` is a part of ``pair_limits``."""
+    return name.removeprefix("+").replace("#", "::").split("::")
+
+
+def _index(place: Any, key: str) -> Any:
+    """A key of a mapping, or a place in a list."""
+    return key if isinstance(place, dict) else int(key)
 
 
 def unknown_option(names: Iterable[str], content: Mapping[str, Any], own: Collection[str] = ()) -> str:
@@ -106,12 +161,8 @@ def unknown_option(names: Iterable[str], content: Mapping[str, Any], own: Collec
     """
     names, known = list(names), [*own, *(key for key in content if key not in set(own) and _is_value(content[key]))]
     prefix = "--" if names[0].startswith("-") else ""
-    close = (get_close_matches(re.split("::|#|=", name.lstrip("-+"))[0], [*own, *content], 1) for name in names)
-    near = " or ".join(dict.fromkeys(f"{prefix}{found}" for (found,) in filter(None, close)))
-    return (
-        f"unknown option {', '.join(names)}{f'; did you mean {near}?' if near else ''}; known options are "
-        f"{', '.join(prefix + name for name in known)}"
-    )
+    near = did_you_mean((re.split("::|#|=", name.lstrip("-+"))[0] for name in names), [*own, *content], prefix)
+    return f"unknown option {', '.join(names)}{near}; known options are {', '.join(prefix + name for name in known)}"
 
 
 def _is_value(value: Any) -> bool:

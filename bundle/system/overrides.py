@@ -1,6 +1,7 @@
 """Options of ``python -m monai.bundle run``: checked before anything is done, with file names left as text.
 
 MONAI's runner reads as Python what looks like Python: ``2025`` and ``1e3`` as numbers, ``a#1`` as ``a``.
+Libraries are imported where they are needed, so that a wrong option is refused at once.
 """
 
 from __future__ import annotations
@@ -9,12 +10,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from fire.parser import DefaultParseValue
-from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
-
-from bundle.system import processes
 from bundle.system.commands import TWICE, option_of
-from bundle.system.configurations import load_configurations, unknown_option
+from bundle.system.configurations import keys_of, load_configurations, unknown_option
 from bundle.system.limits import exists
 from bundle.system.text import several
 
@@ -88,19 +85,16 @@ def check_known(
     """
     known = set(content) | RUNNER_OPTIONS | WORKFLOW_OPTIONS
     if "tracking" in options:
+        from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
+
         known |= set(DEFAULT_MLFLOW_SETTINGS["configs"])
-    unknown = [prefix + name for name in options if _keys(name)[0] not in known]
+    unknown = [prefix + name for name in options if keys_of(name)[0] not in known]
     if unknown:
         raise ValueError(unknown_option(unknown, content, own))
 
 
-def _keys(name: str) -> list[str]:
-    """Keys of the configuration along an option's path: ``pair_limits::test`` is a part of ``pair_limits``."""
-    return name.lstrip("+").replace("#", "::").split("::")
-
-
 def _default(name: str, content: Any) -> Any:
-    for key in _keys(name):
+    for key in keys_of(name):
         content = content.get(key) if isinstance(content, Mapping) else None
     return content
 
@@ -149,12 +143,13 @@ def _check(name: str, default: Any, values: Sequence[str]) -> None:
     if value in NULL and not (is_path(name) and (name in NEVER_NULL or exists(value))):
         file = f"; a file of that name is ./{value}" if is_path(name) else ""
         raise ValueError(f"--{name} {value}: on the command line, null is written '$None'{file}")
-    if name == "device":
-        processes.check_device(value)
-    parsed = DefaultParseValue(value)
-    expected = _expected(name, default, parsed)
+    expected = _expected(name, default, _as_python(value))
     if expected:
         raise ValueError(f"--{name} is {value!r}; expected {expected}")
+    if name == "device":
+        from bundle.system.processes import check_device
+
+        check_device(value)
 
 
 def _expected(name: str, default: Any, value: Any) -> str | None:
@@ -200,5 +195,12 @@ def parsed(options: Options) -> dict[str, Any]:
     for name, values in options.items():
         if is_path(name) and not values:
             raise ValueError(f"--{name} has no value; write --{name} VALUE")
-    others = {name: DefaultParseValue(values[0]) if values else True for name, values in options.items()}
+    others = {name: _as_python(values[0]) if values else True for name, values in options.items()}
     return others | names_as_text(options)
+
+
+def _as_python(value: str) -> Any:
+    """A value as MONAI's runner reads it."""
+    from fire.parser import DefaultParseValue
+
+    return DefaultParseValue(value)

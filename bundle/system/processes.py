@@ -21,16 +21,11 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from bundle.system.threads import CHOSEN_BY_USER, allowed_cores
+from bundle.system.threads import CHOSEN_BY_USER, allowed_cores, started
 
 Item = TypeVar("Item")
 
 MISSING = object()
-
-
-def started() -> int:
-    """How many processes ``torchrun`` started, whether or not they have joined."""
-    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
 
 
 def count() -> int:

@@ -6,7 +6,8 @@ import codecs
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from bundle.system.limits import Refused, exists
@@ -50,10 +51,16 @@ def load_json(content: bytes) -> Any:
         ValueError: when it is not text, or not JSON.
         RecursionError: when it is nested too deeply.
     """
-    return json.loads(decode(content)[0].removeprefix(BYTE_ORDER_MARK), object_pairs_hook=_distinct)
+    return json.loads(decode(content)[0].removeprefix(BYTE_ORDER_MARK), object_pairs_hook=distinct)
 
 
-def _distinct(items: list[tuple[str, Any]]) -> dict[str, Any]:
+def distinct(items: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A mapping of names that all differ.
+
+    Raises:
+        Refused: naming one that stands twice.
+    """
+    items = list(items)
     counts = Counter(name for name, _ in items)
     twice = next((name for name, count in counts.items() if count > 1), None)
     if twice is not None:
@@ -75,3 +82,15 @@ def several(words: str | Sequence[str]) -> list[str]:
             parts = (next(filter(None, inside.groups()), "") if inside else word).split(",")
             found += [part.strip().strip("'\"") if inside else part.strip() for part in parts]
     return [name for name in found if name]
+
+
+def did_you_mean(words: Iterable[str], known: Collection[str], prefix: str = "") -> str:
+    """End of a message about unknown words: the known ones that look most like them, if any do.
+
+    Args:
+        words: the unknown words.
+        known: the words that there are.
+        prefix: put before each.
+    """
+    near = dict.fromkeys(prefix + close for word in words for close in get_close_matches(word, known, 1))
+    return f"; did you mean {' or '.join(near)}?" if near else ""

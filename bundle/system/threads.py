@@ -1,4 +1,4 @@
-"""How many threads a run takes: one for every core that is not busy."""
+"""How many processes and threads a run has: a thread for every core that is not busy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ STAT, QUOTA = Path("/proc/stat"), Path("/sys/fs/cgroup/cpu.max")
 CHOSEN_BY_USER = "OMP_NUM_THREADS"
 WATCHED = 0.2
 """Seconds for which the cores are watched."""
+
+
+def started() -> int:
+    """How many processes ``torchrun`` started, whether or not they have joined."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
 
 
 def choose_threads() -> None:
