@@ -205,6 +205,23 @@ def test_correlation_of_bright_images_survives_float32():
     torch.testing.assert_close(similarity(fixed + 100, texture(1) + fixed + 100, mask), exact, atol=1e-3, rtol=0)
 
 
+def test_constant_windows_do_not_correlate():
+    """Padding is constant in both images: its sums are rounding errors, which correlated by 0.6."""
+    images = [torch.full((1, 1, 60, 60, 60), level) for level in (0.2, 0.9)]
+    for seed, image in enumerate(images):
+        image[..., 36:, 36:, 36:] = texture(seed, shape=(24, 24, 24))
+        image.requires_grad_()
+    similarity = LocalNormalizedCrossCorrelationLoss(kernel_size=27, reduction="none")
+    mask = torch.ones_like(images[0])
+    correlation = -similarity(*images, mask)
+    exact = -similarity(*(image.double() for image in images), mask.double())
+    assert correlation.max() < 1.001
+    torch.testing.assert_close(correlation, exact.float(), atol=2e-2, rtol=0)
+    assert correlation.mean().item() == pytest.approx(exact.mean().item(), abs=2e-3)
+    correlation.mean().backward()
+    assert torch.isfinite(images[0].grad).all()
+
+
 @pytest.mark.parametrize("similarity", [MSELoss, LocalNormalizedCrossCorrelationLoss])
 def test_reductions_are_the_parent_s(similarity, images, mask):
     none, total, mean = (similarity(reduction=reduction)(*images, mask) for reduction in ("none", "sum", "mean"))

@@ -14,6 +14,8 @@ from torch import nn
 ENOUGH_INSIDE = 0.1
 """Windows that hold less of the mask than this share of the fullest window do not count: two voxels always correlate.
 The corner of a volume, whose windows hold an eighth, is enough."""
+ROUNDING = 100.0
+"""A variance below this many times the precision of its sum of squares is the error of that sum."""
 
 
 def takes_mask(similarity: nn.Module) -> bool:
@@ -51,8 +53,11 @@ class LocalNormalizedCrossCorrelationLoss(monai.losses.LocalNormalizedCrossCorre
     With ``<a>`` the sum of ``m a`` over the window around a voxel (weighted by the kernel), ``W = <1>`` and the images
     ``p`` and ``t``::
 
-        cross = <p t> - <p> <t> / W,   var p = max(<p^2> - <p>^2 / W, smooth_dr),   likewise var t
+        cross = <p t> - <p> <t> / W,   var p = max(<p^2> - <p>^2 / W, smooth_dr, r <p^2>),   likewise var t
         L = - sum(w (cross^2 + smooth_nr) / (var p var t)) / sum(w)
+
+    ``r`` is ``ROUNDING`` times the precision of a number, 1e-5. Where both images are constant, as in padding, each sum
+    is its rounding error, and their quotient would reach thousands; with ``r`` it is nearly 0, as it should be.
 
     ``w`` is ``m`` at the centre of a window, and 0 if the window holds hardly anything of the mask. Without a mask,
     ``m`` and ``w`` are 1 and ``W`` is the volume of the kernel, even at the border: MONAI's formulas and values. Its
@@ -80,9 +85,13 @@ class LocalNormalizedCrossCorrelationLoss(monai.losses.LocalNormalizedCrossCorre
             3, dim=1
         )
         cross = pt_sum - p_sum * t_sum / inside
-        p_var = (pp_sum - p_sum * p_sum / inside).clamp_min(self.smooth_dr)
-        t_var = (tt_sum - t_sum * t_sum / inside).clamp_min(self.smooth_dr)
+        p_var = torch.maximum(pp_sum - p_sum * p_sum / inside, self._least(pp_sum))
+        t_var = torch.maximum(tt_sum - t_sum * t_sum / inside, self._least(tt_sum))
         return -reduced((cross * cross + self.smooth_nr) / (p_var * t_var), weights, self.reduction)
+
+    def _least(self, squares: torch.Tensor) -> torch.Tensor:
+        """The least variance that can be told from the rounding of its sums, without a gradient."""
+        return (ROUNDING * torch.finfo(squares.dtype).eps * squares.detach()).clamp_min(self.smooth_dr)
 
 
 def windows(images: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
