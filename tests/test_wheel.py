@@ -1,7 +1,9 @@
 """The wheel, in an environment of its own and far from the checkout."""
 
+import json
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 
@@ -16,10 +18,10 @@ SMALL = {"steps": 1, "device": "cpu"}
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel, built from a copy of what it is made of, so that nothing is left in the checkout."""
+    """The wheel, built from a copy of what an image of a container gets, so that nothing is left in the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    names = ("bundle", "configs", "models", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+    names = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     source.mkdir()
     for name in names:
         subprocess.run(["cp", "-r", ROOT / name, source / name], check=True)
@@ -74,6 +76,17 @@ def test_it_holds_what_runs_need_and_no_more(wheel):
     assert {name for name in package if "__pycache__" not in name} <= names
     tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert sorted(top for top in tops if not top.endswith(".dist-info")) == ["bundle"]
+
+
+def test_a_container_runs_what_the_package_brings():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (line.partition(" ") for line in (ROOT / "Dockerfile").read_text().splitlines())
+    steps = {name: rest for name, _, rest in lines if name.isupper()}
+    assert json.loads(steps["ENTRYPOINT"]) == list(project["scripts"])
+    assert "/source[all]" in steps["RUN"]
+    assert "all" in project["optional-dependencies"]
+    assert f"python:{project['requires-python'].removeprefix('>=')}-slim" in (ROOT / "Dockerfile").read_text()
+    assert steps["USER"].split(":")[0] not in ("root", "0")
 
 
 def test_the_command_says_which_version_it_is(installed, tmp_path):
