@@ -197,8 +197,13 @@ ALL = ["registration.dcm", "report.dcm", "segmentation.dcm", "warped"]
         ("fixed", "SOPInstanceUID", ["report.dcm", "warped"], "the fixed image has no SOPInstanceUID"),
         ("fixed", "SeriesInstanceUID", ["report.dcm", "warped"], "the fixed image has no SeriesInstanceUID"),
         ("moving", "SOPClassUID", ["report.dcm", "segmentation.dcm"], "the moving image has no SOPClassUID"),
-        ("fixed", "FrameOfReferenceUID", ["report.dcm"], "the fixed image has no one frame of reference"),
-        ("moving", "FrameOfReferenceUID", ["report.dcm", "segmentation.dcm", "warped"], "no one frame of reference"),
+        ("fixed", "FrameOfReferenceUID", ["report.dcm"], "the fixed image has no frame of reference, or several"),
+        (
+            "moving",
+            "FrameOfReferenceUID",
+            ["report.dcm", "segmentation.dcm", "warped"],
+            "has no frame of reference, or several",
+        ),
     ],
 )
 def test_what_headers_lack_is_measured_or_named_and_the_rest_is_made(result, tmp_path, side, attribute, made, said):

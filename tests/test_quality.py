@@ -111,7 +111,7 @@ def test_lost_landmarks_are_named():
     lost = {"2": "missing in the moving label", "point 0": "lands outside the moving image"}
     (reason,) = verdict({"lost_landmarks": [0, None]}, lost_landmarks=lost)["reasons"]
     assert reason == (
-        "Not every landmark has its place in both images, 2 do not: 2 missing in the moving label; point 0 lands "
+        "Not every landmark has its place in both images (2 without one): 2 missing in the moving label; point 0 lands "
         "outside the moving image (check above 0)"
     )
 
@@ -141,7 +141,7 @@ def test_a_reason_is_a_sentence_with_the_number_and_the_limit():
         (
             {"predicted_overlap": [0.92, 0.8]},
             {"predicted_overlap": 0.9187},
-            "The predicted anatomy of the two images overlaps by 0.919 only (check below 0.92)",
+            "The predicted anatomy of the two images overlaps by only 0.919 (check below 0.92)",
         ),
         (
             {"folded_percent": [0.5, 5.0]},
@@ -151,7 +151,7 @@ def test_a_reason_is_a_sentence_with_the_number_and_the_limit():
     ],
 )
 def test_a_reason_shows_that_its_value_is_beyond_the_limit(limits, metrics, reason):
-    """Of 0.9187 it said 'by 0.92 only (check below 0.92)'."""
+    """Of 0.9187 it said 'by only 0.92 (check below 0.92)'."""
     assert verdict(limits, **metrics)["reasons"] == [reason]
 
 
@@ -164,7 +164,7 @@ def test_steps_that_led_to_numbers_that_are_not_finite_are_a_reason():
     found = verdict({"lost_steps": [0, None]}, adaptation={"best_step": 2, "lost_steps": 3, "stopped": "loss"})
     assert found["verdict"] == "check"
     assert found["reasons"] == [
-        "3 of the steps led to a loss or gradient that is not finite, the best field before was kept (check above 0)"
+        "3 of the steps led to a loss or gradient that is not finite; the best field before was kept (check above 0)"
     ]
 
 

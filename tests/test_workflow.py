@@ -270,7 +270,7 @@ def test_steps_that_lead_nowhere_keep_what_was_before_them_and_are_flagged(train
         "stopped": "loss not finite after 1 steps",
     }
     reason = (
-        "3 of the steps led to a loss or gradient that is not finite, the best field before was kept (check above 0)"
+        "3 of the steps led to a loss or gradient that is not finite; the best field before was kept (check above 0)"
     )
     assert reason in metrics["verdict"]["reasons"]
     assert reason in finished.out

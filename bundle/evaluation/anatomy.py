@@ -1,4 +1,4 @@
-"""How well the maps of a pair agree after registration, and how sure they are: what is known without labels."""
+"""How well the maps of a pair agree after registration, and how certain they are: what is known without labels."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def map_metrics(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, An
         predicted_overlap = mean_k 2 sum(w_k f_k) / sum(w_k^2 + f_k^2)
         certainty of an image = max_k sum(p_k^2) / sum(p_k)
 
-    Both are 1 for binary maps that agree. The share that is sure is 1 for a map of zeros and ones, 0.5 for one of 0.5.
-    It is that of the sharpest map, since heat maps of landmarks are blurred by design (a Gaussian has 2^-1.5).
+    Both are 1 for binary maps that agree. The certainty is 1 for a map of zeros and ones, 0.5 for one of 0.5. The
+    sharpest map counts, since heat maps of landmarks are blurred by design (a Gaussian has 2^-1.5).
 
     Args:
         data: a pair on the network's grid, with ``fixed_maps`` and ``moving_maps``, ``(maps, *shape)``.

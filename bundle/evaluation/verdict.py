@@ -23,7 +23,7 @@ from bundle.evaluation.measures import (
 
 GOOD, CHECK, FAILED = VERDICTS = ("good", "check", "failed")
 MOST_DECIMALS = 8
-"""More decimals that a value may need to be told from a limit."""
+"""How many more decimals a value may need to be told from a limit."""
 Limits = Mapping[str, Sequence[float | None] | None]
 
 
@@ -92,14 +92,14 @@ RULES = {
     "loss_rise": Rule(
         "rise of the loss over the steps",
         _loss_rise,
-        "the loss rose by {value} over the steps, the best of their fields was kept",
+        "the loss rose by {value} over the steps; the best of their fields was kept",
         "lower inner_lr, or look at fewer steps",
         digits=LOSS.digits,
     ),
     "lost_steps": Rule(
         "steps lost to numbers that are not finite",
         _lost_steps,
-        "{value} of the steps led to a loss or gradient that is not finite, the best field before was kept",
+        "{value} of the steps led to a loss or gradient that is not finite; the best field before was kept",
         "lower inner_lr, or check the images",
         digits=0,
     ),
@@ -146,14 +146,14 @@ RULES = {
     "lost_landmarks": Rule(
         "landmarks missing, vanished or outside",
         _lost_landmarks,
-        "not every landmark has its place in both images, {value} do not: {named}",
+        "not every landmark has its place in both images ({value} without one): {named}",
         "look at these landmarks; the TRE is over those that both images have",
         digits=0,
         named=_lost_names,
     ),
     **_rule(
         PREDICTED,
-        "the predicted anatomy of the two images overlaps by {value} only",
+        "the predicted anatomy of the two images overlaps by only {value}",
         "look at the contours; try more steps, or weights for such images",
         least=True,
     ),
@@ -222,8 +222,8 @@ def score(metrics: Metrics) -> float | None:
     """How good a registration is likely to be, without its labels; higher is better.
 
     ``score = predicted_overlap * min(certainty)``, with the certainty of the two images
-    (``bundle.evaluation.map_metrics``): maps that overlap say little if one is not sure itself. It ranks the pairs of a
-    run, which limits alone do not.
+    (``bundle.evaluation.anatomy.map_metrics``): that maps overlap says little if one of them is vague. It ranks the
+    pairs of a run, which limits alone do not.
 
     Args:
         metrics: metrics of a pair; ``predicted_overlap`` and ``certainty``, 0 to 1, if maps of the anatomy were

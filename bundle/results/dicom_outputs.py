@@ -106,7 +106,10 @@ def _lacking(series: Series | None, images: bool = True, place: bool = True) -> 
     """What keeps objects from referring to the images and the position of a series; empty if nothing does."""
     if series is None:
         return "is not a DICOM series"
-    found = [lacking(series) if images else "", "" if series.frame or not place else "has no one frame of reference"]
+    found = [
+        lacking(series) if images else "",
+        "" if series.frame or not place else "has no frame of reference, or several",
+    ]
     return " and ".join(filter(None, found))
 
 

@@ -63,18 +63,23 @@ def write_record(folder: Path, data: Mapping[Any, Any]) -> None:
 
 def is_finished(folder: Path, made_of: str) -> bool:
     """Whether a folder holds all results of a pair, made of the same files with the same settings."""
-    try:
-        record = json.loads((folder / RECORD).read_text())
-        return record["made_of"] == made_of and set(record["files"]) <= {path.name for path in folder.iterdir()}
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    record = _record(folder)
+    return record.get("made_of") == made_of and set(record["files"]) <= {path.name for path in folder.iterdir()}
 
 
 def read_finished(folder: Path) -> dict[str, Any]:
     """What the evaluator would have given for a finished pair: its metrics, and what the page shows."""
     metrics = json.loads((folder / "metrics.json").read_text())
-    shown = json.loads((folder / RECORD).read_text())["shown"]
-    return {"pair_id": metrics["pair_id"], "metrics": metrics, "finished": True, **shown}
+    return {"pair_id": metrics["pair_id"], "metrics": metrics, "finished": True, **_record(folder)["shown"]}
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What ``write_record`` has written; empty if there is no such file."""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        return {key: record[key] for key in ("made_of", *KNOWN_BY, "files", "shown")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def images_known_by(pair: Mapping[str, Any]) -> dict[str, str]:
@@ -120,9 +125,8 @@ def beside_others(pairs: Sequence[Mapping[str, Any]], output_dir: Path) -> list[
 
 def _holds_others(folder: Path, pair: Mapping[str, Any]) -> bool:
     """Whether a folder holds the result of other images: in other places, and with other contents."""
+    record = _record(folder)
     try:
-        record = json.loads((folder / RECORD).read_text())
-        place, content = (record[key] for key in KNOWN_BY)
-        return bool(place != _images_at(pair) and content != _images(pair))
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(record) and record["images_at"] != _images_at(pair) and record["images"] != _images(pair)
+    except OSError:  # an image that cannot be read is reported when it is the pair's turn
         return False
