@@ -24,6 +24,7 @@ from onnx.reference import ReferenceEvaluator
 from workflow_fixtures import INFERENCE, ROOT, SMALL, SMALL_TRAINING, TRAIN, options, pair, without_checkout, write_json
 
 from bundle.registration import RegistrationNetwork
+from bundle.registration.moving import moved_names
 from bundle.system import twins
 
 pytest_plugins = ["workflow_fixtures"]
@@ -63,7 +64,7 @@ def settings(path):
 def own_keys(path):
     """Keys that an overlay sets, without those that it brings along."""
     keys = {key.lstrip("+").split("::")[0] for key in content(path)}
-    return keys - {"global_size", "moving_layers", "control_points"}
+    return keys - {"global_size", "moving_layers"}
 
 
 def network_def(files, **values):
@@ -276,11 +277,20 @@ def test_workers_that_load_pairs_leave_the_gpu_to_the_process_that_trains():
     assert made == [torch.device("cuda:0"), "cpu"]
 
 
-@pytest.mark.parametrize("name", ["hippocampus_mr", "repeat_scans"])
-def test_steps_of_a_coarse_field_are_those_of_the_residual_field(name):
-    overlay = content(CONFIGS / "overlays/residual_field.yaml")
-    preset = content(CONFIGS / f"presets/{name}.yaml")
-    assert {key: preset[key] for key in overlay} == overlay
+@pytest.mark.parametrize("name", ["presets/hippocampus_mr", "presets/repeat_scans", "overlays/residual_field"])
+@pytest.mark.parametrize("base", [TRAIN, INFERENCE], ids=lambda path: path.stem)
+def test_control_points_put_a_coarse_field_beside_the_network_which_alone_moves(base, name):
+    parser = ConfigParser({**content(base), "map_weights": None, "weights": None})
+    plain = parser.get_parsed_content("registration_network")
+    assert type(plain) is RegistrationNetwork
+    assert parser.get_parsed_content("inner_optimizer").func is torch.optim.Adam
+    files = [str(base), str(CONFIGS / f"{name}.yaml")]
+    parser = ConfigParser({**ConfigParser.load_config_files(files), "map_weights": None})
+    network, optimizer = (parser.get_parsed_content(key) for key in ("registration_network", "inner_optimizer"))
+    assert network.residual.shape == (1, 3, 6, 7, 6)
+    assert moved_names(network, optimizer) == {"residual"}
+    assert optimizer(network.named_parameters()).param_groups[0]["lr"] == 0.3
+    assert not parser.get_parsed_content("step_sizes")
 
 
 @pytest.mark.parametrize("path", sorted(OF_MAPS), ids=lambda path: path.stem)

@@ -12,7 +12,6 @@ from bundle.evaluation import QualityVerdictd
 from bundle.evaluation.quality import border_displacement, overlap_percent
 from bundle.evaluation.verdict import RULES, check_limits, findings, judge, score
 from bundle.geometry import ddf_to_displacement, without_alignment
-from bundle.system.configurations import load_configurations
 
 BARE = {"pair_id": "a", "loss": [2.0, 1.0], "folded_percent": 0.0, "log_jacobian_sd": 0.1}
 
@@ -155,8 +154,9 @@ def test_a_reason_shows_that_its_value_is_beyond_the_limit(limits, metrics, reas
     assert verdict(limits, **metrics)["reasons"] == [reason]
 
 
-def test_between_modalities_similarity_does_not_judge():
-    own, of_volumes = (load_configurations(name)["quality"] for name in ("mr_trus.yaml", "inference.yaml"))
+def test_between_modalities_similarity_does_not_judge(content):
+    own, of_volumes = (content(files, "quality") for files in (["inference.yaml", "mr_trus.yaml"], "inference.yaml"))
+    assert of_volumes["similarity_gain_percent"] == [None, -20.0]
     assert own == {**of_volumes, "similarity_gain_percent": None}
 
 
