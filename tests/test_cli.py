@@ -88,13 +88,21 @@ def test_compare_prints_a_table_of_the_runs(command, tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("ids", "cause"), [((), "holds no results"), (("a", "c"), "do not hold the same pairs")])
+@pytest.mark.parametrize(
+    ("ids", "cause"), [((), "holds no results"), (("a", "c"), "same pairs (b is not in all of them)")]
+)
 def test_compare_refuses_runs_that_cannot_be_compared(command, tmp_path, ids, cause):
     (tmp_path / "after").mkdir()
     finished = command("bundle", "compare", f"{results(tmp_path / 'start', 0)},{results(tmp_path / 'after', 5, ids)}")
     assert finished.code == 1
     assert finished.err.startswith("error: ")
     assert cause in finished.err
+
+
+def test_nothing_is_not_compared(command):
+    finished = command("bundle", "compare", ",")
+    assert finished.code == 1
+    assert finished.err == "error: nothing to compare; give output folders of registrations\n"
 
 
 def test_write_json_rewrites_the_twins(tmp_path, monkeypatch):

@@ -95,7 +95,10 @@ def test_points_of_a_curve_are_a_number_of_the_method():
         ({"measures": ["distance"]}, "'Target task' has the measure 'distance'; expected some of .*distance_px"),
         ({"methods__Transfer__epoch": 500}, "methods: 'Transfer' asks for epoch 500 of 'pretrain', which has 40"),
         ({"methods__Model-Seen__epoch": 0}, "'Model-Seen' asks for epoch 0 of 'seen', which has no start"),
-        ({"methods__Transfer": {"epoch": 3}}, "'Transfer' asks for epoch 3 of no training"),
+        (
+            {"methods__Transfer": {"epoch": 3}},
+            "'Transfer' asks for epoch 3, but its method has no training; give it one",
+        ),
         (
             {"trainings__ours__options": {"iterations": 401, "iterations_per_epoch": 10}},
             "the curve 'Ours' of 'Target task' asks for epoch 50 of 'ours', which has 41; expected 0 to 41",

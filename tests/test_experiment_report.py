@@ -348,7 +348,7 @@ def test_a_run_in_which_every_pair_failed_is_refused(runs, tmp_path):
 
 def test_runs_over_different_pairs_are_refused(runs, tmp_path):
     fewer = write_method(tmp_path / "fewer", LOCAL, PAIRS[:7])
-    message = r"E: the run 'fewer' does not hold the same pairs as 'Meta <5 & steps>' \(P07 is in one of them only\)"
+    message = r"E: the run 'fewer' does not hold the same pairs as 'Meta <5 & steps>' \(P07 is in only one of them\)"
     with pytest.raises(ValueError, match=message):
         report(tmp_path / "report", Evaluation("E", {**runs, "fewer": fewer}, META))
     with pytest.raises(ValueError, match="the run 'random, 5 steps' does not hold the same pairs"):
@@ -361,5 +361,5 @@ def test_the_reference_has_to_be_a_method(runs, tmp_path):
 
 
 def test_titles_that_write_the_same_files_are_refused(runs, tmp_path):
-    with pytest.raises(ValueError, match="titles of evaluations name files, here .*'e_1', 'e_1'"):
+    with pytest.raises(ValueError, match="titles of evaluations become names of files, here .*'e_1', 'e_1'"):
         report(tmp_path / "report", Evaluation("E 1", runs, META), Evaluation("e-1!", runs, META))

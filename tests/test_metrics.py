@@ -354,7 +354,7 @@ def test_the_hausdorff_distance_of_a_structure_that_registration_loses_is_null()
 def test_a_structure_of_one_label_is_missing_and_not_lost():
     fixed, moving = box(2, 6, 5) + box(8, 10, 9), box(4, 8, 5) + box(9, 11, 7)
     with pytest.warns(
-        DataWarning, match=r"pair p: structures of one label only .*7 is missing in the fixed label; 9 is"
+        DataWarning, match=r"pair p: structures that only one label has .*7 is missing in the fixed label; 9 is"
     ):
         metrics = scored(**labels(fixed, moving, box(3, 7, 5)))
     assert metrics["dsc"] == {"5": {"before": 0.5, "after": 0.75}, "9": {"before": None, "after": None}}

@@ -51,7 +51,7 @@ def told(missing: Mapping[str, str], structures: Iterable[str]) -> str:
     named = "; ".join(f"{name} {what}" for name, what in missing.items())
     if set(structures) <= missing.keys():
         return f"the labels share no structure, so no overlap is scored ({named}); give a structure one value in both"
-    return f"structures of one label only are not scored ({named})"
+    return f"structures that only one label has are not scored ({named})"
 
 
 def hausdorff_95(label: torch.Tensor, target: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:

@@ -101,10 +101,15 @@ def compare(results: Sequence[str | os.PathLike[str]]) -> str:
     Raises:
         ValueError: when a folder holds no results or the folders hold different pairs.
     """
+    if not results:
+        raise ValueError("nothing to compare; give output folders of registrations")
     runs = [read_metrics(Path(folder)) for folder in results]
-    if len({tuple(sorted(metrics["pair_id"] for metrics in run)) for run in runs}) != 1:
+    names = [{metrics["pair_id"] for metrics in run} for run in runs]
+    different = sorted(set.union(*names) - set.intersection(*names))
+    if different:
         raise ValueError(
-            f"the runs {', '.join(map(str, results))} do not hold the same pairs, so they cannot be compared"
+            f"the runs {', '.join(map(str, results))} do not hold the same pairs ({different[0]} is not in all of "
+            "them); register the same list in each"
         )
     tables = [[metrics_row(metrics) for metrics in run] for run in runs]
     shown = accuracy([row for rows in tables for row in rows])

@@ -93,7 +93,7 @@ RULES = {
         "rise of the loss over the steps",
         _loss_rise,
         "the loss rose by {value} over the steps; the best of their fields was kept",
-        "lower inner_lr, or look at fewer steps",
+        "lower inner_lr, or try fewer steps",
         digits=LOSS.digits,
     ),
     "lost_steps": Rule(
@@ -139,7 +139,7 @@ RULES = {
         "rise of the TRE",
         TRE.worsening,
         "landmarks are {value} {unit} further apart than before",
-        "trust the landmarks more than the images, unless they are of few voxels",
+        "trust the landmarks more than the images, unless they have only a few voxels",
         TRE.unit,
         TRE.digits,
     ),

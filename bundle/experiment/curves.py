@@ -38,7 +38,7 @@ def boxplots(values: Mapping[str, Sequence[float]], ylabel: str) -> Figure:
     """Tukey's boxplots (Figures 2 and 3): whiskers at the 10th and 90th percentiles, dots beyond, the mean a diamond.
 
     Args:
-        values: values of the pairs, by method; a method without any leaves an empty place.
+        values: values of the pairs, by method; a method without any leaves a gap.
         ylabel: what the values are, with their unit.
     """
     figure = Figure(figsize=(1.2 + 1.4 * max(len(values), 2), 4.2), layout="constrained")

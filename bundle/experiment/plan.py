@@ -185,7 +185,7 @@ def _check_epochs(plan: Plan) -> None:
     for who, name, epoch in _asked_epochs(plan):
         training = plan["trainings"].get(name)
         if training is None:
-            raise ValueError(f"{who} asks for epoch {epoch} of no training; give its method a training")
+            raise ValueError(f"{who} asks for epoch {epoch}, but its method has no training; give it one")
         if epoch == 0 and not training.get("start"):
             raise ValueError(f"{who} asks for epoch 0 of {name!r}, which has no start; begin with epoch 1")
         options = {**plan["training_options"], **training.get("options", {})}
@@ -196,7 +196,7 @@ def _check_epochs(plan: Plan) -> None:
 
 
 def _check_folders(plan: Plan) -> None:
-    """Check that what differs has folders of its own: their names have no signs, and not all that a run is made of."""
+    """Check that what differs does not share a folder: its name leaves out signs, and some of what a run is made of."""
     for kind in ("lists", "trainings", "evaluations"):
         names: dict[str, str] = {}
         for name in plan[kind]:

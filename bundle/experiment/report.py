@@ -57,7 +57,9 @@ def write_report(
     found = [read_evaluation(evaluation) for evaluation in evaluations]
     slugs = [results.slug for results in found]
     if "" in slugs or len(set(slugs)) < len(slugs):
-        raise ValueError(f"titles of evaluations name files, here {slugs}; give each letters or digits of its own")
+        raise ValueError(
+            f"titles of evaluations become names of files, here {slugs}; let them differ in a letter or digit"
+        )
     evaluated = [_numbers_part(results, output) | {"figures": _figures_part(results, output)} for results in found]
     path = output / "report.html"
     with written_whole(path) as file:

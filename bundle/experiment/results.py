@@ -97,8 +97,8 @@ def read_evaluation(evaluation: Evaluation) -> Results:
         different = sorted(run.keys() ^ set(results.pairs))
         if different:
             raise ValueError(
-                f"{title}: the run {name!r} does not hold the same pairs as {reference!r} ({different[0]} is in one of "
-                "them only); run inference over the same list"
+                f"{title}: the run {name!r} does not hold the same pairs as {reference!r} ({different[0]} is in only "
+                "one of them); run inference over the same list"
             )
     return results
 

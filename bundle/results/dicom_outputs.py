@@ -41,7 +41,7 @@ def check_one_patient(fixed: Series, moving: Series) -> None:
     """Refuse images of two patients, which one DICOM object would mix.
 
     Raises:
-        ValueError: without the identities.
+        ValueError: if they are; it names no patient.
     """
     if patient_of(fixed) != patient_of(moving):
         raise ValueError(
