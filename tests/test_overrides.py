@@ -105,6 +105,7 @@ def test_a_missing_configuration_is_one_line():
         ("a: [1", "while parsing a flow sequence"),
         ("7", "expected keys and values, found int"),
         ("", "expected keys and values, found nothing"),
+        ("2025: a", "expected names for keys, found 2025"),
         ("a: 1\nb: 2\na: 3", "names 'a' twice; keep one of them"),
         ("a: {b: 1, b: 2}", "names 'b' twice; keep one of them"),
         ("a: &here {b: 1}\nc: {<<: *here}", "could not determine a constructor"),

@@ -117,6 +117,9 @@ def _read(file: Path) -> dict[str, Any]:
         content = json.load(opened, object_pairs_hook=distinct) if is_json else yaml.load(opened, Loader)
     if not isinstance(content, dict):
         raise ValueError(f"expected keys and values, found {'nothing' if content is None else type(content).__name__}")
+    for key in content:
+        if not isinstance(key, str):
+            raise ValueError(f"expected names for keys, found {key!r}")
     return content
 
 
