@@ -124,8 +124,8 @@ def keys_in(code):
 
 
 def keys_of(config):
-    """Keys of pairs that a configuration names."""
-    if isinstance(config, dict):
+    """Keys of pairs that a configuration names; the names of ``Moving`` are of weights."""
+    if isinstance(config, dict) and config.get("_target_") != "bundle.registration.Moving":
         for name, value in config.items():
             if name in ("keys", "names", "key_dst"):
                 yield from [value] if isinstance(value, str) else value

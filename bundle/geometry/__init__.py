@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         flip,
         initial_alignment,
         spacing_of,
+        transform_points,
     )
     from bundle.geometry.correspondence import corresponding_rows
     from bundle.geometry.fields import (
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
         warp_native,
         without_alignment,
     )
-    from bundle.geometry.points import centroids, fixed_to_moving, move_points, moving_to_fixed, transform_points
+    from bundle.geometry.points import centroids, fixed_to_moving, move_points, moving_to_fixed
     from bundle.geometry.transforms import Displacement, Transform
 else:
     __getattr__, __dir__ = on_demand(__name__, __file__)

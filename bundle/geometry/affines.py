@@ -83,3 +83,16 @@ def initial_alignment(
     if mode == "none":
         return moving_affine @ np.linalg.inv(fixed_affine)
     raise ValueError(f"initial_alignment is {mode!r}; expected 'world', 'center' or 'none'")
+
+
+def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points under a homogeneous transform: ``q = M[:3,:3] p + M[:3,3]``.
+
+    Args:
+        matrix: ``(4, 4)``.
+        points: ``(n, 3)`` in the transform's source space.
+
+    Returns:
+        ``(n, 3)`` in its target space.
+    """
+    return points @ matrix[:3, :3].T + matrix[:3, 3]

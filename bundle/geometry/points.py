@@ -12,19 +12,6 @@ from bundle.geometry.grids import apply_affine, voxel_grid
 from bundle.geometry.transforms import Displacement, Transform
 
 
-def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points under a homogeneous transform: ``q = M[:3,:3] p + M[:3,3]``.
-
-    Args:
-        matrix: ``(4, 4)``.
-        points: ``(n, 3)`` in the transform's source space.
-
-    Returns:
-        ``(n, 3)`` in its target space.
-    """
-    return points @ matrix[:3, :3].T + matrix[:3, 3]
-
-
 def move_points(points: ArrayLike, move: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
     """Points of a user, moved.
 

@@ -114,7 +114,7 @@ def load_configurations(names: str | Path | Sequence[str | Path]) -> dict[str, A
 def _read(file: Path) -> dict[str, Any]:
     with file.open() as opened:
         is_json = file.suffix.lower() == ".json"
-        content = json.load(opened, object_pairs_hook=distinct) if is_json else yaml.load(opened, Loader)
+        content = json.load(opened, object_pairs_hook=distinct) if is_json else Loader(opened).get_single_data()
     if not isinstance(content, dict):
         raise ValueError(f"expected keys and values, found {'nothing' if content is None else type(content).__name__}")
     for key in content:
