@@ -64,7 +64,7 @@ def write_record(folder: Path, data: Mapping[Any, Any]) -> None:
 def is_finished(folder: Path, made_of: str) -> bool:
     """Whether a folder holds all results of a pair, made of the same files with the same settings."""
     record = _record(folder)
-    return record.get("made_of") == made_of and set(record["files"]) <= {path.name for path in folder.iterdir()}
+    return record.get("made_of") == made_of and record["files"] <= {path.name for path in folder.iterdir()}
 
 
 def read_finished(folder: Path) -> dict[str, Any]:
@@ -74,10 +74,11 @@ def read_finished(folder: Path) -> dict[str, Any]:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """What ``write_record`` has written; empty if there is no such file."""
+    """What ``write_record`` has written, the files as a set; empty if there is no such file, or another content."""
     try:
         record = json.loads((folder / RECORD).read_text())
-        return {key: record[key] for key in ("made_of", *KNOWN_BY, "files", "shown")}
+        kept = {key: record[key] for key in ("made_of", *KNOWN_BY, "shown")}
+        return {**kept, "files": set(record["files"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -126,7 +127,10 @@ def beside_others(pairs: Sequence[Mapping[str, Any]], output_dir: Path) -> list[
 def _holds_others(folder: Path, pair: Mapping[str, Any]) -> bool:
     """Whether a folder holds the result of other images: in other places, and with other contents."""
     record = _record(folder)
+    if not record:
+        return False
+    place, content = (record[key] for key in KNOWN_BY)
     try:
-        return bool(record) and record["images_at"] != _images_at(pair) and record["images"] != _images(pair)
+        return bool(place != _images_at(pair) and content != _images(pair))
     except OSError:  # an image that cannot be read is reported when it is the pair's turn
         return False
