@@ -31,6 +31,7 @@ from bundle.registration.similarities import (
     LocalNormalizedCrossCorrelationLoss,
     MSELoss,
 )
+from bundle.registration.start import StartCorrection
 from bundle.registration.weights import (
     SharedWeightsLoader,
     WeightsLoader,
@@ -66,6 +67,7 @@ __all__ = [
     "ResidualField",
     "STOPPED",
     "SharedWeightsLoader",
+    "StartCorrection",
     "Version",
     "WeightsLoader",
     "adapt",

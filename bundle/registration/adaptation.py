@@ -19,6 +19,9 @@ Version = tuple[torch.Tensor, torch.Tensor | None]
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
 """Named parameters -> optimiser, as torch's optimisers take them."""
 
+Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], Mapping[str, torch.Tensor]]
+"""``(ddf, pair, labels) -> terms`` with the total under ``"loss"``."""
+
 STOPPED = ("", "loss", "gradient")
 """What may end the steps early by not being finite; empty if nothing did."""
 
@@ -165,7 +168,7 @@ def _with_gradients() -> Iterator[None]:
 
 
 def inner_loop(
-    network: nn.Module, loss: nn.Module, optimizer: OptimizerFactory, versions: Iterable[Version]
+    network: nn.Module, loss: Objective, optimizer: OptimizerFactory, versions: Iterable[Version]
 ) -> Generator[State]:
     """Take one gradient step on a copy of a network for every mini-batch of a pair (Baum et al. 2022, Eq. 2).
 
@@ -176,7 +179,7 @@ def inner_loop(
 
     Args:
         network: joined pair -> DDF.
-        loss: ``(ddf, pair, labels) -> terms`` with the total under ``"loss"``.
+        loss: of the DDF that the network makes.
         optimizer: named parameters -> optimiser; called once, so its state is fresh for every pair.
         versions: one mini-batch per step; empty for no adaptation.
 
@@ -202,7 +205,7 @@ def inner_loop(
             parameter.requires_grad_(given.requires_grad)
 
 
-def adapt(network: nn.Module, loss: nn.Module, optimizer: OptimizerFactory, versions: Iterable[Version]) -> Adaptation:
+def adapt(network: nn.Module, loss: Objective, optimizer: OptimizerFactory, versions: Iterable[Version]) -> Adaptation:
     """Take all steps of ``inner_loop``, with the same arguments.
 
     Returns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import repeat
@@ -37,11 +37,6 @@ class AdaptationInferer(Inferer):
     loss than all of these states, nothing moves: ``u = 0``. Switch this off for a network that knows more than the
     loss, such as one trained with labels whose steps follow image similarity alone.
 
-    For symmetric anatomy, the start can be the mean of the network's DDFs of the pair and of its mirror image:
-    ``u = f_theta(x) + c`` with ``c = (M f_0(M x) - f_0(x)) / 2``, where ``M`` mirrors images and displacements and
-    ``f_0`` is the network before the steps. What the network does to one side and not to the other, an error there, is
-    halved. The steps move ``theta`` and ``c`` stays, so this costs one run of the network per pair.
-
     Each pair of a batch is adapted on its own, from the same start, so no result depends on another.
 
     Args:
@@ -52,8 +47,8 @@ class AdaptationInferer(Inferer):
         memory_gib: memory that a pair may take; None for all that is free on the device.
         at_once: how many threads of this process may adapt on one device at a time; the others wait.
         keep_alignment: whether the initial alignment is the result if its loss is the lowest.
-        mirror_axis: spatial axis of the grid along which the anatomy is symmetric, for a network that was trained with
-            mirrored pairs too; None for no mirror image.
+        correction: what is added to the DDF of the network before the steps and stays added, of (network, pair), in
+            voxels (``StartCorrection``); None for nothing.
     """
 
     def __init__(
@@ -65,7 +60,7 @@ class AdaptationInferer(Inferer):
         memory_gib: float | None = None,
         at_once: int = 1,
         keep_alignment: bool = True,
-        mirror_axis: int | None = None,
+        correction: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         super().__init__()
         if steps < 0:
@@ -79,7 +74,7 @@ class AdaptationInferer(Inferer):
         self.memory_gib = memory_gib
         self.at_once = at_once
         self.keep_alignment = keep_alignment
-        self.mirror_axis = mirror_axis
+        self.correction = correction
 
     def __call__(
         self,
@@ -100,7 +95,8 @@ class AdaptationInferer(Inferer):
             kwargs: not supported.
 
         Returns:
-            A dictionary. ``ddf`` ``(batch, dims, *shape)`` in voxels, and ``inverse_ddf`` for a velocity field without ``mirror_axis``.
+            A dictionary. ``ddf`` ``(batch, dims, *shape)`` in voxels, and ``inverse_ddf`` for a velocity field to which
+                nothing is added.
             ``losses`` ``(batch, steps + 1)``, before each step and after the last one, NaN for steps not taken.
             ``loss_identity`` ``(batch,)``, the loss without any displacement.
             ``best_step`` ``(batch,)``, the state that gave ``ddf``, an index of ``losses`` or ``INITIAL_ALIGNMENT``.
@@ -127,10 +123,10 @@ class AdaptationInferer(Inferer):
         check_memory(lambda pair: self._one_step(pair, labels, network), pair, self.memory_gib)
         best, versions = BestState(), repeat((pair, labels), self.steps)
         ddf = pair.new_empty(0)
-        mirrored = self._mirrored_start(pair, network)
+        added = self.correction(network, pair) if self.correction else pair.new_zeros(1)
 
         def loss(predicted: torch.Tensor, *rest: Any) -> dict[str, torch.Tensor]:
-            return self.loss(predicted + mirrored, *rest)
+            return self.loss(predicted + added, *rest)
 
         with closing(inner_loop(network, loss, self.optimizer, versions)) as states:
             for state in states:
@@ -157,9 +153,9 @@ class AdaptationInferer(Inferer):
                 terms = loss(ddf, pair, labels)
             losses = pair.new_full((1, self.steps + 1), torch.nan)
             losses[0, : len(best.losses)] = best.losses
-            outputs = {"ddf": ddf + mirrored}
-            velocity = isinstance(state.network, RegistrationNetwork) and state.network.integration_steps
-            if velocity and self.mirror_axis is None:
+            outputs = {"ddf": ddf + added}
+            own_inverse = self.correction is None
+            if own_inverse and isinstance(state.network, RegistrationNetwork) and state.network.integration_steps:
                 outputs["inverse_ddf"] = state.network.inverse(pair)
             identity = self.loss(torch.zeros_like(ddf), pair, labels)
         if not terms["loss"].isfinite():
@@ -178,16 +174,6 @@ class AdaptationInferer(Inferer):
             "step_seconds": torch.tensor([(adapted - start) / taken if taken else math.nan]),
             "similarity": torch.stack([identity["similarity"], terms["similarity"]])[None],
         }
-
-    def _mirrored_start(self, pair: torch.Tensor, network: nn.Module) -> torch.Tensor:
-        """What the mirror image adds to the DDF, ``(1, dims, *shape)``; one zero if there is none to look at."""
-        if self.mirror_axis is None:
-            return pair.new_zeros(1)
-        axis = 2 + self.mirror_axis
-        with torch.no_grad():
-            straight, mirrored = network(pair), network(pair.flip(axis)).flip(axis)
-            mirrored[:, self.mirror_axis].neg_()
-            return (mirrored - straight) / 2
 
     def _one_step(self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module) -> None:
         """One gradient step, which takes the most memory."""

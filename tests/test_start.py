@@ -1,0 +1,165 @@
+"""What the start gets beyond the network's field: the mean with the mirror image's, and the centre of the organ."""
+
+from functools import partial
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.losses import BendingEnergyLoss
+from torch import nn
+
+from bundle.registration import AdaptationInferer, RegistrationLoss, RegistrationNetwork, StartCorrection
+from bundle.system import BUNDLE_ROOT
+
+SHAPE = (16, 8, 8)
+
+
+def mirrored(ddf, axis):
+    flipped = ddf.flip(2 + axis)
+    return torch.cat([-part if index == axis else part for index, part in enumerate(flipped.split(1, dim=1))], dim=1)
+
+
+def pair(seed=0):
+    return torch.rand(1, 2, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def inferer(steps, axis, lr=0.01):
+    loss = RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 0.01)
+    optimizer = partial(torch.optim.Adam, lr=lr)
+    return AdaptationInferer(loss, optimizer, steps=steps, keep_alignment=False, correction=StartCorrection(axis))
+
+
+@pytest.fixture
+def network(local_net):
+    return RegistrationNetwork(local_net)
+
+
+class Shift(nn.Module):
+    """``u = w`` everywhere, whatever the images show."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+    def forward(self, pair):
+        return self.weight.reshape(1, 3, 1, 1, 1).expand(1, 3, *pair.shape[2:])
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_start_is_the_mean_of_both(network, axis):
+    with torch.no_grad():
+        expected = (network(pair()) + mirrored(network(pair().flip(2 + axis)), axis)) / 2
+    result = inferer(0, axis)(pair(), network)
+    assert torch.allclose(result["ddf"], expected, atol=1e-6)
+    assert not torch.allclose(result["ddf"], inferer(0, None)(pair(), network)["ddf"], atol=1e-3)
+
+
+def test_a_mirrored_pair_starts_from_the_mirrored_field(network):
+    register = inferer(0, 0)
+    straight, other = (register(images, network)["ddf"] for images in (pair(), pair().flip(2)))
+    assert torch.allclose(other, mirrored(straight, 0), atol=1e-6)
+
+
+def test_a_shift_to_one_side_is_an_error_that_the_mirror_image_takes_away():
+    field = inferer(0, 0)(pair(), Shift([2.0, 1.0, -3.0]))["ddf"]
+    assert field[0, :, 3, 3, 3].tolist() == [0.0, 1.0, -3.0]
+
+
+def test_the_steps_go_on_from_there_and_what_the_mirror_image_added_stays():
+    ramp = torch.arange(16.0).reshape(1, 1, 16, 1, 1).expand(1, 1, *SHAPE)
+    images = torch.cat([ramp, ramp + 2], dim=1)
+    result = inferer(2, 0, lr=0.5)(images, Shift([3.0, 0.0, 0.0]))
+    # From 0 in place of 3, and Adam's step on a ramp is its learning rate: half a voxel towards the other image.
+    assert result["ddf"][0, 0, 3, 3, 3].item() == pytest.approx(1.0, abs=1e-2)
+    assert result["losses"][0, 0].item() == pytest.approx(4.0)
+    assert result["losses"][0, 2].item() < result["losses"][0, 1].item() < 4.0
+
+
+def test_the_losses_are_those_of_the_fields_that_the_steps_reach(network):
+    register = inferer(2, 0)
+    result = register(pair(), network)
+    assert result["losses"][0, result["best_step"]].item() == pytest.approx(
+        register.loss(result["ddf"], pair())["loss"].item(), abs=1e-6
+    )
+
+
+def test_a_velocity_field_with_a_correction_has_no_inverse_of_its_own(local_net):
+    network = RegistrationNetwork(local_net, integration_steps=3)
+    register = inferer(0, 0)
+    assert "inverse_ddf" not in register(pair(), network)
+    register.correction = None
+    assert "inverse_ddf" in register(pair(), network)
+
+
+def ball(centre, radius=2.5):
+    places = torch.stack(torch.meshgrid(*map(torch.arange, SHAPE), indexing="ij"))
+    distance = (places - torch.tensor(centre).reshape(3, 1, 1, 1)).float().norm(dim=0)
+    return (distance < radius).float()[None, None]
+
+
+def with_maps(moving, fixed):
+    """Joined pair of noise, masks of ones, and the maps."""
+    images = pair()
+    sides = [
+        torch.cat([images[:, k : k + 1], torch.ones(1, 1, *SHAPE), *maps], 1) for k, maps in ((0, moving), (1, fixed))
+    ]
+    return torch.cat(sides, 1)
+
+
+@pytest.mark.parametrize("already", [[0.0, 0.0, 0.0], [1.5, -1.0, 0.5]])
+def test_the_centre_of_the_organ_goes_where_the_maps_see_it(already):
+    nothing = torch.zeros(1, 1, *SHAPE)
+    images = with_maps([nothing, ball((9, 4, 3))], [nothing, ball((6, 3, 4))])
+    network = Shift(already)
+    added = StartCorrection(centred_maps=[1])(network, images)
+    assert (network(images) + added)[0, :, 6, 3, 4].tolist() == pytest.approx([3.0, 1.0, -1.0], abs=1e-4)
+    # A shift of the whole: it bends nothing.
+    assert torch.equal(added, added[..., :1, :1, :1].expand_as(added))
+
+
+def test_several_maps_make_one_organ():
+    parts = [ball((4, 4, 4), 1.5), ball((10, 4, 4), 1.5)]
+    other = [ball((5, 4, 4), 1.5), ball((13, 4, 4), 1.5)]
+    added = StartCorrection(centred_maps=[0, 1])(Shift([0.0, 0.0, 0.0]), with_maps(other, parts))
+    assert added[0, :, 0, 0, 0].tolist() == pytest.approx([2.0, 0.0, 0.0], abs=1e-4)
+
+
+@pytest.mark.parametrize("side", ["moving", "fixed"])
+def test_nothing_is_shifted_for_an_organ_that_one_image_does_not_show(side):
+    sides = {"moving": [ball((9, 4, 3))], "fixed": [ball((6, 3, 4))]}
+    sides[side] = [0.4 * sides[side][0]]
+    added = StartCorrection(centred_maps=[0])(Shift([1.0, 0.0, 0.0]), with_maps(**sides))
+    assert not added.any()
+
+
+def test_the_centre_of_what_both_corrections_leave_is_that_of_the_maps(network):
+    images = with_maps([ball((9, 4, 3))], [ball((6, 3, 4))])
+    network.sees_maps = False
+    ddf = network(images) + StartCorrection(0, [0])(network, images)
+    assert ddf[0, :, 6, 3, 4].tolist() == pytest.approx([3.0, 1.0, -1.0], abs=1e-4)
+
+
+def test_a_map_that_the_pair_lacks_is_named():
+    with pytest.raises(ValueError, match=r"centred_maps is \[2\] and the pair has 1 maps, counted from 0"):
+        StartCorrection(centred_maps=[2])(Shift([0.0, 0.0, 0.0]), with_maps([ball((9, 4, 3))], [ball((6, 3, 4))]))
+
+
+HIPPOCAMPUS, SLICES = ["presets/hippocampus_mr"], ["overlays/2d"]
+
+
+@pytest.mark.parametrize(
+    ("files", "own", "expected"),
+    [
+        ([], {}, (0, [0])),
+        (["presets/cpu", "overlays/mr_trus"], {}, (0, [0])),
+        ([], {"map_weights": None}, (0, [])),
+        ([], {"weights": "elsewhere/models/model.pt"}, None),
+        (HIPPOCAMPUS, {}, None),
+        (SLICES, {}, None),
+    ],
+)
+def test_what_ships_for_the_prostate_corrects_its_start(files, own, expected):
+    paths = [str(BUNDLE_ROOT / f"configs/{name}.yaml") for name in ["inference", *files]]
+    parser = ConfigParser({**ConfigParser.load_config_files(paths), **own})
+    correction = parser.get_parsed_content("inferer").correction
+    assert (correction and (correction.mirror_axis, correction.centred_maps)) == expected
