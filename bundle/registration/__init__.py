@@ -13,6 +13,7 @@ from bundle.registration.adaptation import (
 )
 from bundle.registration.commands import CommandInferer
 from bundle.registration.consistency import ConsistencyInferer
+from bundle.registration.correction import FieldCorrection
 from bundle.registration.inferers import AdaptationInferer, ClassicalInferer, DisplacementField
 from bundle.registration.losses import AnatomySimilarity, LabelLoss, OverlapLoss, RegistrationLoss
 from bundle.registration.moving import Moving, moved_names
@@ -31,7 +32,6 @@ from bundle.registration.similarities import (
     LocalNormalizedCrossCorrelationLoss,
     MSELoss,
 )
-from bundle.registration.start import StartCorrection
 from bundle.registration.weights import (
     SharedWeightsLoader,
     WeightsLoader,
@@ -51,6 +51,7 @@ __all__ = [
     "CommandInferer",
     "ConsistencyInferer",
     "DisplacementField",
+    "FieldCorrection",
     "FixedSizeNetwork",
     "GlobalMutualInformationLoss",
     "GlobalThenLocal",
@@ -67,7 +68,6 @@ __all__ = [
     "ResidualField",
     "STOPPED",
     "SharedWeightsLoader",
-    "StartCorrection",
     "Version",
     "WeightsLoader",
     "adapt",

@@ -28,6 +28,9 @@ from bundle.registration.adaptation import (
 from bundle.registration.memory import check_memory, turn
 from bundle.registration.networks import RegistrationNetwork
 
+Correction = Callable[[nn.Module, torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]
+"""Network before the steps, joined pair -> what is done to a DDF of the pair."""
+
 
 class AdaptationInferer(Inferer):
     """Adapt a copy of the network to every pair, then predict its DDF (Baum et al. 2022, section 3.1).
@@ -47,8 +50,8 @@ class AdaptationInferer(Inferer):
         memory_gib: memory that a pair may take; None for all that is free on the device.
         at_once: how many threads of this process may adapt on one device at a time; the others wait.
         keep_alignment: whether the initial alignment is the result if its loss is the lowest.
-        correction: what is added to the DDF of the network before the steps and stays added, of (network, pair), in
-            voxels (``StartCorrection``); None for nothing.
+        correction: (network, pair) -> what is done to the DDFs of the network, at the start and after each step
+            (``FieldCorrection``); None for nothing.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class AdaptationInferer(Inferer):
         memory_gib: float | None = None,
         at_once: int = 1,
         keep_alignment: bool = True,
-        correction: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
+        correction: Correction | None = None,
     ) -> None:
         super().__init__()
         if steps < 0:
@@ -95,8 +98,8 @@ class AdaptationInferer(Inferer):
             kwargs: not supported.
 
         Returns:
-            A dictionary. ``ddf`` ``(batch, dims, *shape)`` in voxels, and ``inverse_ddf`` for a velocity field to which
-                nothing is added.
+            A dictionary. ``ddf`` ``(batch, dims, *shape)`` in voxels, and ``inverse_ddf`` for a velocity field
+                without a correction.
             ``losses`` ``(batch, steps + 1)``, before each step and after the last one, NaN for steps not taken.
             ``loss_identity`` ``(batch,)``, the loss without any displacement.
             ``best_step`` ``(batch,)``, the state that gave ``ddf``, an index of ``losses`` or ``INITIAL_ALIGNMENT``.
@@ -123,10 +126,10 @@ class AdaptationInferer(Inferer):
         check_memory(lambda pair: self._one_step(pair, labels, network), pair, self.memory_gib)
         best, versions = BestState(), repeat((pair, labels), self.steps)
         ddf = pair.new_empty(0)
-        added = self.correction(network, pair) if self.correction else pair.new_zeros(1)
+        corrected = self.correction(network, pair) if self.correction else nn.Identity()
 
         def loss(predicted: torch.Tensor, *rest: Any) -> dict[str, torch.Tensor]:
-            return self.loss(predicted + added, *rest)
+            return self.loss(corrected(predicted), *rest)
 
         with closing(inner_loop(network, loss, self.optimizer, versions)) as states:
             for state in states:
@@ -153,7 +156,7 @@ class AdaptationInferer(Inferer):
                 terms = loss(ddf, pair, labels)
             losses = pair.new_full((1, self.steps + 1), torch.nan)
             losses[0, : len(best.losses)] = best.losses
-            outputs = {"ddf": ddf + added}
+            outputs = {"ddf": corrected(ddf)}
             own_inverse = self.correction is None
             if own_inverse and isinstance(state.network, RegistrationNetwork) and state.network.integration_steps:
                 outputs["inverse_ddf"] = state.network.inverse(pair)

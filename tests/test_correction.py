@@ -1,4 +1,4 @@
-"""What the start gets beyond the network's field: the mean with the mirror image's, and the centre of the organ."""
+"""What a field gets beyond the network's: the mean with the mirror image's, and the centre of the organ."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from monai.bundle import ConfigParser
 from monai.losses import BendingEnergyLoss
 from torch import nn
 
-from bundle.registration import AdaptationInferer, RegistrationLoss, RegistrationNetwork, StartCorrection
+from bundle.registration import AdaptationInferer, FieldCorrection, MSELoss, RegistrationLoss, RegistrationNetwork
 from bundle.system import BUNDLE_ROOT
 
 SHAPE = (16, 8, 8)
@@ -24,9 +24,9 @@ def pair(seed=0):
 
 
 def inferer(steps, axis, lr=0.01):
-    loss = RegistrationLoss(nn.MSELoss(), BendingEnergyLoss(), 0.01)
+    loss = RegistrationLoss(MSELoss(), BendingEnergyLoss(), 0.01)
     optimizer = partial(torch.optim.Adam, lr=lr)
-    return AdaptationInferer(loss, optimizer, steps=steps, keep_alignment=False, correction=StartCorrection(axis))
+    return AdaptationInferer(loss, optimizer, steps=steps, keep_alignment=False, correction=FieldCorrection(axis))
 
 
 @pytest.fixture
@@ -91,6 +91,9 @@ def test_a_velocity_field_with_a_correction_has_no_inverse_of_its_own(local_net)
     assert "inverse_ddf" in register(pair(), network)
 
 
+STILL = Shift([0.0, 0.0, 0.0])
+
+
 def ball(centre, radius=2.5):
     places = torch.stack(torch.meshgrid(*map(torch.arange, SHAPE), indexing="ij"))
     distance = (places - torch.tensor(centre).reshape(3, 1, 1, 1)).float().norm(dim=0)
@@ -111,37 +114,48 @@ def test_the_centre_of_the_organ_goes_where_the_maps_see_it(already):
     nothing = torch.zeros(1, 1, *SHAPE)
     images = with_maps([nothing, ball((9, 4, 3))], [nothing, ball((6, 3, 4))])
     network = Shift(already)
-    added = StartCorrection(centred_maps=[1])(network, images)
-    assert (network(images) + added)[0, :, 6, 3, 4].tolist() == pytest.approx([3.0, 1.0, -1.0], abs=1e-4)
+    corrected = FieldCorrection(centred_maps=[1])(network, images)(network(images))
     # A shift of the whole: it bends nothing.
-    assert torch.equal(added, added[..., :1, :1, :1].expand_as(added))
+    for place in ((6, 3, 4), (0, 0, 0), (15, 7, 7)):
+        assert corrected[0, :, *place].tolist() == pytest.approx([3.0, 1.0, -1.0], abs=1e-4)
 
 
 def test_several_maps_make_one_organ():
     parts = [ball((4, 4, 4), 1.5), ball((10, 4, 4), 1.5)]
     other = [ball((5, 4, 4), 1.5), ball((13, 4, 4), 1.5)]
-    added = StartCorrection(centred_maps=[0, 1])(Shift([0.0, 0.0, 0.0]), with_maps(other, parts))
-    assert added[0, :, 0, 0, 0].tolist() == pytest.approx([2.0, 0.0, 0.0], abs=1e-4)
+    corrected = FieldCorrection(centred_maps=[0, 1])(STILL, with_maps(other, parts))(STILL(pair()))
+    assert corrected[0, :, 0, 0, 0].tolist() == pytest.approx([2.0, 0.0, 0.0], abs=1e-4)
 
 
 @pytest.mark.parametrize("side", ["moving", "fixed"])
 def test_nothing_is_shifted_for_an_organ_that_one_image_does_not_show(side):
     sides = {"moving": [ball((9, 4, 3))], "fixed": [ball((6, 3, 4))]}
     sides[side] = [0.4 * sides[side][0]]
-    added = StartCorrection(centred_maps=[0])(Shift([1.0, 0.0, 0.0]), with_maps(**sides))
-    assert not added.any()
+    corrected = FieldCorrection(centred_maps=[0])(STILL, with_maps(**sides))(STILL(pair()))
+    assert not corrected.any()
 
 
 def test_the_centre_of_what_both_corrections_leave_is_that_of_the_maps(network):
     images = with_maps([ball((9, 4, 3))], [ball((6, 3, 4))])
     network.sees_maps = False
-    ddf = network(images) + StartCorrection(0, [0])(network, images)
-    assert ddf[0, :, 6, 3, 4].tolist() == pytest.approx([3.0, 1.0, -1.0], abs=1e-4)
+    corrected = FieldCorrection(0, [0])(network, images)
+    assert corrected(network(images))[0, :, 6, 3, 4].tolist() == pytest.approx([3.0, 1.0, -1.0], abs=1e-4)
+
+
+def test_the_centre_stays_while_the_steps_go_on(network):
+    network.sees_maps = False
+    images = with_maps([ball((9, 4, 3))], [ball((6, 3, 4))])
+    register = inferer(2, 0)
+    register.correction.centred_maps = [0]
+    result = register(images, network)
+    assert result["ddf"][0, :, 6, 3, 4].tolist() == pytest.approx([3.0, 1.0, -1.0], abs=1e-4)
+    register.steps = 0
+    assert (result["ddf"] - register(images, network)["ddf"]).abs().max() > 0.01
 
 
 def test_a_map_that_the_pair_lacks_is_named():
     with pytest.raises(ValueError, match=r"centred_maps is \[2\] and the pair has 1 maps, counted from 0"):
-        StartCorrection(centred_maps=[2])(Shift([0.0, 0.0, 0.0]), with_maps([ball((9, 4, 3))], [ball((6, 3, 4))]))
+        FieldCorrection(centred_maps=[2])(STILL, with_maps([ball((9, 4, 3))], [ball((6, 3, 4))]))
 
 
 HIPPOCAMPUS, SLICES = ["presets/hippocampus_mr"], ["overlays/2d"]

@@ -1,8 +1,8 @@
-"""What the start on a pair gets beyond the network's own displacement."""
+"""What the DDF of a pair gets beyond the network's own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -11,17 +11,16 @@ from bundle.data import split_pair
 from bundle.registration.losses import at_points, soft_centroids
 
 
-class StartCorrection:
-    """Errors that a network makes and that can be seen without any label are taken out of its DDF ``f_0(x)``.
+class FieldCorrection:
+    """Errors of a network that can be seen without any label are taken out of its DDF ``f_theta(x)``.
 
-    The start becomes ``f_0(x) + c``. The steps move the weights and ``c`` stays, so it costs one or two runs of the
-    network per pair, not one per step.
-
-    - A symmetric organ has no reason to move to the left rather than to the right. The mean of the DDFs of the pair and
-      of its mirror image, ``(f_0(x) + M f_0(M x)) / 2``, halves what the network does to one side alone.
+    - A symmetric organ has no reason to move to the left rather than to the right. What the network does to one side
+      and not to the other is halved: ``u = f_theta(x) + (M f_0(M x) - f_0(x)) / 2``, where ``M`` mirrors images and
+      displacements and ``f_0`` is the network before the steps. So the start is the mean of both, and the steps, which
+      move ``theta``, take no longer.
     - The maps of both images say where the organ is, and its centre of mass is the best known of all their points: the
-      errors of the voxels cancel. A shift of the whole DDF ``u`` takes the centre ``p`` of the fixed image to that of
-      the moving one, ``c = m - p - u(p)``. It bends nothing, and holds where the field of view cuts off the organ too.
+      errors of the voxels cancel. A shift of the whole DDF takes the centre ``p`` of the fixed image to that of the
+      moving one, ``u + m - p - u(p)``. It bends nothing, and holds where the field of view cuts off the organ too.
 
     Args:
         mirror_axis: spatial axis of the grid along which the anatomy is symmetric, for a network that was trained with
@@ -34,36 +33,38 @@ class StartCorrection:
         self.mirror_axis = mirror_axis
         self.centred_maps = list(centred_maps)
 
-    def __call__(self, network: nn.Module, pair: torch.Tensor) -> torch.Tensor:
-        """What to add to the network's DDF of a pair.
+    def __call__(self, network: nn.Module, pair: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The correction of a pair.
 
         Args:
             network: joined pair -> DDF, before the steps.
             pair: joined pair ``(batch, channels, *shape)``, with maps if their centres are asked for.
 
         Returns:
-            ``(batch, dims, *shape)``, voxels.
+            DDF of the network ``(batch, dims, *shape)`` in voxels, at any step -> corrected DDF.
 
         Raises:
             ValueError: when the pair has no such map.
         """
         with torch.no_grad():
-            ddf = network(pair)
-            corrected = ddf
+            added = pair.new_zeros(1)
             if self.mirror_axis is not None:
-                corrected = (ddf + mirrored(network, pair, self.mirror_axis)) / 2
-            if self.centred_maps:
-                corrected = corrected + self._shift(corrected, pair)
-            return corrected - ddf
+                added = (mirrored(network, pair, self.mirror_axis) - network(pair)) / 2
+            centred = self._centring(pair) if self.centred_maps else lambda ddf: ddf
+        return lambda ddf: centred(ddf + added)
 
-    def _shift(self, ddf: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:
-        """What the DDF misses the centre of the moving organ by, ``(batch, dims, 1, ...)`` in voxels."""
+    def _centring(self, pair: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The shift that brings the centres together, of any DDF."""
         moving, fixed = (self._organ(side) for side in split_pair(pair))
         seen = [organ.flatten(1).amax(1) > 0.5 for organ in (moving, fixed)]
         points = soft_centroids(fixed)
-        missed = soft_centroids(moving) - points - at_points(ddf, points)
-        shift = torch.where((seen[0] & seen[1])[:, None], missed[:, 0], 0)
-        return shift.reshape(*shift.shape, *[1] * (ddf.ndim - 2))
+        wanted = soft_centroids(moving) - points
+
+        def centred(ddf: torch.Tensor) -> torch.Tensor:
+            shift = torch.where((seen[0] & seen[1])[:, None], (wanted - at_points(ddf, points))[:, 0], 0)
+            return ddf + shift.reshape(*shift.shape, *[1] * (ddf.ndim - 2))
+
+        return centred
 
     def _organ(self, side: torch.Tensor) -> torch.Tensor:
         """Sum of the maps that show it, ``(batch, 1, *shape)``; of a side's image, mask and maps."""
