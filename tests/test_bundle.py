@@ -360,7 +360,9 @@ def test_every_network_registers_slices(network):
 UNUSED = {"intensity_percentiles", "maps_seen", "map_held_out", "map_device", "map_channels", "map_pixdim"}
 
 
-@pytest.mark.parametrize(("name", "more"), [("inference_2d.yaml", {"channels"}), ("fine_tune_2d.yaml", {"map_folds"})])
+@pytest.mark.parametrize(
+    ("name", "more"), [("inference_2d.yaml", {"channels", "shipped"}), ("fine_tune_2d.yaml", {"map_folds"})]
+)
 def test_a_configuration_of_slices_is_the_one_of_volumes_with_the_overlays(name, more):
     base, overlays, _ = twins.WRITTEN_OUT[name]
     joined = ConfigParser.load_config_files([CONFIGS / base, *(CONFIGS / each for each in overlays)])
