@@ -60,6 +60,9 @@ CSV_FILES = [
     ("1,2,3\n4,5,6\n", {"affine": AFFINE}, [[1, 2, 3], [4, 5, 6]]),
     ("1,2,3,7\n4,5,6,8\n", {"affine": AFFINE}, [[1, 2, 3], [4, 5, 6]]),
     ('x,y,z\n"1,0","2,0","3,0",apex\n"4,0","5,0","6,125",base\n', {}, [[1, 2, 3], [4, 5, 6.125]]),
+    ("R,A,S,Label\n1,2,3,F-1\n4,5,6.125,F-2\n", {}, [[1, 2, 3], [4, 5, 6.125]]),
+    ("label\tl\tp\ts\tdefined\nF-1\t-1\t-2\t3\t1\nF-2\t-4\t-5\t6.125\t1\n", {}, [[1, 2, 3], [4, 5, 6.125]]),
+    ("X,Y,Z\n1,2,3\n4,5,6.125\n", {}, [[1, 2, 3], [4, 5, 6.125]]),
     ("2,1\n5,4\n", {"affine": AFFINE, "planar": True}, [[2, 1, 0], [5, 4, 0]]),
     ("row,col\n2,1\n5,4\n", {"affine": AFFINE, "planar": True}, [[1, 2, 0], [4, 5, 0]]),
     ("fixed_i,fixed_j,moving_i,moving_j\n9,9,2,1\n", {"affine": AFFINE, "planar": True, "side": "moving"}, [[2, 1, 0]]),
@@ -120,7 +123,7 @@ def test_flagged_points_of_a_slice_stay_in_it(tmp_path):
     ("text", "message"),
     [
         ("1,2,3\n", "a.csv: its columns i,j,k are voxels; give the image that they belong to"),
-        ("x,y,z\n1,2,3\n4,5\n", "headers i,j,k, x,y,z; row 3 is '4,5'"),
+        ("x,y,z\n1,2,3\n4,5\n", "headers i,j,k, x,y,z, r,a,s, l,p,s; row 3 is '4,5'"),
         ("x,y,z\n1,2,nan\n", "point 1 is not finite"),
         ("x,y,z\n1,2,1e999\n", "point 1 is not finite"),
         ("x:y:z\n1:2:3\n", "expected numbers in every row below one of the headers"),
@@ -138,6 +141,40 @@ def test_a_damaged_csv_is_refused(tmp_path, text, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_points(save(tmp_path / "a.csv", text))
     assert "\n" not in str(caught.value)
+
+
+SLICER_TABLE = """label,{},defined,selected,visible,locked,description
+apex,-19.9067,13.9347,29.443,1,1,1,0,
+never placed,0,0,0,0,1,1,0,
+base,81.7333,-42.9415,9.62559,1,1,1,0,"left, right"
+"""
+
+
+@pytest.mark.parametrize(("columns", "signs"), [("l,p,s", (-1, -1, 1)), ("r,a,s", (1, 1, 1))])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_table_of_control_points_says_its_space_by_its_columns_and_keeps_it(tmp_path, columns, signs, suffix):
+    text = SLICER_TABLE.format(columns)
+    file = read_points(save(tmp_path / f"a{suffix}", text))
+    np.testing.assert_array_equal(
+        file.points, np.array([[-19.9067, 13.9347, 29.443], [81.7333, -42.9415, 9.62559]]) * signs
+    )
+    assert file.names == ["apex", "base"] and file.unplaced == 1
+    with pytest.raises(ValueError, match="1 control points have no position; place them, or delete them"):
+        read_landmarks(file.path, AFFINE)
+    assert rewrite(file.path).read_text() == text
+    moved = rewrite(file.path, file.points + SHIFT, [False, True])
+    np.testing.assert_allclose(read_points(moved).points, file.points + SHIFT, atol=1e-12)
+    rows = [line.rsplit(",", 1)[1] for line in moved.read_text().splitlines()]
+    assert rows == ["outside", "0", "", "1"]
+
+
+def test_a_table_in_both_spaces_is_refused_and_one_of_a_pair_has_a_space_for_each_side(tmp_path):
+    path = save(tmp_path / "a.csv", "r,a,s,l,p\n1,2,3,-1,-2\n")
+    with pytest.raises(ValueError, match="its columns r,a,s and l,p,s both give the place of a point"):
+        read_points(path)
+    path = save(tmp_path / "b.csv", "fixed_r,fixed_a,fixed_s,moving_l,moving_p,moving_s\n1,2,3,4,5,6\n")
+    np.testing.assert_array_equal(read_landmarks(path, AFFINE, "fixed").points, [[1, 2, 3]])
+    np.testing.assert_array_equal(read_landmarks(path, AFFINE, "moving").points, [[-4, -5, 6]])
 
 
 def test_two_places_in_the_plane_are_refused_and_a_depth_is_none(tmp_path):
@@ -244,6 +281,32 @@ def test_fiducials_say_their_space_or_their_version_does(tmp_path, version, spac
     np.testing.assert_allclose(read_points(moved).points, file.points + SHIFT, atol=1e-12)
 
 
+SLICER_3 = """# Fiducial List file /data/L.fcsv
+# version = 2
+# name = L
+# numPoints = 2
+# columns = label,x,y,z,sel,vis
+left ear,-19.5,13.25,29.5,1,1
+nose,1.5,-2.25,3.0,1,1
+"""
+
+
+@pytest.mark.parametrize("dropped", ["# columns", "# Fiducial", "none"])
+def test_fiducials_of_slicer_3_are_ras_and_begin_with_their_names(tmp_path, dropped):
+    text = "".join(line for line in SLICER_3.splitlines(keepends=True) if not line.startswith(dropped))
+    file = read_points(save(tmp_path / "a.fcsv", text))
+    np.testing.assert_array_equal(file.points, [[-19.5, 13.25, 29.5], [1.5, -2.25, 3]])
+    assert file.names == ["left ear", "nose"]
+    assert rewrite(file.path).read_text() == text
+
+
+def test_fiducials_of_other_programs_have_their_label_where_their_columns_say(tmp_path):
+    text = "# Markups fiducial file version = 4.11\n# CoordinateSystem = 0\n# columns = label,x,y,z,sel,vis,lock\n"
+    file = read_points(save(tmp_path / "a.fcsv", text + "F_1,1,2,3,1,1,0\nF_2,4,5,6,1,1,0\n"))
+    np.testing.assert_array_equal(file.points, [[1, 2, 3], [4, 5, 6]])
+    assert file.names == ["F_1", "F_2"]
+
+
 def test_fiducials_outside_say_so(tmp_path):
     text = FCSV.format(version="4.11", space="LPS").replace("\n", "\r\n")
     path = save(tmp_path / "a.fcsv", text + "3,1.0,2.0,3.0\r\n")
@@ -272,11 +335,13 @@ def test_damaged_fiducials_are_refused(tmp_path, text, message):
 
 
 def test_files_of_points_are_told_by_their_name(tmp_path):
-    assert POINT_FORMATS == (".csv", ".mrk.json", ".fcsv", ".vtk", ".stl")
+    assert POINT_FORMATS == (".csv", ".tsv", ".mrk.json", ".fcsv", ".vtk", ".stl")
     assert all(is_point_file(f"a/b.1{suffix.upper()}") for suffix in POINT_FORMATS)
     for name in ("a.json", "a.txt", "a.ply", "a.obj", "a.nii.gz", "csv", "a.vtp"):
         assert not is_point_file(name)
-        supported = r"supported are CSV \(.csv\), 3D Slicer markups \(.mrk.json, .fcsv\), legacy VTK \(.vtk\) and STL"
+        supported = (
+            r"supported are CSV \(.csv, .tsv\), 3D Slicer markups \(.mrk.json, .fcsv\), legacy VTK \(.vtk\) and STL"
+        )
         with pytest.raises(ValueError, match=supported):
             read_points(tmp_path / name)
     with pytest.raises(ValueError, match="an XML file of VTK, which is not read; save it as legacy VTK"):
@@ -310,7 +375,7 @@ def test_landmarks_are_points_of_3d_slicer_too_if_every_one_is_placed(tmp_path):
         read_landmarks(path, AFFINE, side="fixed")
     fiducials = save(tmp_path / "a.fcsv", FCSV.format(version="4.11", space="LPS"))
     np.testing.assert_array_equal(read_landmarks(fiducials, AFFINE).points, FCSV_POINTS * (-1, -1, 1))
-    with pytest.raises(ValueError, match="not a file of landmarks, expected .csv, .mrk.json, .fcsv"):
+    with pytest.raises(ValueError, match="not a file of landmarks, expected .csv, .tsv, .mrk.json, .fcsv"):
         read_landmarks(tmp_path / "a.stl", AFFINE)
 
 
@@ -326,7 +391,7 @@ def test_landmarks_of_3d_slicer_are_found_in_folders_and_others_refused_in_a_dat
     entry = {"fixed_image": files[0], "moving_image": files[1], "moving_landmarks": files[3]}
     save(tmp_path / "list.json", {"test": [entry | {"fixed_landmarks": "a.json"}]})
     problems = check_data(tmp_path, "list.json").problems
-    assert "test[0]: fixed_landmarks is 'a.json', expected a file of points (.csv, .mrk.json, .fcsv)" in problems
+    assert "test[0]: fixed_landmarks is 'a.json', expected a file of points (.csv, .tsv, .mrk.json, .fcsv)" in problems
 
 
 NAMED = {
@@ -390,12 +455,12 @@ def test_points_of_two_files_correspond_by_name_in_every_format(tmp_path, fixed,
     ],
 )
 def test_names_of_a_csv_are_those_of_the_column_that_tells_most_points_apart(tmp_path, text, side, names):
-    assert read_points(save(tmp_path / "a.csv", text), AFFINE, side).names() == names
+    assert read_points(save(tmp_path / "a.csv", text), AFFINE, side).names == names
 
 
 def test_points_of_a_surface_have_no_names(tmp_path):
     content = "# vtk DataFile Version 3.0\nx\nASCII\nDATASET POLYDATA\nPOINTS 2 float\n1 2 3 4 5 6\n"
-    assert read_points(save(tmp_path / "a.vtk", content)).names() == ["", ""]
+    assert read_points(save(tmp_path / "a.vtk", content)).names == ["", ""]
 
 
 @pytest.mark.parametrize(("names", "found"), [("BB", ["point 0", "point 1"]), (["", "b"], ["point 0", "point 1"])])

@@ -129,7 +129,7 @@ def test_points_of_every_dialect_are_read_and_replaced(points, delimiter, encodi
 
     content = written(points)
     numbers = np.array([point[:3] for point in points])
-    found = read_csv(content, np.eye(4), None, False)
+    found = read_csv(content, np.eye(4), None, False).points
     np.testing.assert_array_equal(found, numbers)
     table = Table.read(content)
     assert table.content() == content
@@ -140,7 +140,7 @@ def test_points_of_every_dialect_are_read_and_replaced(points, delimiter, encodi
     moved = replace_csv(content, found + 1, np.ones(len(points), dtype=bool), np.eye(4), None, False)
     again = Table.read(moved)
     assert (again.delimiter, again.encoding) == (table.delimiter, table.encoding)
-    np.testing.assert_allclose(read_csv(moved, np.eye(4), None, False), numbers + 1, rtol=1e-12, atol=1e-8)
+    np.testing.assert_allclose(read_csv(moved, np.eye(4), None, False).points, numbers + 1, rtol=1e-12, atol=1e-8)
     assert value_of(again.rows[-1][0][4] if again.rows[-1][0] != [""] else again.rows[-2][0][4]) == "1"
 
 

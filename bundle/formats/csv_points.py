@@ -9,13 +9,21 @@ import numpy as np
 
 from bundle.formats.tables import Row, Table, number_of, replace_numbers, value_of
 from bundle.geometry import transform_points
+from bundle.geometry.correspondence import NamedPoints
+from bundle.geometry.spaces import swap_space
 
-VOXELS = {("i", "j", "k"): (0, 1, 2), ("row", "col"): (1, 0), ("i", "j"): (0, 1)}
+Axes = dict[tuple[str, ...], tuple[int, ...]]
+VOXELS: Axes = {("i", "j", "k"): (0, 1, 2), ("row", "col"): (1, 0), ("i", "j"): (0, 1)}
 """Columns that hold voxels, and the image axis of each: the rows of a picture are its second axis."""
-MILLIMETRES = {("x", "y", "z"): (0, 1, 2), ("x", "y"): (0, 1)}
-AXES = {**VOXELS, **MILLIMETRES}
+MILLIMETRES: Axes = {("x", "y", "z"): (0, 1, 2), ("x", "y"): (0, 1)}
+SLICER: Axes = {("r", "a", "s"): (0, 1, 2), ("l", "p", "s"): (0, 1, 2)}
+"""Columns of mm that say their space by its letters, as 3D Slicer writes tables of control points."""
+AXES = {**VOXELS, **MILLIMETRES, **SLICER}
+DEFINED = "defined"
+"""Column of 3D Slicer that is 0 for a point without a position."""
 ANTS = {"x", "y", "z", "t"}
 """Columns of the points of ANTs, which are LPS."""
+DOUBT = "its columns x,y,z,t are those of ANTs, whose points are LPS; they are read as RAS: if so, negate x and y"
 NAMES = ("name", "landmark", "label", "id")
 """Columns that name points, in files for both images too."""
 OUTSIDE = "outside"
@@ -31,6 +39,7 @@ class Columns:
         header: whether the first row names them.
         prefix: prefix of the names, for one of the two images of a pair.
         rows: the rows that hold a point, counted from 0.
+        unplaced: number of rows of a point without a position.
     """
 
     names: tuple[str, ...]
@@ -38,10 +47,16 @@ class Columns:
     header: bool
     prefix: str
     rows: tuple[int, ...]
+    unplaced: int = 0
+
+    @property
+    def space(self) -> str:
+        """Space of the millimetres."""
+        return "LPS" if self.names == ("l", "p", "s") else "RAS"
 
 
 def find_columns(table: Table, side: str | None, planar: bool) -> Columns:
-    """Find the points of a CSV by its header; without one, they are voxels in the first columns.
+    """Find the points of a CSV by its header, in any letters; without one, they are voxels in the first columns.
 
     Args:
         table: table of the file.
@@ -53,7 +68,7 @@ def find_columns(table: Table, side: str | None, planar: bool) -> Columns:
     """
     filled = table.filled()
     prefix = f"{side}_" if side else ""
-    first = [value_of(cell) for cell in table.rows[filled[0]][0]] if filled else []
+    first = _header(table, filled)
     found: Mapping[str, int] = {
         name.removeprefix(prefix): number for number, name in enumerate(first) if name.startswith(prefix)
     }
@@ -65,7 +80,9 @@ def find_columns(table: Table, side: str | None, planar: bool) -> Columns:
         raise ValueError(f"its columns {both} both give the place of a point, each in its own unit; keep one of them")
     if names is not None and len(filled) > 1:
         _check_header(table, filled, [prefix + name for name in names])
-        return Columns(names, tuple(found[name] for name in names), True, prefix, filled[1:])
+        rows = [number for number in filled[1:] if not (names in SLICER and _undefined(table, number, found))]
+        columns = tuple(found[name] for name in names)
+        return Columns(names, columns, True, prefix, tuple(rows), len(filled) - 1 - len(rows))
     if names is not None or side or not filled:
         raise ValueError(_expected(prefix, planar) + "; found no such row")
     names = ("i", "j") if planar and len(first) == 2 else ("i", "j", "k")
@@ -74,12 +91,24 @@ def find_columns(table: Table, side: str | None, planar: bool) -> Columns:
     return Columns(names, tuple(range(len(names))), False, prefix, filled)
 
 
+def _header(table: Table, filled: Sequence[int]) -> list[str]:
+    """Cells of the first row that is not empty, in small letters."""
+    return [value_of(cell).lower() for number in filled[:1] for cell in table.rows[number][0]]
+
+
+def _undefined(table: Table, number: int, found: Mapping[str, int]) -> bool:
+    """Whether a row of 3D Slicer says that its point has no position."""
+    column = found.get(DEFINED, -1)
+    return column >= 0 and [value_of(cell) for cell in table.rows[number][0][column : column + 1]] == ["0"]
+
+
 def _check_header(table: Table, filled: Sequence[int], names: Sequence[str]) -> None:
     """Refuse a header that does not say which column is meant: names that stand twice, rows with numbers beyond it.
 
     Such numbers may be decimals whose mark is the delimiter.
     """
-    header, *others = ([value_of(cell) for cell in table.rows[number][0]] for number in filled)
+    header = _header(table, filled)
+    others = ([value_of(cell) for cell in table.rows[number][0]] for number in filled[1:])
     twice = [name for name in names if header.count(name) > 1]
     if twice:
         raise ValueError(f"{header.count(twice[0])} of its columns are called {twice[0]}, expected one")
@@ -101,17 +130,14 @@ def _expected(prefix: str, planar: bool) -> str:
     return f"expected numbers in every row below one of the headers {headers}"
 
 
-def read_csv(content: bytes, affine: np.ndarray | None, side: str | None, planar: bool) -> np.ndarray:
-    """Points of a CSV.
+def read_csv(content: bytes, affine: np.ndarray | None, side: str | None, planar: bool) -> NamedPoints:
+    """Points of a CSV, with the names of the column that tells most of them apart.
 
     Args:
         content: content of the file.
         affine: ``(4, 4)`` voxel-to-world of the image they belong to; None if the file has mm in three columns.
         side: as in :func:`find_columns`.
         planar: as there.
-
-    Returns:
-        ``(n, 3)``, mm, RAS.
 
     Raises:
         ValueError: when it is no such table, or the image is needed but not given.
@@ -126,41 +152,25 @@ def read_csv(content: bytes, affine: np.ndarray | None, side: str | None, planar
             line = table.line(number)[:60]
             raise ValueError(f"{_expected(columns.prefix, planar)}; row {number + 1} is {line!r}") from error
     matrix = _image(affine, columns)
-    millimetres = columns.names in MILLIMETRES
-    points = np.tile(matrix[:3, 3] if millimetres else np.zeros(3), (len(values), 1))
+    voxels = columns.names in VOXELS
+    points = np.tile(np.zeros(3) if voxels else matrix[:3, 3], (len(values), 1))
     points[:, AXES[columns.names]] = values
-    return points if millimetres else transform_points(matrix, points)
+    world = transform_points(matrix, points) if voxels else swap_space(points, columns.space)
+    header = _header(table, table.filled()) if columns.header else []
+    return NamedPoints(world, _names(table, columns, header), columns.unplaced, DOUBT if set(header) >= ANTS else "")
 
 
-def read_csv_names(content: bytes, side: str | None, planar: bool) -> list[str]:
-    """Names of the points of a CSV, from the column that tells most of them apart; empty where there are none.
-
-    Args:
-        content: content of the file.
-        side: as in :func:`find_columns`.
-        planar: as there.
-    """
-    table = Table.read(content)
-    columns = find_columns(table, side, planar)
-    header = [value_of(cell).lower() for cell in table.rows[table.filled()[0]][0]] if columns.header else []
+def _names(table: Table, columns: Columns, header: Sequence[str]) -> list[str]:
+    """Names of the points, from the column that tells most of them apart; empty where there are none."""
     rows = [[value_of(cell) for cell in table.rows[number][0]] + [""] * len(header) for number in columns.rows]
     named = [[row[header.index(name)] for row in rows] for name in NAMES if name in header]
     return max(named, key=lambda names: len(set(names)), default=[""] * len(rows))
 
 
-def doubt_of_csv(content: bytes) -> str:
-    """A line about columns that another program reads in another space, or an empty one."""
-    table = Table.read(content)
-    header = {value_of(cell) for number in table.filled()[:1] for cell in table.rows[number][0]}
-    if not header >= ANTS:
-        return ""
-    return "its columns x,y,z,t are those of ANTs, whose points are LPS; they are read as RAS: if so, negate x and y"
-
-
 def _image(affine: np.ndarray | None, columns: Columns) -> np.ndarray:
     """Voxel-to-world of the image; no image is needed for mm in three columns."""
-    if affine is None and columns.names != ("x", "y", "z"):
-        unit = "mm in the plane" if columns.names in MILLIMETRES else "voxels"
+    if affine is None and (columns.names in VOXELS or len(columns.names) < 3):
+        unit = "voxels" if columns.names in VOXELS else "mm in the plane"
         raise ValueError(f"its columns {','.join(columns.names)} are {unit}; give the image that they belong to")
     return np.eye(4) if affine is None else affine
 
@@ -189,7 +199,7 @@ def replace_csv(
     """
     table = Table.read(content).copy()
     columns = find_columns(table, side, planar)
-    values = points
+    values = swap_space(points, columns.space)
     if columns.names in VOXELS:
         # Rounding removes the noise of the affine and its inverse from whole voxels.
         values = np.round(transform_points(np.linalg.inv(_image(affine, columns)), points), 9)

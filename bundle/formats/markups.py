@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from bundle.formats.tables import Row, Table, replace_numbers, value_of
+from bundle.geometry.correspondence import NamedPoints
 from bundle.geometry.spaces import known_space, swap_space
 from bundle.system.limits import Refused
 from bundle.system.text import load_json
@@ -21,35 +22,25 @@ FLAG = "outside the volume"
 SHAPES = ("Plane", "ROI")  # markups that are defined by more than their points
 # Columns of a .fcsv, id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID: 3D Slicer goes by their order.
 POSITION, LABEL, DESCRIPTION = (1, 2, 3), 11, 12
+SLICER_3 = re.compile(r"^#\s*(Fiducial List file|columns\s*=\s*label,)", re.MULTILINE)
+"""Comments of 3D Slicer 3, whose columns are label,x,y,z,sel,vis and whose points are RAS."""
 LAST_RAS_VERSION = (4, 10)  # fiducials of later versions are in LPS if the file does not say
 
 
-def read_markups(content: bytes) -> np.ndarray:
+def read_markups(content: bytes) -> NamedPoints:
     """Control points of all markups of a file, except those without a position.
 
     Args:
         content: content of the file.
 
-    Returns:
-        ``(n, 3)``, mm, RAS.
-
     Raises:
         ValueError: when it holds no markups, or a position is not valid.
     """
-    found = [swap_space(_position(point), space) for point, space in _placed(_load(content))]
-    return np.stack(found) if found else np.empty((0, 3))
-
-
-def count_unplaced(content: bytes) -> int:
-    """Number of control points that have no position."""
     document = _load(content)
-    points = sum(len(_points(markup)) for markup in document["markups"])
-    return points - sum(1 for _ in _placed(document))
-
-
-def read_labels(content: bytes) -> list[str]:
-    """Labels of the control points that have a position."""
-    return [str(point.get("label") or "") for point, _ in _placed(_load(content))]
+    placed = list(_placed(document))
+    points = np.array([swap_space(_position(point), space) for point, space in placed]).reshape(-1, 3)
+    names = [str(point.get("label") or "") for point, _ in placed]
+    return NamedPoints(points, names, sum(len(_points(markup)) for markup in document["markups"]) - len(placed))
 
 
 def replace_markups(content: bytes, points: np.ndarray, outside: np.ndarray | None) -> bytes:
@@ -136,21 +127,18 @@ def _position(point: dict[str, Any]) -> np.ndarray:
         ) from error
 
 
-def read_fiducials(content: bytes) -> np.ndarray:
-    """Points of a list of fiducials.
+def read_fiducials(content: bytes) -> NamedPoints:
+    """Points of a list of fiducials, with their labels.
 
     Args:
         content: content of the file.
-
-    Returns:
-        ``(n, 3)``, mm, RAS.
 
     Raises:
         ValueError: when it is not such a list, or does not say its coordinate system.
     """
     rows = Table.read(content, ",").rows
-    space = _fiducial_space(rows)
-    points = []
+    space, label, _ = _fiducial_layout(rows)
+    points, names = [], []
     for number in _fiducial_rows(rows):
         cells = rows[number][0]
         try:
@@ -158,13 +146,8 @@ def read_fiducials(content: bytes) -> np.ndarray:
         except (ValueError, IndexError) as error:
             line = ",".join(cells)[:60]
             raise ValueError(f"line {number + 1} is {line!r}, expected id,x,y,z,...") from error
-    return swap_space(np.array(points).reshape(-1, 3), space)
-
-
-def read_fiducial_labels(content: bytes) -> list[str]:
-    """Labels of a list of fiducials; empty where there are none."""
-    rows = Table.read(content, ",").rows
-    return [value_of("".join(rows[number][0][LABEL : LABEL + 1])) for number in _fiducial_rows(rows)]
+        names.append(value_of("".join(cells[label : label + 1])))
+    return NamedPoints(swap_space(np.array(points).reshape(-1, 3), space), names)
 
 
 def replace_fiducials(content: bytes, points: np.ndarray, outside: np.ndarray | None) -> bytes:
@@ -180,16 +163,17 @@ def replace_fiducials(content: bytes, points: np.ndarray, outside: np.ndarray | 
     """
     table = Table.read(content, ",").copy()
     rows = table.rows
-    values = swap_space(points, _fiducial_space(rows))
+    space, _, description = _fiducial_layout(rows)
+    values = swap_space(points, space)
     flags = np.zeros(len(points), dtype=bool) if outside is None else outside
     for number, value, flag in zip(_fiducial_rows(rows), values, flags, strict=True):
         cells = rows[number][0]
         replace_numbers(cells, POSITION, value)
         if flag:
-            cells += [""] * (DESCRIPTION + 1 - len(cells))
-            description = _flagged(value_of(cells[DESCRIPTION]))
-            quoted = '"' + description.replace('"', '""') + '"'
-            cells[DESCRIPTION] = quoted if re.search(r'[",\r\n]', description) else description
+            cells += [""] * (description + 1 - len(cells))
+            text = _flagged(value_of(cells[description]))
+            quoted = '"' + text.replace('"', '""') + '"'
+            cells[description] = quoted if re.search(r'[",\r\n]', text) else text
     return table.content()
 
 
@@ -202,16 +186,26 @@ def _fiducial_rows(rows: list[Row]) -> list[int]:
     ]
 
 
-def _fiducial_space(rows: list[Row]) -> str:
-    """Space of a list of fiducials; if the file does not say, its version decides (3D Slicer 4.11 changed it)."""
+def _fiducial_layout(rows: list[Row]) -> tuple[str, int, int]:
+    """Space of a list of fiducials, and the columns of label and description."""
     comments = "\n".join(text for cells, _ in rows if (text := value_of(",".join(cells))).startswith("#"))
     columns = re.search(r"^#\s*columns\s*=\s*(.*)$", comments, re.MULTILINE)
-    if columns and [name.strip() for name in columns[1].split(",")][1:4] != ["x", "y", "z"]:
-        raise ValueError(f"its columns are {columns[1].strip()}, expected id,x,y,z,...")
+    names = [name.strip() for name in columns[1].split(",")] if columns else []
+    if names and names[1:4] != ["x", "y", "z"]:
+        raise ValueError(f"its columns are {','.join(names)}, expected id,x,y,z,...")
+    old = SLICER_3.search(comments) is not None
+    label = names.index("label") if "label" in names else 0 if old else LABEL
+    return _fiducial_space(comments, old), label, names.index("desc") if "desc" in names else DESCRIPTION
+
+
+def _fiducial_space(comments: str, old: bool) -> str:
+    """Space of a list of fiducials; if the file does not say, its version decides (3D Slicer 4.11 changed it)."""
     named = re.search(r"^#\s*CoordinateSystem\s*=\s*(\w+)", comments, re.MULTILINE)
     if named:
         return known_space(named[1])
     version = re.search(r"^#.*version\s*=\s*(\d+)\.(\d+)", comments, re.MULTILINE)
+    if version is None and old:
+        return "RAS"
     if version is None:
         raise ValueError(
             "no line '# CoordinateSystem = LPS' (or RAS) and none with the version, expected fiducials of 3D Slicer"

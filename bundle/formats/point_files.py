@@ -14,37 +14,30 @@ from typing import Any
 
 import numpy as np
 
-from bundle.formats.csv_points import doubt_of_csv, read_csv, read_csv_names, replace_csv
-from bundle.formats.markups import (
-    count_unplaced,
-    read_fiducial_labels,
-    read_fiducials,
-    read_labels,
-    read_markups,
-    replace_fiducials,
-    replace_markups,
-)
+from bundle.formats.csv_points import read_csv, replace_csv
+from bundle.formats.markups import read_fiducials, read_markups, replace_fiducials, replace_markups
 from bundle.formats.surface_files import XML, read_stl, read_vtk, replace_stl, replace_vtk
 from bundle.geometry import corresponding_rows
+from bundle.geometry.correspondence import NamedPoints
 from bundle.system.errors import DataWarning, printable
 from bundle.system.files import written_whole
 from bundle.system.limits import exists, read_whole
 
-Read = Callable[[bytes], np.ndarray]
+Read = Callable[[bytes], NamedPoints]
 Replace = Callable[[bytes, np.ndarray, np.ndarray | None], bytes]
 
-CSV, MARKUPS, FIDUCIALS = ".csv", ".mrk.json", ".fcsv"
+TABLES = (".csv", ".tsv")
 FORMATS: dict[str, tuple[Read, Replace]] = {
-    MARKUPS: (read_markups, replace_markups),
-    FIDUCIALS: (read_fiducials, replace_fiducials),
+    ".mrk.json": (read_markups, replace_markups),
+    ".fcsv": (read_fiducials, replace_fiducials),
     ".vtk": (read_vtk, replace_vtk),
     ".stl": (read_stl, replace_stl),
 }
-POINT_FORMATS = (CSV, *FORMATS)
+POINT_FORMATS = (*TABLES, *FORMATS)
 """File name endings of the point and surface files that are read and written."""
-LANDMARK_FORMATS = (CSV, MARKUPS, FIDUCIALS)
+LANDMARK_FORMATS = (*TABLES, ".mrk.json", ".fcsv")
 """Those of points that correspond to the points of another file."""
-SUPPORTED = "CSV (.csv), 3D Slicer markups (.mrk.json, .fcsv), legacy VTK (.vtk) and STL (.stl)"
+SUPPORTED = "CSV (.csv, .tsv), 3D Slicer markups (.mrk.json, .fcsv), legacy VTK (.vtk) and STL (.stl)"
 
 
 def point_format(path: str | Path) -> str | None:
@@ -64,28 +57,18 @@ class PointFile:
     Attributes:
         path: the file.
         points: ``(n, 3)``, mm, RAS, in the order of the file; for STL, the three vertices of every facet.
-        unplaced: number of control points of markups without a position; they are not among ``points``.
+        names: names of the points, as messages and pages show them; empty for points without one.
+        unplaced: number of control points without a position; they are not among ``points``.
     """
 
     path: Path
     points: np.ndarray
+    names: list[str]
     unplaced: int
     _content: bytes
     _side: str | None
     _planar: bool
     _affine: np.ndarray | None
-
-    def names(self) -> list[str]:
-        """Names of the points, as messages and pages show them; empty for points without one."""
-        suffix = point_format(self.path)
-        if suffix == CSV:
-            found = read_csv_names(self._content, self._side, self._planar)
-        elif suffix in (MARKUPS, FIDUCIALS):
-            found = (read_labels if suffix == MARKUPS else read_fiducial_labels)(self._content)
-        else:
-            found = [""] * len(self.points)
-        # What all points are called tells nothing about any.
-        return list(map(printable, found)) if len(set(found)) > 1 or len(found) == 1 else [""] * len(found)
 
     def write(
         self, path: str | Path, points: np.ndarray, outside: np.ndarray | None = None, affine: np.ndarray | None = None
@@ -126,11 +109,11 @@ def read_points(
     """Read a file of points or of a surface.
 
     Args:
-        path: the file, of one of ``POINT_FORMATS``. CSV: the header says what the numbers are: ``x,y,z`` mm in the
-            image's RAS world, ``i,j,k`` voxels of the image. A file without a header holds voxels, as the keypoints
-            of Learn2Reg do. Points of a slice may leave out ``z`` or ``k``, or be ``row,col``, counted from 0 at the
-            centre of the first pixel. Markups and fiducials say whether they are LPS or RAS. Surfaces are LPS unless
-            they say ``SPACE=RAS``.
+        path: the file, of one of ``POINT_FORMATS``. CSV: the header says what the numbers are: ``x,y,z`` or ``r,a,s``
+            mm in the image's RAS world, ``l,p,s`` mm in LPS, ``i,j,k`` voxels of the image. A file without a header
+            holds voxels, as the keypoints of Learn2Reg do. Points of a slice may leave out ``z`` or ``k``, or be
+            ``row,col``, counted from 0 at the centre of the first pixel. Markups and fiducials say whether they are
+            LPS or RAS. Surfaces are LPS unless they say ``SPACE=RAS``.
         affine: ``(4, 4)`` voxel-to-world of the image to which the points belong, for a CSV of voxels or of a slice.
         side: ``fixed`` or ``moving`` in a CSV for both images of a pair, whose columns start with ``fixed_`` or
             ``moving_``; None for points of one image.
@@ -145,23 +128,25 @@ def read_points(
     """
     path, suffix = Path(path), point_format(path)
     if suffix is None:
-        found = XML if path.suffix.lower() in (".vtp", ".vtu") else "not a point or surface file that is supported"
-        raise ValueError(f"{path}: {found}; supported are {SUPPORTED}")
-    if side and suffix != CSV:
+        what = XML if path.suffix.lower() in (".vtp", ".vtu") else "not a point or surface file that is supported"
+        raise ValueError(f"{path}: {what}; supported are {SUPPORTED}")
+    if side and suffix not in TABLES:
         raise ValueError(f"{path}: one file for both images of a pair is a CSV, with the columns of each")
     if not exists(path):
         raise FileNotFoundError(f"points not found: {path}")
     try:
         content = read_whole(path)
         read, _ = _functions(suffix, affine, side, planar)
-        points = read(content)
-        unplaced = count_unplaced(content) if suffix == MARKUPS else 0
+        found = read(content)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    _check(points, path)
-    if suffix == CSV and (doubt := doubt_of_csv(content)):
-        warnings.warn(f"{path}: {doubt}", DataWarning, stacklevel=1)
-    return PointFile(path, points, unplaced, content, side, planar, affine)
+    _check(found.points, path)
+    if found.note:
+        warnings.warn(f"{path}: {found.note}", DataWarning, stacklevel=1)
+    names = [printable(name) for name in found.names or [""] * len(found.points)]
+    if len(set(names)) == 1 < len(names):  # what all points are called tells nothing about any
+        names = [""] * len(names)
+    return PointFile(path, found.points, names, found.unplaced, content, side, planar, affine)
 
 
 def _functions(suffix: str | None, affine: np.ndarray | None, side: str | None, planar: bool) -> tuple[Read, Replace]:
@@ -246,14 +231,13 @@ def pair_points(
     if len(fixed.points) != len(moving.points):
         found = f"{len(fixed.points)} fixed and {len(moving.points)} moving landmarks"
         raise ValueError(f"{moving.path}: {found}; rows must correspond")
-    names = fixed.names(), moving.names()
     try:
-        order, doubt = corresponding_rows(*names)
+        order, doubt = corresponding_rows(fixed.names, moving.names)
     except ValueError as error:
         raise ValueError(f"{moving.path}: {error}") from error
     if doubt:
         # At its own place, so that those who read the points again do not repeat it.
         warnings.warn(f"{moving.path}: {doubt}", DataWarning, stacklevel=1)
-    called = [name or names[1][row] for name, row in zip(names[0], order, strict=True)]
+    called = [name or moving.names[row] for name, row in zip(fixed.names, order, strict=True)]
     shown = called if all(called) and len(set(called)) == len(called) else range(len(called))
     return [f"point {name}" for name in shown], fixed.points, moving.points[order]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bundle.geometry.correspondence import NamedPoints
 from bundle.geometry.spaces import known_space, swap_space
 
 XML = "an XML file of VTK, which is not read; save it as legacy VTK (.vtk)"
@@ -81,14 +82,11 @@ def _block(content: bytes) -> Block:
     return Block(start, keyword.start() if keyword else len(content), count, None, space)
 
 
-def read_vtk(content: bytes) -> np.ndarray:
+def read_vtk(content: bytes) -> NamedPoints:
     """Points of a legacy VTK surface or mesh, of any version, text or binary.
 
     Args:
         content: content of the file.
-
-    Returns:
-        ``(n, 3)``, mm, RAS.
 
     Raises:
         ValueError: when it is another file, or cut short.
@@ -96,12 +94,12 @@ def read_vtk(content: bytes) -> np.ndarray:
     block = _block(content)
     if block.binary is not None:
         points = np.frombuffer(content[block.start : block.end], dtype=block.binary).astype(float)
-        return swap_space(points.reshape(-1, 3), block.space)
+        return NamedPoints(swap_space(points.reshape(-1, 3), block.space))
     words = content[block.start : block.end].split()
     if len(words) != 3 * block.count:
         needed = f"{block.count} points need {3 * block.count} numbers"
         raise ValueError(f"damaged or cut short: {needed}, and {len(words)} follow the line POINTS")
-    return swap_space(_numbers(words).reshape(-1, 3), block.space)
+    return NamedPoints(swap_space(_numbers(words).reshape(-1, 3), block.space))
 
 
 def _numbers(words: list[bytes]) -> np.ndarray:
@@ -173,23 +171,22 @@ def _stl_facets(content: bytes) -> list[re.Match[bytes]]:
     return facets
 
 
-def read_stl(content: bytes) -> np.ndarray:
+def read_stl(content: bytes) -> NamedPoints:
     """Vertices of an STL surface, text or binary: three per facet, one after the other.
+
+    A vertex of several facets is repeated for each.
 
     Args:
         content: content of the file.
-
-    Returns:
-        ``(3 facets, 3)``, mm, RAS; a vertex of several facets is repeated for each.
 
     Raises:
         ValueError: when it is another file, or cut short.
     """
     if _is_binary_stl(content):
         vertices = np.frombuffer(content, dtype=FACET, offset=STL_HEADER)["vertices"].astype(float)
-        return swap_space(vertices.reshape(-1, 3), _space(content[:80]))
+        return NamedPoints(swap_space(vertices.reshape(-1, 3), _space(content[:80])))
     words = [word for facet in _stl_facets(content) for word in facet.groups()[3:]]
-    return swap_space(_numbers(words).reshape(-1, 3), _space(content.lstrip().partition(b"\n")[0]))
+    return NamedPoints(swap_space(_numbers(words).reshape(-1, 3), _space(content.lstrip().partition(b"\n")[0])))
 
 
 def replace_stl(content: bytes, points: np.ndarray, outside: np.ndarray | None) -> bytes:

@@ -1,13 +1,33 @@
-"""Which points of two images correspond: by row, unless their names tell otherwise."""
+"""Points with names, and which points of two images correspond: by row, unless their names tell otherwise."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 NUMBERED = re.compile(r"(.*)[-_](\d+)")
 LISTS = re.compile(r"(F|Markups[A-Za-z]*)(_\d+)?")
 """What 3D Slicer calls lists of points; it names their points F-1, F-2 ..., those of a second list F_1-1."""
+
+
+@dataclass(frozen=True, eq=False)
+class NamedPoints:
+    """Points that were read.
+
+    Attributes:
+        points: ``(n, 3)``, mm, RAS.
+        names: names of the points, empty for one without a name; None: the format has none.
+        unplaced: number of further points that have no position.
+        note: a line about what other programs read differently, or empty.
+    """
+
+    points: np.ndarray
+    names: Sequence[str] | None = None
+    unplaced: int = 0
+    note: str = ""
 
 
 def corresponding_rows(fixed: Sequence[str], moving: Sequence[str]) -> tuple[list[int], str]:
