@@ -190,7 +190,7 @@ IMAGES = {
         file("moving.nii.gz", png_of(20, 18)),
         "moving.nii.gz: cannot be read, PNG by its content; call it .png",
     ),
-    "zero_size": (file("moving.nii.gz", b""), f"moving.nii.gz: {DAMAGED}"),
+    "zero_size": (file("moving.nii.gz", b""), "moving.nii.gz: cannot be read, an empty file; copy it again"),
     "truncated_gz": (cut(nifti()), f"moving.nii.gz: {DAMAGED}"),
     "truncated": (cut(nifti("moving.nii")), f"moving.nii: {DAMAGED}"),
     "header_only": (cut(nifti("moving.nii"), 0.01), f"moving.nii: {DAMAGED}"),

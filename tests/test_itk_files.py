@@ -3,6 +3,7 @@
 import gzip
 import zlib
 
+import itk
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -199,6 +200,20 @@ def test_a_spacing_of_0_is_named(tmp_path):
         load_image(meta(tmp_path / "a.mha", RAW, ElementSpacing="2 2.5 0"))
 
 
+def test_numbers_in_text_are_read_and_those_that_are_not_all_there_are_named(tmp_path):
+    words = " ".join(map(str, VOXELS.ravel().tolist())).encode()
+    for where in ("LOCAL", "voxels.raw"):
+        (tmp_path / "voxels.raw").write_bytes(words + b"\n")
+        path = meta(tmp_path / "a.mha", words + b"\n", where, BinaryData="False")
+        same(loaded(path)[0], path)
+        (tmp_path / "voxels.raw").write_bytes(words)
+        with pytest.raises(ValueError, match="a.mha: its text ends with its last number, which ITK does not read"):
+            load_image(meta(tmp_path / "a.mha", words, where, BinaryData="False"))
+        (tmp_path / "voxels.raw").write_bytes(b"1 2 3\n")
+        with pytest.raises(ValueError, match="a.mha: its text has 3 numbers of 60; cut short, copy it again"):
+            load_image(meta(tmp_path / "a.mha", b"1 2 3\n", where, BinaryData="False"))
+
+
 @pytest.mark.parametrize("true", ["True", "t", "1"])
 @pytest.mark.parametrize("separator", [" = ", ": "])
 def test_a_meta_image_says_true_in_many_words(tmp_path, true, separator):
@@ -208,11 +223,22 @@ def test_a_meta_image_says_true_in_many_words(tmp_path, true, separator):
     same(loaded(path)[0], path)
 
 
-@pytest.mark.parametrize("suffix", ["gipl", "vtk"])
-def test_formats_whose_readers_do_not_see_what_is_missing_are_not_read(tmp_path, suffix):
-    sitk.WriteImage(sitk.GetImageFromArray(VOXELS), str(tmp_path / f"a.{suffix}"))
-    with pytest.raises(ValueError, match="not a format of images that is read; read are .nii, .nii.gz"):
-        load_image(tmp_path / f"a.{suffix}")
+@pytest.mark.parametrize(("suffix", "said"), [("gipl", "GIPL"), ("vtk", "a file of VTK"), ("mnc", "MINC")])
+def test_formats_whose_readers_miss_a_cut_or_mirror_the_place_are_not_read(tmp_path, suffix, said):
+    path = tmp_path / f"a.{suffix}"
+    itk.imwrite(itk.image_from_array(np.ascontiguousarray(VOXELS)), str(path))
+    line = rf"a.{suffix}: {said}, which is not read; convert it to NIfTI \(.*\); read are .nii, .nii.gz"
+    with pytest.raises(ValueError, match=line):
+        load_image(path)
+
+
+@pytest.mark.parametrize("name", ["a", "a.nrrd", "a.mha", "a.dcm", "a.txt"])
+def test_a_picture_under_another_name_is_not_placed_by_itk(tmp_path, name):
+    """As a picture it has the identity as its affine, as an image of ITK a place that is mirrored to it."""
+    sitk.WriteImage(sitk.GetImageFromArray(VOXELS[0].astype(np.uint8)), str(tmp_path / "a.png"))
+    (tmp_path / "a.png").rename(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name}: .*PNG by its content; call it .png"):
+        load_image(tmp_path / name)
 
 
 @pytest.mark.parametrize(

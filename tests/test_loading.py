@@ -1,6 +1,7 @@
 """Files -> volumes: pictures and slices have three axes like everything else, columns first."""
 
 import gzip
+import re
 import warnings
 
 import itk
@@ -220,13 +221,44 @@ def test_damaged_and_boundless_files_of_freesurfer_are_refused(tmp_path, fixed_g
             load_image(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["a.xyz", "a.par", "a.nii.bz2", "a"])
+@pytest.mark.parametrize("name", ["a.xyz", "a.nii.bz2", "a"])
 def test_formats_that_are_not_read_are_named_with_those_that_are(tmp_path, name):
     (tmp_path / name).write_bytes(b"something else")
     with pytest.raises(
         ValueError, match=r"a.*: not a format of images that is read; read are \.nii, \.nii\.gz, .*DICOM$"
     ):
         load_image(tmp_path / name)
+
+
+OTHERS = {
+    "a.mnc": (b"CDF\1", r"MINC, which is not read; convert it to NIfTI \(mnc2nii\); read are .nii"),
+    "b.mnc": (b"\x89HDF\r\n", r"MINC, which is not read; convert it to NIfTI \(mnc2nii\); read are .nii"),
+    "a.PAR": (b"# === DATA DESCRIPTION FILE", r"PAR/REC of Philips, which is not read; .*\(dcm2niix\); read are .nii"),
+    "a.REC": (bytes(600), r"PAR/REC of Philips, which is not read; .*\(dcm2niix\); read are .nii"),
+    "a.vmr": (bytes(600), "a file of BrainVoyager, which is not read"),
+    "a+orig.BRIK.gz": (gzip.compress(bytes(600)), "BRIK of AFNI, which is not read"),
+    "a.mif": (b"mrtrix image\n", r"an image of MRtrix, which is not read; convert it to NIfTI \(mrconvert\)"),
+    "a.raw": (bytes(600), "voxels without their header; name the header"),
+    "a.nii": (b"mrtrix image\n", "cannot be read, an image of MRtrix, which is not read"),
+    "a.nrrd": (b"CDF\1", "cannot be read, MINC, which is not read"),
+    "a.dcm": (b"# === DATA DESCRIPTION FILE", "cannot be read, PAR/REC of Philips, which is not read"),
+    "b.nii": (b"a.nii" + bytes(252) + b"ustar", "cannot be read, an archive of tar; unpack it"),
+    "a.tar.gz": (gzip.compress(b"a.nii" + bytes(252) + b"ustar"), "an archive of tar; unpack it$"),
+    "a.gif": (b"GIF89a", "GIF, which is not read; save it as PNG"),
+    **{
+        f"c{suffix}": (b"", "an empty file; copy it again$")
+        for suffix in ("", ".nii.gz", ".mha", ".dcm", ".png", ".npy")
+    },
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_formats_are_named_by_what_they_are(tmp_path, name):
+    content, line = OTHERS[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{re.escape(name)}: .*{line}") as caught:
+        load_image(tmp_path / name)
+    assert "damaged" not in str(caught.value)
 
 
 def test_an_image_of_nibabel_is_where_its_file_is(tmp_path, fixed_grid):

@@ -13,7 +13,7 @@ from typing import IO
 from pydicom import Dataset, dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 
-from bundle.system.files import POINTER, POINTERS
+from bundle.system.contents import POINTER, POINTERS
 
 START = 1024
 """Bytes of a file that say what it is."""

@@ -24,7 +24,7 @@ from bundle.dicom.common import (
 from bundle.dicom.files import read_header
 from bundle.dicom.series import Series
 from bundle.dicom.spatial_registration import decimals
-from bundle.system.extras import highdicom
+from bundle.system.on_demand import highdicom
 
 DESCRIPTION = "segmentation carried by registration"
 

@@ -16,7 +16,7 @@ from bundle.dicom.joined import joined
 from bundle.dicom.notes import notes_of
 from bundle.dicom.volume_grid import affine_of, fault_of, has_geometry, lacks_slices, sorted_along_normal
 from bundle.dicom.volumes import stacks
-from bundle.system.files import mistaken_for
+from bundle.system.contents import mistaken_for, unread_format
 
 LISTED = 6
 """Most series that a message names."""
@@ -141,7 +141,10 @@ def one_volume(folder: str | Path) -> Series:
     """As :func:`read_series`; messages do not name the folder."""
     series, damaged = read_folder(folder)
     if damaged and Path(folder) in damaged:
-        raise ValueError(f"cannot be read, {damaged[Path(folder)] or 'damaged or not an image; copy it again'}")
+        path = Path(folder)
+        known = damaged[path] or mistaken_for(path) or unread_format(path)
+        reason = known or "damaged or not an image; copy it again"
+        raise ValueError(f"cannot be read, {reason}")
     if damaged:
         raise ValueError(_unread(damaged))
     if not series:
@@ -177,8 +180,10 @@ def _others(folder: Path) -> str:
     kinds = sorted({str(header.get("Modality") or "") for header in headers} - {""})
     if kinds:
         return f", but with {', '.join(kinds)}; name the folder of an image, or convert it to NIfTI"
-    other = next(((path, what) for path in files_below(folder).files if (what := mistaken_for(path))), None)
-    return f", but with {other[0].name}: {other[1]}" if other else ""
+    for path in files_below(folder).files:
+        if what := mistaken_for(path) or unread_format(path):
+            return f", but with {path.name}: {what}"
+    return ""
 
 
 def _unread(damaged: Mapping[Path, str]) -> str:

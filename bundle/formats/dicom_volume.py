@@ -15,8 +15,8 @@ from bundle.dicom.pixels import as_itk_reads
 from bundle.formats.itk_files import stored_type
 from bundle.formats.voxels import Found
 from bundle.system.errors import DataWarning, brief
-from bundle.system.extras import itk
 from bundle.system.limits import Refused, check_declared
+from bundle.system.on_demand import itk
 
 
 def is_dicom_image(path: Path) -> bool:

@@ -22,8 +22,9 @@ from bundle.formats.voxels import (
     smallest_type,
     whole_numbers,
 )
+from bundle.system.contents import mistaken_for, unread_format
 from bundle.system.errors import DataWarning, brief
-from bundle.system.files import mistaken_for, moved_into_place, silent_libraries
+from bundle.system.files import moved_into_place, silent_libraries
 from bundle.system.limits import Refused
 
 
@@ -71,8 +72,8 @@ def _read_other(path: Path, kind: str) -> Found:
         with silent_libraries():
             itk_header(path)
     except Refused as error:
-        what = mistaken_for(path) or f"not a format of images that is read; read are {SINGLE_FILES}"
-        raise Refused(what) from error
+        what = unread_format(path) or "not a format of images that is read"
+        raise Refused(mistaken_for(path) or f"{what}; read are {SINGLE_FILES}") from error
     return read_itk(path, kind)
 
 
@@ -112,7 +113,7 @@ def read_image(path: str | Path, kind: str = "image") -> Found:
     except Refused as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error, RuntimeError ...
-        reason = mistaken_for(path) or f"damaged or not an image ({brief(error)})"
+        reason = mistaken_for(path) or unread_format(path) or f"damaged or not an image ({brief(error)})"
         raise ValueError(f"{path}: cannot be read, {reason}") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import zlib
 from collections.abc import Iterator
@@ -12,24 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from bundle.formats.voxels import COMPLEX, Found, channels_first
+from bundle.formats.voxels import COMPLEX, Found, channels_first, segments_of
 from bundle.geometry import RAS_TO_LPS, spacing_of
+from bundle.system.contents import mistaken_for, unread_format
 from bundle.system.errors import brief
-from bundle.system.extras import itk
-from bundle.system.files import mistaken_for, silent_libraries
+from bundle.system.files import silent_libraries
 from bundle.system.limits import Refused, check_declared, regular_file, size
+from bundle.system.on_demand import itk
 
 DETACHED_SUFFIXES = (".nhdr", ".mhd", ".hdr")
 """Headers whose voxels are in another file."""
 MOST_AXES = 4
 ITK_TYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 """Voxel types that ITK in Python writes."""
-UNCHECKED = ("BioRadImageIO", "GiplImageIO", "MRCImageIO", "VTKImageIO")
-"""ITK's readers that return whatever is in memory where a file is cut short; they are not used."""
+READERS = ("GDCMImageIO", "HDF5ImageIO", "MetaImageIO", "NiftiImageIO", "NrrdImageIO")
+"""ITK's readers that are used: others return whatever is in memory where a file is cut short, as those of GIPL, MRC
+and VTK, mirror it, as that of MINC does, or give pictures a place."""
 UNSUPPORTED = re.compile(r"not (?:supported|available)|[Cc]annot currently handle")
 """How ITK says that it knows something and does not read it."""
 META_TRUE = ("T", "t", "1")
 """How a word of a MetaImage header begins that ITK takes for true."""
+TEXT_NUMBER = re.compile(rb"[^\s,;]+")
 META_SEPARATOR = re.compile(r"[=:][\s=:]*")
 LONGEST_TEXT = 2**16
 """Bytes of a header that are searched for its units."""
@@ -46,8 +48,9 @@ def itk_header(path: str | Path) -> Any:
         RuntimeError: when the header cannot be read.
     """
     header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
-    if header is None or header.GetNameOfClass() in UNCHECKED:
-        raise Refused(f"cannot be read, {mistaken_for(Path(path)) or 'damaged or not an image'}")
+    if header is None or header.GetNameOfClass() not in READERS:
+        what = mistaken_for(Path(path)) or unread_format(Path(path)) or "damaged or not an image"
+        raise Refused(f"cannot be read, {what}")
     header.SetFileName(str(path))
     with _kinds_named():
         header.ReadImageInformation()
@@ -79,7 +82,7 @@ def checked_header(path: Path) -> Any:
     components = header.GetNumberOfComponents()
     check_declared((*shape, components), header.GetComponentSize(), None if detached else path)
     if header.GetNameOfClass() == "MetaImageIO":
-        _check_meta_image(path, header.GetImageSizeInBytes(), shape[-1])
+        _check_meta_image(path, header.GetImageSizeInBytes(), header.GetComponentSize(), shape[-1])
     spacing = [header.GetSpacing(axis) for axis in range(len(shape))]
     if 0 in spacing:
         raise Refused(
@@ -102,12 +105,13 @@ def _check_held(held: int, needed: int) -> None:
         raise Refused(f"its voxels need {needed} bytes, and {held} are there; cut short, copy it again")
 
 
-def _check_meta_image(path: Path, needed: int, slices: int) -> None:
+def _check_meta_image(path: Path, needed: int, bytes_each: int, slices: int) -> None:
     """Refuse a MetaImage whose voxels are not all there: ITK returns whatever is in memory in their place.
 
     Args:
         path: the header.
         needed: bytes that the voxels need.
+        bytes_each: bytes of a number.
         slices: voxels along the last axis.
     """
     fields: dict[str, str] = {}
@@ -127,6 +131,8 @@ def _check_meta_image(path: Path, needed: int, slices: int) -> None:
     if missing:
         raise Refused(f"its voxels are in {missing[0]}, which is not there; copy it too")
     if not fields.get("BinaryData", "True").startswith(META_TRUE):
+        if len(parts) == 1:
+            _check_text(parts[0].read_bytes()[start if parts == [path] else 0 :], needed // bytes_each)
         return
     if not fields.get("CompressedData", "").startswith(META_TRUE):
         held = sum(part.stat().st_size for part in parts)
@@ -136,6 +142,15 @@ def _check_meta_image(path: Path, needed: int, slices: int) -> None:
     if parts == [path] and not length:
         raise Refused("its voxels are compressed, and no CompressedDataSize says how long they are; write it again")
     _check_held(_inflated(parts[0], start if parts == [path] else 0, length or None), needed)
+
+
+def _check_text(text: bytes, needed: int) -> None:
+    """Refuse numbers in text that ITK does not read: too few, or without anything after the last."""
+    held = len(TEXT_NUMBER.findall(text))
+    if held < needed:
+        raise Refused(f"its text has {held} numbers of {needed}; cut short, copy it again")
+    if held == needed and TEXT_NUMBER.fullmatch(text[-1:]):
+        raise Refused("its text ends with its last number, which ITK does not read; end the line")
 
 
 def _names(where: str, slices: int) -> list[str]:
@@ -206,29 +221,9 @@ def read_itk(path: Path, kind: str, held: int | None = None) -> Found:
     channels = channels_first(channels[0]) if len(channels) == 1 else channels
     meta = image.GetMetaDataDictionary()
     segments = kind != "image" and meta.HasKey("Segment0_ID")
-    channels = _segments(channels, meta) if segments else channels
+    channels = segments_of(channels, meta) if segments else channels
     note = _units_note(path) if header.GetNameOfClass() in ("NrrdImageIO", "MetaImageIO") else ""
     return Found(channels, _affine(image), _type_of(header), note, segments=segments)
-
-
-def _segments(layers: np.ndarray, meta: Any) -> np.ndarray:
-    """A channel per 3D Slicer segment, where segments overlap and so are stored in layers; else unchanged."""
-    numbers = list(itertools.takewhile(lambda number: meta.HasKey(f"Segment{number}_ID"), itertools.count()))
-    if len(layers) == 1:
-        return layers
-    segments = []
-    for number in numbers:
-        # Before 3D Slicer 4.11 every segment had a layer of its own, and no file said so.
-        layer, value = (
-            meta[key] if meta.HasKey(key := f"Segment{number}_{name}") else default
-            for name, default in (("Layer", number), ("LabelValue", 1))
-        )
-        try:
-            segments.append(layers[int(layer)] == float(value))
-        except (ValueError, IndexError) as error:
-            place = f"value {value} of layer {layer}"
-            raise Refused(f"its segment {number} is {place}, and it has {len(layers)} layers; save it again") from error
-    return np.stack(segments).astype(float)
 
 
 def write_itk(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:

@@ -19,7 +19,7 @@ from bundle.formats.itk_files import read_itk
 from bundle.formats.nifti_place import ALIKE, APART, nifti_place, nifti_type
 from bundle.formats.voxels import Found, channels_first
 from bundle.geometry.affines import corner_distance, spacing_of
-from bundle.system.files import length_of, uncompressed
+from bundle.system.contents import length_of, uncompressed
 from bundle.system.limits import Refused, check_declared, size
 
 MAGIC, MAGIC_AT = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0"), 344

@@ -20,9 +20,9 @@ from bundle.formats.nibabel_files import nifti, opened_nifti
 from bundle.formats.nifti_place import nifti_place
 from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip, spacing_of
 from bundle.system.errors import DataWarning, brief
-from bundle.system.extras import itk
 from bundle.system.files import silent_exit, silent_libraries
 from bundle.system.limits import Refused, check_hdf5, check_matlab, check_text, exists, regular_file
+from bundle.system.on_demand import itk
 
 FIELD_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 ITK_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat")

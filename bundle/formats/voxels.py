@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -175,3 +176,23 @@ def fractions(values: np.ndarray, kind: str, rounded: float = 0.0) -> str:
         return ""
     example = values[apart].flat[0]
     return f"the {kind} has fractions (interpolated or scaled?) such as {example:.7g}; {kind}s are whole numbers"
+
+
+def segments_of(layers: np.ndarray, meta: Any) -> np.ndarray:
+    """A channel per 3D Slicer segment, where segments overlap and so are stored in layers; else unchanged."""
+    numbers = list(itertools.takewhile(lambda number: meta.HasKey(f"Segment{number}_ID"), itertools.count()))
+    if len(layers) == 1:
+        return layers
+    segments = []
+    for number in numbers:
+        # Before 3D Slicer 4.11 every segment had a layer of its own, and no file said so.
+        layer, value = (
+            meta[key] if meta.HasKey(key := f"Segment{number}_{name}") else default
+            for name, default in (("Layer", number), ("LabelValue", 1))
+        )
+        try:
+            segments.append(layers[int(layer)] == float(value))
+        except (ValueError, IndexError) as error:
+            place = f"value {value} of layer {layer}"
+            raise Refused(f"its segment {number} is {place}, and it has {len(layers)} layers; save it again") from error
+    return np.stack(segments).astype(float)

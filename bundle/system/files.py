@@ -3,60 +3,20 @@
 from __future__ import annotations
 
 import atexit
-import gzip
 import os
 import shutil
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from bundle.system.limits import regular_file
-
 _PACKAGE = Path(__file__).resolve().parents[1]
 BUNDLE_ROOT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
 """The folder of ``configs/`` and ``models/``: in a wheel the package itself, else the checkout."""
 CONFIGS = BUNDLE_ROOT / "configs"
 """The configurations that come with the bundle."""
-GZIP = b"\x1f\x8b"
-POINTER = "a pointer to a file that is not here; get its content (git annex get, git lfs pull)"
-WEB_PAGE = "a web page, as a failed download leaves it; download the file again"
-POINTERS = (b"/annex/objects/", b"version https://git-lfs")
-"""First bytes of the pointers of git-annex and Git LFS, whose content is elsewhere."""
-STARTS = {
-    **dict.fromkeys(POINTERS, POINTER),
-    b"<!doctype html": WEB_PAGE,
-    b"<html": WEB_PAGE,
-    b"BZh": "compressed by bzip2; decompress it, or compress it by gzip",
-    b"\xfd7zXZ": "compressed by xz; decompress it, or compress it by gzip",
-    b"\x28\xb5\x2f\xfd": "compressed by zstd; decompress it, or compress it by gzip",
-    b"PK\x03\x04": "a zip archive; unpack it",
-    b"7z\xbc\xaf": "a 7-Zip archive; unpack it",
-    b"Rar!": "a RAR archive; unpack it",
-    b"\x1f\x9d": "compressed by compress; decompress it, or compress it by gzip",
-    GZIP: "compressed twice by gzip; decompress it once",
-}
-"""First bytes, once decompressed by gzip, of files that are not what their names say; what they are, what to do."""
-IMAGES = {
-    (344, b"n+1\0"): ("NIfTI", (".nii", ".nii.gz")),
-    (4, b"n+2\0"): ("NIfTI", (".nii", ".nii.gz")),
-    (0, b"NRRD00"): ("NRRD", (".nrrd", ".nhdr")),
-    (0, b"ObjectType"): ("MetaImage", (".mha", ".mhd")),
-    (0, b"\0\0\0\1\0\0"): ("MGH", (".mgh", ".mgz", ".mgh.gz")),
-    (0, b"\x93NUMPY"): ("an array of NumPy", (".npy",)),
-    (0, b"\x89PNG"): ("PNG", (".png",)),
-    (0, b"\xff\xd8\xff"): ("JPEG", (".jpg", ".jpeg")),
-    (0, b"II*\0"): ("TIFF", (".tif", ".tiff")),
-    (0, b"MM\0*"): ("TIFF", (".tif", ".tiff")),
-}
-"""Place and bytes, once decompressed by gzip, by which an image is known; what it is, and the names it should have."""
-LONGEST_START = 512
-LARGEST_PART = 2**20
-NO_MEMBER = "Not a gzipped file"
-"""How Python says that no further member of a gzip file follows."""
 
 
 def flush(path: Path) -> None:
@@ -180,64 +140,3 @@ def silent_libraries() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-class _Members(gzip.GzipFile):
-    """Content of the members of a gzip file; as for zlib and ITK, bytes after them do not count."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        rest = float("inf") if size is None or size < 0 else size
-        parts = []
-        while rest > 0:
-            try:
-                part = self.read1(int(min(rest, LARGEST_PART)))
-            except gzip.BadGzipFile as error:
-                if not str(error).startswith(NO_MEMBER):
-                    raise
-                break
-            if not part:
-                break
-            parts.append(part)
-            rest -= len(part)
-        return b"".join(parts)
-
-
-@contextmanager
-def uncompressed(path: Path) -> Iterator[IO[bytes]]:
-    """Content of a file, decompressed if it begins like gzip, whatever its name.
-
-    Raises:
-        Refused: when it is not a file.
-    """
-    with regular_file(path).open("rb") as file:
-        compressed = file.read(len(GZIP)) == GZIP
-        file.seek(0)
-        if not compressed:
-            yield file
-            return
-        with _Members(fileobj=file) as content:
-            yield content  # type: ignore[misc]
-
-
-def length_of(file: IO[bytes]) -> int:
-    """Bytes from the current place in an open file to its end."""
-    length = 0
-    while block := file.read(2**20):
-        length += len(block)
-    return length
-
-
-def mistaken_for(path: Path) -> str:
-    """What a file that cannot be read really is, and what to do; empty if its first bytes do not tell."""
-    try:
-        with uncompressed(path) as file:
-            start, packed = file.read(LONGEST_START), isinstance(file, gzip.GzipFile)
-    except (OSError, EOFError, ValueError, zlib.error):
-        return ""
-    for (place, sign), (what, names) in IMAGES.items():
-        if start[place:].startswith(sign) and not path.name.lower().endswith(names):
-            fitting = [name for name in names if name.endswith("z") == packed]
-            unpack = "" if fitting else "decompress it and "
-            return f"{what} by its content; {unpack}call it {(*fitting, *names)[0]}"
-    word = start[:64].lstrip().lower()
-    return next((what for sign, what in STARTS.items() if word.startswith(sign.lower())), "")
