@@ -227,6 +227,26 @@ def test_training_stops_at_an_unreadable_image(dataset, command, tmp_path, secti
     assert not list((tmp_path / "run").glob("*.pt"))
 
 
+def test_bad_validation_pairs_are_all_named_before_a_training_and_landmarks_of_training_pairs_are_not_read(
+    dataset, command, tmp_path
+):
+    for name, rows in (("one", 1), ("two", 2)):
+        (dataset / f"{name}.csv").write_text("x,y,z\n" + "1,2,3\n" * rows)
+    truncated(dataset / "images/F.nii.gz")
+    unlike = {"fixed_landmarks": "one.csv", "moving_landmarks": "two.csv"}
+    content = {"training": [pair("A", "B", **unlike)], "validation": [pair("D", "E", **unlike), pair("F", "G")]}
+    datalist = write_json(dataset / "list.json", content)
+    finished = command.train(tmp_path / "run", dataset_dir=dataset, datalist=datalist)
+    line = error_line(finished)
+    assert "2 problems in the pairs: " in line
+    assert "two.csv: 1 fixed and 2 moving landmarks; rows must correspond" in line
+    assert "F.nii.gz: cannot be read, damaged or not an image" in line
+    assert not (tmp_path / "run").exists()
+    content["validation"] = [pair("D", "E")]
+    finished = command.train(tmp_path / "run", dataset_dir=dataset, datalist=write_json(datalist, content))
+    assert finished.code == 0, finished.err
+
+
 def test_bad_datalists_are_refused_by_the_check_of_the_data(tiny_dataset, tmp_path, capfd, monkeypatch):
     for name, (_, words) in DATALISTS.items():
         datalist = write_datalist_case(name, tmp_path / "list.json")

@@ -452,6 +452,8 @@ def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch):
 def test_select_and_require():
     sections = {"training": [], "test": [{"pair_id": "a"}]}
     assert select_pairs(sections) == select_pairs(sections, "test") == [{"pair_id": "a"}]
+    landmarks = {"landmarks": "a.csv", "fixed_landmarks": "b.csv"}
+    assert select_pairs({"test": [{"pair_id": "a", **landmarks}]}, landmarks=False) == [{"pair_id": "a"}]
     require(sections, "test")
     with pytest.raises(ValueError, match=r"no training pairs \(found: training 0, test 1\)"):
         require(sections, "training", "test")

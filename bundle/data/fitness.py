@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from monai.data import MetaTensor
+from monai.data import CacheDataset, MetaTensor
 from monai.transforms import Transform
 from monai.utils import ImageMetaKey
 
 from bundle.data.layouts import SIDES
 from bundle.formats.point_files import has_landmarks, pair_points
 from bundle.formats.problems import extent_problems, image_problems, label_problems
+from bundle.system.errors import one_line, root_cause
+
+
+class CheckedPairs(CacheDataset):
+    """``CacheDataset`` that names every pair that cannot be preprocessed, where MONAI's ends at the first.
+
+    Arguments are those of ``CacheDataset``.
+
+    Raises:
+        ValueError: naming all problems.
+    """
+
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list[Any]:
+        self._problems: list[str] = []
+        items = super()._fill_cache(indices)
+        problems = list(dict.fromkeys(self._problems))
+        if problems:
+            count = f"{len(problems)} problems in the pairs: " if len(problems) > 1 else ""
+            raise ValueError(count + "; ".join(problems))
+        return items
+
+    def _load_cache_item(self, idx: int) -> Any:
+        try:
+            return super()._load_cache_item(idx)
+        except (ValueError, OSError, RuntimeError) as error:  # a transform fails as a RuntimeError of MONAI
+            self._problems.append(one_line(root_cause(error)))
+            return None
 
 
 class CheckPaird(Transform):

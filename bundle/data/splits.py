@@ -121,12 +121,15 @@ def require(sections: Mapping[str, Sequence[Any]], *names: str) -> None:
         )
 
 
-def select_pairs(sections: Mapping[str, Sequence[Pair]], section: str | None = None) -> list[Pair]:
+def select_pairs(
+    sections: Mapping[str, Sequence[Pair]], section: str | None = None, landmarks: bool = True
+) -> list[Pair]:
     """Pairs of one section, or of all of them.
 
     Args:
         sections: pairs of each section.
         section: name of the section; None for all.
+        landmarks: False leaves out the files of landmarks, which only a result is measured by.
 
     Returns:
         At least one pair.
@@ -138,8 +141,9 @@ def select_pairs(sections: Mapping[str, Sequence[Pair]], section: str | None = N
         raise ValueError(f"no section {section!r}; expected one of {', '.join(sections)}, or none for all")
     if section is not None:
         require(sections, section)
-        return list(sections[section])
-    pairs = [pair for name in sections for pair in sections[name]]
+    pairs = [pair for name in sections if section in (None, name) for pair in sections[name]]
     if not pairs:
         raise ValueError("the data set has no pairs; list some in the datalist")
-    return pairs
+    if landmarks:
+        return pairs
+    return [{key: value for key, value in pair.items() if not key.endswith("landmarks")} for pair in pairs]
