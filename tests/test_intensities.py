@@ -7,6 +7,8 @@ import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
 from monai.transforms import ScaleIntensityRangePercentiles
+from scipy.ndimage import affine_transform, binary_erosion
+from scipy.spatial.transform import Rotation
 from workflow_fixtures import SHAPE, SMALL, volume
 
 from bundle import register
@@ -93,6 +95,49 @@ def test_padding_far_from_all_intensities_is_left_out_however_much_of_it_there_i
     low, high = np.percentile(inside[~outside], [0.5, 99.5])
     np.testing.assert_allclose(result[~outside], np.clip((inside[~outside] - low) / (high - low), 0, 1), atol=1e-5)
     assert np.unique(result[outside]) == [float(padding > 0)]
+
+
+def tube(padding, annotation=None, shape=(96, 88, 24)):
+    """Like CT: intensities from -1024 to 976 in a cylinder along z, padded beyond it, with text within."""
+    image = 2000 * smooth(shape).astype(float) - 1024
+    x, y = np.meshgrid(np.arange(shape[0]) - 47.5, np.arange(shape[1]) - 43.5, indexing="ij")
+    image[np.hypot(x, y) > 40] = padding
+    if annotation is not None:
+        image[36:56, 20:28, 4:20] = annotation
+    return image
+
+
+def turned(image, order):
+    """Resampled as by a rotation, padded with what it was padded with."""
+    turn = Rotation.from_euler("z", 12, degrees=True).as_matrix()
+    centre = (np.array(image.shape) - 1) / 2
+    return affine_transform(image, turn, centre - turn @ centre, order=order, mode="constant", cval=image[0, 0, 0])
+
+
+@pytest.mark.parametrize("factor", [1.0, -0.01])
+@pytest.mark.parametrize("padding", [-32768, -10000, 32767])
+def test_padding_that_was_interpolated_does_not_take_the_range(padding, factor):
+    body = binary_erosion(turned(tube(0), 0) != 0, iterations=4)
+    result = scaled(factor * turned(tube(padding), 1))[body]
+    assert np.ptp(np.percentile(result, [1, 99])) > 0.3  # 0.02 if the padding were an end of the range
+
+
+def test_padding_of_two_values_is_left_out():
+    image = tube(-32768, 32767)
+    inside = image[np.abs(image) < 2000]
+    low, high = np.percentile(inside, [0.5, 99.5])
+    np.testing.assert_allclose(scaled(image), np.clip((image - low) / (high - low), 0, 1), atol=1e-5)
+
+
+def test_bright_structures_with_soft_edges_are_no_padding():
+    """A saturated vessel is as far from the noise around it, but does not lie at the border."""
+    noise = np.random.default_rng(0).normal(10, 2, (40, 40, 40))
+    x, y = np.meshgrid(np.arange(40) - 20, np.arange(40) - 20, indexing="ij")
+    vessel = np.clip(400 - 60 * np.hypot(x, y), 0, 255)[..., None] * np.ones(40)
+    vessel[..., :5] = vessel[..., -5:] = 0
+    image = noise + vessel
+    low, high = np.percentile(image, [0.5, 99.5])
+    np.testing.assert_allclose(scaled(image), np.clip((image - low) / (high - low), 0, 1), atol=1e-5)
 
 
 def test_what_a_sharp_mask_has_left_is_the_range():

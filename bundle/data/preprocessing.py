@@ -18,6 +18,12 @@ from bundle.geometry import initial_alignment
 FAR = 2.0
 """An extreme value that many voxels share is not an intensity but a marker, such as the padding around the field of
 view in CT, if it is farther from all others than this many times their range."""
+FARTHER, RAMP = 3.0, 0.2
+"""The same for padding at the border that was interpolated, and the bulk of the others; the largest share of these
+between the two."""
+SAMPLE = 2**18
+"""Voxels that tell, if there are as many."""
+INFINITY = torch.tensor(torch.inf)
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 
@@ -106,6 +112,8 @@ class Timed(Transform):
 class RobustIntensityd(MapTransform):
     """Scale images to [0, 1] by a range that is robust and never empty (``robust_range``), and clip them.
 
+    Padding at the border does not count (``without_padding``).
+
     ``I -> clip((I - a) / (b - a), 0, 1)``: another unit, ``s I + t`` with ``s > 0``, gives the same result.
 
     Args:
@@ -129,11 +137,57 @@ class RobustIntensityd(MapTransform):
             image = output[key]
             if not torch.isfinite(image.max() - image.min()):  # the range of a sound image may overflow
                 image = image * 0.25
-            low, high = robust_range(torch.as_tensor(image).flatten(), self.lower, self.upper)
+            low, high = robust_range(
+                without_padding(torch.as_tensor(image), self.lower, self.upper), self.lower, self.upper
+            )
             same = low == high
             scaled = image * 0.0 if same else ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(image)
             output[key] = scaled.to(torch.float32)
         return output
+
+
+def without_padding(image: torch.Tensor, lower: float, upper: float) -> torch.Tensor:
+    """Values of an image without the padding at its border, if it was interpolated.
+
+    Such padding is an extreme value, more frequent at the border than elsewhere, and ``FARTHER`` from the bulk of the
+    others. Those between the two are left out with it, but for what is within ``FAR`` of the bulk.
+
+    Args:
+        image: ``(1, *shape)``.
+        lower: percentile that becomes 0.
+        upper: percentile that becomes 1.
+
+    Returns:
+        ``(n,)``, all values if there is no such padding.
+    """
+    values = image.flatten()
+    low, high = (percentile(values, bound) for bound in (lower, upper))
+    if low == high:
+        return values
+    sample = values[:: len(values) // SAMPLE | 1]
+    faces = (image[0].select(axis, end) for axis, size in enumerate(image.shape[1:]) if size > 1 for end in (0, -1))
+    rim = torch.cat([face.flatten() for face in faces])
+    for first, last in _ends(values, low, high):
+        inner = sample[(sample > first) & (sample < last)]
+        if not len(inner):
+            continue
+        bottom = percentile(inner, lower if first == -INFINITY else 100 * RAMP)
+        top = percentile(inner, upper if last == INFINITY else 100 * (1 - RAMP))
+        reach = top - bottom
+        if 0 < FARTHER * reach < torch.minimum(bottom - first, last - top):
+            if len(_without_ends(values, low, high, lower, upper)) < len(values):
+                return values  # not interpolated
+            at_rim = [(rim == end).double().mean() >= (sample == end).double().mean() > 0 for end in (first, last)]
+            kept = (values >= bottom - FAR * reach) | (not at_rim[0])
+            return values[kept & ((values <= top + FAR * reach) | (not at_rim[1]))]
+    return values
+
+
+def _ends(values: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The lowest value, the highest, and both, as far as they are percentiles; infinity stands for the other end."""
+    lowest, highest = bool(low == values.min()), bool(high == values.max())
+    ends = [(low, INFINITY)] * lowest + [(-INFINITY, high)] * highest
+    return ends + [(low, high)] * (lowest and highest)
 
 
 def robust_range(values: torch.Tensor, lower: float, upper: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -160,11 +214,18 @@ def robust_range(values: torch.Tensor, lower: float, upper: float) -> tuple[torc
             first, last = (int(share / 100 * (len(others) - 1)) + few for share in (lower, 100 - upper))
             low, high = torch.minimum(low, ordered[first]), torch.maximum(high, ordered[-1 - last])
         return low, high
-    for padding in (low, high):
-        if padding in (values.min(), values.max()):
-            others = values[values != padding]
+    kept = _without_ends(values, low, high, lower, upper)
+    return robust_range(kept, lower, upper) if len(kept) < len(values) else (low, high)
+
+
+def _without_ends(
+    values: torch.Tensor, low: torch.Tensor, high: torch.Tensor, lower: float, upper: float
+) -> torch.Tensor:
+    """Values without the lowest, the highest or both, where these are ``FAR`` from all others; else all of them."""
+    for bottom, top in _ends(values, low, high):
+        others = values[(values > bottom) & (values < top)]
+        if 0 < len(others) < len(values):
             inner_low, inner_high = (percentile(others, bound) for bound in (lower, upper))
-            gap = torch.maximum(others.min() - padding, padding - others.max())
-            if gap > FAR * (inner_high - inner_low) > 0:
-                return robust_range(others, lower, upper)
-    return low, high
+            if 0 < FAR * (inner_high - inner_low) < torch.minimum(others.min() - bottom, top - others.max()):
+                return others
+    return values
