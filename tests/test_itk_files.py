@@ -195,6 +195,16 @@ def test_voxels_that_are_not_all_there_are_named(tmp_path, name):
         load_image(meta(tmp_path / "a.mhd", content, where, **fields))
 
 
+@pytest.mark.parametrize("where", ["a.raw", "/nowhere/a.raw", "C:\\data\\a.raw"])
+def test_voxels_of_a_nrrd_that_are_not_there_are_named(tmp_path, where):
+    path = nrrd(tmp_path / "a.nhdr", np.eye(4), "LPS", "short", "raw", False, None, True)
+    header = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join(f"data file: {where}".encode() if b"data" in line else line for line in header) + b"\n")
+    (tmp_path / "a.raw").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="a.nhdr: its voxels are in a.raw, which is not there; copy it too"):
+        load_image(path)
+
+
 def test_a_spacing_of_0_is_named(tmp_path):
     with pytest.raises(ValueError, match="a.mha: spacing 2 x 2.5 x 0, expected more than 0; correct the header"):
         load_image(meta(tmp_path / "a.mha", RAW, ElementSpacing="2 2.5 0"))

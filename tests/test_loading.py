@@ -206,6 +206,20 @@ def test_freesurfer_is_read(tmp_path, moving_grid, dtype):
     assert stem("b/a.MGZ") == "a"
 
 
+def test_a_file_of_freesurfer_without_a_place_is_warned_of(tmp_path, moving_grid, recwarn):
+    nib.save(nib.MGHImage(moving_grid.smooth_image(), moving_grid.affine), tmp_path / "a.mgh")
+    load_image(tmp_path / "a.mgh")
+    assert not [warning for warning in recwarn if issubclass(warning.category, DataWarning)]
+    content = bytearray((tmp_path / "a.mgh").read_bytes())
+    content[28:30] = bytes(2)
+    (tmp_path / "a.mgh").write_bytes(content)
+    with pytest.warns(
+        DataWarning, match="a.mgh: its header has no place and no spacing; as in FreeSurfer, voxels are 1 mm"
+    ):
+        image = load_image(tmp_path / "a.mgh")
+    np.testing.assert_array_equal(image.pixdim, [1, 1, 1])
+
+
 def test_damaged_and_boundless_files_of_freesurfer_are_refused(tmp_path, fixed_grid):
     content = nib.MGHImage(fixed_grid.smooth_image(), fixed_grid.affine).to_bytes()
     huge = content[:4] + np.array([10**6] * 3, ">i4").tobytes() + content[16:]

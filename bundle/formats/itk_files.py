@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,9 @@ READERS = ("GDCMImageIO", "HDF5ImageIO", "MetaImageIO", "NiftiImageIO", "NrrdIma
 and VTK, mirror it, as that of MINC does, or give pictures a place."""
 UNSUPPORTED = re.compile(r"not (?:supported|available)|[Cc]annot currently handle")
 """How ITK says that it knows something and does not read it."""
+MISSING = re.compile(r"couldn't open \"([^\"]+)\"")
+"""How ITK says that the voxels of a NRRD header are not there."""
+ABSENT = "its voxels are in {}, which is not there; copy it too"
 META_TRUE = ("T", "t", "1")
 """How a word of a MetaImage header begins that ITK takes for true."""
 TEXT_NUMBER = re.compile(rb"[^\s,;]+")
@@ -59,10 +62,12 @@ def itk_header(path: str | Path) -> Any:
 
 @contextmanager
 def _kinds_named() -> Iterator[None]:
-    """Name what ITK knows and does not read, which is not damaged."""
+    """Name what ITK knows and does not read, and voxels that are not there: neither is damaged."""
     try:
         yield
     except RuntimeError as error:
+        if missing := MISSING.search(str(error)):
+            raise Refused(ABSENT.format(PurePosixPath(missing[1].replace("\\", "/")).name)) from error
         if UNSUPPORTED.search(str(error)):
             raise Refused(f"of a kind that ITK does not read ({brief(error)}); write it as NIfTI") from error
         raise
@@ -129,7 +134,7 @@ def _check_meta_image(path: Path, needed: int, bytes_each: int, slices: int) -> 
     parts = [path] if where.upper() == "LOCAL" else [path.parent / name for name in names if name]
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
-        raise Refused(f"its voxels are in {missing[0]}, which is not there; copy it too")
+        raise Refused(ABSENT.format(missing[0]))
     if not fields.get("BinaryData", "True").startswith(META_TRUE):
         if len(parts) == 1:
             _check_text(parts[0].read_bytes()[start if parts == [path] else 0 :], needed // bytes_each)

@@ -27,6 +27,7 @@ MAGIC, MAGIC_AT = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0"), 344
 LONGEST_HEADER = 540
 """Bytes of a NIfTI-2 header, whose first word is this number."""
 MGH_VERSION = b"\0\0\0\1"
+UNPLACED = "its header has no place and no spacing; as in FreeSurfer, voxels are 1 mm, in coronal slices around 0"
 MOST_AXES = 7
 HALVES = (".hdr", ".img", ".hdr.gz", ".img.gz")
 LARGEST_EXTENSION = 2**26
@@ -92,7 +93,8 @@ def read_mgh(path: Path, kind: str) -> Found:
         check_declared(shape, int(MGHHeader._data_type_codes.bytespervox[code]), path)
         file.seek(0)
         image = nib.MGHImage.from_file_map({"image": nib.FileHolder(fileobj=file)}, mmap=False)
-        return found_in(image)
+        placed = int(np.frombuffer(start[28:30], ">i2")[0]) > 0
+        return replace(found_in(image), note="" if placed else UNPLACED)
 
 
 def is_nifti(path: Path) -> bool:
