@@ -11,6 +11,7 @@ from workflow_fixtures import write_dicom_series
 
 from bundle.data.check import check_data, image_problems
 from bundle.formats.problems import grid_problems, label_problems
+from bundle.system import DataWarning
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SHAPE = (5, 6, 7)
@@ -367,3 +368,16 @@ def test_a_folder_whose_name_begins_as_that_of_a_home_is_read(tmp_path, monkeypa
     (tmp_path / "~x/images").mkdir(parents=True)
     problems = [check_data(name).problems[0] for name in ("~nobody-of-that-name", "~x")]
     assert [f"dataset_dir is not a folder: {tmp_path}/~nobody" in problem for problem in problems] == [True, False]
+
+
+def test_images_of_a_format_that_is_not_read_are_not_left_out_of_a_folder_in_silence(tmp_path, recwarn):
+    labelled(tmp_path)
+    for name in ("c0.raw", "c1.json", "notes.txt", ".hidden.mnc"):
+        (tmp_path / "images" / name).write_bytes(b"beside an image, or no image")
+    assert check_data(tmp_path).problems == [] and not recwarn.list
+    for name in ("d.PAR", "d.REC", "e.mnc.gz"):
+        (tmp_path / "images" / name).write_bytes(b"\0")
+    with pytest.warns(
+        DataWarning, match=f"{tmp_path}/images: 3 files are left out, the first d.PAR: PAR/REC of Philips"
+    ):
+        assert check_data(tmp_path).problems == []

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.data.layouts import FOLDERS, KINDS, POINT_SUFFIXES, SIDES, SUFFIXES, composed, stem
+from bundle.data.layouts import FOLDERS, KINDS, POINT_SUFFIXES, SIDES, SUFFIXES, composed, name_unread, stem
 from bundle.formats.images import PICTURE_SUFFIXES, read_image
 from bundle.formats.problems import dimensions
 from bundle.system import DataWarning
@@ -107,6 +107,7 @@ def _name_unused(root: Path, single: bool) -> None:
 def _images(images: Path, prefix: str, problems: list[str]) -> dict[str, dict[str, str]]:
     """Images of one side by name, each with its label, mask and landmarks, matched by name."""
     files = _files(images, SUFFIXES, problems)
+    name_unread(images, files)
     others = {name: path for name, path in files.items() if _image_of(name) in files}
     for name, path in others.items():
         image = _image_of(name)
@@ -130,7 +131,7 @@ def _landmarks(root: Path, names: Iterable[str], problems: list[str]) -> dict[st
             f"fixed_{LANDMARKS}/ and moving_{LANDMARKS}/ for one per image"
         )
         return {}
-    return _matched(root / LANDMARKS, (".csv",), names, problems)
+    return _matched(root / LANDMARKS, (".csv", ".tsv"), names, problems)
 
 
 def _matched(folder: Path, suffixes: tuple[str, ...], names: Iterable[str], problems: list[str]) -> dict[str, str]:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bundle.formats.images import IMAGE_SUFFIXES as SUFFIXES
 from bundle.formats.point_files import LANDMARK_FORMATS as POINT_SUFFIXES
 from bundle.formats.tables import Table, value_of
+from bundle.system.contents import unread_format
+from bundle.system.errors import DataWarning
 from bundle.system.limits import Refused, exists, read_whole
 from bundle.system.text import load_json
 
@@ -32,6 +35,23 @@ LEARN2REG_PAIRS = {
     "validation": "registration_val",
     "test": "registration_test",
 }
+
+
+def name_unread(folder: Path, found: Iterable[str]) -> None:
+    """Warn of images in a folder that are left out because their format is not read.
+
+    Args:
+        folder: folder of images.
+        found: names of those that are read; files that begin with one belong to it, as ``.raw`` does to ``.mhd``.
+    """
+    starts = tuple(f"{name}." for name in found)
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    others = (path for path in files if not composed(path.name).startswith(starts))
+    unread = [(path, what) for path in others if (what := unread_format(path))]
+    if unread:
+        count = "1 file is" if len(unread) == 1 else f"{len(unread)} files are"
+        note = f"{folder}: {count} left out, the first {unread[0][0].name}: {unread[0][1]}"
+        warnings.warn(note, DataWarning, stacklevel=4)
 
 
 def stem(path: str | Path) -> str:
