@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
+from ignite.exceptions import NotComputableError
 from monai.data import MetaTensor
 from PIL import Image
 
@@ -275,7 +276,6 @@ def test_a_run_in_which_every_pair_failed_has_a_table_too(tmp_path):
 
 def test_column_mean_is_a_validation_metric():
     metric = ColumnMean("loss_after")
-    assert math.isnan(metric.compute())
     metric.update(
         [{"metrics": metrics()}, {"metrics": metrics("b", adaptation={"best_loss": 4.0, "loss_identity": 9.0})}]
     )
@@ -284,7 +284,18 @@ def test_column_mean_is_a_validation_metric():
     tre.update([{"metrics": metrics(tre=(1.0, None))}, {"metrics": metrics(tre=(1.0, 3.0))}])
     assert tre.compute() == 3.0
     metric.reset()
-    assert math.isnan(metric.compute())
+    with pytest.raises(NotComputableError, match="no validation pair has loss_after"):
+        metric.compute()
+
+
+def test_a_measure_that_no_validation_pair_has_is_not_logged():
+    engine = Engine(lambda engine, batch: [{"metrics": batch}])
+    columns = {"val_loss": "loss_after", "val_dsc": "dsc_after", "val_tre_mm": "tre_rms_after_mm"}
+    for name, column in columns.items():
+        ColumnMean(column).attach(engine, name)
+    with_points_alone = {key: value for key, value in metrics().items() if key not in ("dsc", "hd95_mm")}
+    engine.run([with_points_alone])
+    assert engine.state.metrics == {"val_loss": 1.0, "val_tre_mm": 2.0}
 
 
 def test_headline_names_what_is_there():

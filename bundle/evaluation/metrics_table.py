@@ -6,11 +6,13 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, Events
+from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 
 from bundle.evaluation.table import headline, mean_and_sd, metrics_row, table_columns, write_table
@@ -18,7 +20,9 @@ from bundle.system import processes
 
 
 class ColumnMean(Metric):
-    """Mean of a column of ``metrics.csv`` over the validation pairs of all processes; NaN if no pair has it.
+    """Mean of a column of ``metrics.csv`` over the validation pairs of all processes.
+
+    A column that no pair has, such as the DSC of pairs without labels, is no metric of the engine: nothing is logged.
 
     Args:
         column: name of the column, such as ``loss_after``.
@@ -38,9 +42,20 @@ class ColumnMean(Metric):
         self.values += [(row["pair_id"], row.get(self.column)) for row in rows]
 
     def compute(self) -> float:
-        """Mean over the pairs; a pair dealt to two processes, to even out their shares, counts once."""
+        """Mean over the pairs; a pair dealt to two processes, to even out their shares, counts once.
+
+        Raises:
+            NotComputableError: when no pair has a value.
+        """
         values = [value for value in dict(processes.gather(self.values)).values() if value is not None]
-        return float(np.mean(values)) if values else float("nan")
+        if not values:
+            raise NotComputableError(f"no validation pair has {self.column}")
+        return float(np.mean(values))
+
+    def completed(self, engine: Engine, name: str) -> None:
+        """Add the mean to the engine's metrics if there is one."""
+        with suppress(NotComputableError):
+            super().completed(engine, name)
 
 
 class MetricsTable:
