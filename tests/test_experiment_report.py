@@ -15,7 +15,7 @@ from scipy import stats
 from toys import Grid, oblique_affine
 
 from bundle.data import write_datalist
-from bundle.evaluation.measures import MEASURES
+from bundle.evaluation.measures import HD95, MEASURES
 from bundle.evaluation.table import metrics_row, table_columns, write_table
 from bundle.experiment.report import write_report
 from bundle.experiment.results import median_pair, read_evaluation
@@ -180,6 +180,52 @@ def test_a_failed_pair_is_reported_and_left_out_of_its_method_only(runs, tmp_pat
     assert "random, 5 steps failed on P01: cannot be read" in page
     failed = [row for row in read(tmp_path / "report/pairs_e.csv") if row["status"] == "failed"]
     assert [(row["pair_id"], row["method"], row["error"]) for row in failed] == [("P01", LOCAL, "cannot be read")]
+
+
+def test_a_structure_that_one_method_loses_is_in_no_row(tmp_path):
+    """Its distance would be missing in that method's mean alone, which would look the better for it."""
+    near, far = {"before": 8.0, "after": 4.0}, {"before": 20.0, "after": 16.0}
+    lost = {"before": 20.0, "after": None}
+    runs = {
+        name: write_run(
+            tmp_path / name,
+            [
+                metrics("P0", (0.4, 0.5), hd95_mm={"1": near, "2": second}),
+                metrics("P1", (0.4, 0.5), hd95_mm={"1": far}),
+            ],
+        )
+        for name, second in (("keeps", far), ("loses", lost))
+    }
+    curves = Curves({"start": {1: runs["keeps"]}})
+    page = report(tmp_path / "report", Evaluation("E", runs, "keeps", curves, measures=(HD95,)))
+    table = read(tmp_path / "report/table_e.csv")
+    assert [(row["method"], float(row["hd95_mm_mean"])) for row in table] == [(START, 14), ("keeps", 10), ("loses", 10)]
+    pairs = read(tmp_path / "report/pairs_e.csv")
+    assert [row["hd95_after_mm"] for row in pairs] == ["4.0", "4.0", "16.0", "16.0"]
+    assert "HD95 leaves out structure 2 of 1 pair in every row, because one of the runs lost it there" in page
+
+
+def test_a_pair_whose_only_structure_one_method_loses_counts_for_none(tmp_path):
+    runs = {
+        name: write_run(
+            tmp_path / name,
+            [metrics("P0", (0.4, 0.5), hd95_mm={"1": {"before": 8.0, "after": after}}), metrics("P1", (0.4, 0.5))],
+        )
+        for name, after in (("keeps", 4.0), ("loses", None))
+    }
+    report(tmp_path / "report", Evaluation("E", runs, "keeps"))
+    rows = read(tmp_path / "report/table_e.csv")
+    assert [(row["n"], row["hd95_mm_n"], row["dsc_n"]) for row in rows] == [("2", "1", "2")] * 3
+
+
+def test_a_run_that_was_not_measured_takes_nothing_from_the_others(tmp_path):
+    runs = {
+        name: write_run(tmp_path / name, [metrics("P0", (0.4, 0.5), hd95_mm=found)])
+        for name, found in (("measured", {"1": {"before": 8.0, "after": 4.0}}), ("older", None))
+    }
+    page = report(tmp_path / "report", Evaluation("E", runs, "measured"))
+    assert [row["hd95_mm_mean"] for row in read(tmp_path / "report/table_e.csv")] == ["8.0", "4.0", ""]
+    assert "in every row" not in page
 
 
 def test_a_pair_without_a_measure_has_an_empty_cell(tmp_path):

@@ -127,7 +127,7 @@ def test_a_structure_that_is_lost_improves_no_distance():
 
 def test_row_of_the_measures_that_some_runs_have():
     found = {
-        "warped_centroid_rms_mm": {"before": 5.0, "after": 1.0},
+        "warped_centroid_mm": {"1": {"before": 1.0, "after": 1.0}, "2": {"before": 7.0, "after": 1.0}},
         "centre_mm": {"1": {"before": 9.0, "after": 2.0}, "2": {"before": 5.0, "after": 1.0}},
         "network_folded_percent": 0.25,
         "inverse_consistency_mm": 1.5,

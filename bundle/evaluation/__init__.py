@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from bundle.system.on_demand import on_demand
 
 if TYPE_CHECKING:
-    from bundle.evaluation.landmark_metrics import root_mean_square
     from bundle.evaluation.landmarks import target_registration_error
+    from bundle.evaluation.measures import root_mean_square
     from bundle.evaluation.metrics import PairMetricsd
     from bundle.evaluation.metrics_table import ColumnMean, MetricsTable
     from bundle.evaluation.quality import QualityVerdictd

@@ -18,20 +18,13 @@ from bundle.evaluation.landmarks import (
     reached_points,
     target_registration_error,
 )
-from bundle.evaluation.measures import WHEN
+from bundle.evaluation.measures import WHEN, root_mean_square
 from bundle.evaluation.overlap import structure_channels
 from bundle.formats import has_landmarks
 from bundle.geometry import centroids, moving_to_fixed, transform_points
 
 Errors = dict[str, dict[str, float]]
 """Name -> ``before`` and ``after``, mm."""
-
-
-def root_mean_square(errors: Sequence[float] | np.ndarray) -> float:
-    """``sqrt(mean(e^2))`` over the finite errors; NaN when there is none."""
-    values = np.asarray(errors, dtype=float)
-    values = values[np.isfinite(values)]
-    return float(np.sqrt(np.mean(values**2))) if values.size else float("nan")
 
 
 def root_mean_squares(errors: Errors) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,13 @@ WHEN = ("before", "after")
 """With the initial alignment alone, and registered."""
 Metrics = Mapping[str, Any]
 """Metrics of a pair, as in ``metrics.json``."""
+
+
+def root_mean_square(values: Sequence[float] | np.ndarray) -> float:
+    """``sqrt(mean(e^2))`` over the finite values; NaN when there is none."""
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    return float(np.sqrt(np.mean(finite**2))) if finite.size else float("nan")
 
 
 @dataclass(frozen=True)
@@ -26,11 +33,13 @@ class Measure:
         column: column of ``metrics.csv``, by default the key. It has ``{}``, for ``before`` or ``after``, if there is a
             value before registration too.
         higher_is_better: True for a DSC, False for a distance.
-        per_structure: whether every structure has a value. The value of the pair is the mean over the structures that
-            have one both before and after: a structure that registration loses must not improve it.
+        per_structure: whether every structure (or landmark) has a value, under the key. The value of the pair is the
+            mean over those that have one both before and after: a structure that registration loses must not improve
+            it.
+        mean: of the structures' values.
         average: ``mean`` or ``median`` over the pairs, if a table has room for one number only.
-        find: metrics -> the value, or values by ``before`` and ``after``, or these by structure. Without it, the entry
-            with the column's name, less ``before`` or ``after``.
+        find: metrics -> the value, or values by ``before`` and ``after``. Without it, the entry with the column's name,
+            less ``before`` or ``after``.
     """
 
     key: str
@@ -40,6 +49,7 @@ class Measure:
     column: str = ""
     higher_is_better: bool = False
     per_structure: bool = False
+    mean: Callable[[Any], Any] = np.mean
     average: str = "mean"
     find: Callable[[Metrics], Any] | None = None
 
@@ -69,8 +79,10 @@ class Measure:
 
     def entries(self, metrics: Metrics) -> dict[str, dict[str, float | None]]:
         """Values ``before`` (if there is one) and ``after`` by structure; a pair's own have an empty name."""
-        found = self.find(metrics) if self.find else metrics.get((self.column or self.key).replace("_{}", ""))
-        named = (found or {}) if self.per_structure else {"": found}
+        if self.per_structure:
+            named = metrics.get(self.key) or {}
+        else:
+            named = {"": self.find(metrics) if self.find else metrics.get((self.column or self.key).replace("_{}", ""))}
         return {
             name: dict(entry) if self.has_before else {"after": entry}
             for name, entry in named.items()
@@ -80,7 +92,12 @@ class Measure:
     def of(self, metrics: Metrics) -> dict[str, float]:
         """The value of a pair ``before`` (if there is one) and ``after``; empty if one is missing."""
         complete = [entry for entry in self.entries(metrics).values() if None not in entry.values()]
-        return {when: float(np.mean([entry[when] for entry in complete])) for when in (complete or [{}])[0]}
+        return {when: float(self.mean([entry[when] for entry in complete])) for when in (complete or [{}])[0]}
+
+    def without(self, metrics: Metrics, structures: Container[str]) -> Metrics:
+        """Metrics of a pair, less this measure of some structures."""
+        kept = {name: entry for name, entry in (metrics.get(self.key) or {}).items() if name not in structures}
+        return {**metrics, self.key: kept}
 
     def after(self, metrics: Metrics) -> float | None:
         """The value of a pair after registration; None if there is none."""
@@ -111,7 +128,15 @@ def _losses(metrics: Metrics) -> dict[str, float] | None:
 
 DSC = _add("dsc", "DSC", "", 3, "dsc_{}", higher_is_better=True, per_structure=True)
 TRE = _add("tre_mm", "TRE", "mm", 2, "tre_rms_{}_mm")
-_add("warped_centroid_mm", "distance of warped centroids", "mm", 2, "warped_centroid_rms_{}_mm")
+_add(
+    "warped_centroid_mm",
+    "distance of warped centroids",
+    "mm",
+    2,
+    "warped_centroid_rms_{}_mm",
+    per_structure=True,
+    mean=root_mean_square,
+)
 _add("centre_mm", "distance of centres", "mm", 2, "centre_{}_mm", per_structure=True)
 HD95 = _add("hd95_mm", "HD95", "mm", 2, "hd95_{}_mm", per_structure=True)
 IMAGE_DISTANCE = _add("image_distance_px", "distance", "px", 2, "distance_{}_px")

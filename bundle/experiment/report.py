@@ -85,7 +85,7 @@ def _numbers_part(results: Results, output: Path) -> dict[str, Any]:
         "reference": results.reference,
         "pairs": len(results.pairs),
         "summary": _summary_table(results, summary),
-        "failures": failures,
+        "notes": [*failures, *results.left_out],
         "tests": _tests_table(results, tests),
         "files": list(files),
     }

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bundle.evaluation.measures import LOSS, MEASURES, WHEN, Measure
+from bundle.evaluation.comparable import comparable
+from bundle.evaluation.measures import LOSS, MEASURES, WHEN, Measure, Metrics
 from bundle.evaluation.table import metrics_row, read_metrics, write_table
 from bundle.experiment.runs import Evaluation, slug
 from bundle.experiment.statistics import ALPHA, compare_paired, summarise
@@ -35,11 +36,13 @@ class Results:
         evaluation: the evaluation.
         runs: rows of every method.
         curves: rows of every start and number of steps or epochs.
+        left_out: sentences about the structures that are in no row, because a run lost them.
     """
 
     evaluation: Evaluation
     runs: dict[str, Run]
     curves: dict[str, dict[int, Run]]
+    left_out: Sequence[str] = ()
 
     @property
     def reference(self) -> str:
@@ -75,7 +78,7 @@ class Results:
 
 
 def read_evaluation(evaluation: Evaluation) -> Results:
-    """Read all runs of an evaluation.
+    """Read all runs of an evaluation; a pair has the same structures in all of them.
 
     Raises:
         ValueError: when the reference is not among the methods, or a folder holds no results or not the reference's
@@ -88,10 +91,14 @@ def read_evaluation(evaluation: Evaluation) -> Results:
     curves = evaluation.curves
     if curves.level not in (None, *evaluation.runs):
         raise ValueError(f"{title}: the level of the curves is {curves.level!r}, expected one of the methods {names}")
+    folders = [*evaluation.runs.values(), *(path for each in curves.starts.values() for path in each.values())]
+    runs, left_out = read_runs(folders)
+    found = iter(runs)
     results = Results(
         evaluation,
-        runs={name: read_run(folder) for name, folder in evaluation.runs.items()},
-        curves={start: {n: read_run(path) for n, path in folders.items()} for start, folders in curves.starts.items()},
+        runs={name: next(found) for name in evaluation.runs},
+        curves={start: {n: next(found) for n in each} for start, each in curves.starts.items()},
+        left_out=left_out,
     )
     for name, run in results.all_runs.items():
         different = sorted(run.keys() ^ set(results.pairs))
@@ -103,17 +110,27 @@ def read_evaluation(evaluation: Evaluation) -> Results:
     return results
 
 
-def read_run(folder: str | Path) -> Run:
-    """Rows of a folder of inference, including failed pairs.
+def read_runs(folders: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
+    """Rows of folders of inference, including failed pairs, over the structures that all of them have.
 
     Args:
-        folder: its ``output_dir``.
+        folders: the ``output_dir`` of each run.
+
+    Returns:
+        The rows of every folder, and sentences about the structures that are left out.
 
     Raises:
-        ValueError: when it holds no results.
+        ValueError: when one holds no results.
     """
-    table = Path(folder) / "metrics.csv"
-    run = {metrics["pair_id"]: metrics_row(metrics) | _device(metrics) for metrics in read_metrics(Path(folder))}
+    measured = [{metrics["pair_id"]: metrics for metrics in read_metrics(Path(folder))} for folder in folders]
+    compared, left_out = comparable(measured)
+    return [_rows(Path(folder), run) for folder, run in zip(folders, compared, strict=True)], left_out
+
+
+def _rows(folder: Path, measured: Mapping[str, Metrics]) -> Run:
+    """Rows of the pairs that were measured, and of those that failed."""
+    table = folder / "metrics.csv"
+    run = {pair: metrics_row(metrics) | _device(metrics) for pair, metrics in measured.items()}
     if table.is_file():
         with table.open(newline="", encoding="utf-8") as file:
             failed = [row for row in csv.DictReader(file) if row["status"] == "failed"]
