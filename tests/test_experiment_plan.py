@@ -104,6 +104,11 @@ def test_points_of_a_curve_are_a_number_of_the_method():
             "the curve 'Ours' of 'Target task' asks for epoch 50 of 'ours', which has 41; expected 0 to 41",
         ),
         (
+            # Its overlay conventional.yaml has 500 iterations in an epoch.
+            {"trainings__ours__options": {"iterations": 2001}},
+            "methods: 'Ours - 10 epochs' asks for epoch 10 of 'ours', which has 5; expected 0 to 5",
+        ),
+        (
             {"trainings__Ours!": {"list": "finetune"}},
             "trainings: 'ours' and 'Ours!' would be one folder, ours; rename one of them",
         ),

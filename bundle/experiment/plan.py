@@ -182,17 +182,28 @@ def _check_choices(plan: Plan) -> None:
 
 def _check_epochs(plan: Plan) -> None:
     """Check that trainings have the epochs asked for; a training that starts from nothing has no epoch 0."""
+    lasts: dict[str | None, int | None] = {}
     for who, name, epoch in _asked_epochs(plan):
         training = plan["trainings"].get(name)
         if training is None:
             raise ValueError(f"{who} asks for epoch {epoch}, but its method has no training; give it one")
         if epoch == 0 and not training.get("start"):
             raise ValueError(f"{who} asks for epoch 0 of {name!r}, which has no start; begin with epoch 1")
-        options = {**plan["training_options"], **training.get("options", {})}
-        if {"iterations", "iterations_per_epoch"} <= options.keys():
-            last = -(-options["iterations"] // options["iterations_per_epoch"])
-            if epoch > last:
-                raise ValueError(f"{who} asks for epoch {epoch} of {name!r}, which has {last}; expected 0 to {last}")
+        if name not in lasts:
+            lasts[name] = _epochs(plan, training)
+        last = lasts[name]
+        if last is not None and epoch > last:
+            raise ValueError(f"{who} asks for epoch {epoch} of {name!r}, which has {last}; expected 0 to {last}")
+
+
+def _epochs(plan: Plan, training: Entry) -> int | None:
+    """How many epochs a training has by its configuration; None if that depends on its images."""
+    from monai.bundle import ConfigParser
+
+    content = load_configurations(["train.yaml", *plan["configs"], *own_files(training, training)])
+    content |= {**plan["training_options"], **training.get("options", {})}
+    counts = (content["iterations"], content["iterations_per_epoch"])
+    return ConfigParser(content).get_parsed_content("epochs") if all(isinstance(n, int) for n in counts) else None
 
 
 def _check_folders(plan: Plan) -> None:
