@@ -47,7 +47,7 @@ def check_data(dataset_dir: str, datalist: str | None = None, *, pairing: str = 
     Args:
         dataset_dir: folder of images.
         datalist: JSON with training, validation and test lists; without it, the folder's layout is read.
-        pairing: 'paired', 'fixed' or 'moving' images of paired folders; 'repeat' for scans of one patient.
+        pairing: 'paired' images of two folders, or the 'fixed' or 'moving' ones alone; 'repeat' scans of one patient.
     """
     from bundle.data import check_data as check
 
@@ -72,14 +72,14 @@ def dicom_series(folder: str, output_dir: str | None = None) -> None:
 
 
 def write_json() -> None:
-    """Rewrite the generated files in configs/ for MONAI's tools: train.json, inference.json, inference_2d.yaml."""
+    """Write train.json, inference.json, inference_2d.yaml and fine_tune_2d.yaml in configs/ anew from their sources."""
     from bundle.system.twins import write_twins
 
     write_twins()
 
 
 def compare(*results: str) -> None:
-    """Print a table of several inference runs over the same pairs.
+    """Print a table of several registrations of the same pairs.
 
     Args:
         results: output folders, one after the other or separated by commas.
@@ -130,7 +130,7 @@ def experiment(
         dataset_dir: folder of images with labels, or of the source tasks of configs/experiments/experiment_2d.yaml.
         output_dir: folder of the trained networks, the results and report.html.
         config_file: what is compared (see configs/experiments/experiment.yaml); further files change the first.
-        overrides: keys of the configuration with other values, such as target_dir of experiment_2d.yaml.
+        overrides: Every key of the configuration is an option too, such as --target_dir of experiment_2d.yaml.
     """
     refuse_missing("the folder that holds the images", dataset_dir)
     from bundle.experiment import Experiment
@@ -153,20 +153,20 @@ def register(
     verbose: bool = False,
     **overrides: str | None,
 ) -> None:
-    """Register two images, or every pair of a folder or a datalist, as configs/inference.yaml does.
+    """Register two images, or every pair of a folder or a datalist, as configs/inference.yaml says.
 
     Args:
-        fixed: image onto which the other is moved; without the other, a folder of images or a datalist (JSON).
-        moving: image that is moved.
+        fixed: fixed image, onto which the other is moved; or, alone, a folder of images or a datalist (JSON).
+        moving: moving image.
         fixed_label: label of the fixed image, used to measure; the steps do not see it.
         moving_label: label of the moving image, which is moved too.
         output: output folder, with a folder for every pair.
         config: presets and overlays for inference.yaml, such as cpu.yaml, or inference_2d.yaml for slices.
-        processes: how many processes share the pairs of a list; as many as there are GPUs, or cores.
+        processes: how many processes share the pairs of a list; at most one for each GPU, or for each core without any.
         verbose: show what the libraries log.
-        overrides: every key of configs/inference.yaml is an option too, which says what each does: --weights FILE,
-            --steps 0, --device cuda:0, --pixdim 1, --initial_alignment world, --transforms True, --dicom True, for a
-            folder --datalist FILE and --pairing fixed; for two images --fixed_landmarks, --fixed_mask and the like.
+        overrides: Every key of configs/inference.yaml, which explains them, is an option too: --weights FILE,
+            --steps 0, --device cuda:0, --pixdim 1, --initial_alignment world, --transforms True, --dicom True; for a
+            folder --datalist FILE, --pairing fixed; for two images --fixed_landmarks FILE, --moving_mask FILE.
     """
     parts = {"fixed_label": fixed_label, "moving_label": moving_label}
     parts |= {key: overrides.pop(key) or f"the file of --{key}" for key in configurations.PARTS if key in overrides}
@@ -185,15 +185,15 @@ def train(
     verbose: bool = False,
     **overrides: str | None,
 ) -> None:
-    """Meta-train on a folder of images as configs/train.yaml does. After a stop, the same command continues.
+    """Meta-train on a folder of images as configs/train.yaml says. After a stop, the same command continues.
 
     Args:
         dataset_dir: folder of images.
         output: folder of checkpoints and weights.
         config: presets and overlays for train.yaml, such as cpu.yaml or labels.yaml.
         verbose: show what the libraries log.
-        overrides: every key of configs/train.yaml is an option too, which says what each does: --datalist FILE,
-            --pairing fixed, --iterations 500, --device cuda:0, --pixdim 1, --start_weights FILE, --cache_dir FOLDER.
+        overrides: Every key of configs/train.yaml, which explains them, is an option too: --datalist FILE, --pairing
+            fixed, --iterations 500, --device cuda:0, --pixdim 1, --start_weights FILE, --cache_dir FOLDER.
     """
     refuse_missing("the folder that holds the images", dataset_dir)
     given = {"dataset_dir": dataset_dir, "output_dir": output}
@@ -231,12 +231,12 @@ def _workflow(
 
 
 def run(run_id: str = "run", config_file: Sequence[str] = (), **overrides: str | None) -> None:
-    """Run a workflow as python -m monai.bundle run does, from any folder and with file names left as typed.
+    """Run a workflow as python -m monai.bundle run does, but from any folder and with file names left as typed.
 
     Args:
         run_id: part of the configuration to run, such as training or maps.
-        config_file: configurations, files or names such as configs/train.yaml; further files change the first.
-        overrides: keys of the configuration with other values, such as output_dir.
+        config_file: configurations, files or names such as configs/train.yaml; further ones change the first.
+        overrides: Every key of the configuration is an option too, such as --output_dir FOLDER.
     """
     if not config_file:
         raise ValueError("--config_file is missing; give a configuration, such as configs/inference.yaml")

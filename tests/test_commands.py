@@ -66,9 +66,9 @@ class Called:
         """
         self.values = results, others
 
-    def ask(self, question: str, *, hint: str = "none") -> None:
+    def ask(self, question: str, *, hint: str = "none", in_order: Sequence[str] = ("0", "1"), seed: int = 0) -> None:
         """Ask."""
-        self.values = question, hint
+        self.values = question, hint, in_order, seed
 
     def __call__(self, *words):
         commands.run("tool", {"move": self.move, "show": self.show, "ask": self.ask}, words, lambda: "tool 1.2")
@@ -91,6 +91,8 @@ def test_options_stand_anywhere_and_in_either_way():
         ("a", "b"),
         {"x_y": "1", "flag": None, "z": ""},
     )
+    assert Called()("ask", "why", "--in-order", "a-b", "c") == Called()("ask", "why", "--in_order", "a-b", "c")
+    assert Called()("ask", "why", "--in-order=a-b") == ("why", "none", ["a-b"], 0)
 
 
 def test_a_file_whose_name_begins_as_an_option_is_a_file(tmp_path, monkeypatch):
@@ -118,7 +120,10 @@ def test_a_file_whose_name_begins_as_an_option_is_a_file(tmp_path, monkeypatch):
         (["move", "--source", "--target", "b"], "--source: expected one argument"),
         (["move", "a", "--target", "b", "--target", "c"], "--target is given twice; give it once"),
         (["show", "a", "--x-y", "1", "--x_y=2"], "--x_y is given twice; give it once"),
-        (["ask", "why", "because"], "'because' belongs to no option; known options are --question, --hint"),
+        (
+            ["ask", "why", "because"],
+            "'because' belongs to no option; known options are --question, --hint, --in_order, --seed",
+        ),
         (["move", "-a", "b"], "unknown option -a; known options are --source"),
         (["move", "", "b"], "--source: expected a name or a value, not nothing"),
     ],
@@ -138,14 +143,20 @@ def test_help_lists_commands_options_meanings_and_defaults(capsys):
         Called()("move", "--help")
     assert stop.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "--source SOURCE where they are, or were. (needed)" in shown
+    assert "--source SOURCE where they are, or were. (required)" in shown
     assert "--times TIMES how often, 100 % at most. (default: 1)" in shown
-    assert "usage: tool move SOURCE TARGET [TIMES] [--back] [--mode] Move" in shown
+    assert "--back [BACK] the other way. --mode" in shown
+    assert "usage: tool move SOURCE TARGET ... [TIMES] [--back] [--mode] Move" in shown
     with pytest.raises(SystemExit):
         Called()("show", "--help")
     shown = " ".join(capsys.readouterr().out.split())
-    assert "usage: tool show RESULTS [--KEY VALUE ...] Show" in shown
+    assert "usage: tool show RESULTS ... [--KEY VALUE ...] Show" in shown
     assert shown.endswith("Every key is one, such as --size 5 %.")
+    with pytest.raises(SystemExit):
+        Called()("ask", "--help")
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: tool ask QUESTION [--hint HINT] [--in_order IN_ORDER ...] [--seed SEED]\n\nAsk.")
+    assert "(default: 0 1)" in shown and "(default: 0)" in shown
 
 
 def test_a_command_names_its_own_options_first():

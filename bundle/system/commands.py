@@ -31,13 +31,7 @@ class Parser(argparse.ArgumentParser):
 class Once(argparse.Action):
     """Take an option once: of two values one would be ignored in silence."""
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
         """Store the value.
 
         Raises:
@@ -96,10 +90,8 @@ def _bind(command: Command, program: str, words: Sequence[str]) -> tuple[list[st
     options = options_of(command)
     more = next((name for name in inspect.signature(command).parameters if name not in options), "")
     parser = _parser(command, program, options, more)
-    words = [f"./{word}" if _is_file(word, options) else word for word in words]
-    others: dict[str, str | None] = {}
-    if more:
-        words, others = _others(words, options, parser)
+    words = [_unmistakable(word, options) for word in words]
+    words, others = _others(words, options, parser) if more else (words, {})
     given, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
         parser.error(unknown_option(unknown[:1], options))
@@ -111,7 +103,7 @@ def _bind(command: Command, program: str, words: Sequence[str]) -> tuple[list[st
             found[name], nameless = _values(parser, each, nameless[:count]), nameless[count:]
     if nameless:
         parser.error(f"{nameless[0]!r} belongs to no option; known options are --{', --'.join(options)}")
-    missing = [name for name, each in options.items() if name not in found and _is_needed(each)]
+    missing = [name for name, each in options.items() if name not in found and _is_required(each)]
     if missing:
         parser.error(f"--{missing[0]} is missing")
     several = [name for name, each in options.items() if each.kind is each.VAR_POSITIONAL]
@@ -124,7 +116,7 @@ def _parser(command: Command, program: str, options: Mapping[str, inspect.Parame
     meanings = dict(MEANING.findall(arguments.partition("\n\n")[0]))
     parser = Parser(
         prog=program,
-        usage=f"{program} {_usage(options)}{' [--KEY VALUE ...]' if more else ''}".replace("%", "%%"),
+        usage=f"{program}{_usage(options)}{' [--KEY VALUE ...]' if more else ''}".replace("%", "%%"),
         description=" ".join(summary.split()),
         epilog=" ".join(meanings.get(more, "").split()),
         allow_abbrev=False,
@@ -132,7 +124,7 @@ def _parser(command: Command, program: str, options: Mapping[str, inspect.Parame
     for name, each in options.items():
         truth = bool in _kinds(each)
         parser.add_argument(
-            *dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]),
+            f"--{name}",
             action=Once,
             dest=name,
             type=_converter(each),
@@ -147,19 +139,22 @@ def _parser(command: Command, program: str, options: Mapping[str, inspect.Parame
 
 
 def _usage(options: Mapping[str, inspect.Parameter]) -> str:
-    """Options as they are typed, without a name where none is needed."""
+    """Options as they are typed, without a name where none is required."""
     words = []
     for name, each in options.items():
         truth = bool in _kinds(each)
-        word = f"--{name}" * (truth or each.kind is each.KEYWORD_ONLY) + f" {name.upper()}" * (not truth)
-        words.append(word.strip() if _is_needed(each) else f"[{word.strip()}]")
-    return " ".join(words)
+        value = "" if truth else name.upper() + " ..." * _takes_several(each)
+        word = f"--{name} {value}" if truth or each.kind is each.KEYWORD_ONLY else value
+        words.append(word.strip() if _is_required(each) else f"[{word.strip()}]")
+    return "".join(f" {word}" for word in words)
 
 
 def _default(parameter: inspect.Parameter) -> str:
-    if _is_needed(parameter):
-        return "(needed)"
-    return f"(default: {parameter.default})" if parameter.default not in (None, "", (), parameter.empty) else ""
+    if _is_required(parameter):
+        return "(required)"
+    values = parameter.default if isinstance(parameter.default, tuple) else (parameter.default,)
+    shown = " ".join(str(value) for value in values if value not in (None, "") and value is not False)
+    return f"(default: {shown})" if shown else ""
 
 
 def _kinds(parameter: inspect.Parameter) -> tuple[Any, ...]:
@@ -171,7 +166,7 @@ def _takes_several(parameter: inspect.Parameter) -> bool:
     return parameter.kind is parameter.VAR_POSITIONAL or Sequence[str] in _kinds(parameter)
 
 
-def _is_needed(parameter: inspect.Parameter) -> bool:
+def _is_required(parameter: inspect.Parameter) -> bool:
     return parameter.default is parameter.empty
 
 
@@ -228,9 +223,12 @@ def option_of(word: str) -> str:
     return word.partition("=")[0].removeprefix("--").replace("-", "_")
 
 
-def _is_file(word: str, known: Container[str]) -> bool:
-    """Whether a word that begins as an option does is the name of a file, and of no option."""
-    return word.startswith("-") and option_of(word) not in known and word not in ("-h", "--help") and exists(word)
+def _unmistakable(word: str, known: Container[str]) -> str:
+    """A word as the parser knows it: ``--x_y`` for ``--x-y``; ``./-x`` for a file whose name begins as an option."""
+    name, (_, equals, value) = option_of(word), word.partition("=")
+    if word.startswith("--") and name in known:
+        return f"--{name}{equals}{value}"
+    return f"./{word}" if word.startswith("-") and word not in ("-h", "--help") and exists(word) else word
 
 
 def _others(words: Sequence[str], known: Container[str], parser: Parser) -> tuple[list[str], dict[str, str | None]]:
