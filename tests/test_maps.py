@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.networks.nets import DynUNet
 from monai.transforms import Compose, RandGaussianNoised
 from torch import nn
 from toys import oblique_affine
+from workflow_fixtures import ROOT
 
 from bundle.maps import (
     AnatomyMapsd,
@@ -112,6 +114,15 @@ def test_distance_of_landmarks_is_in_mm_over_those_that_are_known():
     metric = LandmarkDistance([1, 2], pixdim=2.0)
     metric(maps, target)
     assert metric.aggregate().item() == pytest.approx(2 * 5)
+
+
+@pytest.mark.parametrize(
+    ("overlays", "measured"), [([], ["val_landmark_mm"]), (["overlays/hippocampus_maps.yaml"], [])]
+)
+def test_maps_without_landmarks_have_no_distance_of_landmarks(overlays, measured):
+    files = [ROOT / "configs" / name for name in ("maps.yaml", *overlays)]
+    parser = ConfigParser(ConfigParser.load_config_files(files))
+    assert list(parser.get_parsed_content("validate::additional_metrics")) == measured
 
 
 def test_depth_attenuation_fades_away_from_the_probe():

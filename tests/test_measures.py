@@ -38,8 +38,8 @@ def test_a_new_measure_is_in_the_table_on_the_page_and_in_the_experiment(added, 
     assert (row["bending_before_mm"], row["bending_after_mm"]) == (6.0, 1.5)
     assert {"bending_before_mm", "bending_after_mm"} < set(table_columns([row]))
     both, _ = numbers(PAIR, "px")
-    assert ["bending of 1 (px)", "8.0", "2.0"] in both
-    assert ["bending of 3 (px)", "6.0", "–"] in both
+    assert ["bending of structure 1 (px)", "8.0", "2.0"] in both
+    assert ["bending of structure 3 (px)", "6.0", "–"] in both
     for name, after in (("a", 2.0), ("b", 4.0)):
         (tmp_path / name / "a").mkdir(parents=True)
         found = {**PAIR, "bending_mm": {"1": {"before": 8.0, "after": after}}}

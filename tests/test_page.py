@@ -117,7 +117,7 @@ def test_page_of_a_pair_needs_no_other_file_and_says_everything(fixed_grid):
     assert html.count("<svg") == 3 * 9 + 3 + 1
     assert 'aria-label="loss over 2 steps, from 2 to 1"' in html
     assert f"{metrics['folded_voxels']} voxels of the fixed image" in text
-    for title in ("similarity", "NCC", "DSC of 1", "HD95 of 1 (mm)", "largest displacement (mm)"):
+    for title in ("similarity", "NCC", "DSC of structure 1", "HD95 of structure 1 (mm)", "largest displacement (mm)"):
         assert title in text
     assert f"{metrics['dsc']['1']['after']:.3f}" in text
     assert "within" not in text
@@ -156,7 +156,7 @@ def test_structures_have_the_names_of_their_list(fixed_grid):
     assert "DSC of <gland>" in text
     assert "HD95 of <gland> (mm)" in text
     assert "apex: missing in the moving label" in text
-    assert "DSC of 1" not in text
+    assert "DSC of structure 1" not in text
     assert "<gland>" not in html
 
 

@@ -71,7 +71,8 @@ class Measure:
     def label(self, lengths: str = "mm", structure: str = "") -> str:
         """Title with unit, given the unit of an image's lengths, and with the structure if there is one."""
         unit = lengths if self.unit == "mm" else self.unit
-        return f"{self.title}{structure and f' of {structure}'}{unit and f' ({unit})'}"
+        what = f" of {'structure ' * structure.isdigit()}{structure}" if structure else ""
+        return f"{self.title}{what}{unit and f' ({unit})'}"
 
     def text(self, value: float) -> str:
         """A value with the digits worth showing."""
