@@ -274,7 +274,7 @@ def test_short_names_of_the_two_sides(tmp_path):
         (["images/a.png", "moving/a.png"], "has images/ and fixed/ or moving/; keep one layout"),
         (["moving/a.png"], "has no fixed/, which the pairing 'paired' needs"),
         (["fixed/a.txt", "moving/a.txt"], "no image in fixed/ and moving/"),
-        (["fixed/a.png", "fixed/b.png", "moving/a.png"], "pair b: no moving image moving/b; expected the same names"),
+        (["fixed/a.png", "fixed/b.png", "moving/a.png"], "pair b: no moving image moving/b; give both images one name"),
     ],
 )
 def test_bad_sides(tmp_path, files, message):

@@ -61,7 +61,7 @@ def image_entries(root: Path, pairing: str, patients: Mapping[str, str], problem
         without = [side for side in folders if name not in found[side]]
         if without:
             lacking = f"no {without[0]} image {folders[without[0]].name}/{name}"
-            problems.append(f"pair {name}: {lacking}; expected the same names")
+            problems.append(f"pair {name}: {lacking}; give both images one name, or list the pairs in a datalist")
             continue
         entry: dict[str, Any] = {
             f"{side}_{kind}" if paired else kind: path for side in folders for kind, path in found[side][name].items()
