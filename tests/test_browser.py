@@ -202,6 +202,6 @@ def test_pages_fit_a_phone_and_a_desk(pair, page, tmp_path, width):
         titles = 'all(".cards [data-title]").map((one) => getComputedStyle(one, "::before").content)'
         seen = page.use(batch_page([done]), tmp_path, f"seen.titles = {titles};")
         # On a phone the table's head is gone: every number says what it is.
-        assert (seen["titles"][:2] == ['"score"', '"DSC"']) == (width == 420)
+        assert (seen["titles"][:2] == ['"DSC"', '"TRE (mm)"']) == (width == 420)
     finally:
         page.ask("Emulation.setDeviceMetricsOverride", width=1200, height=900, deviceScaleFactor=1, mobile=False)

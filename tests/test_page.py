@@ -398,6 +398,14 @@ def test_page_of_a_run_lists_every_pair(outputs, tmp_path):
     assert "above 0.5 %" in reader.text
 
 
+def test_page_of_a_run_has_a_column_of_scores_if_a_pair_has_one(outputs):
+    assert "score" not in Reader(batch_page(outputs)).text
+    outputs[0]["metrics"]["verdict"] |= {"score": 0.875}
+    html = batch_page(outputs)
+    assert ">score<" in html and ">0.88</td>" in html
+    assert len(set(re.findall(r'data-title="score">(.*?)<', html))) == 2  # the others have none
+
+
 def test_page_of_a_run_in_which_every_pair_failed():
     text = Reader(batch_page([{"pair_id": "a", "error": "x"}])).text
     assert "1 pair: 0 good, 0 check, 0 failed, 1 could not be registered" in text

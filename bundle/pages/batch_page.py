@@ -74,26 +74,29 @@ def batch_page(pairs: list[Mapping[str, Any]]) -> str:
     counts = Counter(metrics["verdict"]["verdict"] for metrics in done)
     rows = [metrics_row(metrics) for metrics in done]
     shown = accuracy(rows)
+    titles = [
+        *["score"] * any("score" in row for row in rows),
+        *(measure.label() for measure in shown),
+        "gain of similarity (%)",
+        FOLDED.label(),
+        LARGEST.title,
+        SECONDS.label(),
+    ]
     found = iter(rows)
     return render(
         "run.html",
         title="Quality of the registered pairs",
         counts=[(verdict, counts[verdict]) for verdict in VERDICTS],
         lost=len(pairs) - len(done),
-        titles=[
-            "score",
-            *(measure.label() for measure in shown),
-            "gain of similarity %",
-            FOLDED.label(),
-            LARGEST.title,
-            SECONDS.label(),
-        ],
-        pairs=[_done(pair, next(found), shown) if "metrics" in pair else _lost(pair, len(shown)) for pair in pairs],
+        titles=titles,
+        pairs=[_done(pair, next(found), shown, titles) if "metrics" in pair else _lost(pair, titles) for pair in pairs],
         rules=rules_shown(done[0]["verdict"]["rules"]) if done else [],
     )
 
 
-def _done(pair: Mapping[str, Any], row: Mapping[str, Any], shown: Sequence[Measure]) -> dict[str, Any]:
+def _done(
+    pair: Mapping[str, Any], row: Mapping[str, Any], shown: Sequence[Measure], titles: Sequence[str]
+) -> dict[str, Any]:
     metrics, name = pair["metrics"], pair["metrics"]["pair_id"]
     verdict = metrics["verdict"]
     gain = next((rule["value"] for rule in verdict["rules"] if rule["rule"] == "similarity_gain_percent"), None)
@@ -107,7 +110,7 @@ def _done(pair: Mapping[str, Any], row: Mapping[str, Any], shown: Sequence[Measu
         "reasons": verdict["reasons"],
         "error": None,
         "numbers": [
-            ABSENT if row.get("score") is None else f"{row['score']:.2f}",
+            *[f"{row['score']:.2f}" if "score" in row else ABSENT] * ("score" in titles),
             *(_both(row, measure) for measure in shown),
             ABSENT if gain is None else f"{gain:.1f}",
             FOLDED.text(row[FOLDED.key]),
@@ -121,7 +124,7 @@ def _both(row: Mapping[str, Any], measure: Measure) -> str:
     return " → ".join(measure.text(row[column]) for column in measure.columns.values() if column in row) or ABSENT
 
 
-def _lost(pair: Mapping[str, Any], measures: int) -> dict[str, Any]:
+def _lost(pair: Mapping[str, Any], titles: Sequence[str]) -> dict[str, Any]:
     return {
         "name": pair["pair_id"],
         "link": None,
@@ -129,5 +132,5 @@ def _lost(pair: Mapping[str, Any], measures: int) -> dict[str, Any]:
         "verdict": ERROR,
         "reasons": [],
         "error": pair["error"],
-        "numbers": [ABSENT] * (measures + 5),
+        "numbers": [ABSENT] * len(titles),
     }
