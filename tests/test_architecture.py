@@ -1,10 +1,12 @@
 """The house stands: rooms import downwards only, and only YAML names trainers, inferers and handlers."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from pydoc import locate
 
 import pytest
 
@@ -143,6 +145,19 @@ def test_no_file_of_a_room_has_the_name_of_what_it_hands_on():
     for room in BELOW:
         files = {path.stem for path in (ROOT / "bundle" / room).glob("*.py")}
         assert not files & set(__import__(f"bundle.{room}", fromlist=["__all__"]).__all__), room
+
+
+def test_names_of_the_package_that_texts_mention_exist():
+    """In docstrings, comments, pages and configurations, where nothing else would notice that one has moved."""
+    texts = [*MODULES, *(ROOT / "configs").rglob("*.yaml"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    named = {
+        (found, name(path))
+        for path in texts
+        for found in re.findall(r"(?<![\w.])bundle(?:\.\w+)+", path.read_text())
+        if not found.startswith("bundle.apps")  # which need environments of their own
+    }
+    assert len(named) > 100
+    assert not [found for found in sorted(named) if locate(found[0]) is None]
 
 
 def test_files_are_short():

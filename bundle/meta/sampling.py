@@ -31,8 +31,8 @@ class EpisodeSampler(DistributedSampler):
         dataset: the pairs.
         episodes: episodes per epoch over all processes.
         seed: seed of the run.
-        rank: number of this process; None asks ``bundle.processes``.
-        num_replicas: number of processes; None asks ``bundle.processes``.
+        rank: number of this process; None asks ``bundle.system.processes``.
+        num_replicas: number of processes; None asks ``bundle.system.processes``.
         by_task: whether the key ``task`` of a pair names its task (Park et al. 2021, section 2); if False, pairs have
             no named tasks.
         together: episodes of one meta-update. They are of different tasks if there are enough tasks; for this, a pass

@@ -29,9 +29,9 @@ from bundle.system import exists
 NOT_REACHED = 0.1
 """Distance (mm) to which the inverse may approach a point before the point counts as not reached."""
 LISTED = 10
-
-
+"""Most points whose numbers a line lists."""
 LABEL_MODES = ("nearest", "gaussian")
+"""How labels are resampled."""
 
 
 @dataclass(frozen=True, eq=False)

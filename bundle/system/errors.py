@@ -13,8 +13,6 @@ T = TypeVar("T")
 
 WRAPPING = re.compile(r"applying transform |Failed to evaluate |Failed to instantiate component ")
 """How MONAI's errors say where they occurred."""
-
-
 ABSENT = re.compile(r"path: 'bundle\.\w+\.(\w+)[.']|module 'bundle(?:\.\w+)?' has no attribute '(\w+)'")
 """How MONAI and Python report a name that a room of the bundle does not have."""
 
