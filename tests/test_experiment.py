@@ -1,6 +1,7 @@
 """The whole experiment on simulated patients: every method, the report, and nothing done twice."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -113,14 +114,16 @@ def test_methods_of_one_training_share_its_weights_and_differ(finished):
 
 def test_a_second_call_only_writes_the_report(finished):
     out, first, again = finished
-    assert first.out.count("--- results/") > 20
-    assert first.out.count("--- trainings/") == 13  # the maps have one for each of two folds
+    steps = re.findall(r"^--- (\d+) of (\d+): (\w+)/", first.out, re.MULTILINE)
+    assert [step[:2] for step in steps] == [(str(number), str(len(steps))) for number in range(1, len(steps) + 1)]
+    kinds = [kind for _, _, kind in steps]
+    assert kinds.count("results") > 20
+    assert kinds.count("trainings") == 13  # the maps have one for each of two folds
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")}
     page = (out / "report.html").read_bytes()
     second = again()
     assert second.code == 0, second.err[-3000:]
-    assert "--- results/" not in second.out
-    assert "--- trainings/" not in second.out
+    assert "--- " not in second.out
     assert {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")} == stamps
     assert (out / "report.html").read_bytes() == page
 
@@ -131,7 +134,7 @@ def test_an_interrupted_run_is_taken_up_where_it_was(finished):
     marker.unlink()
     third = again()
     assert third.code == 0, third.err[-3000:]
-    assert third.out.count("--- results/") == 1
+    assert third.out.count("--- ") == third.out.count(": results/") == 1
     assert marker.exists()
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import fold_folders, is_of_maps, map_files, map_options
-from bundle.experiment.plan import curve_points, kept_epochs, list_name, own_files, read_plan, run_of
-from bundle.experiment.runs import Curves, Evaluation, slug
+from bundle.experiment.plan import curve_points, kept_epochs, list_name, own_files, read_plan, registrations, run_of
+from bundle.experiment.runs import Curves, Evaluation, Run, slug
+from bundle.system import console
 from bundle.system.configurations import find_configurations
 from bundle.system.files import BUNDLE_ROOT, written_whole
 
@@ -45,6 +46,7 @@ class Experiment:
         from bundle.experiment.lists import PairLists
 
         self.lists = PairLists(self.plan, self.dataset_dir, self.output_dir / "pairs")
+        self.workflows: dict[Path, int] = {}  # by their folders, numbered
 
     def run(self) -> Path:
         """Do everything that is not done yet.
@@ -54,7 +56,10 @@ class Experiment:
         """
         from bundle.experiment.report import write_report
 
+        if not self.plan["verbose"]:
+            console.say_little()
         lists = self.lists.write()
+        self.workflows = {folder: number for number, folder in enumerate(self._folders(lists), start=1)}
         for name in self.plan["trainings"]:
             self.train(name, lists)
         evaluations = [
@@ -68,6 +73,19 @@ class Experiment:
             title=self.plan["title"],
             notes=self.plan["notes"],
         )
+
+    def _folders(self, lists: Mapping[str, Path]) -> dict[Path, None]:
+        """Folders of all trainings and registrations, in the order in which they are made."""
+        folders: list[Path] = []
+        for name, training in self.plan["trainings"].items():
+            of_maps = is_of_maps(training)
+            folders += fold_folders(self.plan, name, self.training_folder) if of_maps else [self.training_folder(name)]
+        for title, entry in self.plan["evaluations"].items():
+            if list_name("evaluations", entry) in lists:
+                folders += [
+                    self.results_folder(title, run_of(self.plan, *each)) for each in registrations(self.plan, title)
+                ]
+        return dict.fromkeys(folders)
 
     def train(self, name: str, lists: Mapping[str, Path]) -> None:
         """Train one network, or continue where its run stopped."""
@@ -142,7 +160,7 @@ class Experiment:
             options["weights"] = str(find_weights(options["weights"]))
         if made.steps is not None:
             options["steps"] = made.steps
-        folder = self.output_dir / "results" / slug(title) / made.name
+        folder = self.results_folder(title, made)
         root = self.lists.root(list_name("evaluations", evaluation))
         options |= {"dataset_dir": str(root), "datalist": str(pairs), "section": "test", "output_dir": str(folder)}
         self.once(folder / "finished.json", "run", self.files("inference.yaml", made.configs), options)
@@ -151,6 +169,10 @@ class Experiment:
     def training_folder(self, training: str) -> Path:
         """Where a training leaves its files."""
         return self.output_dir / "trainings" / slug(training)
+
+    def results_folder(self, title: str, made: Run) -> Path:
+        """Where a method leaves its results on the pairs of an evaluation."""
+        return self.output_dir / "results" / slug(title) / made.name
 
     def weights(self, training: str, epoch: int | None = None) -> Path:
         """Weights that a training leaves at its end, or after one of its epochs.
@@ -180,9 +202,13 @@ class Experiment:
         made_of = fingerprint(run_id, dict(options), [Path(file).read_bytes() for file in (*files, *inputs)])
         if marker.is_file() and json.loads(marker.read_text()).get("made_of") == made_of:
             return
-        print(f"--- {marker.parent.relative_to(self.output_dir)}", flush=True)
+        folder = marker.parent
+        place = f"{self.workflows[folder]} of {len(self.workflows)}: " if folder in self.workflows else ""
+        print(f"--- {place}{folder.relative_to(self.output_dir)}", flush=True)
         # MONAI drops an option that is None; an expression for None gets through.
-        given = {key: "$None" if value is None else value for key, value in options.items()}
+        given: dict[str, Any] = {key: "$None" if value is None else value for key, value in options.items()}
+        if not self.plan["verbose"]:
+            given["logging_file"] = False
         run(run_id=run_id, config_file=list(files), **given)
         with written_whole(marker) as file:
             json.dump({"made_of": made_of, "run_id": run_id, "files": list(files), "options": options}, file, indent=1)

@@ -78,6 +78,12 @@ def curve_points(evaluation: Entry) -> Iterator[tuple[str, str, int, dict[str, i
             yield start, method, point, {VARIED[curves["over"]]: point}
 
 
+def registrations(plan: Plan, title: str) -> Iterator[tuple[str, dict[str, int]]]:
+    """Methods of an evaluation, and those of the points of its curves with the value that a point varies."""
+    yield from ((name, {}) for name in plan["evaluations"][title].get("methods") or plan["methods"])
+    yield from ((method, value) for _, method, _, value in curve_points(plan["evaluations"][title]))
+
+
 def own_files(entry: Entry, training: Entry) -> list[str]:
     """Configuration files of an entry: those of its network, or else of its training's, then its own."""
     return [*entry.get("network", training.get("network", [])), *entry.get("configs", [])]
@@ -216,10 +222,9 @@ def _check_folders(plan: Plan) -> None:
                 raise ValueError(
                     f"{kind}: {first!r} and {name!r} would be one folder, {slug(name)}; rename one of them"
                 )
-    for title, evaluation in plan["evaluations"].items():
+    for title in plan["evaluations"]:
         runs: dict[str, tuple[str, Run]] = {}
-        points = [(method, value) for _, method, _, value in curve_points(evaluation)]
-        for method, value in [*((name, {}) for name in evaluation.get("methods") or plan["methods"]), *points]:
+        for method, value in registrations(plan, title):
             run = run_of(plan, method, value)
             first, known = runs.setdefault(run.name, (method, run))
             if known != run:
