@@ -122,7 +122,7 @@ def test_a_measure_that_only_a_registration_has_is_absent_before_it(runs, tmp_pa
     rows = read(tmp_path / "report/table_on_itself.csv")
     assert [row["self_displacement_mm_n"] for row in rows] == ["0", "8", "8"]
     assert [row["self_displacement_mm_mean"] for row in rows] == ["", *(f"{1.0 + list(GAIN).index(n)}" for n in asked)]
-    assert "displacement on itself, mean (mm)" in page
+    assert "mean displacement on itself (mm)" in page
     tests = read(tmp_path / "report/tests_on_itself.csv")
     compared = [(row["measure"], row["compared_with"]) for row in tests]
     assert compared == [("self_displacement_mm", LOCAL), ("dsc", START), ("dsc", LOCAL)]

@@ -156,9 +156,9 @@ FIELDS_OF_VIEW = _add("overlap_percent", "overlap of the fields of view", "%", 1
 PREDICTED = _add("predicted_overlap", "predicted overlap of the anatomy maps", higher_is_better=True)
 _add("inverse_consistency_mm", "inverse consistency", "mm")
 _self = _inside("self_displacement_mm", "mean")
-_add("self_displacement_mm", "displacement on itself, mean", "mm", 2, "self_displacement_mean_mm", find=_self)
+_add("self_displacement_mm", "mean displacement on itself", "mm", 2, "self_displacement_mean_mm", find=_self)
 _self = _inside("self_displacement_mm", "max")
-_add("self_displacement_max_mm", "displacement on itself, largest", "mm", find=_self)
+_add("self_displacement_max_mm", "largest displacement on itself", "mm", find=_self)
 for _name, _title in (("mean", "mean"), ("p95", "95 %"), ("max", "largest")):
     _find = _inside("inverse_residual_mm", _name)
     _add(f"inverse_residual_{_name}_mm", f"error of the inverse, {_title}", "mm", 3, find=_find)
