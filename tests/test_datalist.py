@@ -633,10 +633,21 @@ def test_bad_options(tmp_path, options, message):
         read_datalist(tmp_path, **options)
 
 
+def test_the_folder_of_the_images_in_place_of_that_of_the_data_set(tmp_path):
+    images(tmp_path, 2)
+    with pytest.raises(ValueError, match="; give the folder above, which holds images/$"):
+        read_datalist(tmp_path / "images")
+
+
 @pytest.mark.parametrize(
     ("files", "options", "message"),
     [
-        (["a.nii"], {}, "unknown layout of .*looked for fixed_images/ and moving_images/, for images/"),
+        (
+            ["a.nii"],
+            {},
+            "unknown layout of .*looked for fixed_images/ and moving_images/, for images/.*; "
+            "name a datalist, or put a.nii and the other images into images/$",
+        ),
         (
             ["Images/a.nii", "Labels/a.nii"],
             {},

@@ -121,10 +121,17 @@ def find_dataset_json(root: Path) -> Path:
     capital = [path.name for path in sorted(root.iterdir()) if path.name != path.name.lower() in LOWER_CASE]
     seen = f"; found {', '.join(path.name for path in found)}" if found else ""
     seen += f"; found {', '.join(capital)}, whose names are written in small letters" if capital else ""
+    loose = next((path for path in sorted(root.iterdir()) if path.name.lower().endswith(SUFFIXES)), None)
+    if root.name in LOWER_CASE:
+        advice = f"give the folder above, which holds {root.name}/"
+    elif loose is not None:
+        advice = f"name a datalist, or put {loose.name} and the other images into images/"
+    else:
+        advice = "name a datalist, or arrange the images in one of these ways"
     raise ValueError(
         f"unknown layout of {root}: looked for fixed_images/ and moving_images/, for images/, for fixed/ and moving/, "
-        f"for slices such as A_047.png, for folders of these (tasks), and for one *dataset*.json (Learn2Reg){seen}; "
-        "name a datalist, or arrange the images in one of these ways"
+        "for slices such as A_047.png, for folders of these (tasks), and for one *dataset*.json (Learn2Reg)"
+        f"{seen}; {advice}"
     )
 
 
