@@ -21,6 +21,7 @@ MAIN = "from bundle.apps.label.app import RegistrationApp\n"
 
 def serve(
     studies: str | None = None,
+    *,
     home: str = "runs/label",
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -35,13 +36,13 @@ def serve(
     Args:
         studies: folder of images, or address of a DICOMweb server; without it, patients are simulated.
         home: folder for weights, trainings, logs and uploads.
-        host: address to listen at; 127.0.0.1 answers only this machine.
-        port: number of the port.
-        config: configuration of registration and its overlays, separated by commas; default inference.yaml.
-        train_config: configuration of training; default train.yaml with the overlays of config.
-        weights: file to start from; default the bundle's own weights.
-        device: cuda:0 or cpu; default the GPU if there is one.
-        labels: names of the values 1, 2, ... of labels, separated by commas.
+        host: address to listen on; 127.0.0.1 answers only this machine.
+        port: port to listen on.
+        config: configuration of registration and its overlays; without it, inference.yaml.
+        train_config: configuration of training and its overlays; without it, train.yaml with the overlays of config.
+        weights: file of weights to start from; without it, the bundle's own.
+        device: cuda:0 or cpu; without it, the GPU if there is one.
+        labels: names of the values 1, 2, ... of labels.
 
     Raises:
         FileNotFoundError: when there is no such folder of images, configuration or weights.
