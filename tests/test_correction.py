@@ -142,6 +142,30 @@ def test_the_centre_of_what_both_corrections_leave_is_that_of_the_maps(network):
     assert corrected(network(images))[0, :, 6, 3, 4].tolist() == pytest.approx([3.0, 1.0, -1.0], abs=1e-4)
 
 
+@pytest.mark.parametrize(("moving", "fixed"), [(3.4, 2.6), (2.6, 3.4)])
+def test_the_volume_becomes_that_of_the_maps(moving, fixed):
+    shape = torch.Size((20, 20, 20))
+    places = torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij")).float()
+
+    def side(centre, radius):
+        distance = (places - torch.tensor(centre).reshape(3, 1, 1, 1)).norm(dim=0)
+        organ = torch.sigmoid(
+            4 * (2 * radius - distance)
+        )  # a soft border, so that volumes are not those of a few voxels
+        return torch.stack([torch.rand(shape), torch.ones(shape), organ])[None]
+
+    images = torch.cat([side((11.0, 9.0, 9.5), moving), side((9.0, 9.5, 9.5), fixed)], 1)
+    still = STILL(images)
+    ddf = FieldCorrection(centred_maps=[0], equal_volumes=True)(STILL, images)(still)
+    assert ddf[0, :, 9, 9, 9].tolist() == pytest.approx([2.0, -0.5, 0.0], abs=0.25)
+    # Four voxels from the centre of the fixed organ are four times the ratio of the radii from that of the moving one.
+    reached = places[:, 13, 9, 9] + ddf[0, :, 13, 9, 9]
+    assert reached[0].item() == pytest.approx(11.0 + 4 * moving / fixed, abs=0.15)
+    # A shift and a scale bend nothing, but at the faces, beyond which the field of the first round is constant.
+    assert BendingEnergyLoss()(ddf[:, :, 4:-4, 4:-4, 4:-4]).item() < 1e-8
+    assert (FieldCorrection(centred_maps=[0])(STILL, images)(still)[0, 0, 13, 9, 9] - 2.0).abs() < 0.05
+
+
 def test_the_centre_stays_while_the_steps_go_on(network):
     network.sees_maps = False
     images = with_maps([ball((9, 4, 3))], [ball((6, 3, 4))])
@@ -164,9 +188,10 @@ HIPPOCAMPUS, SLICES = ["presets/hippocampus_mr"], ["overlays/2d"]
 @pytest.mark.parametrize(
     ("files", "own", "expected"),
     [
-        ([], {}, (0, [0])),
-        (["presets/cpu", "overlays/mr_trus"], {}, (0, [0])),
-        ([], {"map_weights": None}, (0, [])),
+        ([], {}, (0, [0], True)),
+        (["presets/cpu", "overlays/mr_trus"], {}, (0, [0], False)),
+        (["presets/repeat_scans"], {}, (0, [], True)),
+        ([], {"map_weights": None}, (0, [], True)),
         ([], {"weights": "elsewhere/models/model.pt"}, None),
         (HIPPOCAMPUS, {}, None),
         (SLICES, {}, None),
@@ -176,4 +201,4 @@ def test_what_ships_for_the_prostate_corrects_its_start(files, own, expected):
     paths = [str(BUNDLE_ROOT / f"configs/{name}.yaml") for name in ["inference", *files]]
     parser = ConfigParser({**ConfigParser.load_config_files(paths), **own})
     correction = parser.get_parsed_content("inferer").correction
-    assert (correction and (correction.mirror_axis, correction.centred_maps)) == expected
+    assert (correction and (correction.mirror_axis, correction.centred_maps, correction.equal_volumes)) == expected

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from monai.networks.blocks import Warp
 from torch import nn
 
 from bundle.data import split_pair
+from bundle.geometry import compose, voxel_grid
 from bundle.registration.losses import at_points, soft_centroids
+
+ROUNDS = 2
+"""Of finding the volume of the organ: scaling moves its border over other displacements."""
+LARGEST_SCALE = 1.15
+"""Of a round, along every axis; half as much again in volume. Larger factors would be those of wrong maps."""
 
 
 class FieldCorrection:
@@ -16,22 +23,31 @@ class FieldCorrection:
 
     - A symmetric organ has no reason to move to the left rather than to the right. What the network does to one side
       and not to the other is halved: ``u = f_theta(x) + (M f_0(M x) - f_0(x)) / 2``, where ``M`` mirrors images and
-      displacements and ``f_0`` is the network before the steps. So the start is the mean of both, and the steps, which
-      move ``theta``, take no longer.
+      displacements and ``f_0`` is the network before the steps. So the start is the mean of both.
     - The maps of both images say where the organ is, and its centre of mass is the best known of all their points: the
       errors of the voxels cancel. A shift of the whole DDF takes the centre ``p`` of the fixed image to that of the
-      moving one, ``u + m - p - u(p)``. It bends nothing, and holds where the field of view cuts off the organ too.
+      moving one, ``u + m - p - u(p)``. It holds where the field of view cuts off the organ too.
+    - So is its volume. At the start ``u`` is scaled about ``p``, ``u(p + q (x - p)) + (q - 1) (x - p)``, where ``q`` to
+      the power of the dimensions is the volume of the warped map over that of the fixed one.
+
+    Neither shift nor scale bends the DDF. What is added at the start stays added, and the shift is found anew after
+    each step, so the steps take no longer.
 
     Args:
         mirror_axis: spatial axis of the grid along which the anatomy is symmetric, for a network that was trained with
             mirrored pairs too; None for no mirror image.
         centred_maps: maps of the pair that together show the organ whose centres of mass are brought together; empty
-            for none. If one of the images shows no voxel of it (above one half), nothing is shifted.
+            for none. If one of the images shows no voxel of it (above one half), nothing is shifted or scaled.
+        equal_volumes: whether the organ is scaled too. Only where the same networks make the maps of both images: what
+            two networks miss of an organ is not the same.
     """
 
-    def __init__(self, mirror_axis: int | None = None, centred_maps: Sequence[int] = ()) -> None:
+    def __init__(
+        self, mirror_axis: int | None = None, centred_maps: Sequence[int] = (), equal_volumes: bool = False
+    ) -> None:
         self.mirror_axis = mirror_axis
         self.centred_maps = list(centred_maps)
+        self.equal_volumes = equal_volumes
 
     def __call__(self, network: nn.Module, pair: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         """The correction of a pair.
@@ -47,24 +63,15 @@ class FieldCorrection:
             ValueError: when the pair has no such map.
         """
         with torch.no_grad():
-            added = pair.new_zeros(1)
+            organ = Organ(*(self._organ(side) for side in split_pair(pair))) if self.centred_maps else None
+            ddf = start = network(pair)
             if self.mirror_axis is not None:
-                added = (mirrored(network, pair, self.mirror_axis) - network(pair)) / 2
-            centred = self._centring(pair) if self.centred_maps else lambda ddf: ddf
-        return lambda ddf: centred(ddf + added)
-
-    def _centring(self, pair: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The shift that brings the centres together, of any DDF."""
-        moving, fixed = (self._organ(side) for side in split_pair(pair))
-        seen = [organ.flatten(1).amax(1) > 0.5 for organ in (moving, fixed)]
-        points = soft_centroids(fixed)
-        wanted = soft_centroids(moving) - points
-
-        def centred(ddf: torch.Tensor) -> torch.Tensor:
-            shift = torch.where((seen[0] & seen[1])[:, None], (wanted - at_points(ddf, points))[:, 0], 0)
-            return ddf + shift.reshape(*shift.shape, *[1] * (ddf.ndim - 2))
-
-        return centred
+                start = (ddf + mirrored(network, pair, self.mirror_axis)) / 2
+            if organ and self.equal_volumes:
+                for _ in range(ROUNDS):
+                    start = organ.scaled(organ.centred(start))
+            added = start - ddf
+        return lambda ddf: organ.centred(ddf + added) if organ else ddf + added
 
     def _organ(self, side: torch.Tensor) -> torch.Tensor:
         """Sum of the maps that show it, ``(batch, 1, *shape)``; of a side's image, mask and maps."""
@@ -75,6 +82,38 @@ class FieldCorrection:
                 "map_weights, or [] for no shift of the start"
             )
         return maps[:, self.centred_maps].sum(1, keepdim=True)
+
+
+class Organ:
+    """An organ as the maps of both images of a pair show it.
+
+    Args:
+        moving: ``(batch, 1, *shape)`` in [0, 1].
+        fixed: the same shape.
+    """
+
+    def __init__(self, moving: torch.Tensor, fixed: torch.Tensor) -> None:
+        self.moving, self.fixed = moving, fixed
+        seen = [organ.flatten(1).amax(1) > 0.5 for organ in (moving, fixed)]
+        self.seen = (seen[0] & seen[1]).reshape(-1, *[1] * (fixed.ndim - 1))
+        self.points = soft_centroids(fixed)
+        self.wanted = soft_centroids(moving) - self.points
+
+    def centred(self, ddf: torch.Tensor) -> torch.Tensor:
+        """A DDF, shifted so that it takes the centre to the centre, ``(batch, dims, *shape)`` in voxels."""
+        shift = self._at_each_voxel(self.wanted - at_points(ddf, self.points), ddf)
+        return ddf + torch.where(self.seen, shift, 0)
+
+    def scaled(self, ddf: torch.Tensor) -> torch.Tensor:
+        """A DDF, scaled about the centre towards equal volumes, ``(batch, dims, *shape)`` in voxels."""
+        volumes = (organ.flatten(1).sum(1) for organ in (Warp()(self.moving, ddf), self.fixed))
+        ratio = torch.div(*volumes).reshape(self.seen.shape)
+        scale = (ratio ** (1 / ddf.shape[1])).clamp(1 / LARGEST_SCALE, LARGEST_SCALE)
+        from_centre = voxel_grid(ddf.shape[2:], ddf.device).float() - self._at_each_voxel(self.points, ddf)
+        return torch.where(self.seen, compose((scale - 1) * from_centre, ddf), ddf)
+
+    def _at_each_voxel(self, vectors: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
+        return vectors[:, 0].reshape(*ddf.shape[:2], *[1] * (ddf.ndim - 2))
 
 
 def mirrored(network: nn.Module, pair: torch.Tensor, axis: int) -> torch.Tensor:
