@@ -139,8 +139,8 @@ class AdaptationInferer(Inferer):
                     best.losses.tolist()
                     adapted = time.perf_counter()
                     with torch.no_grad():
-                        ddf = state.network(pair)
-                        terms = loss(ddf, pair, labels)
+                        ddf = corrected(state.network(pair))
+                        terms = self.loss(ddf, pair, labels)
                 best.visit(state.network, terms["loss"])
                 if self.tolerance is not None and best.stalls(self.tolerance):
                     adapted = time.perf_counter()
@@ -152,11 +152,11 @@ class AdaptationInferer(Inferer):
                 best.restore(state.network)
                 ddf = pair.new_empty(0)
             if not ddf.numel():
-                ddf = state.network(pair)
-                terms = loss(ddf, pair, labels)
+                ddf = corrected(state.network(pair))
+                terms = self.loss(ddf, pair, labels)
             losses = pair.new_full((1, self.steps + 1), torch.nan)
             losses[0, : len(best.losses)] = best.losses
-            outputs = {"ddf": corrected(ddf)}
+            outputs = {"ddf": ddf}
             own_inverse = self.correction is None
             if own_inverse and isinstance(state.network, RegistrationNetwork) and state.network.integration_steps:
                 outputs["inverse_ddf"] = state.network.inverse(pair)
