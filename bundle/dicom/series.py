@@ -16,7 +16,7 @@ from bundle.dicom.joined import joined
 from bundle.dicom.notes import notes_of
 from bundle.dicom.volume_grid import affine_of, fault_of, has_geometry, lacks_slices, sorted_along_normal
 from bundle.dicom.volumes import stacks
-from bundle.system.contents import mistaken_for, unread_format
+from bundle.system.contents import not_an_image
 
 LISTED = 6
 """Most series that a message names."""
@@ -142,7 +142,7 @@ def one_volume(folder: str | Path) -> Series:
     series, damaged = read_folder(folder)
     if damaged and Path(folder) in damaged:
         path = Path(folder)
-        known = damaged[path] or mistaken_for(path) or unread_format(path)
+        known = damaged[path] or not_an_image(path)
         reason = known or "damaged or not an image; copy it again"
         raise ValueError(f"cannot be read, {reason}")
     if damaged:
@@ -181,7 +181,7 @@ def _others(folder: Path) -> str:
     if kinds:
         return f", but with {', '.join(kinds)}; name the folder of an image, or convert it to NIfTI"
     for path in files_below(folder).files:
-        if what := mistaken_for(path) or unread_format(path):
+        if what := not_an_image(path):
             return f", but with {path.name}: {what}"
     return ""
 

@@ -22,7 +22,7 @@ from bundle.formats.voxels import (
     smallest_type,
     whole_numbers,
 )
-from bundle.system.contents import mistaken_for, unread_format
+from bundle.system.contents import mistaken_for, not_an_image, unread_format
 from bundle.system.errors import DataWarning, brief
 from bundle.system.files import moved_into_place, silent_libraries
 from bundle.system.limits import Refused
@@ -113,7 +113,7 @@ def read_image(path: str | Path, kind: str = "image") -> Found:
     except Refused as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error, RuntimeError ...
-        reason = mistaken_for(path) or unread_format(path) or f"damaged or not an image ({brief(error)})"
+        reason = not_an_image(path) or f"damaged or not an image ({brief(error)})"
         raise ValueError(f"{path}: cannot be read, {reason}") from error
 
 

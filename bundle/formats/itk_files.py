@@ -13,7 +13,7 @@ import numpy as np
 
 from bundle.formats.voxels import COMPLEX, Found, channels_first, segments_of
 from bundle.geometry import RAS_TO_LPS, spacing_of
-from bundle.system.contents import mistaken_for, unread_format
+from bundle.system.contents import not_an_image
 from bundle.system.errors import brief
 from bundle.system.files import silent_libraries
 from bundle.system.limits import Refused, check_declared, regular_file, size
@@ -52,7 +52,7 @@ def itk_header(path: str | Path) -> Any:
     """
     header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if header is None or header.GetNameOfClass() not in READERS:
-        what = mistaken_for(Path(path)) or unread_format(Path(path)) or "damaged or not an image"
+        what = not_an_image(Path(path)) or "damaged or not an image"
         raise Refused(f"cannot be read, {what}")
     header.SetFileName(str(path))
     with _kinds_named():

@@ -147,7 +147,14 @@ def mistaken_for(path: Path) -> str:
 
 def unread_format(path: Path) -> str:
     """What a file is that is of a format that is not read, by its name or its first bytes; else empty."""
-    name, start = path.name.lower().removesuffix(".gz"), _start(path)[0]
-    by_name = (what for what, (names, _) in UNREAD.items() if name.endswith(names))
-    by_start = (what for what, (_, signs) in UNREAD.items() if start.startswith(signs))
-    return next(by_name, None) or next(by_start, "")
+    name = path.name.lower().removesuffix(".gz")
+    for what, (names, _) in UNREAD.items():
+        if name.endswith(names):
+            return what
+    start, _ = _start(path)
+    return next((what for what, (_, signs) in UNREAD.items() if start.startswith(signs)), "")
+
+
+def not_an_image(path: Path) -> str:
+    """What a file is that cannot be read as an image, and what to do; empty if neither bytes nor name tell."""
+    return mistaken_for(path) or unread_format(path)
