@@ -1,6 +1,7 @@
 """The plan of everything that ships, in miniature: maps by folds, conventional training, meta-training, comparison."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def finished(tmp_path_factory):
         small = {"iterations": 1, "iterations_per_epoch": 1, "versions": 1, "inner_steps": 1}
         training["options"] = MAPS if "folds" in training else small
     plan["trainings"]["conventional"]["options"]["inner_steps"] = 0
-    plan["trainings"]["maps"]["folds"] = 2
+    plan["trainings"]["maps"] |= {"folds": 2, "all_patients": {"epochs": 1, "lr": 0.0}}
     small = {
         "configs": [],
         "split": [0.6, 0.0, 0.4],
@@ -42,11 +43,29 @@ def finished(tmp_path_factory):
 
 
 def test_a_network_is_trained_for_every_fold_and_the_folds_are_different_patients(finished):
-    folders = sorted((finished / "trainings/maps").iterdir())
+    folders = sorted((finished / "trainings/maps").glob("fold_*"))
     assert [folder.name for folder in folders] == ["fold_0", "fold_1"]
     first, second = (torch.load(folder / "model_last.pt", weights_only=True) for folder in folders)
     assert first.keys() == second.keys()
     assert any(not torch.equal(first[key], second[key]) for key in first)
+
+
+def test_every_network_goes_on_with_all_patients_and_makes_the_maps_of_new_images(finished):
+    def read(path):
+        return yaml.safe_load(path.read_text())
+
+    maps = finished / "trainings/maps"
+    assert sorted(folder.name for folder in maps.iterdir()) == ["all_0", "all_1", "fold_0", "fold_1"]
+    for fold in range(2):
+        before, after = (torch.load(maps / f"{kind}_{fold}/model_last.pt", weights_only=True) for kind in ("fold", "all"))
+        assert all(torch.equal(before[key], after[key]) for key in before)  # its learning rate is 0 here
+        assert "fold" in read(maps / f"fold_{fold}/finished.json")["options"]
+        assert "fold" not in read(maps / f"all_{fold}/finished.json")["options"]
+    trained_on = read(finished / "trainings/conventional/finished.json")["options"]["map_weights"]
+    assert [Path(file).parent.name for file in trained_on] == ["fold_0", "fold_1"]
+    for run in (finished / "results/between_patients").iterdir():
+        shown_to = read(run / "finished.json")["options"]["map_weights"]
+        assert [Path(file).parent.name for file in shown_to] == ["all_0", "all_1"]
 
 
 def test_a_map_network_goes_on_from_weights(finished, command):
@@ -79,6 +98,7 @@ def test_both_trainings_are_compared_with_and_without_steps(finished):
     [
         ({"maps": "conventional"}, "'meta' takes the maps of 'conventional'; expected one with folds .* it: maps"),
         ({"maps": {"fixed": "none"}}, "'meta' takes the maps of 'none'; expected one with folds"),
+        ({"all_patients": {}}, "'meta' has all_patients but no folds; only map networks go on with all"),
     ],
 )
 def test_maps_of_something_else_are_refused(change, message, tmp_path):

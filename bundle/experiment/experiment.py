@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.evaluation.measures import MEASURES
-from bundle.experiment.maps import fold_folders, is_of_maps, map_files, map_options
+from bundle.experiment.maps import final_folders, fold_folders, is_of_maps, map_files, map_options
 from bundle.experiment.plan import curve_points, kept_epochs, list_name, own_files, read_plan, registrations, run_of
 from bundle.experiment.runs import Curves, Evaluation, Run, slug
 from bundle.system import console
@@ -78,8 +78,11 @@ class Experiment:
         """Folders of all trainings and registrations, in the order in which they are made."""
         folders: list[Path] = []
         for name, training in self.plan["trainings"].items():
-            of_maps = is_of_maps(training)
-            folders += fold_folders(self.plan, name, self.training_folder) if of_maps else [self.training_folder(name)]
+            if is_of_maps(training):
+                for these in (fold_folders, final_folders):
+                    folders += these(self.plan, name, self.training_folder)
+            else:
+                folders.append(self.training_folder(name))
         for title, entry in self.plan["evaluations"].items():
             if list_name("evaluations", entry) in lists:
                 folders += [
@@ -117,14 +120,20 @@ class Experiment:
         self.once(folder / "finished.json", "training", files, options)
 
     def train_maps(self, name: str, lists: Mapping[str, Path]) -> None:
-        """Train one map network for every fold, without the images of that fold."""
+        """Train one map network for every fold, without the images of that fold; then go on with all, if asked to."""
         training = self.plan["trainings"][name]
         pairs = list_name("trainings", training)
         data = {"dataset_dir": str(self.lists.root(pairs)), "datalist": str(lists[pairs]), "seed": self.plan["seed"]}
-        for fold, folder in enumerate(fold_folders(self.plan, name, self.training_folder)):
-            own = {"side": training.get("side"), "folds": training["folds"], "fold": fold, "output_dir": str(folder)}
-            files = _configurations(["maps.yaml", *training.get("configs", [])])
-            self.once(folder / "finished.json", "maps", files, {**data, **own, **training.get("options", {})})
+        data |= {"side": training.get("side"), **training.get("options", {})}
+        files = _configurations(["maps.yaml", *training.get("configs", [])])
+        folds = fold_folders(self.plan, name, self.training_folder)
+        for fold, folder in enumerate(folds):
+            own = {"folds": training["folds"], "fold": fold, "output_dir": str(folder)}
+            self.once(folder / "finished.json", "maps", files, data | own)
+        if "all_patients" in training:
+            for start, folder in zip(folds, final_folders(self.plan, name, self.training_folder), strict=True):
+                own = {"start_weights": str(start / self.plan["weights_file"]), "output_dir": str(folder)}
+                self.once(folder / "finished.json", "maps", files, data | training["all_patients"] | own)
 
     def evaluate(self, title: str, lists: Mapping[str, Path]) -> Evaluation:
         """Register the pairs of an evaluation with its methods, and for its curves."""

@@ -1,4 +1,8 @@
-"""The map networks of an experiment: one for every fold of the patients, and options of runs that use their maps."""
+"""The map networks of an experiment: one for every fold of the patients, and options of runs that use their maps.
+
+A registration network must be trained on maps of images that the map network never saw, as new images are. So there is
+a network without each fold. For new images all patients may teach: every network goes on with all of them.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,13 @@ def fold_folders(plan: Plan, name: str, folder_of: Callable[[str], Path]) -> lis
     return [folder_of(name) / f"fold_{fold}" for fold in range(plan["trainings"][name]["folds"])]
 
 
+def final_folders(plan: Plan, name: str, folder_of: Callable[[str], Path]) -> list[Path]:
+    """Folders of the networks for new images: those of the folds, or what went on from them with all patients."""
+    if "all_patients" not in plan["trainings"][name]:
+        return fold_folders(plan, name, folder_of)
+    return [folder.with_name(f"all_{fold}") for fold, folder in enumerate(fold_folders(plan, name, folder_of))]
+
+
 def map_options(plan: Plan, training: Entry, folder_of: Callable[[str], Path], folds: bool = False) -> dict[str, Any]:
     """Options that name the map networks of a training, or of a method that uses its weights.
 
@@ -33,11 +44,12 @@ def map_options(plan: Plan, training: Entry, folder_of: Callable[[str], Path], f
         plan: plan of the experiment.
         training: an entry with ``maps``; without ``maps`` there are no options.
         folder_of: folder of a training by its name.
-        folds: name the folds too, for a training on the patients that they divide.
+        folds: for a training on the patients that the folds divide: the networks of the folds, and how many there are.
+            Otherwise the networks for new images.
     """
     weights, count = {}, None
     for side, name in map_trainings(training).items():
-        folders = fold_folders(plan, name, folder_of)
+        folders = (fold_folders if folds else final_folders)(plan, name, folder_of)
         count = len(folders)
         weights[side] = [str(folder / plan["weights_file"]) for folder in folders]
     if not weights:

@@ -16,7 +16,7 @@ Entry = Mapping[str, Any]
 
 KEYS = {
     "lists": {"folders", "datalist", "pairing", "mixture", "split", "pair_limits"},
-    "trainings": {"list", "network", "configs", "options", "start", "maps", "folds", "side"},
+    "trainings": {"list", "network", "configs", "options", "start", "maps", "folds", "all_patients", "side"},
     "methods": {"training", "epoch", "network", "configs", "steps", "options"},
     "evaluations": {"list", "methods", "reference", "measures", "curves", "options"},
 }
@@ -141,6 +141,8 @@ def _check_references(plan: Plan) -> None:
         start = entry.get("start")
         if start and order.index(start) >= order.index(name):
             raise ValueError(f"trainings: {name!r} starts from {start!r}, which comes later; list it before {name!r}")
+        if "all_patients" in entry and not is_of_maps(entry):
+            raise ValueError(f"trainings: {name!r} has all_patients but no folds; only map networks go on with all")
         for maps in map_trainings(entry).values():
             of_maps = [known for known in order[: order.index(name)] if is_of_maps(plan["trainings"][known])]
             if maps not in of_maps:
