@@ -12,9 +12,11 @@ from torch import nn
 from bundle.registration import (
     INITIAL_ALIGNMENT,
     AdaptationInferer,
+    AnatomySimilarity,
     BestState,
     GlobalThenLocal,
     LabelLoss,
+    MSELoss,
     RegistrationLoss,
     RegistrationNetwork,
     inner_loop,
@@ -240,6 +242,22 @@ def test_the_initial_alignment_wins_where_start_and_steps_are_worse(loss, steps)
     assert result["losses"].shape == (1, steps + 1)
     assert (result["losses"] > 1).all()
     assert result["similarity"].tolist() == [[result["loss_identity"].item()] * 2]
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_equal_images_do_not_overrule_maps_that_lie_apart(loss, apart):
+    # The start moves by three voxels: what the images need not, and the maps need if they lie that far apart.
+    organ = torch.zeros(1, 1, *SHAPE)
+    organ[:, :, 6:9] = 1
+    moving, fixed = organ, organ.roll(-3, dims=2) if apart else organ
+    mask = torch.ones_like(organ)
+    pair = torch.cat([RAMP, mask, moving, RAMP, mask, fixed], dim=1)
+    terms = {"anatomy": AnatomySimilarity(), "anatomy_weight": 1e-3}
+    with_maps = RegistrationLoss(MSELoss(), loss.regularisation, 1.0, **terms)
+    result = AdaptationInferer(with_maps, torch.optim.Adam, steps=0)(pair, OneWeight(3.0))
+    assert result["loss_identity"] < result["losses"][0, 0]
+    assert result["best_step"].tolist() == [0 if apart else INITIAL_ALIGNMENT]
+    assert result["ddf"].any() == apart
 
 
 def test_the_initial_alignment_is_kept_only_where_it_may_be(loss):

@@ -57,7 +57,8 @@ def test_every_network_goes_on_with_all_patients_and_makes_the_maps_of_new_image
     maps = finished / "trainings/maps"
     assert sorted(folder.name for folder in maps.iterdir()) == ["all_0", "all_1", "fold_0", "fold_1"]
     for fold in range(2):
-        before, after = (torch.load(maps / f"{kind}_{fold}/model_last.pt", weights_only=True) for kind in ("fold", "all"))
+        files = [maps / f"{kind}_{fold}/model_last.pt" for kind in ("fold", "all")]
+        before, after = (torch.load(file, weights_only=True) for file in files)
         assert all(torch.equal(before[key], after[key]) for key in before)  # its learning rate is 0 here
         assert "fold" in read(maps / f"fold_{fold}/finished.json")["options"]
         assert "fold" not in read(maps / f"all_{fold}/finished.json")["options"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import repeat
@@ -37,8 +37,10 @@ class AdaptationInferer(Inferer):
 
     The result is the DDF with the lowest finite loss among the start and the states after each step. So steps that make
     the loss worse, or numbers that are no longer finite, cost only their time. If the initial alignment has a lower
-    loss than all of these states, nothing moves: ``u = 0``. Switch this off for a network that knows more than the
-    loss, such as one trained with labels whose steps follow image similarity alone.
+    loss than all of these states, nothing moves: ``u = 0``. Similar images and a smooth field do not overrule anatomy,
+    though: with an anatomy term, that of the initial alignment must be as low as that of the start, which has not
+    followed any errors of the maps yet. Switch this off for a network that knows more than the loss, such as one
+    trained with labels whose steps follow image similarity alone.
 
     Each pair of a batch is adapted on its own, from the same start, so no result depends on another.
 
@@ -125,6 +127,7 @@ class AdaptationInferer(Inferer):
             labels = labels if labels is None else labels.clone()
         check_memory(lambda pair: self._one_step(pair, labels, network), pair, self.memory_gib)
         best, versions = BestState(), repeat((pair, labels), self.steps)
+        anatomy: list[torch.Tensor] = []
         ddf = pair.new_empty(0)
         corrected = self.correction(network, pair) if self.correction else nn.Identity()
 
@@ -142,6 +145,7 @@ class AdaptationInferer(Inferer):
                         ddf = corrected(state.network(pair))
                         terms = self.loss(ddf, pair, labels)
                 best.visit(state.network, terms["loss"])
+                anatomy.append(_anatomy(terms))
                 if self.tolerance is not None and best.stalls(self.tolerance):
                     adapted = time.perf_counter()
                     break
@@ -164,7 +168,7 @@ class AdaptationInferer(Inferer):
         if not terms["loss"].isfinite():
             check_finite(best.losses)
         best_step = best.step
-        if self.keep_alignment and identity["loss"] < terms["loss"]:
+        if self.keep_alignment and identity["loss"] < terms["loss"] and _anatomy(identity) <= anatomy[0]:
             outputs = {name: torch.zeros_like(field) for name, field in outputs.items()}
             terms, best_step = identity, INITIAL_ALIGNMENT
         return {
@@ -184,6 +188,11 @@ class AdaptationInferer(Inferer):
         adapted = adapt(network, self.loss, self.optimizer, versions).network
         with torch.no_grad():
             self.loss(adapted(pair), pair, labels)
+
+
+def _anatomy(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The anatomy term of a loss, 0 for a loss without one."""
+    return terms["anatomy"].detach() if "anatomy" in terms else terms["loss"].new_zeros(())
 
 
 class ClassicalInferer(AdaptationInferer):
