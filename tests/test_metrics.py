@@ -205,14 +205,30 @@ def test_maps_predict_the_overlap_after_registration():
         f"{side}_maps": MetaTensor(value, affine=torch.eye(4)) for side, value in (("fixed", fixed), ("moving", moving))
     }
     ddf = torch.zeros(3, *SHAPE)
-    # Half of each block overlaps: D = 0.5, and 2 * 0.25 / (0.25 + 1) * ... of the map that is half as sure.
+    # Half of each block overlaps. In layers: w f is 1 and 0.5, w^2 is 2 and 0.5, f^2 is 2 and 2.
     found = map_metrics(maps, ddf)
-    assert found["predicted_overlap"] == pytest.approx((0.5 + 0.4) / 2, abs=1e-5)
+    assert found["predicted_overlap"] == pytest.approx(2 * (1 + 0.5) / (2 + 0.5 + 2 + 2), abs=1e-5)
     assert found["certainty"] == pytest.approx({"fixed": 1, "moving": 1})  # of the map that is sure
     unsure = maps | {"moving_maps": MetaTensor(0.6 * moving, affine=torch.eye(4))}
     assert map_metrics(unsure, ddf)["certainty"] == pytest.approx({"fixed": 1, "moving": 0.6})
     ddf[0] = 1
-    assert map_metrics(maps, ddf)["predicted_overlap"] == pytest.approx((1 + 0.8) / 2, abs=1e-5)
+    assert map_metrics(maps, ddf)["predicted_overlap"] == pytest.approx(2 * (2 + 1) / (2 + 0.5 + 2 + 2), abs=1e-5)
+
+
+def test_a_landmark_elsewhere_says_less_than_an_organ_in_place():
+    fixed, moving = torch.zeros(2, *SHAPE), torch.zeros(2, *SHAPE)
+    fixed[0, 2:6], moving[0, 2:6] = 1, 1
+    fixed[1, 1, 1, 1], moving[1, 3, 3, 3] = 1, 1
+    maps = {
+        f"{side}_maps": MetaTensor(value, affine=torch.eye(4)) for side, value in (("fixed", fixed), ("moving", moving))
+    }
+    organ = 4 * SHAPE[1] * SHAPE[2]
+    overlap = map_metrics(maps, torch.zeros(3, *SHAPE))["predicted_overlap"]
+    assert overlap == pytest.approx(organ / (organ + 1), abs=1e-5)
+
+
+def test_no_pair_without_maps_has_a_predicted_overlap():
+    ddf = torch.zeros(3, *SHAPE)
     assert map_metrics({}, ddf) == {}
 
 
