@@ -151,6 +151,7 @@ def test_no_warning_without_reason(paired):
     ("options", "message"),
     [
         ({"side": "left"}, "side is 'left', expected fixed or moving, or None for both"),
+        ({"side": "moving", "pairing": "fixed"}, "pairing is fixed, which forms pairs of fixed images only"),
         ({"fold": 1}, "fold is 1 of None folds"),
         ({"folds": 2}, "fold is None of 2 folds"),
         ({"folds": 2, "fold": 2}, "fold is 2 of 2 folds, expected one from 0 to folds - 1"),

@@ -33,7 +33,8 @@ def read_images(
     Args:
         dataset_dir: folder of the data set, in any layout that ``read_datalist`` takes.
         datalist: as there; pairs give the images of both sides.
-        side: ``fixed`` or ``moving``: only these images of pairs and of folders of two sides; None: both.
+        side: ``fixed`` or ``moving``: only these images of pairs and of folders of two sides; None: both. Where folders
+            are split it goes with the ``pairing`` of the same name, or ``paired``.
         pairing: pairing of the registration whose split is kept; None: that of the ``side``, or ``paired`` without one.
         fractions: share of the patients in training, validation and test, if the folders are split.
         seed: seed of the split and of the folds.
@@ -98,7 +99,12 @@ def _read(
     """All images of each section, with and without labels; the patients of training, of either side."""
     if side not in (None, *SIDES):
         raise ValueError(f"side is {side!r}, expected {' or '.join(SIDES)}, or None for both")
-    entries, problems, _ = read_entries(dataset_dir, datalist, pairing or side or "paired", fractions, seed)
+    entries, problems, split = read_entries(dataset_dir, datalist, pairing or side or "paired", fractions, seed)
+    if split and side and pairing in SIDES and pairing != side:
+        raise ValueError(
+            f"side is {side} and pairing is {pairing}, which forms pairs of {pairing} images only; expected the "
+            f"pairing paired, or {side} too"
+        )
     sides = SIDES if side is None else (side,)
     sections = {section: single_images(entries[section], problems, sides) for section in SECTIONS}
     refuse(problems, dataset_dir)
