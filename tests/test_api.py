@@ -283,6 +283,12 @@ def test_bad_input_is_one_clear_line(voxels, tmp_path):
             ValueError,
             r"^the map networks know a spacing of 1 mm \(map_pixdim\), and the images' is 5 mm \(pixdim\); .* cpu.yaml",
         ),
+        (
+            (fixed, moving),
+            {"weights": str(CONFIGS.parent / "models/model.pt"), "pixdim": 1.0, "downsampling": 1, "map_pixdim": 2.4},
+            ValueError,
+            r"^the network would see 1 mm \(pixdim x downsampling\), and the weights in models/ know 2.4 mm",
+        ),
         ((fixed, moving), {"config_file": "none.yaml"}, FileNotFoundError, "configuration not found: none.yaml; give"),
         (
             (fixed, moving),

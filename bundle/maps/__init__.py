@@ -4,7 +4,7 @@ from bundle.maps.augmentation import RandDepthAttenuationd, RandShadowd
 from bundle.maps.beside import copy_beside, copy_weights, maps_beside
 from bundle.maps.dataset import SeededDataset
 from bundle.maps.losses import LandmarkDistance, MapLoss
-from bundle.maps.network import MapNetwork, map_unet, read_map_network, start_rare
+from bundle.maps.network import MapNetwork, check_spacing, map_unet, read_map_network, start_rare
 from bundle.maps.targets import CheckImaged, MapTargetsd
 from bundle.maps.transform import AnatomyMapsd
 
@@ -18,6 +18,7 @@ __all__ = [
     "RandDepthAttenuationd",
     "RandShadowd",
     "SeededDataset",
+    "check_spacing",
     "copy_beside",
     "copy_weights",
     "map_unet",

@@ -124,6 +124,23 @@ def read_map_network(
     return MapNetwork(network, precision, max(1, round(map_pixdim / pixdim)), 2 ** (len(filters) - 1))
 
 
+def check_spacing(seen: float, known: float) -> None:
+    """Refuse a spacing that is far from what the weights in ``models/`` were trained on, which is that of their maps.
+
+    Args:
+        seen: spacing (mm) that the registration network would see.
+        known: spacing (mm) that it knows.
+
+    Raises:
+        ValueError: when they differ by more than a factor of ``COARSEST``.
+    """
+    if not 1 / COARSEST <= seen / known <= COARSEST:
+        raise ValueError(
+            f"the network would see {seen:g} mm (pixdim x downsampling), and the weights in models/ know {known:g} mm; "
+            "give weights of that spacing (--weights); cpu.yaml is for 2.4 mm, and the preset of an organ comes last"
+        )
+
+
 def _filters(state: Mapping[str, torch.Tensor]) -> list[int]:
     """Channels of the levels of a ``DynUNet``, three at least; 1 where these are weights of something else."""
     deeper = sum(f"downsamples.{level}.conv1.conv.weight" in state for level in range(len(state)))
