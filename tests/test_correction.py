@@ -149,9 +149,8 @@ def test_the_volume_becomes_that_of_the_maps(moving, fixed):
 
     def side(centre, radius):
         distance = (places - torch.tensor(centre).reshape(3, 1, 1, 1)).norm(dim=0)
-        organ = torch.sigmoid(
-            4 * (2 * radius - distance)
-        )  # a soft border, so that volumes are not those of a few voxels
+        # A soft border, so that volumes are not those of a few voxels.
+        organ = torch.sigmoid(4 * (2 * radius - distance))
         return torch.stack([torch.rand(shape), torch.ones(shape), organ])[None]
 
     images = torch.cat([side((11.0, 9.0, 9.5), moving), side((9.0, 9.5, 9.5), fixed)], 1)

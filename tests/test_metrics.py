@@ -197,13 +197,17 @@ def test_similarity_is_that_of_the_loss():
     assert scored(pred=pred)["similarity"] == {"before": -0.25, "after": -0.75}
 
 
+def maps_of(fixed, moving):
+    """A pair with nothing but its maps."""
+    affine = torch.eye(4)
+    return {"fixed_maps": MetaTensor(fixed, affine=affine), "moving_maps": MetaTensor(moving, affine=affine)}
+
+
 def test_maps_predict_the_overlap_after_registration():
     fixed, moving = torch.zeros(2, *SHAPE), torch.zeros(2, *SHAPE)
     fixed[:, 2:4], moving[0, 3:5] = 1, 1
     moving[1, 3:5] = 0.5
-    maps = {
-        f"{side}_maps": MetaTensor(value, affine=torch.eye(4)) for side, value in (("fixed", fixed), ("moving", moving))
-    }
+    maps = maps_of(fixed, moving)
     ddf = torch.zeros(3, *SHAPE)
     # Half of each block overlaps. In layers: w f is 1 and 0.5, w^2 is 2 and 0.5, f^2 is 2 and 2.
     found = map_metrics(maps, ddf)
@@ -219,9 +223,7 @@ def test_a_landmark_elsewhere_says_less_than_an_organ_in_place():
     fixed, moving = torch.zeros(2, *SHAPE), torch.zeros(2, *SHAPE)
     fixed[0, 2:6], moving[0, 2:6] = 1, 1
     fixed[1, 1, 1, 1], moving[1, 3, 3, 3] = 1, 1
-    maps = {
-        f"{side}_maps": MetaTensor(value, affine=torch.eye(4)) for side, value in (("fixed", fixed), ("moving", moving))
-    }
+    maps = maps_of(fixed, moving)
     organ = 4 * SHAPE[1] * SHAPE[2]
     overlap = map_metrics(maps, torch.zeros(3, *SHAPE))["predicted_overlap"]
     assert overlap == pytest.approx(organ / (organ + 1), abs=1e-5)
