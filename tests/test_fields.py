@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from monai.networks import blocks
 from scipy.linalg import expm
 from toys import Grid, affine_ddf, apply, oblique_affine, rigid
 
 from bundle.geometry import (
+    Warp,
     compose,
     ddf_to_displacement,
     folded_voxels,
@@ -23,6 +25,14 @@ SHRINK = np.array([[-0.2, 0.1, 0.0], [-0.05, -0.3, 0.1], [0.05, 0.0, -0.25]])
 SHIFT = np.array([0.3, -0.4, 0.2])
 
 
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 def test_compose_applies_the_first_field_to_the_point_and_the_second_where_it_arrives():
     # The first field shrinks about the centre, so every point arrives inside, where linear interpolation is exact.
     first = affine_ddf(SHRINK, -SHRINK @ CENTRE, SHAPE)
@@ -35,6 +45,35 @@ def test_compose_applies_the_first_field_to_the_point_and_the_second_where_it_ar
     assert expected.abs().max() > 1
     torch.testing.assert_close(compose(first[None], second[None])[0], expected, atol=1e-5, rtol=0)
     assert not torch.allclose(compose(second[None], first[None])[0], expected, atol=0.1)
+
+
+@pytest.mark.parametrize("shape", [(8, 9, 10), (7, 9, 11), (12, 10)], ids=["even", "odd", "2D"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_warp_is_monais_to_the_last_bit_with_any_number_of_threads(threads, batch, shape):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(batch, 5, *shape, generator=generator)
+    ddf = (4 * torch.rand(batch, len(shape), *shape, generator=generator) - 2).requires_grad_()
+    weights = torch.rand(image.shape, generator=generator)
+
+    def warped(warp):
+        result = warp(image, ddf)
+        return result.detach(), *torch.autograd.grad((weights * result).sum(), ddf)
+
+    for found, expected in zip(warped(Warp()), warped(blocks.Warp()), strict=True):
+        assert found.shape == expected.shape
+        assert torch.equal(found, expected)
+
+
+def test_warp_passes_gradients_to_the_image_too(threads):
+    image = torch.rand(1, 2, 8, 8, 8, requires_grad=True)
+    ddf = torch.rand(1, 3, 8, 8, 8)
+    gradients = [torch.autograd.grad(warp(image, ddf).square().sum(), image)[0] for warp in (Warp(), blocks.Warp())]
+    assert torch.equal(*gradients)
+
+
+def test_warp_refuses_a_field_of_another_grid():
+    with pytest.raises(ValueError, match=r"grid \(8, 8, 6\), the image \(8, 8, 8\)"):
+        Warp()(torch.rand(1, 1, 8, 8, 8), torch.zeros(1, 3, 8, 8, 6))
 
 
 def test_compose_works_in_two_dimensions():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     )
     from bundle.geometry.correspondence import corresponding_rows
     from bundle.geometry.fields import (
+        Warp,
         compose,
         folded_voxels,
         integrate,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         ddf_to_displacement,
         enlarge_ddf,
         inside_grid,
+        interpolate,
         lift_ddf,
         resize_ddf,
         sample,
@@ -46,6 +48,7 @@ __all__ = [
     "LPS_SIGNS",
     "RAS_TO_LPS",
     "Transform",
+    "Warp",
     "apply_affine",
     "centre_of_volume",
     "centroids",
@@ -60,6 +63,7 @@ __all__ = [
     "initial_alignment",
     "inside_grid",
     "integrate",
+    "interpolate",
     "jacobian_determinant",
     "lift_ddf",
     "log_jacobian_sd",

@@ -4,9 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from monai.networks.blocks import DVF2DDF, Warp
+from monai.networks import blocks
 
-from bundle.geometry.grids import without_alignment
+from bundle.geometry.grids import interpolate, without_alignment
+
+
+class Warp(blocks.Warp):
+    """MONAI's ``Warp`` with linear interpolation, whose sampling of a pair uses all threads of a CPU.
+
+    ``w(x) = m(x + u(x))``; beyond the border the image is constant.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(mode="bilinear", padding_mode="border")
+
+    def forward(self, image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
+        """Warp ``(batch, channels, *shape)`` by a DDF ``(batch, dims, *shape)`` in voxels.
+
+        Raises:
+            ValueError: when the DDF is of another grid.
+        """
+        if ddf.shape[2:] != image.shape[2:]:
+            raise ValueError(f"the DDF has the grid {tuple(ddf.shape[2:])}, the image {tuple(image.shape[2:])}")
+        steps = ddf.new_tensor([max(size - 1, 1) for size in ddf.shape[2:]]).reshape(-1, *[1] * (ddf.ndim - 2))
+        places = (self.get_reference_grid(ddf) + ddf) * 2 / steps - 1
+        return interpolate(image, places.flip(1).movedim(1, -1), "bilinear", "border")
 
 
 def compose(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -19,7 +41,7 @@ def compose(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         first: ``(batch, dims, *shape)``, voxels.
         second: the same shape.
     """
-    return first + Warp(mode="bilinear", padding_mode="border")(second, first)
+    return first + Warp()(second, first)
 
 
 def integrate(velocity: torch.Tensor, steps: int) -> torch.Tensor:
@@ -34,7 +56,7 @@ def integrate(velocity: torch.Tensor, steps: int) -> torch.Tensor:
     """
     if steps == 0:
         return velocity
-    return DVF2DDF(num_steps=steps, mode="bilinear", padding_mode="border")(velocity)
+    return blocks.DVF2DDF(num_steps=steps, mode="bilinear", padding_mode="border")(velocity)
 
 
 def jacobian_determinant(ddf: torch.Tensor) -> torch.Tensor:

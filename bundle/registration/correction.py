@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from monai.networks.blocks import Warp
 from torch import nn
 
 from bundle.data import split_pair
-from bundle.geometry import compose, voxel_grid
+from bundle.geometry import Warp, compose, voxel_grid
 from bundle.registration.losses import at_points, soft_centroids
 
 ROUNDS = 2

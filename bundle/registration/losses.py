@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from monai.losses import DiceLoss
-from monai.networks.blocks import Warp
 from torch import nn
 from torch.nn import functional as F
 
 from bundle.data import split_pair
+from bundle.geometry import Warp
 from bundle.registration.similarities import takes_mask
 
 SCALES = (1, 2, 4, 8)
@@ -99,7 +99,8 @@ class OverlapLoss(nn.Module):
         pooling = F.avg_pool3d if fixed.ndim == 5 else F.avg_pool2d
         loss = fixed.new_zeros(())
         for scale in self.scales:
-            dice = self.dice(pooling(warped, scale), pooling(fixed, scale)).flatten(1)
+            # A cube of one voxel is the map itself, which pooling would take a twentieth of a step to copy.
+            dice = self.dice(*(maps if scale == 1 else pooling(maps, scale) for maps in (warped, fixed))).flatten(1)
             loss = loss + mean_over(dice, present) / len(self.scales)
         return loss
 

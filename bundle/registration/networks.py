@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.networks.blocks import Warp
 from torch import nn
 from torch.nn import functional as F
 
 from bundle.data import images_of, seen_of, split_pair
-from bundle.geometry import compose, enlarge_ddf, integrate, resize_ddf
+from bundle.geometry import Warp, compose, enlarge_ddf, integrate, resize_ddf
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 SMALL = 20480
