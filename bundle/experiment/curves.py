@@ -22,7 +22,6 @@ from bundle.experiment.statistics import summarise
 from bundle.formats import LoadPaird, read_transform
 from bundle.geometry import apply_affine, voxel_grid, warp_native, without_alignment
 from bundle.pages.drawing import scaled
-from bundle.pages.overview import outline
 from bundle.pages.views import slice_of_interest
 from bundle.system import written_whole
 
@@ -194,8 +193,8 @@ def method_slices(fixed: Volume, moving: Volume, results: Mapping[str, Registere
     def contours(axis: Any, volume: Volume, title: str = "") -> None:
         show(axis, target, title)
         for gland, colour in ((fixed.gland, "lime"), (volume.gland, "red")):
-            if gland is not None:
-                outline(axis, gland[..., index].T, colour)
+            if gland is not None and 0 < gland[..., index].mean() < 1:
+                axis.contour(gland[..., index].T.astype(float), levels=[0.5], colors=colour, linewidths=1)
 
     show(axes[0, 0], target, "fixed")
     show(axes[1, 0], scaled(moving.image, moving.image)[..., index], "moving")

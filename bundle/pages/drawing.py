@@ -58,6 +58,22 @@ def panel(view: View, image: str, alt: str, overlays: Sequence[Markup] = ()) -> 
     return part("panel", f"{width:.2f}", f"{height:.2f}", image, alt, overlays, letters, f"{high:.1f}")
 
 
+def contours(view: View, mask: np.ndarray) -> list[np.ndarray]:
+    """Border of a mask in a slice: lines of points ``(points, 2)`` in mm, to the right and downwards of its corner.
+
+    Args:
+        view: view of the slice.
+        mask: ``(rows, columns)`` of its voxels.
+    """
+    marks = np.pad(view.marks(mask), 1).astype(float)
+    # Pixel centres lie half a pixel inside the picture; the padded rim adds one pixel.
+    across, down = (spacing * view.step for spacing in view.spacing)
+    columns, rows = (
+        (np.arange(size) - 0.5) * step for size, step in zip(marks.shape[::-1], (across, down), strict=True)
+    )
+    return [np.asarray(line) for line in contour_generator(x=columns, y=rows, z=marks).lines(0.5)]
+
+
 def outline(view: View, mask: np.ndarray, colour: str, filled: bool = False) -> Markup:
     """Contours of a mask in a slice.
 
@@ -67,13 +83,7 @@ def outline(view: View, mask: np.ndarray, colour: str, filled: bool = False) -> 
         colour: colour of the lines.
         filled: whether the inside is coloured, too.
     """
-    marks = np.pad(view.marks(mask), 1).astype(float)
-    # Pixel centres lie half a pixel inside the picture; the padded rim adds one pixel.
-    across, down = (spacing * view.step for spacing in view.spacing)
-    columns, rows = (
-        (np.arange(size) - 0.5) * step for size, step in zip(marks.shape[::-1], (across, down), strict=True)
-    )
-    lines = [np.asarray(line) for line in contour_generator(x=columns, y=rows, z=marks).lines(0.5)]
+    lines = contours(view, mask)
     if not lines:
         return Markup()
     return part("path", "line", "".join(map(_path, lines)), colour, colour if filled else "none")

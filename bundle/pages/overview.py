@@ -7,17 +7,23 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 from monai.transforms import Transform
 
 from bundle.evaluation.quality import length_unit
-from bundle.pages.drawing import FIXED, MOVING
+from bundle.pages.drawing import FIXED, MOVING, contours
 from bundle.pages.slices import ShownSlice, shown_slices
 
-COLUMN, DPI = 2.3, 90
-"""Width of a column in inches, dots per inch."""
-TITLES = ("fixed", "moving, aligned", "warped", "fixed and warped")
+COLUMN, GAP = 2.2, 0.1
+"""Width of the widest slice and distance between slices, inches."""
+LEFT, RIGHT, TOP, BOTTOM = 0.55, 0.85, 0.3, 0.3
+"""Margins of the sheet, inches: for names of planes, the colour bar, titles and the legend."""
+DPI = 90
+TITLES = ("fixed", "moving, aligned", "warped", "fixed and warped", "displacement")
 RADIOLOGICAL = "Radiological: the patient's right (R) is on the left of the picture. "
 CONTOURS = "Contours: fixed green, moving or warped red. "
 LEGEND = "Displacement without the initial alignment."
@@ -33,57 +39,75 @@ class PairPictured(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Draw one pair after ``bundle.results.NativeOutputsd``."""
         slices = shown_slices(data)
-        sizes = np.array([shown.view.size for shown in slices])
-        heights = sizes[:, 1] / sizes[:, 0].max()
+        scale = COLUMN / max(shown.view.size[0] for shown in slices)
+        heights = np.array([shown.view.size[1] for shown in slices]) * scale
+        tops = TOP + np.cumsum([0, *(heights[:-1] + GAP)])
+        lefts = LEFT + np.arange(len(TITLES)) * (COLUMN + GAP)
+        width, height = lefts[-1] + COLUMN + RIGHT, tops[-1] + heights[-1] + BOTTOM
         # pyplot keeps its figures in one list, which threads would share.
-        figure = Figure(figsize=(COLUMN * (len(TITLES) + 1) + 1, COLUMN * heights.sum() + 0.7), layout="constrained")
-        axes = figure.subplots(len(slices), len(TITLES) + 1, squeeze=False, height_ratios=heights)
+        figure = Figure(figsize=(width, height))
+        # One sheet in inches: axes and a layout for every panel would take three times as long to draw.
+        sheet = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+        sheet.set_axis_off()
         longest = max(float(shown.length.max()) for shown in slices) or 1.0
-        for line, shown in zip(axes, slices, strict=True):
-            _draw_images(line, shown)
-            length = _draw(line[-1], shown, shown.view.pixels(shown.length), cmap="viridis", vmax=longest)
+        for shown, top in zip(slices, tops, strict=True):
+            panels = [Panel(sheet, shown, scale, left, top) for left in lefts]
+            _draw_images(panels, shown)
+            length = panels[-1].draw(shown.view.pixels(shown.length), cmap="viridis", vmax=longest)
             if shown.view.letters:
-                line[0].set_ylabel(f"{shown.view.name}\n{shown.view.position}", fontsize=9)
-        for axis, title in zip(axes[0], (*TITLES, "displacement"), strict=True):
-            axis.set_title(title, fontsize=10)
-        unit = length_unit(data["native_fixed_image"])
-        figure.colorbar(length, ax=axes[:, -1].tolist(), label=unit, fraction=0.08, pad=0.03)
+                name = f"{shown.view.name}\n{shown.view.position}"
+                middle = top + shown.view.size[1] * scale / 2
+                sheet.text(LEFT - GAP, middle, name, fontsize=9, rotation=90, ha="right", va="center", ma="center")
+        for left, title in zip(lefts, TITLES, strict=True):
+            sheet.text(left + COLUMN / 2, TOP - GAP, title, fontsize=10, ha="center")
         legend = [RADIOLOGICAL] * bool(slices[0].view.letters) + [CONTOURS] * bool(slices[0].labels) + [LEGEND]
-        figure.supxlabel("".join(legend), fontsize=8)
+        sheet.text(width / 2, height - BOTTOM / 3, "".join(legend), fontsize=8, ha="center")
+        bar = ((width - RIGHT + GAP) / width, BOTTOM / height, 1.5 * GAP / width, 1 - (TOP + BOTTOM) / height)
+        figure.colorbar(length, cax=figure.add_axes(bar), label=length_unit(data["native_fixed_image"]))
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI)
         return {**data, "picture": buffer.getvalue()}
 
 
-def _draw_images(line: Any, shown: ShownSlice) -> None:
+class Panel:
+    """A place on the sheet for a picture of a slice.
+
+    Args:
+        sheet: axes in inches, rows downwards.
+        shown: the slice.
+        scale: inches per mm.
+        left: left edge of the column, inches; a slice that is narrower lies in its middle.
+        top: upper edge, inches.
+    """
+
+    def __init__(self, sheet: Axes, shown: ShownSlice, scale: float, left: float, top: float) -> None:
+        self.sheet, self.view, self.scale = sheet, shown.view, scale
+        self.size = np.array(shown.view.size) * scale
+        self.corner = np.array([left + (COLUMN - self.size[0]) / 2, top])
+
+    def draw(self, plane: np.ndarray, **style: Any) -> AxesImage:
+        """Draw pixels of the view, with the directions at its edges."""
+        (left, top), (right, bottom) = self.corner, self.corner + self.size
+        style = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": "auto", **style}
+        drawn = self.sheet.imshow(plane, extent=(left, right, bottom, top), **style)
+        places = ((0.05, 0.5), (0.95, 0.5), (0.5, 0.06), (0.5, 0.94))
+        for letter, place in zip(self.view.letters or (), places, strict=False):
+            x, y = self.corner + np.array(place) * self.size
+            text = self.sheet.text(x, y, letter, color="white", fontsize=8, ha="center", va="center")
+            text.set_path_effects([withStroke(linewidth=1.5, foreground="black")])
+        return drawn
+
+    def outline(self, mask: np.ndarray, colour: str) -> None:
+        """Draw the border of a mask of the slice's voxels."""
+        lines = [self.corner + line * self.scale for line in contours(self.view, mask)]
+        self.sheet.add_collection(LineCollection(lines, colors=colour, linewidths=1), autolim=False)
+
+
+def _draw_images(panels: list[Panel], shown: ShownSlice) -> None:
     """Draw the images of a slice and their checkerboard, with contours on all but the checkerboard."""
-    for axis, (name, image) in zip(line, shown.images.items(), strict=False):
-        _draw(axis, shown, shown.view.pixels(image))
+    for panel, (name, image) in zip(panels, shown.images.items(), strict=False):
+        panel.draw(shown.view.pixels(image))
         for side, colour in (("fixed", FIXED), (name, MOVING))[: 1 + (name != "fixed")]:
             for mask in shown.labels.get(side, []) if name in shown.labels else []:
-                outline(axis, shown.view.marks(mask), colour, extent=_extent(shown))
-    _draw(line[len(shown.images)], shown, shown.checkerboard())
-
-
-def _extent(shown: ShownSlice) -> tuple[float, float, float, float]:
-    """Edges of a slice in mm from its upper left corner, rows downwards."""
-    width, height = shown.view.size
-    return 0, width, height, 0
-
-
-def _draw(axis: Any, shown: ShownSlice, plane: np.ndarray, **style: Any) -> Any:
-    """Draw a slice in mm, with the directions at its edges."""
-    drawn = axis.imshow(plane, extent=_extent(shown), **{"cmap": "gray", "vmin": 0, "vmax": 1, **style})
-    axis.set(xticks=[], yticks=[])
-    axis.set_frame_on(False)
-    places = ((0.05, 0.5), (0.95, 0.5), (0.5, 0.94), (0.5, 0.06))
-    for letter, (x, y) in zip(shown.view.letters or (), places, strict=False):
-        text = axis.text(x, y, letter, transform=axis.transAxes, color="white", fontsize=8, ha="center", va="center")
-        text.set_path_effects([withStroke(linewidth=1.5, foreground="black")])
-    return drawn
-
-
-def outline(axis: Any, mask: np.ndarray, colour: str, **style: Any) -> None:
-    """Draw the border of a mask that lies in the slice."""
-    if mask.any() and not mask.all():
-        axis.contour(mask.astype(float), levels=[0.5], colors=colour, linewidths=1, **style)
+                panel.outline(mask, colour)
+    panels[len(shown.images)].draw(shown.checkerboard())
