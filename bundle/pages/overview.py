@@ -42,7 +42,7 @@ class PairPictured(Transform):
         scale = COLUMN / max(shown.view.size[0] for shown in slices)
         heights = np.array([shown.view.size[1] for shown in slices]) * scale
         tops = TOP + np.cumsum([0, *(heights[:-1] + GAP)])
-        lefts = LEFT + np.arange(len(TITLES)) * (COLUMN + GAP)
+        lefts = (LEFT if slices[0].view.letters else GAP) + np.arange(len(TITLES)) * (COLUMN + GAP)
         width, height = lefts[-1] + COLUMN + RIGHT, tops[-1] + heights[-1] + BOTTOM
         # pyplot keeps its figures in one list, which threads would share.
         figure = Figure(figsize=(width, height))
