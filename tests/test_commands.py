@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_toys import write_series
 from workflow_fixtures import ROOT
 
 import bundle
@@ -255,6 +256,15 @@ def test_a_reader_that_has_left_ends_the_program_quietly(words):
     finished = subprocess.run([sys.executable, *words], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (finished.returncode, finished.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_data_of_dicom_are_checked_without_a_word_of_the_libraries(tmp_path):
+    for name in ("a", "b", "c"):
+        write_series(tmp_path / "images" / name, np.arange(210, dtype=np.uint16).reshape(7, 6, 5), np.eye(4))
+    words = ["-m", "bundle", "check_data", tmp_path]
+    finished = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert finished.stdout.splitlines()[-1] == "no problems"
+    assert finished.stderr == ""
 
 
 def test_data_are_checked_without_the_libraries_that_register_them(tmp_path):

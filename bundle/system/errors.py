@@ -24,7 +24,8 @@ class DataWarning(UserWarning):
 def tried(read: Callable[[], T]) -> tuple[T | None, list[str]]:
     """What a function returns, and the lines that it warns of; or None, and why it refuses."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        # Of all categories, it would stay Python's filter after its end, and show what libraries warn of at exit.
+        warnings.simplefilter("always", DataWarning)
         try:
             found = read()
         except ValueError as error:
