@@ -291,6 +291,12 @@ HUGE_VTK = b"# vtk DataFile Version 3.0\nx\nBINARY\nDATASET POLYDATA\nPOINTS 999
 POINTS = {
     "landmarks_of_letters": (file("a.csv", b"x,y,z\n1,2,three\n"), "a.csv: expected numbers in every row"),
     "landmarks_nowhere": (file("a.csv", b"x,y,z\n1,2,nan\n"), "a.csv: point 1 is not finite"),
+    "landmarks_in_cm": (
+        file("a.csv", b"x (cm),y (cm),z (cm)\n1,2,3\n"),
+        "a.csv: the numbers of its column x are in cm",
+    ),
+    "landmarks_in_pixels": (file("a.csv", b"x_px,y_px,z_px\n1,2,3\n"), "a.csv: the numbers of its column x are in px"),
+    "landmarks_between_blanks": (file("a.csv", b"x y z\n1 2 3\n"), "a.csv: expected numbers in every row"),
     "no_landmarks": (file("a.csv", b""), "a.csv: expected numbers in every row"),
     "binary_landmarks": (file("a.csv", b"\xff\xfe\0\1"), "a.csv: expected numbers in every row"),
     "folder_of_landmarks": (lambda folder: (folder / "a.csv").mkdir() or folder / "a.csv", "a.csv: a folder"),

@@ -63,6 +63,14 @@ CSV_FILES = [
     ("R,A,S,Label\n1,2,3,F-1\n4,5,6.125,F-2\n", {}, [[1, 2, 3], [4, 5, 6.125]]),
     ("label\tl\tp\ts\tdefined\nF-1\t-1\t-2\t3\t1\nF-2\t-4\t-5\t6.125\t1\n", {}, [[1, 2, 3], [4, 5, 6.125]]),
     ("X,Y,Z\n1,2,3\n4,5,6.125\n", {}, [[1, 2, 3], [4, 5, 6.125]]),
+    ("x (mm),Y [mm],z_mm\n1,2,3\n4,5,6.125\n", {}, [[1, 2, 3], [4, 5, 6.125]]),
+    ("x / mm;y in mm;z (mm, RAS)\n1,5;2,0;3,0\n4,0;5,0;6,125\n", {}, [[1.5, 2, 3], [4, 5, 6.125]]),
+    ("fixed_x_mm,fixed_y_mm,fixed_z_mm\n1,2,3\n", {"side": "fixed"}, [[1, 2, 3]]),
+    ("i (voxel),j (px),k\n1,2,3\n", {"affine": AFFINE}, [[1, 2, 3]]),
+    ("x,y,z,unit,space\n1,2,3,mm,RAS\n", {}, [[1, 2, 3]]),
+    ("# a, b, c\n// d\nx;y;z\n1,5;2,0;3,0\n% e;f\n4,0;5,0;6,125\n#\n", {}, [[1.5, 2, 3], [4, 5, 6.125]]),
+    ("# by NumPy\n# x,y,z\n1,2,3\n4,5,6.125\n", {}, [[1, 2, 3], [4, 5, 6.125]]),
+    ("name,x,y,z,\napex,\u22121,2,3,\nbase,4,5,6.125,\n", {}, [[-1, 2, 3], [4, 5, 6.125]]),
     ("2,1\n5,4\n", {"affine": AFFINE, "planar": True}, [[2, 1, 0], [5, 4, 0]]),
     ("row,col\n2,1\n5,4\n", {"affine": AFFINE, "planar": True}, [[1, 2, 0], [4, 5, 0]]),
     ("fixed_i,fixed_j,moving_i,moving_j\n9,9,2,1\n", {"affine": AFFINE, "planar": True, "side": "moving"}, [[2, 1, 0]]),
@@ -77,7 +85,7 @@ def test_csv_means_what_its_header_says_and_comes_back_as_it_was(tmp_path, text,
     np.testing.assert_allclose(read_points(path, **options).points, world, atol=1e-12)
     again = rewrite(path, **options).read_bytes().decode()
     # Numbers are written out: 1 becomes 1.0.
-    assert again.replace(".0", "") == text.replace(".0", "")
+    assert again.replace(".0", "") == text.replace(".0", "").replace("\u2212", "-")
 
 
 def test_moved_points_of_a_csv_keep_their_digits_and_may_belong_to_another_image(tmp_path):
@@ -101,6 +109,11 @@ def test_a_slice_keeps_its_plane_and_the_other_image_of_the_pair_its_columns(tmp
     ("text", "expected"),
     [
         ("x,y,z\n1,2,3\n\n4,5,6", "x,y,z,outside\n1.0,2.0,3.0,0\n\n4.0,5.0,6.0,1"),
+        (
+            "# x,y,z\n# by us\nx,y,z\n# below\n1,2,3\n4,5,6",
+            "# x,y,z\n# by us\nx,y,z,outside\n# below\n1.0,2.0,3.0,0\n4.0,5.0,6.0,1",
+        ),
+        ("# x,y,z\n1,2,3\n4,5,6", "# x,y,z,outside\n1.0,2.0,3.0,0\n4.0,5.0,6.0,1"),
         ("x,outside,y,z\n1,1,2,3\n4,,5,6\n", "x,outside,y,z\n1.0,0,2.0,3.0\n4.0,1,5.0,6.0\n"),
         ("x,y,z\n1,2,3,note\n4,5,6\n", "x,y,z,,outside\n1.0,2.0,3.0,note,0\n4.0,5.0,6.0,,1\n"),
         ("\ufeff1,2,3\n4,5,6\n", "\ufeffi,j,k,outside\n1.0,2.0,3.0,0\n4.0,5.0,6.0,1\n"),
@@ -133,6 +146,20 @@ def test_flagged_points_of_a_slice_stay_in_it(tmp_path):
         ("1,12,2,3\n2,4,5,6\n", "the first of its 4 columns counts the rows; expected numbers in every row below one"),
         ("x,y,z\n", "found no such row"),
         ("x,y,z,i,j,k\n1,2,3,4,5,6\n", "its columns i,j,k and x,y,z both give the place of a point"),
+        ("x (cm),y (cm),z (cm)\n1,2,3\n", "the numbers of its column x are in cm, expected mm; convert them"),
+        ("x,y,z_um\n1,2,3\n", "the numbers of its column z are in um, expected mm; convert them"),
+        ("x [px],y [px],z [px]\n1,2,3\n", "column x are in px, expected mm; call voxels i,j,k, counted from 0"),
+        ("i (mm),j (mm),k (mm)\n1,2,3\n", "column i are in mm, expected voxels; convert them"),
+        ("x (LPS),y (LPS),z (LPS)\n1,2,3\n", "column x are in lps, expected mm; call mm in LPS l,p,s and in RAS x,y,z"),
+        ("x,y,z,unit\n1,2,3,mm\n4,5,6,voxel\n", "the numbers of its row 3 are in voxel, expected mm; call voxels"),
+        ("x,y,z,x_mm,y_mm,z_mm\n1,2,3,4,5,6\n", "2 of its columns are called x, expected one"),
+        ("x_old,y_old,z_old\n1,2,3\n", "row 1 is 'x_old,y_old,z_old'"),
+        ("# in mm\n1,2,3\n", "headers i,j,k, x,y,z, r,a,s, l,p,s; it has none, and the comment '# in mm' is not read"),
+        ("name,x,y,z\n#1,1,2,3\n", "row 2 is '#1,1,2,3', a comment or a row; delete it, or give it another name"),
+        ("# nothing\n", "it has none, and the comment '# nothing' is not read"),
+        ("0,1,2\n5,6,7\n", "its first row, 0,1,2, counts the columns; expected numbers in every row below one"),
+        ("1 2 3\n4 5 6\n", "row 1 is '1 2 3', a single cell; put commas, semicolons or tabs between cells"),
+        ('x,y,z\n"1,234",2.5,3\n', "some of its numbers have a decimal point and some a comma; write all with a point"),
         ("", "found no such row"),
         (b"x,y,z,\0\n1,2,3,\n", "not text in UTF-8, UTF-16 or Windows-1252"),
     ],
@@ -191,6 +218,20 @@ def test_points_of_ants_are_told(tmp_path):
         DataWarning, match="a.csv: its columns x,y,z,t are those of ANTs, whose points are LPS; they are"
     ):
         np.testing.assert_array_equal(read_points(path).points, [[1, 2, 3]])
+
+
+def test_a_comment_that_does_not_go_with_the_columns_is_told(tmp_path):
+    for comment in ("# units: voxels", "// CoordinateSystem = LPS", "% all in cm"):
+        with pytest.warns(
+            DataWarning, match=f"a.csv: its points are read as mm in RAS, .*; see its comment '{comment}'"
+        ):
+            read_points(save(tmp_path / "a.csv", f"{comment}\nx,y,z\n1,2,3\n"))
+    read_points(save(tmp_path / "a.csv", "# CoordinateSystem = LPS, units: mm\nl,p,s\n1,2,3\n"))
+
+
+def test_points_of_a_slice_that_are_numbered_need_a_header(tmp_path):
+    with pytest.raises(ValueError, match="the first of its 3 columns counts the rows"):
+        read_points(save(tmp_path / "a.csv", "1,10,20\n2,11,21\n"), AFFINE, planar=True)
 
 
 @pytest.mark.parametrize(("space", "signs"), [("LPS", (-1, -1, 1)), ("RAS", (1, 1, 1)), ("0", (1, 1, 1))])

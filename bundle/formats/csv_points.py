@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bundle.formats.tables import Row, Table, number_of, replace_numbers, value_of
+from bundle.formats.tables import Header, Table, number_of, replace_numbers, value_of, words_of
 from bundle.geometry import transform_points
 from bundle.geometry.correspondence import NamedPoints
-from bundle.geometry.spaces import swap_space
+from bundle.geometry.spaces import MILLIMETRE, OTHER_LENGTHS, VOXEL, swap_space
 
 Axes = dict[tuple[str, ...], tuple[int, ...]]
 VOXELS: Axes = {("i", "j", "k"): (0, 1, 2), ("row", "col"): (1, 0), ("i", "j"): (0, 1)}
@@ -26,7 +26,11 @@ ANTS = {"x", "y", "z", "t"}
 DOUBT = "its columns x,y,z,t are those of ANTs, whose points are LPS; they are read as RAS: if so, negate x and y"
 NAMES = ("name", "landmark", "label", "id")
 """Columns that name points, in files for both images too."""
+UNITS = ("unit", "units", "space")
+"""Columns that say what the numbers of each row are in."""
 OUTSIDE = "outside"
+ELSEWHERE = (VOXEL | OTHER_LENGTHS | {"lps"}) - {"in", "m"}
+"""Words of comments that do not go with mm in RAS."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Columns:
     Attributes:
         names: names of the columns, as in ``AXES``.
         numbers: indices of the columns, in this order.
-        header: whether the first row names them.
+        header: the row that names them; None without one.
         prefix: prefix of the names, for one of the two images of a pair.
         rows: the rows that hold a point, counted from 0.
         unplaced: number of rows of a point without a position.
@@ -44,7 +48,7 @@ class Columns:
 
     names: tuple[str, ...]
     numbers: tuple[int, ...]
-    header: bool
+    header: Header | None
     prefix: str
     rows: tuple[int, ...]
     unplaced: int = 0
@@ -68,32 +72,37 @@ def find_columns(table: Table, side: str | None, planar: bool) -> Columns:
     """
     filled = table.filled()
     prefix = f"{side}_" if side else ""
-    first = _header(table, filled)
-    found: Mapping[str, int] = {
-        name.removeprefix(prefix): number for number, name in enumerate(first) if name.startswith(prefix)
-    }
     known = [names for names in AXES if planar or len(names) == 3]
+    header = table.header([{prefix + name for name in names} for names in known])
+    found: Mapping[str, int] = {
+        name.removeprefix(prefix): number for number, name in enumerate(header.names) if name.startswith(prefix)
+    }
     there = [names for names in known if set(names) <= set(found)]
     names = there[0] if there else None
     if other := next((names for names in there[1:] if not set(names) <= set(there[0])), None):
         both = " and ".join(",".join(prefix + name for name in names) for names in (there[0], other))
         raise ValueError(f"its columns {both} both give the place of a point, each in its own unit; keep one of them")
-    if names is not None and len(filled) > 1:
-        _check_header(table, filled, [prefix + name for name in names])
-        rows = [number for number in filled[1:] if not (names in SLICER and _undefined(table, number, found))]
-        columns = tuple(found[name] for name in names)
-        return Columns(names, columns, True, prefix, tuple(rows), len(filled) - 1 - len(rows))
+    numbers = tuple(found[name] for name in names or ())
+    below = [number for number in filled if number > header.row and not table.is_comment(number, numbers)]
+    if names is not None and below:
+        table.check_header(header, [prefix + name for name in names], below)
+        _check_units(table, below, header, names, numbers)
+        rows = [number for number in below if not (names in SLICER and _undefined(table, number, found))]
+        return Columns(names, numbers, header, prefix, tuple(rows), len(below) - len(rows))
     if names is not None or side or not filled:
         raise ValueError(_expected(prefix, planar) + "; found no such row")
-    names = ("i", "j") if planar and len(first) == 2 else ("i", "j", "k")
-    if len(filled) > 1 and len(first) > len(names) and _counts(table, filled):
-        raise ValueError(f"the first of its {len(first)} columns counts the rows; {_expected(prefix, planar)}")
-    return Columns(names, tuple(range(len(names))), False, prefix, filled)
-
-
-def _header(table: Table, filled: Sequence[int]) -> list[str]:
-    """Cells of the first row that is not empty, in small letters."""
-    return [value_of(cell).lower() for number in filled[:1] for cell in table.rows[number][0]]
+    if comment := next((table.line(number)[:60] for number in filled if table.is_comment(number)), ""):
+        raise ValueError(f"{_expected(prefix, planar)}; it has none, and the comment {comment!r} is not read")
+    width = len(header.names)
+    if width == 1:
+        line = f"{table.line(header.row)[:60]!r}, a single cell; put commas, semicolons or tabs between cells"
+        raise ValueError(f"{_expected(prefix, planar)}; row {header.row + 1} is {line}")
+    names = ("i", "j") if planar and width == 2 else ("i", "j", "k")
+    if len(filled) > 1 and width > (2 if planar else 3) and _counts(table, filled):
+        raise ValueError(f"the first of its {width} columns counts the rows; {_expected(prefix, planar)}")
+    if header.names == list(map(str, range(width))) and len(filled) > 1:
+        raise ValueError(f"its first row, {table.line(filled[0])}, counts the columns; {_expected(prefix, planar)}")
+    return Columns(names, tuple(range(len(names))), None, prefix, filled)
 
 
 def _undefined(table: Table, number: int, found: Mapping[str, int]) -> bool:
@@ -102,20 +111,20 @@ def _undefined(table: Table, number: int, found: Mapping[str, int]) -> bool:
     return column >= 0 and [value_of(cell) for cell in table.rows[number][0][column : column + 1]] == ["0"]
 
 
-def _check_header(table: Table, filled: Sequence[int], names: Sequence[str]) -> None:
-    """Refuse a header that does not say which column is meant: names that stand twice, rows with numbers beyond it.
-
-    Such numbers may be decimals whose mark is the delimiter.
-    """
-    header = _header(table, filled)
-    others = ([value_of(cell) for cell in table.rows[number][0]] for number in filled[1:])
-    twice = [name for name in names if header.count(name) > 1]
-    if twice:
-        raise ValueError(f"{header.count(twice[0])} of its columns are called {twice[0]}, expected one")
-    for number, cells in zip(filled[1:], others, strict=True):
-        if any(cell.isdigit() for cell in cells[len(header) :]):
-            found = f"row {number + 1} has {len(cells)} cells and the header {len(header)}"
-            raise ValueError(f"{found}; name every column, and write decimals with a point or cells between semicolons")
+def _check_units(
+    table: Table, rows: Sequence[int], header: Header, names: tuple[str, ...], columns: Sequence[int]
+) -> None:
+    """Refuse numbers that are not in the unit of their columns, by the words of the header or of a column of units."""
+    fitting = VOXEL if names in VOXELS else MILLIMETRE | {"lps" if names == ("l", "p", "s") else "ras"}
+    said = [(f"column {names[place]}", header.units[column]) for place, column in enumerate(columns)]
+    for column in (header.names.index(name) for name in UNITS if name in header.names):
+        said += [(f"row {row + 1}", words_of("".join(table.rows[row][0][column : column + 1]))) for row in rows]
+    for where, words in said:
+        if others := [word for word in words if word not in fitting]:
+            what = "voxels" if names in VOXELS else "mm"
+            advice = "call voxels i,j,k, counted from 0" if VOXEL.intersection(others) else "convert them"
+            advice = "call mm in LPS l,p,s and in RAS x,y,z" if {"lps", "ras"}.intersection(others) else advice
+            raise ValueError(f"the numbers of its {where} are in {others[0]}, expected {what}; {advice}")
 
 
 def _counts(table: Table, filled: Sequence[int]) -> bool:
@@ -145,19 +154,34 @@ def read_csv(content: bytes, affine: np.ndarray | None, side: str | None, planar
     table = Table.read(content)
     columns = find_columns(table, side, planar)
     values = np.empty((len(columns.rows), len(columns.names)))
+    marks: set[str] = set()
     for point, number in enumerate(columns.rows):
         try:
             values[point] = [number_of(table.rows[number][0][column]) for column in columns.numbers]
         except (ValueError, IndexError) as error:
             line = table.line(number)[:60]
             raise ValueError(f"{_expected(columns.prefix, planar)}; row {number + 1} is {line!r}") from error
+        marks |= {mark for mark in ".," for column in columns.numbers if mark in table.rows[number][0][column]}
+    if len(marks) > 1:
+        raise ValueError("some of its numbers have a decimal point and some a comma; write all with a point")
     matrix = _image(affine, columns)
     voxels = columns.names in VOXELS
     points = np.tile(np.zeros(3) if voxels else matrix[:3, 3], (len(values), 1))
     points[:, AXES[columns.names]] = values
     world = transform_points(matrix, points) if voxels else swap_space(points, columns.space)
-    header = _header(table, table.filled()) if columns.header else []
-    return NamedPoints(world, _names(table, columns, header), columns.unplaced, DOUBT if set(header) >= ANTS else "")
+    header = columns.header.names if columns.header else []
+    return NamedPoints(world, _names(table, columns, header), columns.unplaced, _doubt(table, columns, header))
+
+
+def _doubt(table: Table, columns: Columns, header: Sequence[str]) -> str:
+    """A line about points that may not be mm in RAS, or an empty one."""
+    if columns.names in VOXELS or columns.names in SLICER:
+        return ""
+    if set(header) >= ANTS:
+        return DOUBT
+    comments = (table.line(number) for number in table.filled() if table.is_comment(number))
+    said = next((text[:60] for text in comments if ELSEWHERE.intersection(words_of(text))), "")
+    return f"its points are read as mm in RAS, as its columns say; see its comment {said!r}" if said else ""
 
 
 def _names(table: Table, columns: Columns, header: Sequence[str]) -> list[str]:
@@ -208,17 +232,18 @@ def replace_csv(
     for cells, value in zip(rows, values, strict=True):
         replace_numbers(cells, columns.numbers, value[list(AXES[columns.names])], mark)
     if outside is not None:
-        _flag(table.rows, columns, outside)
+        _flag(table, columns, outside)
     return table.content()
 
 
-def _flag(rows: list[Row], columns: Columns, outside: np.ndarray) -> None:
+def _flag(table: Table, columns: Columns, outside: np.ndarray) -> None:
     """Fill the column ``outside``, added at the end if there is none."""
+    rows = table.rows
     first = columns.rows[0]
     width = max(len(rows[number][0]) for number in columns.rows)
     flagged = [rows[number][0] for number in columns.rows]
     if columns.header:
-        header = next(cells for cells, _ in reversed(rows[:first]) if any(map(value_of, cells)))
+        header = rows[columns.header.row][0]
     else:
         # Without names, one more column would turn the points of a slice into those of a volume.
         header = [*columns.names, *[""] * (width - len(columns.names))]

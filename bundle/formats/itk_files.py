@@ -13,6 +13,7 @@ import numpy as np
 
 from bundle.formats.voxels import COMPLEX, Found, channels_first, segments_of
 from bundle.geometry import RAS_TO_LPS, spacing_of
+from bundle.geometry.spaces import OTHER_LENGTHS
 from bundle.system.contents import not_an_image
 from bundle.system.errors import brief
 from bundle.system.files import silent_libraries
@@ -39,8 +40,6 @@ META_SEPARATOR = re.compile(r"[=:][\s=:]*")
 LONGEST_TEXT = 2**16
 """Bytes of a header that are searched for its units."""
 UNITS = re.compile(rb"^(?:space units|units|DistanceUnits)\s*[:=](.*)$", re.MULTILINE)
-OTHER_LENGTHS = {"m", "meter", "metre", "dm", "cm", "um", "\u00b5m", "\u03bcm", "micron", "microns", "nm", "inch", "in"}
-"""What headers call lengths other than millimetres."""
 
 
 def itk_header(path: str | Path) -> Any:

@@ -1,4 +1,4 @@
-"""The two coordinate systems of point files: RAS, as everywhere in the bundle, and LPS, as in most files."""
+"""The two coordinate systems of point files: RAS, as everywhere in the bundle, and LPS, as in most files; and units."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from bundle.geometry.affines import RAS_TO_LPS
 
 SPACES = {"RAS": "RAS", "LPS": "LPS", "0": "RAS", "1": "LPS"}
 """Names of the spaces in the files of 3D Slicer; older ones have numbers."""
+
+MILLIMETRE = {"mm", *(f"millimet{end}" for end in ("er", "ers", "re", "res"))}
+VOXEL = {"voxel", "voxels", "vox", "pixel", "pixels", "px"}
+OTHER_LENGTHS = {
+    *("m", "meter", "metre", "dm", "cm", "um", "\u00b5m", "\u03bcm", "micron", "microns", "nm", "inch", "in"),
+    *(f"{prefix}met{end}" for prefix in ("centi", "micro") for end in ("er", "ers", "re", "res")),
+}
+"""Lengths other than millimetres."""
+WORDS = MILLIMETRE | VOXEL | OTHER_LENGTHS | {name.lower() for name in SPACES if name.isalpha()}
+"""What a table may say that its numbers are in, in small letters."""
 
 
 def known_space(name: object) -> str:
