@@ -446,6 +446,18 @@ def test_a_missing_end_is_warned_of_where_numbers_tell(tmp_path, missing):
     np.testing.assert_array_equal(image[0].numpy(), np.delete(voxels(), missing, axis=2))
 
 
+@pytest.mark.parametrize("step", [0, 7])
+def test_parallel_stacks_beside_each_other_are_no_tilt_and_no_copies(tmp_path, step):
+    """Two breasts, or blocks of a spine, in one series (dcm2niix #839, 3D Slicer forum 37606)."""
+    affine = np.diag([-1.0, -1, 2, 1])
+    for number, path in enumerate(write_series(tmp_path / "s", voxels()[..., :6], affine)):
+        block, place = divmod(number, 3)
+        edit(path, ImagePositionPatient=[40.0 * block, 0, 2.0 * place + step * block])
+    message = refusal(tmp_path / "s")
+    assert message.startswith("its slices do not lie in one line, some are ")
+    assert message.endswith(" mm aside, as in several stacks; keep each stack in a folder of its own")
+
+
 def test_two_slices_at_one_position(tmp_path):
     files = write_series(tmp_path / "s", voxels(), AFFINE)
     (tmp_path / "s" / "copy.dcm").write_bytes(files[3].read_bytes())

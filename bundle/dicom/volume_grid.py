@@ -123,7 +123,7 @@ def _kind(frame: Frame) -> tuple[Hashable, ...]:
 
 def misplaced(stack: Sequence[Frame]) -> str:
     """What keeps sorted slices from lying in even steps of one plane; empty if they do."""
-    return _several_planes(stack) or _same_place(stack) or _sheared(stack) or _uneven(stack)
+    return _several_planes(stack) or _side_by_side(stack) or _same_place(stack) or _sheared(stack) or _uneven(stack)
 
 
 def _no_geometry(stack: Sequence[Frame]) -> str:
@@ -158,6 +158,17 @@ def _several_planes(stack: Sequence[Frame]) -> str:
         if other
         else ""
     )
+
+
+def _side_by_side(stack: Sequence[Frame]) -> str:
+    """Report slices more than a pixel beside the line from the first to the last: they are parts of several stacks."""
+    places = np.array([frame.position for frame in stack]) - stack[0].position
+    way = places[-1]
+    apart = np.linalg.norm(places - np.outer(places @ way, way) / (float(way @ way) or 1.0), axis=1).max()
+    if apart <= max(stack[0].plane[6:]):
+        return ""
+    todo = CONVERT if stack[0].count > 1 else "keep each stack in a folder of its own"
+    return f"its slices do not lie in one line, some are {apart:.3g} mm aside, as in several stacks; {todo}"
 
 
 def _same_place(stack: Sequence[Frame]) -> str:
