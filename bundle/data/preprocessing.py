@@ -18,9 +18,11 @@ from bundle.geometry import initial_alignment
 FAR = 2.0
 """An extreme value that many voxels share is not an intensity but a marker, such as the padding around the field of
 view in CT, if it is farther from all others than this many times their range."""
-FARTHER, RAMP = 3.0, 0.2
+FARTHER, RAMP, REACH = 3.0, 0.2, 3
 """The same for padding at the border that was interpolated, and the bulk of the others; the largest share of these
-between the two."""
+between the two; how many voxels beside it may have changed."""
+SMALLEST, STEPS = 0.05, 8
+"""Smallest share of an image that padding without an extreme value, or the rest, has; steps to find the two."""
 SAMPLE = 2**18
 """Voxels that tell, if there are as many."""
 INFINITY = torch.tensor(torch.inf)
@@ -150,7 +152,7 @@ def without_padding(image: torch.Tensor, lower: float, upper: float) -> torch.Te
     """Values of an image without the padding at its border, if it was interpolated.
 
     Such padding is an extreme value, more frequent at the border than elsewhere, and ``FARTHER`` from the bulk of the
-    others. Those between the two are left out with it, but for what is within ``FAR`` of the bulk.
+    others. The voxels within ``REACH`` of it are left out with it, and all that is not within ``FAR`` of the bulk.
 
     Args:
         image: ``(1, *shape)``.
@@ -167,7 +169,7 @@ def without_padding(image: torch.Tensor, lower: float, upper: float) -> torch.Te
     sample = values[:: len(values) // SAMPLE | 1]
     faces = (image[0].select(axis, end) for axis, size in enumerate(image.shape[1:]) if size > 1 for end in (0, -1))
     rim = torch.cat([face.flatten() for face in faces])
-    for first, last in _ends(values, low, high):
+    for first, last in [*_ends(values, low, high), *_clusters(sample)]:
         inner = sample[(sample > first) & (sample < last)]
         if not len(inner):
             continue
@@ -177,10 +179,37 @@ def without_padding(image: torch.Tensor, lower: float, upper: float) -> torch.Te
         if 0 < FARTHER * reach < torch.minimum(bottom - first, last - top):
             if len(_without_ends(values, low, high, lower, upper)) < len(values):
                 return values  # not interpolated
-            at_rim = [(rim == end).double().mean() >= (sample == end).double().mean() > 0 for end in (first, last)]
-            kept = (values >= bottom - FAR * reach) | (not at_rim[0])
-            return values[kept & ((values <= top + FAR * reach) | (not at_rim[1]))]
+            kept = torch.ones_like(image, dtype=torch.bool)
+            for sign, end, bound in ((1, first, bottom), (-1, last, top)):
+                at_rim, at_all = ((sign * voxels <= sign * end).double().mean() for voxels in (rim, sample))
+                if at_rim >= at_all > 0:
+                    kept &= ~_spread(sign * image <= sign * end) & (sign * image >= sign * bound - FAR * reach)
+            return image[kept] if kept.any() else values
     return values
+
+
+def _spread(mask: torch.Tensor) -> torch.Tensor:
+    """A mask ``(1, *shape)`` and the voxels near it, as far as interpolation reaches."""
+    spread = mask.float()
+    for axis in range(3):
+        size, edge = [1, 1, 1], [0, 0, 0]
+        size[axis], edge[axis] = 2 * REACH + 1, REACH
+        spread = torch.nn.functional.max_pool3d(spread, size, 1, edge)
+    return spread > 0
+
+
+def _clusters(sample: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The bulk of the lower and of the upper part, as ``_ends``: padding that splines have resampled rings.
+
+    The parts are those of the threshold halfway between their means (Ridler and Calvard 1978).
+    """
+    threshold = (sample.min() + sample.max()) / 2
+    for _ in range(STEPS):
+        below, above = sample[sample <= threshold], sample[sample > threshold]
+        if min(len(below), len(above)) < SMALLEST * len(sample):
+            return []
+        threshold = (below.mean() + above.mean()) / 2
+    return [(percentile(below, 100 * (1 - RAMP)), INFINITY), (-INFINITY, percentile(above, 100 * RAMP))]
 
 
 def _ends(values: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
