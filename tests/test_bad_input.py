@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import gzip
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import warnings
 
 import monai.bundle
 import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from corpus import (
@@ -38,7 +40,8 @@ from workflow_fixtures import (
 
 from bundle import register
 from bundle.__main__ import main
-from bundle.data import read_datalist, select_pairs
+from bundle.data import check_headers, read_datalist, select_pairs
+from bundle.formats.images import header_shape
 from bundle.registration import WeightsLoader
 from bundle.system import one_line
 
@@ -223,8 +226,55 @@ def test_training_stops_at_an_unreadable_image(dataset, command, tmp_path, secti
         num_workers=workers,
     )
     assert "F.nii.gz: cannot be read, damaged or not an image" in error_line(finished)
-    assert half_written(tmp_path / "run") == []
-    assert not list((tmp_path / "run").glob("*.pt"))
+    assert not (tmp_path / "run").exists()
+
+
+TOLD_BY_HEADERS = {
+    *(
+        "not_an_image",
+        "truncated_gz",
+        "truncated",
+        "header_only",
+        "trailing_checksum",
+        "huge_nifti",
+        "colours",
+        "planar",
+    ),
+    *("time_series", "truncated_mha", "huge_nrrd", "zero_size", "label_of_another_size", "truncated_mask", "web_page"),
+}
+
+
+def test_headers_alone_tell_most_broken_files_and_refuse_no_sound_one(tiny_dataset, tmp_path):
+    """What the beginning of a training says is what the pair would have said when it is drawn."""
+    pairs = {}
+    for kind in ("images", "labels"):
+        (tmp_path / kind).symlink_to(tiny_dataset / kind)
+    for name in PAIRS:
+        entry = {**write_pair(name, tmp_path), "fixed_mask": "labels/G.nii.gz"}
+        pairs[name] = {key: str(tmp_path / value) for key, value in entry.items() if "_" in key}
+    told = set()
+    for name, paths in pairs.items():
+        try:
+            check_headers([paths])
+        except ValueError as error:
+            assert PAIRS[name][2] in str(error), name
+            told.add(name)
+    assert told >= TOLD_BY_HEADERS
+    with pytest.raises(ValueError, match="^2 problems in the files of the pairs: .*truncated_gz/.*; .*/colours/"):
+        check_headers([pairs[name] for name in ("truncated_gz", "colours")])
+    with pytest.raises(ValueError, match="label is 18 x 18 x 16 and its image 20 x 18 x 16"):
+        check_headers([{kind: pairs["label_of_another_size"][f"moving_{kind}"] for kind in ("image", "label")}])
+
+
+def test_a_length_that_gzip_does_not_note_is_counted(tmp_path):
+    """Several members in one file, as ``pigz`` and ``bgzip`` write them: the last one notes its own length only."""
+    content = nib.Nifti1Image(np.ones((9, 8, 7), np.float32), np.eye(4)).to_bytes()
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(gzip.compress(content[:500]) + gzip.compress(content[500:]))
+    assert header_shape(path) == (1, 9, 8, 7)
+    path.write_bytes(gzip.compress(content[:500]) + gzip.compress(content[500:-4]))
+    with pytest.raises(ValueError, match="a.nii.gz: cannot be read, damaged or not an image"):
+        header_shape(path)
 
 
 def test_bad_validation_pairs_are_all_named_before_a_training_and_landmarks_of_training_pairs_are_not_read(

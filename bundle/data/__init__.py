@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from bundle.data.check import check_data, image_problems
     from bundle.data.datalist import announce, read_datalist, write_datalist
     from bundle.data.field_of_view import FieldOfViewMaskd
-    from bundle.data.fitness import CheckedPairs, CheckPaird, parts_on_grid
+    from bundle.data.fitness import CheckedPairs, CheckPaird, check_headers, parts_on_grid
     from bundle.data.images import read_folds, read_images
     from bundle.data.label_channels import LabelChannelsd
     from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, SIDES, stem
@@ -49,6 +49,7 @@ __all__ = [
     "announce",
     "by_name",
     "check_data",
+    "check_headers",
     "check_mixture",
     "collate_episodes",
     "corresponding",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ from monai.transforms import Transform
 from monai.utils import ImageMetaKey
 
 from bundle.data.layouts import SIDES
+from bundle.formats.images import header_shape
+from bundle.formats.parts import KINDS
 from bundle.formats.point_files import has_landmarks, pair_points
-from bundle.formats.problems import extent_problems, image_problems, label_problems
+from bundle.formats.problems import extent_problems, image_problems, label_problems, other_grid, shape_problems
 from bundle.system.errors import one_line, root_cause
 
 
@@ -40,6 +42,43 @@ class CheckedPairs(CacheDataset):
         except (ValueError, OSError, RuntimeError) as error:  # a transform fails as a RuntimeError of MONAI
             self._problems.append(one_line(root_cause(error)))
             return None
+
+
+def check_headers(pairs: Iterable[Mapping[str, Any]], spatial_dims: int = 3) -> None:
+    """Refuse pairs whose files cannot be read, or do not fit, as far as headers and lengths of files tell it at once.
+
+    A training draws its pairs one after the other, and would end at such a file much later.
+
+    Args:
+        pairs: pairs, or single images, with the paths of their files.
+        spatial_dims: 3 for volumes, 2 for planar images.
+
+    Raises:
+        ValueError: naming all problems.
+    """
+    parts = {
+        pair[f"{prefix}{kind}"]: (kind, pair[f"{prefix}image"])
+        for pair in pairs
+        for prefix in ("", "fixed_", "moving_")
+        for kind in KINDS
+        if f"{prefix}{kind}" in pair
+    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    problems: list[str] = []
+    for path in parts:
+        try:
+            shapes[path] = header_shape(path)
+        except (ValueError, OSError) as error:
+            problems.append(one_line(error))
+    for path, (kind, image) in parts.items():
+        own, grid = shapes.get(path, ())[1:], shapes.get(image, ())[1:]
+        if own and kind == "image":
+            problems += shape_problems(shapes[path], np.eye(4), path, spatial_dims)
+        elif own and grid and sorted(own) != sorted(grid):  # the order of their axes may differ
+            problems += other_grid(own, np.eye(4), f"{path}: the {kind}", grid, np.eye(4))
+    if problems:
+        count = f"{len(problems)} problems in the files of the pairs: " if len(problems) > 1 else ""
+        raise ValueError(count + "; ".join(problems))
 
 
 class CheckPaird(Transform):

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from bundle.formats.dicom_volume import is_dicom_image, read_volume
-from bundle.formats.itk_files import ITK_TYPES, itk_header, read_itk, write_itk
-from bundle.formats.nibabel_files import HALVES, is_nifti, read_half, read_mgh, read_nifti, write_nifti
+from bundle.formats.itk_files import ITK_TYPES, checked_header, itk_header, read_itk, write_itk
+from bundle.formats.nibabel_files import HALVES, is_nifti, opened_nifti, read_half, read_mgh, read_nifti, write_nifti
 from bundle.formats.pictures import read_array, read_picture, write_picture
 from bundle.formats.voxels import (
     VOXEL_TYPES,
     Found,
     as_stored,
+    channels_first,
     image_precision,
     kept_type,
     smallest_type,
     whole_numbers,
 )
-from bundle.system.contents import mistaken_for, not_an_image, unread_format
+from bundle.system.contents import is_held, mistaken_for, not_an_image, unread_format
 from bundle.system.errors import DataWarning, brief
 from bundle.system.files import moved_into_place, silent_libraries
 from bundle.system.limits import Refused
@@ -104,12 +106,46 @@ def read_image(path: str | Path, kind: str = "image") -> Found:
         DataWarning: about a header that other tools read differently.
     """
     path = Path(path)
-    try:
+    with _named(path):
         if is_dicom_image(path):
             found = read_volume(path)
         else:
             found = as_volume(_format_of(path).read(path, kind), kind, str(path))
         return found if kind == "image" else as_label(found, kind)
+
+
+def header_shape(path: str | Path) -> tuple[int, ...]:
+    """Check what the header of a file tells without its voxels: that they are numbers, and all there.
+
+    Args:
+        path: the file; only NIfTI, NRRD and MetaImage are looked at.
+
+    Returns:
+        ``(channels, X, Y, Z)`` of a NIfTI file; empty for all others.
+
+    Raises:
+        ValueError: as in ``read_image``.
+    """
+    path = Path(path)
+    reads = _format_of(path).read
+    with _named(path):
+        if reads is read_nifti:
+            with opened_nifti(path) as (voxels, _):
+                shape, needed = voxels.shape, voxels.offset + int(np.prod(voxels.shape)) * voxels.dtype.itemsize
+            if not is_held(path, needed):
+                raise ValueError(f"its voxels end at byte {needed}, and the file before")
+            return channels_first(np.broadcast_to(np.uint8(0), (*shape, 1)[: max(3, len(shape))])).shape
+        if reads is read_itk and not is_dicom_image(path):
+            with silent_libraries():
+                checked_header(path)
+    return ()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file that a reader fails at, in one line."""
+    try:
+        yield
     except Refused as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # every reader fails in its own way: OSError, EOFError, zlib.error, RuntimeError ...

@@ -27,10 +27,7 @@ def image_problems(array: np.ndarray, affine: np.ndarray, name: str, spatial_dim
         Problems, one line each; none when the image is fit.
     """
     array = np.asarray(array)
-    problems = grid_problems(array.shape[1:], affine, name, spatial_dims)
-    if array.ndim == AXES + 1 and array.shape[0] > 1:
-        parts = "volumes (a time series, or colours?)" if spatial_dims == 3 else "channels"
-        problems.append(f"{name}: an image of {array.shape[0]} {parts}, expected one channel; extract one")
+    problems = shape_problems(array.shape, affine, name, spatial_dims)
     if array.size:
         bad = array.size - int(np.isfinite(array).sum())
         if bad:
@@ -38,6 +35,15 @@ def image_problems(array: np.ndarray, affine: np.ndarray, name: str, spatial_dim
         elif array.min() == array.max():
             what = "empty" if array.flat[0] == 0 else "constant"
             problems.append(f"{name}: {what} image, every value is {array.flat[0]:g}; leave it out")
+    return problems
+
+
+def shape_problems(shape: Sequence[int], affine: np.ndarray, name: str, spatial_dims: int = 3) -> list[str]:
+    """Those of the problems of an image that its header tells; ``shape`` is ``(channels, X, Y, Z)``."""
+    problems = grid_problems(shape[1:], affine, name, spatial_dims)
+    if len(shape) == AXES + 1 and shape[0] > 1:
+        parts = "volumes (a time series, or colours?)" if spatial_dims == 3 else "channels"
+        problems.append(f"{name}: an image of {shape[0]} {parts}, expected one channel; extract one")
     return problems
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,6 +119,21 @@ def length_of(file: IO[bytes]) -> int:
     while block := file.read(2**20):
         length += len(block)
     return length
+
+
+def is_held(path: Path, needed: int) -> bool:
+    """Whether a file holds as many bytes as needed, once decompressed.
+
+    The length at the end of gzip, modulo 2^32, tells nearly always; else the file is decompressed.
+    """
+    with uncompressed(path) as file:
+        if not isinstance(file, gzip.GzipFile):
+            return path.stat().st_size >= needed
+        with path.open("rb") as packed:
+            packed.seek(-4, os.SEEK_END)
+            if int.from_bytes(packed.read(4), "little") == needed % 2**32:
+                return True
+        return length_of(file) >= needed
 
 
 def _start(path: Path) -> tuple[bytes, bool]:
