@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from monai.transforms import RandScaleIntensity
 
 from bundle.data import RandomPairAffine
 from bundle.geometry import apply_affine, sample, voxel_grid
@@ -159,3 +160,15 @@ def test_planar_pairs_are_transformed_too():
 def test_a_mini_batch_without_versions_is_refused():
     with pytest.raises(ValueError, match="versions is 0; expected 1 or more"):
         RandomPairAffine(versions=0)
+
+
+def test_intensities_change_in_the_images_alone_and_stay_plain_tensors(pair):
+    with_masks = torch.cat([pair[:, :1], torch.ones(1, 1, *SHAPE), pair[:, 1:], torch.ones(1, 1, *SHAPE)], dim=1)
+    labels = (pair > 0.5).float()
+    augmentation = RandomPairAffine(versions=2, **NOTHING, intensities=[RandScaleIntensity(prob=1.0, factors=(1, 1))])
+    images, structures = augmentation(with_masks, labels, (0, 1))
+    torch.testing.assert_close(images[:, ::2], 2 * pair.expand(2, 2, *SHAPE), atol=1e-5, rtol=0)
+    torch.testing.assert_close(images[:, 1::2], torch.ones(2, 2, *SHAPE))
+    torch.testing.assert_close(structures, labels.expand(2, 2, *SHAPE), atol=1e-5, rtol=0)
+    # A subclass that tracks metadata would do so in every operation of the steps.
+    assert type(images) is type(structures) is torch.Tensor

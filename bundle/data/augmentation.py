@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from monai.networks.utils import to_norm_affine
 from monai.transforms import RandAffineGrid, RandomizableTransform
+from monai.utils import convert_to_tensor
 from torch.nn import functional as F
 
 from bundle.data.pairs import join_pair, split_pair
@@ -148,7 +149,8 @@ class RandomPairAffine:
             for transform in self.intensities:
                 transform.set_random_state(state=random)
                 image = transform(image)
-            images.append(torch.as_tensor(image))
+            # MONAI's transforms give tensors that track metadata, in every operation of the steps.
+            images.append(convert_to_tensor(image, track_meta=False))
         return torch.cat([torch.stack(images), side[:, 1:]], dim=1)
 
     def _warp(self, image: torch.Tensor, matrices: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
