@@ -60,6 +60,14 @@ def test_no_steps_leave_the_images_where_they_are():
     assert not result["ddf"].any()
 
 
+def test_the_field_is_corrected_as_that_of_a_network_is():
+    """``u + 1`` is corrected from ``u = 0``: 1 before the steps, and a step of a third of the learning rate on it."""
+    register = ClassicalInferer(Distance(), sgd(0.1), steps=1, correction=lambda network, pair: lambda ddf: ddf + 1)
+    result = register(torch.rand(1, 2, 4, 5, 6), nn.Identity())
+    torch.testing.assert_close(result["losses"][0], torch.tensor([0.5, 0.5 * (1 - 0.1 / 3) ** 2]))
+    torch.testing.assert_close(result["ddf"], torch.full((1, 3, 4, 5, 6), 1 + 0.1 / 3))
+
+
 def blob(centre, shape=(16, 16, 16)):
     grid = torch.stack(torch.meshgrid(*[torch.arange(float(size)) for size in shape], indexing="ij"))
     return torch.exp(-((grid - torch.tensor(centre).reshape(3, 1, 1, 1)) ** 2).sum(0) / 18)[None, None]

@@ -58,8 +58,8 @@ class Adaptation:
 class BestState:
     """Weights of the lowest finite loss among the states of an adaptation, including the start.
 
-    If two states are equally good, the later is kept. Nothing here waits for the device until ``step``, ``stopped`` or
-    ``losses`` is read, so that the steps queue without a break.
+    If two states are equally good, the later is kept. ``visit`` does not wait for the device, so that the steps queue
+    without a break; whatever asks for a number does.
     """
 
     def __init__(self) -> None:

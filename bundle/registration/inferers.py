@@ -125,16 +125,16 @@ class AdaptationInferer(Inferer):
             # A tensor made in inference mode cannot take part in a gradient; its copy can.
             pair = pair.clone()
             labels = labels if labels is None else labels.clone()
-        check_memory(lambda pair: self._one_step(pair, labels, network), pair, self.memory_gib)
+            network, optimizer = self._start(network, pair)
+        check_memory(lambda pair: self._one_step(pair, labels, network, optimizer), pair, self.memory_gib)
         best, versions = BestState(), repeat((pair, labels), self.steps)
-        anatomy: list[torch.Tensor] = []
-        ddf = pair.new_empty(0)
+        ddf: torch.Tensor | None = None
         corrected = self.correction(network, pair) if self.correction else nn.Identity()
 
         def loss(predicted: torch.Tensor, *rest: Any) -> dict[str, torch.Tensor]:
             return self.loss(corrected(predicted), *rest)
 
-        with closing(inner_loop(network, loss, self.optimizer, versions)) as states:
+        with closing(inner_loop(network, loss, optimizer, versions)) as states:
             for state in states:
                 terms = state.terms
                 if not terms:
@@ -145,7 +145,8 @@ class AdaptationInferer(Inferer):
                         ddf = corrected(state.network(pair))
                         terms = self.loss(ddf, pair, labels)
                 best.visit(state.network, terms["loss"])
-                anatomy.append(_anatomy(terms))
+                if best.visited == 1:
+                    anatomy = _anatomy(terms)
                 if self.tolerance is not None and best.stalls(self.tolerance):
                     adapted = time.perf_counter()
                     break
@@ -154,8 +155,8 @@ class AdaptationInferer(Inferer):
         with torch.no_grad():
             if best.stopped or best.step < taken:
                 best.restore(state.network)
-                ddf = pair.new_empty(0)
-            if not ddf.numel():
+                ddf = None
+            if ddf is None:
                 ddf = corrected(state.network(pair))
                 terms = self.loss(ddf, pair, labels)
             losses = pair.new_full((1, self.steps + 1), torch.nan)
@@ -168,7 +169,7 @@ class AdaptationInferer(Inferer):
         if not terms["loss"].isfinite():
             check_finite(best.losses)
         best_step = best.step
-        if self.keep_alignment and identity["loss"] < terms["loss"] and _anatomy(identity) <= anatomy[0]:
+        if self.keep_alignment and identity["loss"] < terms["loss"] and _anatomy(identity) <= anatomy:
             outputs = {name: torch.zeros_like(field) for name, field in outputs.items()}
             terms, best_step = identity, INITIAL_ALIGNMENT
         return {
@@ -182,10 +183,16 @@ class AdaptationInferer(Inferer):
             "similarity": torch.stack([identity["similarity"], terms["similarity"]])[None],
         }
 
-    def _one_step(self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module) -> None:
+    def _start(self, network: nn.Module, pair: torch.Tensor) -> tuple[nn.Module, OptimizerFactory]:
+        """From what the steps on a pair start, and by which optimiser."""
+        return network, self.optimizer
+
+    def _one_step(
+        self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module, optimizer: OptimizerFactory
+    ) -> None:
         """One gradient step, which takes the most memory."""
         versions = repeat((pair, labels), min(self.steps, 1))
-        adapted = adapt(network, self.loss, self.optimizer, versions).network
+        adapted = adapt(network, self.loss, optimizer, versions).network
         with torch.no_grad():
             self.loss(adapted(pair), pair, labels)
 
@@ -203,13 +210,9 @@ class ClassicalInferer(AdaptationInferer):
     ``AdaptationInferer``.
     """
 
-    def _register(self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module) -> dict[str, torch.Tensor]:
+    def _start(self, network: nn.Module, pair: torch.Tensor) -> tuple[nn.Module, OptimizerFactory]:
         shape = pair.shape[2:]
-        optimizer = per_sum(self.optimizer, shape.numel())
-        inferer = AdaptationInferer(
-            self.loss, optimizer, self.steps, self.tolerance, self.memory_gib, keep_alignment=self.keep_alignment
-        )
-        return inferer._register(pair, labels, DisplacementField(shape).to(pair.device))
+        return DisplacementField(shape).to(pair.device), per_sum(self.optimizer, shape.numel())
 
 
 class DisplacementField(nn.Module):
