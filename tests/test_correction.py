@@ -120,6 +120,15 @@ def test_the_centre_of_the_organ_goes_where_the_maps_see_it(already):
         assert corrected[0, :, *place].tolist() == pytest.approx([3.0, 1.0, -1.0], abs=1e-4)
 
 
+def test_the_shift_alone_needs_no_start():
+    def network(pair):
+        raise AssertionError("a registration costs one run of the network fewer")
+
+    images = with_maps([ball((9, 4, 3))], [ball((6, 3, 4))])
+    for corrected in (FieldCorrection(centred_maps=[0])(network, images), FieldCorrection()(network, images)):
+        assert corrected(STILL(images)).shape == (1, 3, *SHAPE)
+
+
 def test_several_maps_make_one_organ():
     parts = [ball((4, 4, 4), 1.5), ball((10, 4, 4), 1.5)]
     other = [ball((5, 4, 4), 1.5), ball((13, 4, 4), 1.5)]

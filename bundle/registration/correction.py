@@ -63,14 +63,20 @@ class FieldCorrection:
         """
         with torch.no_grad():
             organ = Organ(*(self._organ(side) for side in split_pair(pair))) if self.centred_maps else None
-            ddf = start = network(pair)
-            if self.mirror_axis is not None:
-                start = (ddf + mirrored(network, pair, self.mirror_axis)) / 2
-            if organ and self.equal_volumes:
-                for _ in range(ROUNDS):
-                    start = organ.scaled(organ.centred(start))
-            added = start - ddf
+            added = self._added(network, pair, organ)
         return lambda ddf: organ.centred(ddf + added) if organ else ddf + added
+
+    def _added(self, network: nn.Module, pair: torch.Tensor, organ: Organ | None) -> torch.Tensor | float:
+        """What mirror image and volumes add to the start; where neither is asked for, the network need not run."""
+        if self.mirror_axis is None and not (organ and self.equal_volumes):
+            return 0.0
+        ddf = start = network(pair)
+        if self.mirror_axis is not None:
+            start = (ddf + mirrored(network, pair, self.mirror_axis)) / 2
+        if organ and self.equal_volumes:
+            for _ in range(ROUNDS):
+                start = organ.scaled(organ.centred(start))
+        return start - ddf
 
     def _organ(self, side: torch.Tensor) -> torch.Tensor:
         """Sum of the maps that show it, ``(batch, 1, *shape)``; of a side's image, mask and maps."""
