@@ -82,6 +82,9 @@ def test_an_overlay_that_edits_the_preprocessing_counts_for_both(tiny_dataset, t
         ({"regularisation_weight": 0.25}, "loss.regularisation_weight was 0.5, is 0.25"),
         ({"window_mm": 50.0}, "loss"),
         ({"inner_lr": 0.02}, "inner_lr was 0.01, is 0.02"),
+        ({"integration_steps": 7}, "integration_steps was 0, is 7"),
+        ({"control_points": [3, 3, 3]}, "control_points was None, is list"),
+        ({"network_def#fn": "$lambda module: None"}, "network was"),
     ],
 )
 def test_training_counts_for_a_training_alone(tiny_dataset, options, named):
@@ -96,6 +99,7 @@ def test_training_counts_for_a_training_alone(tiny_dataset, options, named):
         ({"steps": 3}, "steps was 1, is 3"),
         ({"keep_alignment": False}, "keep_alignment was True, is False"),
         ({"stop_tolerance": 0.1}, "stop_tolerance was None, is 0.1"),
+        ({"adaptation_loss#regularisation_weight": 2.0}, "validation_loss.regularisation_weight was 0.5, is 2.0"),
         ({"validate#key_metric#val_loss#column": "dsc_after"}, "key_metric.val_loss.column was 'loss_after', is"),
     ],
 )

@@ -35,6 +35,7 @@ from bundle.registration.similarities import (
 from bundle.registration.weights import (
     SharedWeightsLoader,
     WeightsLoader,
+    fingerprint_of_network,
     fingerprint_of_weights,
     read_weights,
     weights_of,
@@ -72,6 +73,7 @@ __all__ = [
     "WeightsLoader",
     "adapt",
     "check_finite",
+    "fingerprint_of_network",
     "fingerprint_of_weights",
     "inner_loop",
     "moved_names",

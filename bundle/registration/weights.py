@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -84,6 +85,15 @@ def fingerprint_of_weights(path: str | None) -> str | None:
         return None
     with named_errors(path):
         return fingerprint(regular_file(path).read_bytes())
+
+
+def fingerprint_of_network(network: nn.Module) -> str:
+    """Fingerprint of everything that a network is, whatever its weights and buffers are."""
+    blank = copy.deepcopy(network)
+    with torch.no_grad():
+        for tensor in (*blank.parameters(), *blank.buffers()):
+            tensor.zero_()
+    return fingerprint(blank)
 
 
 class SharedWeightsLoader(WeightsLoader):
