@@ -220,9 +220,7 @@ def _workflow(
     if count != 1 and threads.started() == 1:
         processes.launch(count, sys.argv[1:])
         return
-    logged = {} if verbose else {"logging_file": False}
-    if not verbose:
-        console.say_little()
+    logged = console.quiet_unless(verbose)
     workflow = bundle.create_workflow(list(files), run_id=run_id, **kept, **parsed(words), **logged)
     workflow.run()
     if command is register and processes.is_first():

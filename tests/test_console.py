@@ -1,12 +1,13 @@
 """What the command line says: one line for what a user can mend, a traceback for a fault of the program."""
 
 import logging
+import subprocess
 import sys
 
 import pytest
 from ignite.engine import Engine, Events
 from monai.handlers import StatsHandler
-from workflow_fixtures import INFERENCE
+from workflow_fixtures import INFERENCE, ROOT
 
 from bundle.system import DataWarning, console
 
@@ -117,6 +118,27 @@ def test_a_validation_is_one_line(capsys):
     finally:
         logger.handlers, logger.filters = before
     assert capsys.readouterr().out == "Epoch[1] Metrics -- val_loss: 0.2500 \n"
+
+
+def test_several_workflows_of_a_process_say_every_line_once():
+    program = """if True:
+        import logging
+        from ignite.engine import Engine, Events
+        from monai.handlers import StatsHandler
+        from bundle.system import console
+        for _ in range(3):
+            assert console.quiet_unless(False) == {"logging_file": False}
+        logging.getLogger("ignite.engine.engine").info("pair 1 of 1: good")
+        logging.getLogger("ignite.engine.engine").info("Engine run starting")
+        engine = Engine(lambda engine, batch: None)
+        @engine.on(Events.ITERATION_COMPLETED)
+        def measured(engine):
+            engine.state.metrics = {"val_loss": 0.25}
+        StatsHandler(iteration_log=False).attach(engine)
+        engine.run([0])
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "pair 1 of 1: good\nEpoch[1] Metrics -- val_loss: 0.2500 \n"
 
 
 def test_warnings_about_the_data_are_one_line_and_others_stay_as_they_are():

@@ -56,8 +56,6 @@ class Experiment:
         """
         from bundle.experiment.report import write_report
 
-        if not self.plan["verbose"]:
-            console.say_little()
         lists = self.lists.write()
         self.workflows = {folder: number for number, folder in enumerate(self._folders(lists), start=1)}
         for name in self.plan["trainings"]:
@@ -216,9 +214,7 @@ class Experiment:
         print(f"--- {place}{folder.relative_to(self.output_dir)}", flush=True)
         # MONAI drops an option that is None; an expression for None gets through.
         given: dict[str, Any] = {key: "$None" if value is None else value for key, value in options.items()}
-        if not self.plan["verbose"]:
-            given["logging_file"] = False
-        run(run_id=run_id, config_file=list(files), **given)
+        run(run_id=run_id, config_file=list(files), **given, **console.quiet_unless(self.plan["verbose"]))
         with written_whole(marker) as file:
             json.dump({"made_of": made_of, "run_id": run_id, "files": list(files), "options": options}, file, indent=1)
 

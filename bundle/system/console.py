@@ -147,10 +147,29 @@ class AboveBar(logging.Handler):
         from tqdm import tqdm
 
         tqdm.write(record.getMessage())
+        sys.stdout.flush()  # a pipe would hold it back until the end
 
 
-def say_little() -> None:
-    """Silence the libraries, and show one line for each registered pair and for each validation of a training."""
+# Loggers take a handler and a filter once, however many workflows a process runs.
+OF_PAIRS, OF_VALIDATIONS = AboveBar(), AboveBar()
+OF_PAIRS.addFilter(lambda record: record.getMessage().startswith(("pair ", "resumed ")))
+
+
+def _is_of_an_epoch(record: logging.LogRecord) -> bool:
+    return record.getMessage().startswith("Epoch[")
+
+
+def quiet_unless(verbose: bool) -> dict[str, bool]:
+    """Silence the libraries, but for one line for each registered pair and each validation, unless that is not wanted.
+
+    Args:
+        verbose: show what the libraries log, as ``configs/logging.conf`` has it.
+
+    Returns:
+        Options of MONAI's workflows that go with it.
+    """
+    if verbose:
+        return {}
     import monai.bundle  # noqa: F401  its loggers take their levels when they are created
 
     warnings.filterwarnings("ignore", message="parsing config_file")
@@ -158,17 +177,16 @@ def say_little() -> None:
     for name in logging.root.manager.loggerDict:
         if name.startswith("monai"):
             logging.getLogger(name).setLevel(logging.ERROR)
-    handler = logging.StreamHandler(sys.stdout)
-    handler.addFilter(lambda record: record.getMessage().startswith(("pair ", "resumed ")))
     engines = logging.getLogger("ignite.engine.engine")
     engines.setLevel(logging.INFO)
-    engines.addHandler(handler)
+    engines.addHandler(OF_PAIRS)
     engines.propagate = False
     show_validations()
+    return {"logging_file": False}
 
 
 def show_validations() -> None:
     """Show the metrics of a validation in one line, before MONAI gives their logger a handler that shows more."""
     validation = logging.getLogger("monai.handlers.StatsHandler")
-    validation.addFilter(lambda record: record.getMessage().startswith("Epoch["))
-    validation.addHandler(AboveBar())
+    validation.addFilter(_is_of_an_epoch)
+    validation.addHandler(OF_VALIDATIONS)
