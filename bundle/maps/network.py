@@ -14,6 +14,7 @@ from bundle.registration import CoarseNetwork, weights_of
 
 COARSEST = 1.5
 """Multiple of the spacing they were trained for up to which map networks work: training zooms its images as much."""
+ADVICE = "cpu.yaml is for weights of 2.4 mm, and the preset of an organ comes last"
 
 
 class MapNetwork(CoarseNetwork):
@@ -111,17 +112,17 @@ def read_map_network(
         FileNotFoundError: when there is no such file.
         ValueError: when it does not hold the weights of such a network, or they cannot see the spacing they know.
     """
-    if pixdim / map_pixdim > COARSEST:
+    downsampling = max(1, round(map_pixdim / pixdim))
+    if _differ(pixdim * downsampling, map_pixdim):
         raise ValueError(
             f"the map networks know a spacing of {map_pixdim:g} mm (map_pixdim), and the images' is {pixdim:g} mm "
-            f"(pixdim); expected {COARSEST * map_pixdim:.3g} mm at most: cpu.yaml is for weights of 2.4 mm, and the "
-            "preset of an organ comes last"
+            f"(pixdim); expected {COARSEST * map_pixdim:.3g} mm at most: {ADVICE}"
         )
     with weights_of(path) as state:
         filters = _filters(state)
         network = map_unet(spatial_dims, maps, filters)
         network.load_state_dict(state)
-    return MapNetwork(network, precision, max(1, round(map_pixdim / pixdim)), 2 ** (len(filters) - 1))
+    return MapNetwork(network, precision, downsampling, 2 ** (len(filters) - 1))
 
 
 def check_spacing(seen: float, known: float) -> None:
@@ -134,11 +135,16 @@ def check_spacing(seen: float, known: float) -> None:
     Raises:
         ValueError: when they differ by more than a factor of ``COARSEST``.
     """
-    if not 1 / COARSEST <= seen / known <= COARSEST:
+    if _differ(seen, known):
         raise ValueError(
             f"the network would see {seen:g} mm (pixdim x downsampling), and the weights in models/ know {known:g} mm; "
-            "give weights of that spacing (--weights); cpu.yaml is for 2.4 mm, and the preset of an organ comes last"
+            f"give weights of that spacing (--weights): {ADVICE}"
         )
+
+
+def _differ(seen: float, known: float) -> bool:
+    """Whether two spacings differ by more than a factor of ``COARSEST``, but for the rounding of their quotient."""
+    return max(seen / known, known / seen) > COARSEST + 1e-6
 
 
 def _filters(state: Mapping[str, torch.Tensor]) -> list[int]:
