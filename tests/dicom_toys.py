@@ -11,6 +11,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
     MRImageStorage,
+    NuclearMedicineImageStorage,
     generate_uid,
 )
 
@@ -151,6 +152,36 @@ def write_multiframe(path, voxels, affine, order, kind=EnhancedMRImageStorage, r
         delattr(image, keyword)
     image.NumberOfFrames = len(own)
     image.PixelData = b"".join(slices[number].PixelData for number in order)
+    image.save_as(path, enforce_file_format=True)
+
+
+def write_emission(path, voxels, affine, kind="RECON TOMO", **tags):
+    """Write a volume as a reconstructed SPECT, whose slices follow each other along their normal or against it.
+
+    Args:
+        path: of the file; its folder is created.
+        voxels: as in ``write_series``.
+        affine: the same.
+        kind: third value of ImageType.
+        tags: as in ``write_series``.
+    """
+    slices = [dcmread(file) for file in write_series(path.parent / "slices", voxels, affine, Modality="NM", **tags)]
+    shutil.rmtree(path.parent / "slices")
+    image = slices[0].copy()
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = NuclearMedicineImageStorage
+    image.ImageType = ["ORIGINAL", "PRIMARY", kind, "EMISSION"]
+    detector = Dataset()
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient"):
+        setattr(detector, keyword, image[keyword].value)
+        delattr(image, keyword)
+    image.DetectorInformationSequence = [detector]
+    directions = np.reshape(detector.ImageOrientationPatient, (2, 3)).astype(float)
+    image.SpacingBetweenSlices = float((RAS_TO_LPS @ affine)[:3, 2] @ np.cross(*directions))
+    image.NumberOfFrames = image.NumberOfSlices = len(slices)
+    image.FrameIncrementPointer = 0x00540080
+    if "SliceVector" not in image:
+        image.SliceVector = list(range(1, len(slices) + 1))
+    image.PixelData = b"".join(one.PixelData for one in slices)
     image.save_as(path, enforce_file_format=True)
 
 

@@ -7,7 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_toys import RAS_TO_LPS, oblique_affine, write_directory, write_multiframe, write_report, write_series
+from dicom_toys import (
+    RAS_TO_LPS,
+    oblique_affine,
+    write_directory,
+    write_emission,
+    write_multiframe,
+    write_report,
+    write_series,
+)
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -582,6 +590,34 @@ def test_a_multiframe_image_is_a_volume_whatever_the_order_of_its_frames(tmp_pat
 def test_multiframe_images_that_are_no_volume(tmp_path, order, rescale, kind, said):
     write_multiframe(tmp_path / "s/1.dcm", voxels(), AFFINE, order, kind, rescale)
     assert refusal(tmp_path / "s").startswith(said)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_reconstructed_spect_lies_where_its_detector_and_the_sign_of_its_spacing_say(tmp_path, mirrored):
+    """dcm2niix #885: such volumes of GE came upside down. SimpleITK keeps the order of the frames."""
+    affine = AFFINE.copy()
+    affine[:3, 2] *= -1 if mirrored else 1
+    write_emission(tmp_path / "s/1.dcm", voxels(), affine)
+    image = load_image(tmp_path / "s")
+    expected = voxels()[..., ::-1] if mirrored else voxels()
+    np.testing.assert_array_equal(image[0].numpy(), expected)
+    read = sitk.ReadImage(str(tmp_path / "s/1.dcm"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read).T, voxels())
+    last = (SHAPE[2] - 1) * mirrored
+    ends = [(0, 0, 0), (SHAPE[0] - 1, 2, SHAPE[2] - 1), (1, SHAPE[1] - 1, 3)]
+    for x, y, z in ends:
+        lps = read.TransformIndexToPhysicalPoint((x, y, abs(last - z)))
+        np.testing.assert_allclose(image.affine.numpy() @ [x, y, z, 1], np.array([*lps, 1]) * (-1, -1, 1, 1), atol=1e-5)
+
+
+def test_times_and_projections_of_spect_are_no_volume(tmp_path):
+    times = [number // 2 + 1 for number in range(SHAPE[2])]
+    write_emission(tmp_path / "gated/1.dcm", voxels(), AFFINE, "RECON GATED TOMO", SliceVector=times)
+    assert refusal(tmp_path / "gated").startswith("2 of its 7 slices lie at one position (a time series")
+    write_emission(tmp_path / "raw/1.dcm", voxels(), AFFINE, "TOMO")
+    assert refusal(tmp_path / "raw").startswith("its 7 slices have no geometry")
+    write_emission(tmp_path / "short/1.dcm", voxels(), AFFINE, SliceVector=times[:3])
+    assert refusal(tmp_path / "short").startswith("its 7 slices have no geometry")
 
 
 # --- cost and manners -------------------------------------------------------------------------------------------------

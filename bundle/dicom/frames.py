@@ -15,6 +15,7 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
+from bundle.dicom.emission import DETECTOR, SLICES, emission_slices
 from bundle.dicom.files import is_dicom, is_named, open_dicom, start_of, why_not_read
 from bundle.dicom.pixels import PALETTE, STORED, bytes_of, pixels_ahead
 
@@ -49,7 +50,7 @@ TAGS = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", *RESCALE),
     TABLE,
     *("DimensionOrganizationType", "InConcatenationTotalNumber"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", DETECTOR, SLICES),
 )
 """All attributes that are read from a header; none names the patient."""
 NO_IMAGES = ("SEG", "RTDOSE")
@@ -213,13 +214,12 @@ def _frames(path: Path, file: IO[bytes]) -> Iterator[Frame]:
         raise Damaged(f"its header has no {' and no '.join(absent)}; export it again")
     whole = pixels.are_there(file, bytes_of(values))
     shared = _grouped(header.get("SharedFunctionalGroupsSequence") or ())
-    own = header.get("PerFrameFunctionalGroupsSequence") or ()
-    count = int(values.get("NumberOfFrames") or 1)
+    own, count = header.get("PerFrameFunctionalGroupsSequence") or (), int(values.get("NumberOfFrames") or 1)
     if own and len(own) != count:
         raise ValueError("as many functional groups as frames expected")
     syntax = str(header.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
-    for index in range(max(1, len(own))):
-        functional = {**shared, **_grouped(own[index : index + 1])}
+    placed = [{**shared, **_grouped([item])} for item in own] or emission_slices(header, count) or [shared]
+    for index, functional in enumerate(placed):
         yield Frame(path, index, count, syntax, whole, pixels.floats, {**values, **functional})
 
 
