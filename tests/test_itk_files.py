@@ -275,3 +275,34 @@ def test_units_that_do_not_count_are_said(tmp_path, unit, said):
         image, notes = loaded(found)
         same(image, found)
         assert [f"its header has lengths in {unit}, which count as mm" in note for note in notes] == [True] * said
+
+
+@pytest.mark.parametrize(
+    ("spacing", "kinds", "said"),
+    [
+        ("", "domain domain domain", True),
+        ("spacings: 2 nan 3\n", "domain domain domain", True),
+        ("spacings: 2 NaN 3\nthicknesses: 2 4 3\n", "???  ??? ???", True),
+        ("spacings: 2 2 3\n", "domain domain domain", False),
+        ("spacings: nan 2 3 4\n", "list domain domain domain", False),
+    ],
+)
+def test_a_spacing_that_a_nrrd_lacks_is_told(tmp_path, spacing, kinds, said):
+    """ITK and 3D Slicer take 1 mm in silence."""
+    sizes = " ".join(["1"] * (len(kinds.split()) - 3) + ["3", "4", "5"])
+    header = f"NRRD0004\ntype: uchar\ndimension: {len(sizes.split())}\n{spacing}sizes: {sizes}\nkinds: {kinds}\n"
+    (tmp_path / "a.nrrd").write_bytes(f"{header}encoding: raw\n\n".encode() + bytes(range(60)))
+    image, notes = loaded(tmp_path / "a.nrrd")
+    same(image, tmp_path / "a.nrrd")
+    assert ["lacks the spacing of its voxels, which are taken as 1 mm" in note for note in notes] == [True] * said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"), [("ElementSpacing = 1 1 1\n", False), ("ElementSize = 1 1 1\n", False), ("", True)]
+)
+def test_a_spacing_that_a_meta_image_lacks_is_told(tmp_path, line, said):
+    header = f"ObjectType = Image\nNDims = 3\nDimSize = 3 4 5\n{line}ElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+    (tmp_path / "a.mha").write_bytes(header.encode() + bytes(range(60)))
+    image, notes = loaded(tmp_path / "a.mha")
+    same(image, tmp_path / "a.mha")
+    assert ["lacks the spacing of its voxels" in note for note in notes] == [True] * said

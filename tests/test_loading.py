@@ -307,6 +307,20 @@ def test_a_spacing_that_is_missing_is_warned_of(tmp_path, fixed_grid, spacing):
         load_image(tmp_path / "a.nii")
 
 
+@pytest.mark.parametrize(
+    ("spacing", "said"), [((0, 0.9, 1.7), True), ((1.3, 0.9, np.nan), True), ((1.3, 0.9, 1.7), False)]
+)
+def test_a_spacing_that_the_qform_alone_would_need_is_warned_of(tmp_path, spacing, said, recwarn):
+    image = nib.Nifti1Image(np.ones((3, 4, 5), np.uint8), np.diag([1.3, 0.9, 1.7, 1]))
+    image.set_qform(image.affine, 1)
+    image.set_sform(None, 0)
+    image.header["pixdim"][1:4], image.header["vox_offset"] = spacing, 352
+    (tmp_path / "a.nii").write_bytes(image.header.binaryblock + bytes(4) + bytes(60 * [1]))
+    load_image(tmp_path / "a.nii")
+    notes = [str(warning.message) for warning in recwarn if warning.category is DataWarning]
+    assert ["a.nii: its header lacks the spacing of its voxels" in note for note in notes] == [True] * said
+
+
 @pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.bool, torch.float16, torch.bfloat16])
 def test_a_tensor_of_any_type_is_an_image(dtype):
     values = (torch.arange(60) % 7).reshape(1, 3, 4, 5).to(dtype)

@@ -32,7 +32,7 @@ UNSUPPORTED = re.compile(r"not (?:supported|available)|[Cc]annot currently handl
 """How ITK says that it knows something and does not read it."""
 MISSING = re.compile(r"couldn't open \"([^\"]+)\"")
 """How ITK says that the voxels of a NRRD header are not there."""
-ABSENT = "its voxels are in {}, which is not there; copy it too"
+ABSENT = "its voxels are in {}, which is not there; copy it too, or correct its path in the header"
 META_TRUE = ("T", "t", "1")
 """How a word of a MetaImage header begins that ITK takes for true."""
 TEXT_NUMBER = re.compile(rb"[^\s,;]+")
@@ -40,6 +40,10 @@ META_SEPARATOR = re.compile(r"[=:][\s=:]*")
 LONGEST_TEXT = 2**16
 """Bytes of a header that are searched for its units."""
 UNITS = re.compile(rb"^(?:space units|units|DistanceUnits)\s*[:=](.*)$", re.MULTILINE)
+SPACING = re.compile(rb"^(?:spacings|space directions|ElementSpacing|ElementSize)\s*[:=].*$", re.MULTILINE)
+CHANNELS = re.compile(rb"^kinds:.*(?:list|vector|color|point)", re.MULTILINE)
+"""Kinds of an axis that has no spacing."""
+UNSPACED = "its header lacks the spacing of its voxels, which are taken as 1 mm, as in ITK; add it to the header"
 
 
 def itk_header(path: str | Path) -> Any:
@@ -192,15 +196,15 @@ def _blocks(content: bytes, size: int = 2**16) -> Iterator[bytes]:
     return (content[place : place + size] for place in range(0, len(content), size))
 
 
-def _units_note(path: Path) -> str:
-    """A line about a NRRD or MetaImage header whose lengths are in another unit, but are read as millimetres."""
+def _header_note(path: Path) -> str:
+    """A line about a NRRD or MetaImage header whose lengths are missing or in another unit, but are read as mm."""
     with path.open("rb") as file:
         text = file.read(LONGEST_TEXT).partition(b"\n\n")[0]
     words = b" ".join(UNITS.findall(text)).decode(errors="replace").replace('"', " ").lower().split()
-    found = sorted(OTHER_LENGTHS.intersection(words))
-    if not found:
-        return ""
-    return f"its header has lengths in {found[0]}, which count as mm, as in ITK, ANTs and 3D Slicer; write it in mm"
+    if found := sorted(OTHER_LENGTHS.intersection(words)):
+        return f"its header has lengths in {found[0]}, which count as mm, as in ITK, ANTs and 3D Slicer; write it in mm"
+    spacing = SPACING.search(text)
+    return "" if spacing and (b"nan" not in spacing[0].lower() or CHANNELS.search(text)) else UNSPACED
 
 
 def read_itk(path: Path, kind: str, held: int | None = None) -> Found:
@@ -226,7 +230,7 @@ def read_itk(path: Path, kind: str, held: int | None = None) -> Found:
     meta = image.GetMetaDataDictionary()
     segments = kind != "image" and meta.HasKey("Segment0_ID")
     channels = segments_of(channels, meta) if segments else channels
-    note = _units_note(path) if header.GetNameOfClass() in ("NrrdImageIO", "MetaImageIO") else ""
+    note = _header_note(path) if header.GetNameOfClass() in ("NrrdImageIO", "MetaImageIO") else ""
     return Found(channels, _affine(image), _type_of(header), note, segments=segments)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from nibabel.nifti1 import data_type_codes as TYPES
 from nibabel.quaternions import quat2mat
 
-from bundle.formats.itk_files import itk_header
+from bundle.formats.itk_files import UNSPACED, itk_header
 from bundle.formats.voxels import COMPLEX, check_numbers
 from bundle.geometry import RAS_TO_LPS
 from bundle.geometry.affines import corner_distance, spacing_of
@@ -55,11 +55,12 @@ def nifti_place(header: nib.Nifti1Header, shape: Sequence[int]) -> tuple[np.ndar
     if (spacing[:axes] < 0).any():
         found = size([f"{length:g}" for length in spacing.tolist()])
         raise Refused(f"a spacing of {found}, expected more than 0; correct the header")
-    spacing[~np.isfinite(spacing) | (spacing == 0)] = 1
+    missing = ~np.isfinite(spacing) | (spacing == 0)
+    spacing[missing] = 1
     sform, qform = _sform(header), _qform(header, spacing)
     affine, note = _chosen(header, sform, qform, spacing, shape)
     affine[:3] *= scale
-    return affine, note
+    return affine, note or (UNSPACED if missing[:axes][np.array(shape[:axes]) > 1].any() else "")
 
 
 def nifti_type(header: nib.Nifti1Header) -> np.dtype:
