@@ -11,6 +11,7 @@ from toys import Grid, rigid
 
 from bundle.formats import displacement_image, read_transform, write_transform
 from bundle.geometry import Displacement, Transform
+from bundle.system.errors import DataWarning
 
 
 def itk_points(path, points):
@@ -221,6 +222,7 @@ def test_what_is_no_transform_is_refused_in_one_line(tmp_path, fixed_grid):
         ).name: "a parameter file of elastix; ",
         broken(tmp_path / "flirt.mat", b"1  0  0  -2.5e-01\n" * 4).name: r"a matrix alone, as FSL \(FLIRT\) and others",
         broken(tmp_path / "matrix.txt", b"1 0 0 2\n" * 4).name: r"a matrix alone, as FSL \(FLIRT\) and others",
+        broken(tmp_path / "mrtrix.txt", b"# by MRtrix\n" + b"1 0 0 2\n" * 4).name: r"a matrix alone, as FSL",
         broken(tmp_path / "text.tfm", b"hello").name: r"not a transform, or damaged \(",
         broken(tmp_path / "text.h5", b"hello").name: r"not a transform, or damaged \(",
         broken(tmp_path / "text.nii.gz", b"hello").name: r"not a transform, or damaged \(",
@@ -232,3 +234,28 @@ def test_what_is_no_transform_is_refused_in_one_line(tmp_path, fixed_grid):
         assert "\n" not in str(raised.value)
     with pytest.raises(FileNotFoundError, match="transform not found: .*missing.h5"):
         read_transform(tmp_path / "missing.h5")
+
+
+SHIFTS = """#Insight Transform File V1.0
+#Transform 0
+Transform: TranslationTransform_double_3_3
+Parameters: 1 2 3
+FixedParameters:
+#Transform 1
+Transform: ScaleTransform_double_3_3
+Parameters: 2 2 2
+FixedParameters: 0 0 0
+"""
+
+
+def test_several_transforms_in_a_file_are_told_as_tools_differ(tmp_path):
+    (tmp_path / "a.tfm").write_text(SHIFTS)
+    with pytest.warns(DataWarning, match="a.tfm: 2 transforms, of which the last applies first.*; SimpleITK takes the"):
+        parts = read_transform(tmp_path / "a.tfm").parts
+    assert [part.diagonal()[:3].tolist() for part in parts] == [[2, 2, 2], [1, 1, 1]]
+    assert sitk.ReadTransform(str(tmp_path / "a.tfm")).TransformPoint((5, 6, 7)) == (6, 8, 10)
+
+
+def test_a_text_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "a.tfm").write_text("\ufeff" + SHIFTS.partition("#Transform 1")[0])
+    np.testing.assert_array_equal(read_transform(tmp_path / "a.tfm").parts[0][:3, 3], [-1, -2, 3])

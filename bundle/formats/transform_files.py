@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import warnings
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,7 +168,9 @@ def _read_itk(path: Path) -> list[np.ndarray | Displacement]:
     except RuntimeError:
         silent_exit()
         raise
-    # A file of several transforms is a queue, like a composite: the last one applies first.
+    if len(read) > 1:
+        note = f"{len(read)} transforms, of which the last applies first; SimpleITK takes the first alone"
+        warnings.warn(f"{path}: {note}", DataWarning, stacklevel=3)
     return [part for transform in reversed(read) for part in _parts(itk.down_cast(transform))]
 
 
@@ -176,8 +179,10 @@ def _names_of_itk(path: Path) -> Iterator[Path]:
     """A file whose affines and suffix are as ITK in Python knows them: the file itself if they are, else a copy."""
     content = path.read_bytes()
     # Strings may be padded, and must keep the length that the file declares.
-    filling = b" " if path.suffix.lower() in (".tfm", ".txt") else b"\0"
+    text = path.suffix.lower() in (".tfm", ".txt")
+    filling = b" " if text else b"\0"
     renamed = AFFINES.sub(lambda name: (b"AffineTransform" + name[1]).ljust(len(name[0]), filling), content)
+    renamed = renamed.removeprefix(BOM_UTF8) if text else renamed
     if renamed == content and path.suffix.islower():
         yield path
         return

@@ -30,7 +30,7 @@ OTHER_TRANSFORMS = {
     re.compile(rb'(?m)^\(Transform "'): (
         "a parameter file of elastix; have transformix write its displacement field (-def all), which is read"
     ),
-    re.compile(rb"\A\s*(?:[-+.\deE]+\s+){15}[-+.\deE]+\s*\Z"): (
+    re.compile(rb"\A\s*(?:#.*\s+)*(?:[-+.\deE]+\s+){15}[-+.\deE]+\s*\Z"): (
         "a matrix alone, as FSL (FLIRT) and others write it in a frame of their own; convert it to a transform of ITK "
         "(c3d_affine_tool with -fsl2ras and -oitk)"
     ),
