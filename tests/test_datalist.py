@@ -568,6 +568,14 @@ def test_bad_datalist_file(tmp_path, text, message):
         read_datalist(tmp_path, tmp_path / "list.json")
 
 
+def test_folders_of_nnunet_are_told_what_to_become(tmp_path):
+    images(tmp_path, 2, "imagesTr/")
+    content = {"channel_names": {"0": "T2"}, "labels": {"background": 0}, "numTraining": 2, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="expected lists under .*; of nnU-Net's folders, put imagesTr into images/"):
+        read_datalist(tmp_path)
+
+
 def test_an_image_is_no_datalist(tmp_path):
     """``register IMAGE`` without the moving one takes the image for a datalist."""
     images(tmp_path, 1, "")
@@ -700,6 +708,7 @@ def test_an_ending_alone_makes_no_label(tmp_path):
     [
         ("image,patient\nc0,A\n", "patients.csv has no line for the image c1"),
         ("image,patient\nc0,A\nc1,B\nc0,B\n", "line 4: image c0 has patient B and A"),
+        ("# ours\nImage,PATIENT\nc0,A\n", "patients.csv has no line for the image c1"),
         ("image:patient\nc0:A\n", "line 2: expected an image and a patient"),
         ("", "patients.csv names no image; fill it in, or remove it"),
         ("image,patient\n\n", "patients.csv names no image; fill it in, or remove it"),

@@ -37,6 +37,7 @@ from bundle.system.files import written_whole
 from bundle.system.limits import expanded
 
 FRACTIONS = (0.7, 0.15, 0.15)
+NNUNET = "; of nnU-Net's folders, put imagesTr into images/ (its files without _0000) and labelsTr into labels/"
 LIMITS: Mapping[str, int | None] = MappingProxyType({"training": None, "validation": 16, "test": 32})
 
 
@@ -202,7 +203,8 @@ def _listed_entries(path: Path, root: Path) -> Mapping[str, Any]:
     ]
     if unknown or not any(section in content for section in SECTIONS):
         found = ", ".join(map(repr, unknown or content)) or "nothing"
-        raise ValueError(f"datalist {path} has {found}, expected lists under {', '.join(SECTIONS)}")
+        advice = NNUNET if "file_ending" in content else ""
+        raise ValueError(f"datalist {path} has {found}, expected lists under {', '.join(SECTIONS)}{advice}")
     return content
 
 

@@ -153,14 +153,14 @@ def read_patients(root: Path, problems: list[str]) -> dict[str, str]:
     except ValueError as error:
         problems.append(f"patients.csv is not a table with the header image,patient ({error})")
         return {}
-    header, *filled = table.filled() or (0,)
+    header = table.header([{"image", "patient"}])
+    filled = [number for number in table.filled() if number > header.row]
     if not filled:
         problems.append("patients.csv names no image; fill it in, or remove it if every image is another patient's")
         return {}
-    names = [value_of(cell) for cell in table.rows[header][0]]
     patients: dict[str, str] = {}
     for number in filled:
-        row = dict(zip(names, map(value_of, table.rows[number][0]), strict=False))
+        row = dict(zip(header.names, map(value_of, table.rows[number][0]), strict=False))
         line, image, patient = number + 1, stem(row.get("image", "")), row.get("patient", "")
         if not image or not patient:
             problems.append(f"patients.csv line {line}: expected an image and a patient under the header image,patient")
