@@ -14,11 +14,13 @@ from workflow_fixtures import SMALL
 
 from bundle import register
 from bundle.data import check_data
-from bundle.formats import LoadPaird, load_image, save_image, write_transform
+from bundle.formats import LoadPaird, in_memory, load_image, save_image, write_transform
+from bundle.formats.loading import load_part
 from bundle.formats.parts import read_part
 from bundle.geometry import Transform, centroids
 from bundle.results import apply_transform
 from bundle.system import one_line, root_cause
+from bundle.system.errors import DataWarning
 
 GRID = Grid(np.array([[4.0, 0, 0, -30], [0, 4.5, 0, 20], [0, 0, 5, 7], [0, 0, 0, 1]]), (16, 14, 12))
 BALL = GRID.centre + [9, -4, 6]
@@ -188,6 +190,18 @@ def test_numbers_of_structures_survive_bit_for_bit(tmp_path, name, value):
     apply_transform(tmp_path / "identity.tfm", [path], tmp_path / f"b{name}", reference=path, label="nearest")
     read = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / f"b{name}")))
     np.testing.assert_array_equal(read.T.astype(np.int64), array)
+
+
+@pytest.mark.parametrize("kind", ["label", "mask"])
+def test_a_background_of_minus_one_is_told(tmp_path, kind):
+    """The structure would be background in silence, and the background a structure that overlaps well."""
+    ball = GRID.ball(BALL, 12).astype(np.int16)
+    write(tmp_path / "a.nii.gz", ball - 1)
+    with pytest.warns(DataWarning, match=f"a.nii.gz: the {kind} has negative values such as -1, which count as struct"):
+        found = load_image(tmp_path / "a.nii.gz", kind)
+    np.testing.assert_array_equal(found[0].numpy(), ball - 1)
+    with pytest.warns(DataWarning, match=f"fixed_{kind}: the {kind} has negative values such as -1"):
+        load_part(in_memory((ball - 1, GRID.affine), f"fixed_{kind}"), kind, None, f"fixed_{kind}")
 
 
 def test_numbers_that_no_type_keeps_are_refused(tmp_path):

@@ -111,7 +111,7 @@ def read_image(path: str | Path, kind: str = "image") -> Found:
             found = read_volume(path)
         else:
             found = as_volume(_format_of(path).read(path, kind), kind, str(path))
-        return found if kind == "image" else as_label(found, kind)
+        return found if kind == "image" else as_label(found, kind, str(path))
 
 
 def header_shape(path: str | Path) -> tuple[int, ...]:
@@ -175,13 +175,24 @@ def as_volume(found: Found, kind: str, name: str) -> Found:
     return replace(found, channels=numbers, stored=kept_type(found.stored, *ends), note="")
 
 
-def as_label(label: Found, kind: str) -> Found:
+def as_label(label: Found, kind: str, name: str) -> Found:
     """A label or mask with its values as whole numbers, and the type that holds them.
+
+    Args:
+        label: what a reader found.
+        kind: ``"label"`` or ``"mask"``.
+        name: its name in the warning.
 
     Raises:
         Refused: when they are not whole, or one of several channels holds more than one structure.
+
+    Warns:
+        DataWarning: about negative values: programs that call the background -1 call the first structure 0.
     """
     values = whole_numbers(label.channels, kind)
+    if (lowest := values.min(initial=0)) < 0:
+        note = f"the {kind} has negative values such as {lowest:.0f}, which count as structures; 0 is the background"
+        warnings.warn(f"{name}: {note}", DataWarning, stacklevel=3)
     for number, channel in enumerate(values if len(values) > 1 else ()):
         low, high = channel.min(initial=np.inf, where=channel != 0), channel.max(initial=-np.inf, where=channel != 0)
         if low < high:

@@ -70,7 +70,7 @@ def load_part(value: str | Path | MetaTensor, kind: str, grid: Grid | None = Non
         return value
     stored = np.dtype(value.meta.get("stored_type", np.float32))
     try:
-        found = as_label(Found(value.numpy(), np.asarray(value.affine, dtype=float), stored), kind)
+        found = as_label(Found(value.numpy(), np.asarray(value.affine, dtype=float), stored), kind, name)
     except Refused as error:
         raise ValueError(f"{name}: {error}") from error
     return _tensor(found if grid is None else on_axes_of(found, *grid), value.meta)
