@@ -321,6 +321,19 @@ def test_a_spacing_that_the_qform_alone_would_need_is_warned_of(tmp_path, spacin
     assert ["a.nii: its header lacks the spacing of its voxels" in note for note in notes] == [True] * said
 
 
+@pytest.mark.parametrize(
+    ("shape", "kind", "said"), [((3, 4, 5), "image", 1), ((3, 4), "image", 0), ((3, 4, 5), "label", 0)]
+)
+def test_a_volume_without_a_place_is_told(tmp_path, shape, kind, said, recwarn):
+    np.save(tmp_path / "a.npy", np.ones(shape, np.uint8))
+    image = load_image(tmp_path / "a.npy", kind)
+    np.testing.assert_array_equal(image.affine.numpy(), np.eye(4))
+    notes = [str(warning.message) for warning in recwarn if warning.category is DataWarning]
+    assert [
+        "a.npy: an array alone has no spacing and no place; its voxels are taken as 1 mm" in note for note in notes
+    ] == ([True] * said)
+
+
 @pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.bool, torch.float16, torch.bfloat16])
 def test_a_tensor_of_any_type_is_an_image(dtype):
     values = (torch.arange(60) % 7).reshape(1, 3, 4, 5).to(dtype)

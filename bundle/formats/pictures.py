@@ -13,6 +13,10 @@ from bundle.formats.voxels import Found, channels_first, check_numbers
 from bundle.system.limits import Refused, check_declared, regular_file, size
 
 GREY_MODES = ("1", "L", "F", "I", "I;16", "I;16B", "I;16L")  # of Pillow: one value per pixel
+NO_PLACE = (
+    "an array alone has no spacing and no place; its voxels are taken as 1 mm, its axes as right, anterior, superior; "
+    "save it as NIfTI"
+)
 BITS, WHITE_IS, SAMPLE_FORMAT = 258, 262, 339
 """Tags of TIFF: bits of a number, whether 0 is white (0) or black (1), and whether it has a sign (2) or none (1)."""
 ORIENTATION, TURNS = 274, range(2, 9)
@@ -117,7 +121,9 @@ def read_array(path: Path, kind: str) -> Found:
         raise Refused("an archive of arrays, expected one array (.npy)")
     check_numbers(array.dtype)
     check_declared(array.shape, array.dtype.itemsize, None)
-    return Found(channels_first(np.array(array)), np.eye(4), array.dtype.newbyteorder("="))
+    channels = channels_first(np.array(array))
+    note = NO_PLACE if kind == "image" and min(channels.shape[1:], default=1) > 1 < channels.ndim - 2 else ""
+    return Found(channels, np.eye(4), array.dtype.newbyteorder("="), note)
 
 
 def write_picture(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
