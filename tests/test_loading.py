@@ -1,6 +1,7 @@
 """Files -> volumes: pictures and slices have three axes like everything else, columns first."""
 
 import gzip
+import os
 import re
 import warnings
 
@@ -332,6 +333,14 @@ def test_a_volume_without_a_place_is_told(tmp_path, shape, kind, said, recwarn):
     assert [
         "a.npy: an array alone has no spacing and no place; its voxels are taken as 1 mm" in note for note in notes
     ] == ([True] * said)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mgz", "a.npy", "a.png", "a"])
+def test_a_file_that_may_not_be_opened_is_not_called_damaged(tmp_path, name, monkeypatch):
+    (tmp_path / name).write_bytes(b"anything")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # a test may run as root, who may open all files
+    with pytest.raises(ValueError, match=f"{name}: a file that may not be opened; see its permissions$"):
+        load_image(tmp_path / name)
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.bool, torch.float16, torch.bfloat16])

@@ -15,13 +15,13 @@ from bundle.dicom.pixels import as_itk_reads
 from bundle.formats.itk_files import stored_type
 from bundle.formats.voxels import Found
 from bundle.system.errors import DataWarning, brief
-from bundle.system.limits import Refused, check_declared
+from bundle.system.limits import Refused, check_declared, regular_file
 from bundle.system.on_demand import itk
 
 
 def is_dicom_image(path: Path) -> bool:
     """Whether a path is a folder, or a file that is DICOM by its name or content."""
-    return path.is_dir() or (path.is_file() and (is_named(path) or is_dicom(start_of(path))))
+    return path.is_dir() or (path.is_file() and (is_named(path) or is_dicom(start_of(regular_file(path)))))
 
 
 def read_volume(folder: Path) -> Found:

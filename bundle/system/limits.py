@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -47,13 +48,15 @@ def regular_file(path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: when it is not there.
-        Refused: when it is a folder, or a device or pipe, from which reading would never end.
+        Refused: when it is a folder, or a device or pipe, from which reading would never end, or may not be opened.
     """
     path = Path(path)
     if not exists(path):
         raise FileNotFoundError(f"file not found: {path}")
     if not path.is_file():
         raise Refused(f"{'a folder' if path.is_dir() else 'a device or a pipe'}, expected a file")
+    if not os.access(path, os.R_OK):
+        raise Refused("a file that may not be opened; see its permissions")
     return path
 
 
