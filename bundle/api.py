@@ -22,7 +22,7 @@ from bundle.formats import in_memory
 from bundle.geometry import Transform, move_points, warp_native
 from bundle.pages import PairPictured, QualityPaged, QualityPdfd
 from bundle.results import DicomOutputsd, NoObjects, SavePaird, TransformsBothWaysd, save_objects, series_of
-from bundle.system import exists, processes, unwrapped
+from bundle.system import exists, processes, spelt_otherwise, unwrapped
 from bundle.system.configurations import find_configurations, load_configurations, on_inference, unknown_option
 from bundle.system.console import HARMLESS
 from bundle.system.overrides import check_known, literal, literal_paths
@@ -255,6 +255,6 @@ def _loadable(value: Any, name: str) -> Any:
     """A path if its file exists; an array or image in the form that ``LoadPaird`` would give."""
     if isinstance(value, str | Path):
         if not exists(value):
-            raise FileNotFoundError(f"{name} not found: {value}")
+            raise FileNotFoundError(f"{name} not found: {value}{spelt_otherwise(value)}")
         return literal(str(value))
     return in_memory(value, name)

@@ -308,10 +308,17 @@ def test_an_image_that_the_transform_does_not_reach_is_refused(pair, moving_grid
 def test_bad_input_is_refused_before_anything_is_written(pair):
     (pair / "text.nii.gz").write_text("no image")
     (pair / "p.ply").write_text("ply")
+    (pair / "lost.nii.gz").symlink_to(pair / "nowhere")
     (pair / "p.csv").write_text("i,j,k\n1,2,3\n")
     good = {"transform": "transform.h5", "moving": ["moving.nii.gz"], "output": "o.nii.gz", "reference": "fixed.nii.gz"}
     cases = [
         ({"moving": ["missing.nii.gz"]}, "not found: .*missing.nii.gz"),
+        ({"moving": ["MOVING.nii.gz"]}, "not found: .*MOVING.nii.gz; there is 'moving.nii.gz', spelt otherwise"),
+        (
+            {"transform": "Transform.h5"},
+            "transform not found: .*Transform.h5; there is 'transform.h5', spelt otherwise",
+        ),
+        ({"reference": "lost.nii.gz"}, "image not found: .*lost.nii.gz; a link that leads nowhere; get its content"),
         ({"moving": []}, "not found: no file was given"),
         ({"reference": None}, "moving.nii.gz needs a reference: the image whose grid it should get"),
         ({"reference": "missing.nii.gz"}, "image not found: .*missing.nii.gz"),

@@ -607,6 +607,14 @@ def test_a_missing_file_that_is_spelt_otherwise_is_named(tmp_path, name):
     assert other.endswith("; there is 'Mu\\u0308ller 1.nii.gz', spelt otherwise")
 
 
+def test_a_link_that_leads_nowhere_is_not_called_spelt_otherwise(tmp_path):
+    images(tmp_path, 2, "")
+    (tmp_path / "lost.nii.gz").symlink_to(tmp_path / ".git/annex/objects/lost")
+    content = {"test": [{"fixed_image": "c0.nii.gz", "moving_image": "lost.nii.gz"}]}
+    with pytest.raises(ValueError, match=r"lost.nii.gz; a link that leads nowhere; get its content, or copy the file$"):
+        read_datalist(tmp_path, write(tmp_path, content))
+
+
 def test_names_of_the_same_letters_belong_together_whatever_their_characters(tmp_path):
     one, two = "M\u00fcller", "Mu\u0308ller"
     folders = {"fixed_images": one, "moving_images": two, "fixed_labels": two, "moving_labels": one}

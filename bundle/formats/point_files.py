@@ -21,7 +21,7 @@ from bundle.geometry import corresponding_rows
 from bundle.geometry.correspondence import NamedPoints
 from bundle.system.errors import DataWarning, printable
 from bundle.system.files import written_whole
-from bundle.system.limits import exists, read_whole
+from bundle.system.limits import exists, read_whole, spelt_otherwise
 
 Read = Callable[[bytes], NamedPoints]
 Replace = Callable[[bytes, np.ndarray, np.ndarray | None], bytes]
@@ -133,7 +133,7 @@ def read_points(
     if side and suffix not in TABLES:
         raise ValueError(f"{path}: one file for both images of a pair is a CSV, with the columns of each")
     if not exists(path):
-        raise FileNotFoundError(f"points not found: {path}")
+        raise FileNotFoundError(f"points not found: {path}{spelt_otherwise(path)}")
     try:
         content = read_whole(path)
         read, _ = _functions(suffix, affine, side, planar)

@@ -22,7 +22,7 @@ from bundle.formats.nifti_place import nifti_place
 from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip, spacing_of
 from bundle.system.errors import DataWarning, brief
 from bundle.system.files import silent_exit, silent_libraries
-from bundle.system.limits import Refused, check_hdf5, check_matlab, check_text, exists, regular_file
+from bundle.system.limits import Refused, check_hdf5, check_matlab, check_text, exists, regular_file, spelt_otherwise
 from bundle.system.on_demand import itk
 
 FIELD_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -61,7 +61,7 @@ def read_transform(path: str | Path) -> Transform:
     path = Path(path)
     name = path.name.lower()
     if not exists(path):
-        raise FileNotFoundError(f"transform not found: {path}")
+        raise FileNotFoundError(f"transform not found: {path}{spelt_otherwise(path)}")
     if not name.endswith((*FIELD_SUFFIXES, *ITK_SUFFIXES, DICOM_SUFFIX)):
         raise ValueError(
             f"{path}: not a format of a transform; supported are displacement fields ({', '.join(FIELD_SUFFIXES)}), "

@@ -24,7 +24,7 @@ from bundle.formats import (
 )
 from bundle.formats.point_files import SUPPORTED
 from bundle.geometry import Transform, apply_affine, inside_grid, voxel_grid, warp_native
-from bundle.system import exists
+from bundle.system import exists, spelt_otherwise
 
 NOT_REACHED = 0.1
 """Distance (mm) to which the inverse may approach a point before the point counts as not reached."""
@@ -115,7 +115,7 @@ def apply_transform(
 
 def _targets(moving: Sequence[Path], output: Path) -> dict[Path, Path]:
     """Where the result of every file goes; problems are refused before anything is computed."""
-    missing = [str(path) for path in moving if not exists(path)]
+    missing = [f"{path}{spelt_otherwise(path)}" for path in moving if not exists(path)]
     if missing or not moving:
         raise FileNotFoundError(f"not found: {', '.join(missing) or 'no file was given'}")
     if len(moving) == 1 and not output.is_dir():
@@ -154,7 +154,7 @@ def _kept_name(path: Path) -> str:
 def _load(path: str | Path, label: bool = False) -> MetaTensor:
     """Load an image with a usable grid."""
     if not exists(path):
-        raise FileNotFoundError(f"image not found: {path}")
+        raise FileNotFoundError(f"image not found: {path}{spelt_otherwise(path)}")
     image = load_image(str(path), "label" if label else "image")
     problems = grid_problems(image.shape[1:], np.asarray(image.affine), str(path), 2 if 1 in image.shape[1:] else 3)
     if problems:

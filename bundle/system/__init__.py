@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from bundle.system.errors import WRAPPING, DataWarning, brief, one_line, root_cause, unwrapped
 from bundle.system.files import BUNDLE_ROOT, CONFIGS, moved_into_place, remove_leftovers, whole_folder, written_whole
-from bundle.system.limits import exists, regular_file
+from bundle.system.limits import exists, regular_file, spelt_otherwise
 from bundle.system.lock import FolderLock
 from bundle.system.on_demand import on_demand
 
@@ -43,6 +43,7 @@ __all__ = [
     "remove_leftovers",
     "root_cause",
     "sources",
+    "spelt_otherwise",
     "start_worker",
     "unwrapped",
     "whole_folder",

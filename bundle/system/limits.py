@@ -69,7 +69,7 @@ def exists(path: str | Path) -> bool:
 
 
 def spelt_otherwise(path: str | Path) -> str:
-    """What to do about a missing file that is there under another spelling: of another system, or in other letters.
+    """What to do about a missing file that is a link, or that is there in other letters or as other systems spell it.
 
     The same ``ü`` may be one character or two, and letters may be small or capital; blanks and quotes are easily copied
     along.
@@ -80,6 +80,8 @@ def spelt_otherwise(path: str | Path) -> str:
         names = sorted(one.name for one in Path(path).parent.iterdir())
     except (OSError, ValueError):
         return ""
+    if Path(path).name in names:  # as git-annex and DataLad leave it
+        return "; a link that leads nowhere; get its content, or copy the file"
     alike = [name for name in names if _letters(name) == _letters(Path(path).name)]
     return f"; there is {ascii(alike[0])}, spelt otherwise" if alike else ""
 
