@@ -11,15 +11,15 @@ import pytest
 import SimpleITK as sitk
 import torch
 from dicom_checks import check_conformance, itk_series
-from dicom_toys import oblique_affine, write_series
+from dicom_toys import oblique_affine, write_multiframe, write_series
 from workflow_fixtures import SHAPE, SMALL, volume, write_json
 
 from bundle import Registration, register
 from bundle.dicom.common import write_objects
-from bundle.formats import read_transform
+from bundle.formats import load_image, read_transform
 from bundle.geometry import apply_affine
 from bundle.pages import QualityPdfd
-from bundle.results import DicomOutputsd, save_objects
+from bundle.results import DicomOutputsd, save_objects, series_of
 from bundle.system import DataWarning
 
 pytest_plugins = ["workflow_fixtures"]
@@ -311,3 +311,11 @@ def test_a_report_with_many_structures_is_one_page(result):
     pdf = QualityPdfd()({**result.data, "metrics": result.metrics | {"dsc": many}})["pdf"]
     assert pdf.startswith(b"%PDF-")
     assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") == 1
+
+
+def test_a_file_of_frames_is_a_series_and_one_of_a_slice_is_a_picture(tmp_path):
+    array = np.arange(4 * 5 * 3, dtype=np.uint16).reshape(4, 5, 3)
+    write_multiframe(tmp_path / "frames.dcm", array, oblique_affine(), [2, 0, 1])
+    assert series_of(load_image(tmp_path / "frames.dcm")).shape == (4, 5, 3)
+    path, *_ = write_series(tmp_path / "slice", array[..., :1], oblique_affine())
+    assert series_of(load_image(path)) is None

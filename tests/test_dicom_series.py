@@ -662,9 +662,10 @@ def test_folders_are_read_by_threads_at_once(tmp_path):
         np.testing.assert_array_equal(image[0].numpy(), voxels(number % 4))
 
 
-def test_a_file_of_frames_is_read_by_its_folder_alone(tmp_path):
+def test_a_file_of_frames_is_read_by_its_folder_and_by_itself(tmp_path):
     array = np.arange(5 * 4 * 3, dtype=np.uint16).reshape(5, 4, 3)
     write_multiframe(tmp_path / "frames" / "image.dcm", array, oblique_affine(), [2, 0, 1])
     assert np.array_equal(load_image(tmp_path / "frames")[0].numpy(), array)
-    with pytest.raises(ValueError, match="a DICOM file of several frames; name its folder instead"):
-        load_image(tmp_path / "frames" / "image.dcm")
+    image = load_image(tmp_path / "frames" / "image.dcm")
+    assert np.array_equal(image[0].numpy(), array)
+    np.testing.assert_allclose(image.affine.numpy(), oblique_affine(), atol=1e-6)

@@ -25,13 +25,13 @@ def is_dicom_image(path: Path) -> bool:
 
 
 def read_volume(folder: Path) -> Found:
-    """Read the one volume in a folder of DICOM, with each slice's slope and intercept applied.
+    """Read the one volume in a folder or file of DICOM, with each slice's slope and intercept applied.
 
     Slices are ordered and placed by their positions. MONOCHROME1 shows high numbers dark: its stored numbers are
     inverted, as in every reader based on ITK.
 
     Args:
-        folder: as in :func:`bundle.dicom.read_series`; or the file of one slice, a planar image.
+        folder: as in :func:`bundle.dicom.read_series`; or a file: of several frames, or of one slice, a planar image.
 
     Returns:
         One channel. Nothing of the headers is kept in ``meta``.
@@ -47,8 +47,6 @@ def read_volume(folder: Path) -> Found:
     except ValueError as error:
         raise Refused(str(error)) from error
     columns, rows, slices = series.shape
-    if slices > 1 and not folder.is_dir():
-        raise Refused("a DICOM file of several frames; name its folder instead, so that their places are read")
     check_declared((columns, rows, slices // len(series.files)), 1, series.files[0])
     check_declared(series.shape, 1, None)
     for note in series.notes:

@@ -21,6 +21,7 @@ from bundle.dicom.encapsulated import encapsulated_pdf
 from bundle.dicom.segmentation import segmentation
 from bundle.dicom.series import patient_of
 from bundle.dicom.spatial_registration import registration_object
+from bundle.formats.dicom_volume import is_dicom_image
 from bundle.results.inverse import pair_transform
 from bundle.system import DataWarning, brief, whole_folder
 
@@ -34,7 +35,8 @@ class NoObjects(ValueError):
 def series_of(image: MetaTensor) -> Series | None:
     """The DICOM series that an image was read from; None if it comes from somewhere else."""
     path = str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))
-    return read_series(path) if path and Path(path).is_dir() else None
+    volume = path and (Path(path).is_dir() or image.shape[-1] > 1)
+    return read_series(path) if volume and is_dicom_image(Path(path)) else None
 
 
 def check_one_patient(fixed: Series, moving: Series) -> None:
