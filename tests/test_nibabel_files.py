@@ -113,6 +113,17 @@ def test_a_pair_is_read_by_the_name_of_either_half(tmp_path, kind, end):
         np.testing.assert_allclose(found.affine, itk_place(tmp_path / f"a.hdr{end}"), rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("name", ["a.hdr", "a.img", "a.img.gz"])
+def test_a_whole_image_that_is_called_a_half_is_read(tmp_path, kind, name):
+    content = kind(VOXELS, AFFINE).to_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    image, said = loaded(tmp_path / name)
+    np.testing.assert_array_equal(image[0].numpy(), VOXELS)
+    np.testing.assert_allclose(image.affine, AFFINE, rtol=1e-6)
+    assert not said
+
+
 @pytest.mark.parametrize("end", ["", ".gz"])
 def test_a_place_that_only_spm_takes_is_said(tmp_path, end):
     image = nib.Spm99AnalyzeImage(VOXELS, AFFINE)

@@ -34,7 +34,6 @@ LARGEST_EXTENSION = 2**26
 """Bytes between the header and the voxels of a NIfTI file."""
 LARGEST_MAT = 2**16
 """Bytes of SPM's ``.mat``, which holds one or two matrices."""
-SHORT = "shorter than the header of {}"
 UNSCALED = (
     "its scl_slope is {:g}, so that its scl_inter {:g} does not count, as for nibabel and FSL; ITK, ANTs and 3D Slicer "
     "add it; correct the header"
@@ -84,7 +83,7 @@ def read_mgh(path: Path, kind: str) -> Found:
     with uncompressed(path) as file:
         start = file.read(DATA_OFFSET)
         if len(start) < DATA_OFFSET:
-            raise ValueError(SHORT.format("MGH"))
+            raise ValueError("shorter than the header of MGH")
         if start[:4] != MGH_VERSION:
             raise ValueError("no header of MGH")
         *shape, code = np.frombuffer(start[4:24], ">i4").tolist()
@@ -97,17 +96,17 @@ def read_mgh(path: Path, kind: str) -> Found:
         return replace(found_in(image), note="" if placed else UNPLACED)
 
 
-def is_nifti(path: Path) -> bool:
-    """Whether a file begins with a NIfTI header."""
+def is_nifti(path: Path, magic: tuple[bytes, ...] = MAGIC) -> bool:
+    """Whether a file begins with a NIfTI header of one of the magic words."""
     try:
         with uncompressed(path) as file:
-            return _has_magic(file.read(LONGEST_HEADER))
+            return _has_magic(file.read(LONGEST_HEADER), magic)
     except (OSError, EOFError, zlib.error):
         return False
 
 
-def _has_magic(start: bytes) -> bool:
-    return start[4 if _is_second(start) else MAGIC_AT :].startswith(MAGIC)
+def _has_magic(start: bytes, magic: tuple[bytes, ...] = MAGIC) -> bool:
+    return start[4 if _is_second(start) else MAGIC_AT :].startswith(magic)
 
 
 def _is_second(start: bytes) -> bool:
@@ -134,7 +133,7 @@ def opened_nifti(path: Path) -> Iterator[tuple[ArrayProxy, nib.Nifti1Header]]:
 
 
 def halves(path: Path) -> tuple[Path, Path]:
-    """The two files of an image, header and voxels, by the name of either.
+    """The two files of an image, header and voxels, by the name of either; twice a file that holds both.
 
     Raises:
         Refused: when one is missing.
@@ -146,6 +145,8 @@ def halves(path: Path) -> tuple[Path, Path]:
         names = (path.name.lower(), f"{beginning}{half}", f"{beginning}{half}.gz")
         there = [beside[name] for name in names if name in beside and half in name[len(beginning) :]]
         if not there:
+            if is_nifti(path, MAGIC[::2]):
+                return path, path
             raise Refused(f"no {half} file beside it; copy it too: header (.hdr) and voxels (.img) are one image")
         found.append(there[0])
     return found[0], found[1]
@@ -226,7 +227,7 @@ def _checked_header(file: IO[bytes], voxels: Path, single: bool) -> nib.Nifti1He
     start = file.read(LONGEST_HEADER)
     kind = nib.Nifti2Header if _is_second(start) else nib.Nifti1Header
     if len(start) < kind.sizeof_hdr:
-        raise ValueError(SHORT.format("NIfTI"))
+        raise ValueError("shorter than the header of NIfTI")
     if not _has_magic(start):
         raise ValueError("no header of NIfTI")
     header = kind(start[: kind.sizeof_hdr], check=False)
@@ -238,8 +239,7 @@ def _checked_header(file: IO[bytes], voxels: Path, single: bool) -> nib.Nifti1He
     first, offset = kind.single_vox_offset if single else 0, float(header["vox_offset"])
     if not first <= offset <= LARGEST_EXTENSION:
         raise Refused(
-            f"its voxels start at byte {offset:.0f}, expected {first} to {LARGEST_EXTENSION}; correct vox_offset in "
-            "the header"
+            f"its voxels start at byte {offset:.0f}, expected {first} to {LARGEST_EXTENSION}; correct vox_offset"
         )
     if single:
         file.seek(kind.sizeof_hdr)
