@@ -307,6 +307,18 @@ def test_a_mask_that_is_in_the_transparency_is_refused(tmp_path, colour):
     np.testing.assert_array_equal(load_image(tmp_path / "b.png", "mask")[0, ..., 0].numpy(), shown.T)
 
 
+def test_a_tiff_whose_compression_changes_values_is_no_label(tmp_path):
+    values = np.random.default_rng(0).integers(0, 9, (20, 18)).astype(np.uint8)
+    for compression, lossy in (("jpeg", True), ("tiff_lzw", False), ("tiff_adobe_deflate", False)):
+        path = tmp_path / f"{compression}.tif"
+        Image.fromarray(values).save(path, compression=compression)
+        if lossy:
+            with pytest.raises(ValueError, match="jpeg.tif: a label in JPEG, whose compression changes values"):
+                load_image(path, "label")
+        else:
+            np.testing.assert_array_equal(load_image(path, "label")[0, ..., 0].numpy(), values.T)
+
+
 def test_pictures_that_hold_no_values_are_no_labels(tmp_path):
     values = (np.arange(48).reshape(6, 8) // 24).astype(np.uint8)
     Image.fromarray(values).convert("RGB").save(tmp_path / "grey.png")

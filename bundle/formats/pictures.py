@@ -90,7 +90,7 @@ def _refuse_deep(picture: Image.Image, kind: str) -> None:
 def _values(picture: Image.Image, kind: str) -> Image.Image:
     """A picture whose pixels are the values of a label."""
     _one(picture)
-    if picture.format == "JPEG":
+    if picture.format == "JPEG" or "jpeg" in str(picture.info.get("compression")):  # TIFF may be compressed so too
         raise Refused(f"a {kind} in JPEG, whose compression changes values; save it in {LABEL_FORMATS}")
     if picture.mode == "P" or picture.mode in GREY_MODES:
         return picture
