@@ -137,7 +137,7 @@ class Table:
         filled = self.filled()
         first = next((place for place, number in enumerate(filled) if not self.is_comment(number)), len(filled))
         found = [self._named(number) for number in filled[max(0, first - 1) : first + 1]]
-        by_name = (header for header in found if any(names <= set(header.names) for names in known))
+        by_name = (header for header in reversed(found) if any(names <= set(header.names) for names in known))
         return next(by_name, found[-1] if found else Header(len(self.rows), [], []))
 
     def _named(self, number: int) -> Header:
