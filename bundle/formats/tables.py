@@ -129,14 +129,14 @@ class Table:
                 raise ValueError(f"{found}; {advice}")
 
     def header(self, known: Iterable[set[str]]) -> Header:
-        """The first row that is not empty and no comment, or the last comment above it if that names known columns.
+        """The first row that is not empty and no comment, or the last comment above it that names known columns.
 
         Args:
             known: names of columns that belong together, in small letters.
         """
         filled = self.filled()
         first = next((place for place, number in enumerate(filled) if not self.is_comment(number)), len(filled))
-        found = [self._named(number) for number in filled[max(0, first - 1) : first + 1]]
+        found = [self._named(number) for number in filled[: first + 1]]
         by_name = (header for header in reversed(found) if any(names <= set(header.names) for names in known))
         return next(by_name, found[-1] if found else Header(len(self.rows), [], []))
 
