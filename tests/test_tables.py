@@ -171,3 +171,26 @@ def test_a_user_without_a_name_can_import_what_imports_monai(tmp_path):
     assert found.stdout.strip() == "uid54321"
     named = subprocess.run(command, cwd=ROOT, env={**environment, "USER": "anyone"}, capture_output=True, text=True)
     assert named.stdout.strip() == "anyone"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 5))
+def test_points_of_any_dialect_are_read_or_refused(random, count):
+    """Delimiters, decimal marks, units in names, comments, blank lines, indices, line ends and encodings at random."""
+    points = np.round([[random.uniform(-99, 99) for _ in range(3)] for _ in range(count)], 3)
+    delimiter = random.choice(",;\t")
+    mark = random.choice(".," if delimiter != "," else ".")
+    order = random.sample(range(3), 3)
+    unit = random.choice(["", " (mm)", " [mm]", "_mm", " / mm"])
+    rows = [["xyz"[axis] + unit for axis in order]]
+    rows += [[f"{point[axis]:.3f}".replace(".", mark) for axis in order] for point in points]
+    extra = random.choice([[], [random.choice(["name", "index", ""]), *(f"a{number}" for number in range(count))]])
+    rows = [[*extra[number : number + 1], *row, *random.choice([[], [""]])] for number, row in enumerate(rows)]
+    comments = random.choice(["# ", "// ", "%"])
+    lines = [f"{comments}{random.choice(['by us', '3,5; 2', 'in mm'])}"] * random.randint(0, 2)
+    for number, row in enumerate(rows):
+        lines += [("# " if number == 0 and random.random() < 0.2 else "") + delimiter.join(row)]
+        lines += random.choice([[], [], [""], [f"{comments}note"]])
+    encoding = random.choice([*NOTEPAD])
+    content = as_saved(random.choice(["\n", "\r\n", "\r"]).join(lines), encoding)
+    np.testing.assert_allclose(read_csv(content, None, None, False).points, points, atol=1e-9)
