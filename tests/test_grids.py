@@ -7,6 +7,7 @@ from toys import Grid, affine_ddf, apply, oblique_affine, rigid
 
 from bundle.geometry import (
     apply_affine,
+    at_faces,
     centre_of_volume,
     ddf_to_displacement,
     enlarge_ddf,
@@ -35,6 +36,14 @@ def covering_network_grid(fixed):
 def test_voxel_grid_counts_along_each_axis():
     assert voxel_grid((3, 4, 5))[:, 2, 1, 4].tolist() == [2, 1, 4]
     assert voxel_grid((3, 4))[:, 2, 1].tolist() == [2, 1]
+
+
+def test_faces_are_the_ends_of_every_axis_that_has_any():
+    volume = torch.arange(24).reshape(2, 3, 4)
+    inside = {volume[0, 1, 1], volume[0, 1, 2]}
+    assert len(at_faces(volume)) == 2 * (3 * 4 + 2 * 4 + 2 * 3)
+    assert sorted(at_faces(volume[:1]).unique().tolist()) == [k for k in range(12) if k not in map(int, inside)]
+    assert at_faces(volume[:1, :1, :1]).tolist() == [0]
 
 
 def test_affine_of_points_matches_homogeneous_coordinates(fixed_grid):

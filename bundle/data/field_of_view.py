@@ -12,6 +12,7 @@ from monai.transforms import Transform
 from scipy.ndimage import grey_opening, label
 
 from bundle.data.layouts import SIDES
+from bundle.geometry import at_faces
 
 BACKGROUND = 0.02
 """Background extends this far above the lowest intensity, as a share of the range to the 99.5th percentile: noise."""
@@ -45,9 +46,8 @@ def field_of_view(image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     box = [max(2, int(np.ceil(OPENING / step))) if size > 1 else 1 for size, step in lengths]
     # The image is taken to continue beyond its border: a dark voxel there is not the rim of a wide background.
     pieces, _ = label(grey_opening(dark, size=box, mode="nearest"))
-    faces = [np.take(pieces, end, axis) for axis, size in enumerate(image.shape) if size > 1 for end in (0, -1)]
     outside = np.bincount(pieces.ravel()) >= SMALLEST * image.size
-    outside[np.setdiff1d(pieces, np.concatenate([face.ravel() for face in faces]))] = False
+    outside[np.setdiff1d(pieces, at_faces(torch.as_tensor(pieces)).numpy())] = False
     outside[0] = False
     inside = ~outside[pieces]
     pieces, count = label(inside)

@@ -13,7 +13,7 @@ from monai.transforms import MapTransform, ScaleIntensityRange, Transform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from scipy.ndimage import gaussian_filter1d
 
-from bundle.geometry import initial_alignment
+from bundle.geometry import at_faces, initial_alignment
 
 FAR = 2.0
 """An extreme value that many voxels share is not an intensity but a marker, such as the padding around the field of
@@ -167,8 +167,7 @@ def without_padding(image: torch.Tensor, lower: float, upper: float) -> torch.Te
     if low == high:
         return values
     sample = values[:: len(values) // SAMPLE | 1]
-    faces = (image[0].select(axis, end) for axis, size in enumerate(image.shape[1:]) if size > 1 for end in (0, -1))
-    rim = torch.cat([face.flatten() for face in faces])
+    rim = at_faces(image[0])
     for first, last in [*_ends(values, low, high), *_clusters(sample)]:
         inner = sample[(sample > first) & (sample < last)]
         if not len(inner):

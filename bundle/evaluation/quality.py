@@ -11,7 +11,7 @@ from monai.transforms import Transform
 
 from bundle.data import is_picture
 from bundle.evaluation.verdict import Limits, check_limits, findings, judge, score
-from bundle.geometry import apply_affine, inside_grid, voxel_grid, without_alignment
+from bundle.geometry import apply_affine, at_faces, inside_grid, voxel_grid, without_alignment
 
 LARGE_SHARE = 0.95
 """Share of the voxels at the faces that move by no more than the border displacement."""
@@ -26,11 +26,7 @@ def border_displacement(field: torch.Tensor) -> float:
     Returns:
         A length in the unit of the field.
     """
-    length = field.norm(dim=0)
-    faces = [
-        length.select(axis, end).flatten() for axis, size in enumerate(length.shape) if size > 1 for end in (0, -1)
-    ]
-    return float(np.quantile(torch.cat(faces).numpy(), LARGE_SHARE)) if faces else float(length.max())
+    return float(np.quantile(at_faces(field.norm(dim=0)).numpy(), LARGE_SHARE))
 
 
 def overlap_percent(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from bundle.geometry.grids import (
         apply_affine,
+        at_faces,
         ddf_to_displacement,
         enlarge_ddf,
         inside_grid,
@@ -50,6 +51,7 @@ __all__ = [
     "Transform",
     "Warp",
     "apply_affine",
+    "at_faces",
     "centre_of_volume",
     "centroids",
     "compose",

@@ -115,6 +115,19 @@ def inside_grid(voxels: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return ((voxels >= -HALF_VOXEL) & (voxels <= sizes - 1 + HALF_VOXEL)).all(0)
 
 
+def at_faces(volume: torch.Tensor) -> torch.Tensor:
+    """Values at the faces of a volume, those of its edges and corners several times.
+
+    Args:
+        volume: any shape; an axis of one voxel has no faces.
+
+    Returns:
+        ``(n,)``; all values where no axis has faces.
+    """
+    faces = [volume.select(axis, end) for axis, size in enumerate(volume.shape) if size > 1 for end in (0, -1)]
+    return torch.cat([face.flatten() for face in faces or [volume]])
+
+
 def resize_ddf(ddf: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """Resample a DDF to a grid of another size over the same extent, scaling its vectors.
 
