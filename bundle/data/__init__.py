@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bundle.data.field_of_view import FieldOfViewMaskd
     from bundle.data.fitness import CheckedPairs, CheckPaird, check_headers, parts_on_grid
     from bundle.data.images import read_folds, read_images
-    from bundle.data.label_channels import LabelChannelsd
+    from bundle.data.label_channels import LabelChannelsd, structure_mask
     from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, SIDES, stem
     from bundle.data.pairing import check_mixture, of_kinds, pair_kind
     from bundle.data.pairs import (
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from bundle.data.preprocessing import InitialAlignmentd, RobustIntensityd, SmoothToSpacingd, Timed
     from bundle.data.splits import require, select_pairs
-    from bundle.data.structures import Correspondence, by_name, corresponding
+    from bundle.data.structures import Correspondence, by_name, corresponding, one_patient
     from bundle.data.validation import default_names
 else:
     __getattr__, __dir__ = on_demand(__name__, __file__)
@@ -59,6 +59,7 @@ __all__ = [
     "is_picture",
     "join_pair",
     "of_kinds",
+    "one_patient",
     "pair_kind",
     "parts_on_grid",
     "read_datalist",
@@ -70,5 +71,6 @@ __all__ = [
     "side_tensor",
     "split_pair",
     "stem",
+    "structure_mask",
     "write_datalist",
 ]

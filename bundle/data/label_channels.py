@@ -61,7 +61,7 @@ class LabelChannelsd(Transform):
         output["structures"] = [structure.name for structure in chosen]
         for side, label in zip(SIDES, (fixed, moving), strict=True):
             if chosen:
-                channels = [_binary(label.as_tensor(), getattr(structure, side)) for structure in chosen]
+                channels = [structure_mask(label.as_tensor(), getattr(structure, side)) for structure in chosen]
                 output[f"{side}_label"] = MetaTensor(torch.stack(channels).float(), affine=label.affine)
             else:
                 del output[f"{side}_label"]
@@ -124,8 +124,16 @@ class LabelChannelsd(Transform):
             )
 
 
-def _binary(label: torch.Tensor, number: int | None) -> torch.Tensor:
-    """Where a label ``(channels, *shape)`` shows the structure of a channel or, as an integer map, of a value."""
+def structure_mask(label: torch.Tensor, number: int | None) -> torch.Tensor:
+    """Where a label shows a structure.
+
+    Args:
+        label: ``(1, *shape)`` integer map, or ``(channels, *shape)`` with a channel per structure.
+        number: its value in the map, or its channel from 0; None for a structure that the label lacks.
+
+    Returns:
+        Boolean, ``shape``; false everywhere for a channel that the label does not have.
+    """
     if number is None or len(label) > 1 and number >= len(label):
-        return torch.zeros(label.shape[1:], dtype=torch.bool)
+        return torch.zeros_like(label[0], dtype=torch.bool)
     return label[0] == number if len(label) == 1 else label[number] > 0

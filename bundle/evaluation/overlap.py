@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from monai.metrics import compute_dice, compute_hausdorff_distance
 
+from bundle.data import structure_mask
+
 
 def structure_channels(label: torch.Tensor, values: Sequence[int]) -> torch.Tensor:
     """Binary channels of named structures: ``(len(values), *shape)`` from an integer map or from channels.
@@ -15,9 +17,7 @@ def structure_channels(label: torch.Tensor, values: Sequence[int]) -> torch.Tens
         label: ``(1, *shape)`` integer map, or ``(channels, *shape)``.
         values: label values of a map, channel numbers (from 0) otherwise.
     """
-    if label.shape[0] == 1:
-        return torch.cat([label == value for value in values]).float()
-    return (label[list(values)] > 0).float()
+    return torch.stack([structure_mask(label, value) for value in values]).float()
 
 
 def values_of(label: torch.Tensor) -> list[int]:

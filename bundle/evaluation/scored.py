@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 
-from bundle.data import by_name, corresponding
+from bundle.data import by_name, corresponding, one_patient
 
 MOVING = (
     "native_moving_label",
@@ -64,8 +64,7 @@ def scored_channels(
     """
     shared = [fixed for _, fixed, _ in corresponding(data, range(count)) if fixed is not None and fixed < count]
     overlapping = [k for k in shared if structures is None or k in structures]
-    within = len(data.get("patient", ())) == 1
-    if landmarks is None or within:
+    if landmarks is None or one_patient(data):
         bodies = [0] if structures is None else structures
         return overlapping, [k for k in shared if k not in bodies]
     return overlapping, [k for k in shared if k in landmarks]

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils import ImageMetaKey
 
-from bundle.data import image_problems, parts_on_grid
+from bundle.data import image_problems, parts_on_grid, structure_mask
 from bundle.geometry import apply_affine, centroids, voxel_grid
 
 UNKNOWN = -1.0
@@ -76,12 +76,7 @@ class MapTargetsd(Transform):
         return {**data, "label": MetaTensor(torch.stack(targets), affine=label.affine)}
 
     def _target(self, label: MetaTensor, structure: int) -> torch.Tensor:
-        channels = label.as_tensor()
-        if len(channels) == 1:
-            binary = channels[0] == structure
-        else:
-            binary = channels[structure] > 0 if structure < len(channels) else torch.zeros_like(channels[0])
-        binary = binary.float()
+        binary = structure_mask(label.as_tensor(), structure).float()
         if not binary.any():
             return torch.full_like(binary, UNKNOWN)
         return self._heat_map(binary, np.asarray(label.affine)) if structure in self.landmarks else binary

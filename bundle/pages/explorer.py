@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from matplotlib.colors import to_hex
 
-from bundle.data import side_tensor
+from bundle.data import is_picture, side_tensor
 from bundle.evaluation.landmarks import file_landmarks, native_affine
 from bundle.evaluation.overlap import structure_channels
 from bundle.evaluation.quality import length_unit
@@ -89,7 +89,7 @@ def explored(data: Mapping[Hashable, Any], longest: float, stretch: float, names
         and 0 where the field folds.
     """
     native = data["native_fixed_image"]
-    volumes = Volumes(np.asarray(native.affine), native.shape[1:], picture="mode" in native.meta)
+    volumes = Volumes(np.asarray(native.affine), native.shape[1:], picture=is_picture(native))
     blocks = Blocks(volumes)
     fixed_label = volumes.turn(data["native_fixed_label"][0].numpy()) > 0 if "native_fixed_label" in data else None
     views = volumes.views(fixed_label)
