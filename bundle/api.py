@@ -63,8 +63,8 @@ class Registration:
         """
         if "fixed_maps" not in self.data:
             return None
-        maps, displacement = self.data["fixed_maps"], self.data["displacement"]
-        native = warp_native(maps.as_tensor(), np.asarray(maps.affine), 0 * displacement.as_tensor(), self.affine)
+        maps, still = self.data["fixed_maps"], torch.zeros_like(self.data["displacement"].as_tensor())
+        native = warp_native(maps.as_tensor(), np.asarray(maps.affine), still, self.affine)
         return (native > 0.5).to(torch.uint8).numpy()
 
     @property

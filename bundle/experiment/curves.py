@@ -131,7 +131,7 @@ def read_volumes(
     """
     data = CheckPaird()(LoadPaird(list(FILES), allow_missing_keys=True)({key: pair[key] for key in pair}))
     affine = np.asarray(data["fixed_image"].affine)
-    points = apply_affine(affine, voxel_grid(data["fixed_image"].shape[1:]).double())
+    points = apply_affine(affine, voxel_grid(data["fixed_image"].shape[1:]))
     start = apply_affine(alignment, points) - points
     turned = Orientation(axcodes="LAS", labels=None)
     canonical = turned(data["fixed_image"])

@@ -60,7 +60,7 @@ def read_planar(
     affine, moving_affine = np.asarray(fixed.affine), np.asarray(moving.affine)
     fixed_points = _points(files, "fixed", affine)
     moving_points = _points(files, "moving", moving_affine)
-    grid = apply_affine(affine, voxel_grid(fixed.shape[1:]).double())
+    grid = apply_affine(affine, voxel_grid(fixed.shape[1:]))
 
     def pixels(points: np.ndarray) -> np.ndarray:
         return transform_points(np.linalg.inv(affine), points)[:, :2]

@@ -23,6 +23,7 @@ from bundle.formats import (
     written_type,
 )
 from bundle.formats.point_files import SUPPORTED
+from bundle.formats.problems import dimensions
 from bundle.geometry import Transform, apply_affine, inside_grid, voxel_grid, warp_native
 from bundle.system import exists, spelt_otherwise
 
@@ -156,7 +157,7 @@ def _load(path: str | Path, label: bool = False) -> MetaTensor:
     if not exists(path):
         raise FileNotFoundError(f"image not found: {path}{spelt_otherwise(path)}")
     image = load_image(str(path), "label" if label else "image")
-    problems = grid_problems(image.shape[1:], np.asarray(image.affine), str(path), 2 if 1 in image.shape[1:] else 3)
+    problems = grid_problems(image.shape[1:], np.asarray(image.affine), str(path), dimensions(image.shape[1:]))
     if problems:
         raise ValueError("; ".join(problems))
     return image
@@ -241,7 +242,7 @@ def warp_label(
         return torch.stack([(part(channel > 0) > 0.5).to(label) for channel in label])
     winner = torch.zeros(displacement.shape[1:], dtype=label.dtype)
     largest, total = torch.zeros(winner.shape), torch.zeros(winner.shape)
-    for value in label.unique()[label.unique() != 0]:
+    for value in label[label != 0].unique():
         share = part(label[0] == value)
         winner = torch.where(share > largest, value, winner)
         largest, total = torch.maximum(largest, share), total + share

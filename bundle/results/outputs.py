@@ -59,7 +59,8 @@ class NativeOutputsd(Transform):
             return MetaTensor(image, affine=fixed.affine, meta=file)
 
         output["displacement"] = MetaTensor(displacement(ddf), affine=fixed.affine)
-        for name, field in (("warped", output["displacement"].as_tensor()), ("aligned", displacement(0 * ddf))):
+        fields = {"warped": output["displacement"].as_tensor(), "aligned": displacement(torch.zeros_like(ddf))}
+        for name, field in fields.items():
             output[f"{name}_image"] = warped("native_moving_image", field, "bilinear")
             if "native_moving_label" in data:
                 output[f"{name}_label"] = warped("native_moving_label", field, "nearest")

@@ -86,7 +86,7 @@ def _oblique_grid(rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]
 
 
 def _world(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    return apply_affine(affine, voxel_grid(shape).double()).numpy()
+    return apply_affine(affine, voxel_grid(shape)).numpy()
 
 
 def _speckle(rng: np.random.Generator, spacing: np.ndarray, depth: np.ndarray) -> np.ndarray:
