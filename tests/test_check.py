@@ -9,8 +9,8 @@ from dicom_toys import write_series
 from PIL import Image
 from workflow_fixtures import write_dicom_series
 
-from bundle.data.check import check_data, image_problems
-from bundle.formats.problems import grid_problems, label_problems
+from bundle.data.check import check_data
+from bundle.formats.problems import grid_problems, image_problems, label_problems
 from bundle.system import DataWarning
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -6,7 +6,7 @@ from bundle.system.on_demand import on_demand
 
 if TYPE_CHECKING:
     from bundle.data.augmentation import RandomPairAffine
-    from bundle.data.check import check_data, image_problems
+    from bundle.data.check import check_data
     from bundle.data.datalist import announce, read_datalist, write_datalist
     from bundle.data.field_of_view import FieldOfViewMaskd
     from bundle.data.fitness import CheckedPairs, CheckPaird, check_headers, parts_on_grid
@@ -54,7 +54,6 @@ __all__ = [
     "collate_episodes",
     "corresponding",
     "default_names",
-    "image_problems",
     "images_of",
     "is_picture",
     "join_pair",

@@ -23,8 +23,6 @@ from bundle.geometry import spacing_of
 from bundle.system.errors import printable, tried
 from bundle.system.limits import exists, expanded
 
-__all__ = ["FileFacts", "Report", "check_data", "image_problems"]
-
 WIDTH = 120
 
 

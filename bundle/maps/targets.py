@@ -11,7 +11,8 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils import ImageMetaKey
 
-from bundle.data import image_problems, parts_on_grid, structure_mask
+from bundle.data import parts_on_grid, structure_mask
+from bundle.formats.problems import image_problems
 from bundle.geometry import apply_affine, centroids, voxel_grid
 
 UNKNOWN = -1.0
