@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, list_data_collate
 from toys import oblique_affine
 from workflow_fixtures import volume
 
@@ -342,6 +342,31 @@ def test_a_training_does_the_meta_updates_that_were_asked_for(images, tmp_path):
         parser = prepare(tmp_path / "runs", settings.start, settings, images, Wish(asked))
         assert parser.get_parsed_content("epoch_length") == each
         assert parser.get_parsed_content("train::trainer::max_epochs") == epochs
+
+
+def test_a_training_that_sees_labels_is_on_the_images_that_have_one(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("structures: [1, 3]\npixdim: 5.0\ndownsampling: 1\nmap_weights: null\n")
+    store = Store(tmp_path, {name: ["final"] if name < "f" else [] for name in "abcdefg"})
+    (tmp_path / "labels").mkdir()
+    for seed, name in enumerate(store.labels):
+        image, _ = volume(seed)
+        label = np.where(image > 70, 3, np.where(image > 55, 1, 0)).astype(np.uint8)
+        nib.save(nib.Nifti1Image(image, FIXED), tmp_path / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(label, FIXED), tmp_path / f"labels/{name}.nii.gz")
+    images = Images(store, tmp_path, lambda label, tag: str(tmp_path / f"labels/{label}.nii.gz"))
+    settings = ServerSettings.read({"device": "cpu", "train_config": f"train.yaml,{own}"})
+    parser = prepare(tmp_path / "runs", settings.start, settings, images, Wish(2, labels=True))
+    dataset = parser.get_parsed_content("train::dataset")
+    listed = json.loads(Path(parser["datalist"]).read_text())["training"]
+    assert 2 <= len(listed) < 5
+    assert all("label" in entry for entry in listed)
+    pair, labels = parser.get_parsed_content("prepare_batch")(list_data_collate([dataset[0]]))
+    assert labels.shape[1] == 2 * 2
+    terms = parser.get_parsed_content("loss")(torch.zeros(1, 3, *pair.shape[2:]), pair, labels)
+    assert terms["label"] > 0.1
+    unseen = prepare(tmp_path / "runs", settings.start, settings, images, Wish(2))
+    assert unseen.get_parsed_content("loss").label is None
 
 
 def test_better_weights_lower_the_loss_and_no_dsc():

@@ -22,6 +22,7 @@ from bundle.apps.label.settings import ServerSettings
 from bundle.data.splits import split_patients
 from bundle.maps import copy_weights
 from bundle.system import fingerprint, written_whole
+from bundle.system.configurations import find_configurations, load_configurations
 
 OVERLAY = str(Path(__file__).with_name("train.yaml"))
 PAIRINGS = {"between patients": "fixed", "within patients": "repeat"}
@@ -69,7 +70,8 @@ class Wish:
 def split_images(images: Images, wish: Wish) -> dict[str, list[dict[str, str]]]:
     """Images of a datastore, split by patient into training and validation.
 
-    Patients get numbers: their names are not written into the folder of the training.
+    Patients get numbers: their names are not written into the folder of the training. A training that sees labels is on
+    the images that have one.
 
     Args:
         images: images of the datastore.
@@ -92,8 +94,9 @@ def split_images(images: Images, wish: Wish) -> dict[str, list[dict[str, str]]]:
     for image, file in files.items():
         number = numbers[patients[image]]
         label = images.label(image, FINAL) if wish.labels or section_of[number] == "validation" else None
-        entry = {"image": str(file), "patient": number}
-        sections[section_of[number]].append(entry | ({"label": str(label)} if label else {}))
+        if label or not wish.labels or section_of[number] == "validation":
+            entry = {"image": str(file), "patient": number}
+            sections[section_of[number]].append(entry | ({"label": str(label)} if label else {}))
     return sections
 
 
@@ -110,16 +113,17 @@ def prepare(runs: Path, start: Path, settings: ServerSettings, images: Images, w
     Raises:
         ClientError: when the datastore holds too little to train on.
     """
-    files = [*settings.train_config, *(["labels.yaml"] if wish.labels else []), OVERLAY]
-    files = [name if Path(name).is_file() else str(Path(settings.train_config[0]).parent / name) for name in files]
+    # What the server was started with may say which structures its labels have.
+    base, *own = settings.train_config
+    files = find_configurations([base, *["labels.yaml"] * wish.labels, *own, OVERLAY])
     sections = split_images(images, wish)
-    contents = [Path(file).read_text() for file in files]
+    contents = [file.read_text() for file in files]
     run = runs / fingerprint(start.read_bytes(), contents, sections, wish.iterations, wish.pairing)
     # Published weights may change during the training.
     copy_weights(start, run / "start.pt")
     with written_whole(run / "images.json") as file:
         json.dump(sections, file, indent=1)
-    content = ConfigParser.load_config_files(files)
+    content = load_configurations(files)
     chosen = {
         "dataset_dir": str(run),
         "datalist": str(run / "images.json"),
