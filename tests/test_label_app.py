@@ -274,6 +274,9 @@ def test_published_weights_are_served_and_those_before_are_kept(tmp_path):
         served.publish(tmp_path / f"{name}.pt")
     assert (served.path.read_text(), served.previous.read_text()) == ("second", "first")
     assert served.digest() != before
+    before = served.digest()
+    (tmp_path / "served/model_maps_0.pt").write_text("maps")
+    assert served.digest() != before
     with pytest.raises(OSError):
         served.publish(tmp_path / "missing.pt")
     assert served.path.read_text() == "second"

@@ -26,6 +26,7 @@ from bundle.maps import (
     SeededDataset,
     copy_beside,
     copy_weights,
+    fingerprint_beside,
     map_unet,
     maps_beside,
     read_map_network,
@@ -316,6 +317,22 @@ def test_map_networks_of_the_same_weights_are_the_same_to_a_run_that_continues()
         network.load_state_dict(made[0].state_dict())
     first, same, other = map(fingerprint, made)
     assert first == same != other
+
+
+def test_weights_with_other_maps_or_step_sizes_are_others(tmp_path):
+    for name in ("model.pt", "copy.pt"):
+        (tmp_path / name).write_text("weights")
+    same = fingerprint_beside(tmp_path / "model.pt")
+    found = [same]
+    for name in ("model_maps_0.pt", "model_maps_1.pt", "model_step_sizes.pt", "model_fixed_maps_0.pt"):
+        (tmp_path / name).write_text("further weights")
+        found.append(fingerprint_beside(tmp_path / "model.pt"))
+    assert len(set(found)) == 4  # a side alone has no maps
+    (tmp_path / "model_moving_maps_0.pt").write_text("further weights")
+    assert fingerprint_beside(tmp_path / "model.pt") not in found
+    assert fingerprint_beside(tmp_path / "copy.pt") == same
+    with pytest.raises(OSError):
+        fingerprint_beside(tmp_path / "none.pt")
 
 
 def test_map_networks_travel_beside_the_weights(tmp_path, weights):

@@ -1,7 +1,7 @@
 """What anatomy is: from an image to soft maps of its structures and landmarks."""
 
 from bundle.maps.augmentation import RandDepthAttenuationd, RandShadowd
-from bundle.maps.beside import copy_beside, copy_weights, maps_beside
+from bundle.maps.beside import copy_beside, copy_weights, fingerprint_beside, maps_beside
 from bundle.maps.dataset import SeededDataset
 from bundle.maps.losses import LandmarkDistance, MapLoss
 from bundle.maps.network import MapNetwork, check_spacing, map_unet, read_map_network, start_rare
@@ -21,6 +21,7 @@ __all__ = [
     "check_spacing",
     "copy_beside",
     "copy_weights",
+    "fingerprint_beside",
     "map_unet",
     "maps_beside",
     "read_map_network",

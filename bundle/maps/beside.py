@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
-from bundle.system import moved_into_place
+from bundle.system import fingerprint, moved_into_place
+from bundle.system.fingerprints import content_of
 
 MapWeights = Sequence[str] | Mapping[str, Sequence[str]]
-SIDES = ("", "_fixed", "_moving")
+OF_SIDES = ("", "_fixed", "_moving")
 """In the names of map networks of both kinds of images, or of one."""
 
 
@@ -28,7 +30,7 @@ def maps_beside(weights: str | os.PathLike[str] | None) -> MapWeights | None:
     if weights is None:
         return None
     path = Path(weights)
-    found = {side: _numbered(path, f"{path.stem}{side}_maps_") for side in SIDES}
+    found = {side: _numbered(path, f"{path.stem}{side}_maps_") for side in OF_SIDES}
     if found["_fixed"] and found["_moving"]:
         return {"fixed": found["_fixed"], "moving": found["_moving"]}
     return found[""] or None
@@ -37,6 +39,21 @@ def maps_beside(weights: str | os.PathLike[str] | None) -> MapWeights | None:
 def _numbered(path: Path, prefix: str) -> list[str]:
     files = {file.stem.removeprefix(prefix): file for file in path.parent.glob("*.pt") if file.stem.startswith(prefix)}
     return [str(files[number]) for number in sorted(filter(str.isdigit, files), key=int)]
+
+
+def fingerprint_beside(weights: str | os.PathLike[str]) -> str:
+    """Fingerprint of weights together with the map networks and learned step sizes beside them.
+
+    Args:
+        weights: file of a registration network.
+
+    Raises:
+        OSError: when a file cannot be read.
+    """
+    path, maps = Path(weights), maps_beside(weights) or []
+    steps = path.with_name(f"{path.stem}_step_sizes.pt")
+    files = [path, *[steps] * steps.exists(), *map(Path, chain(*maps.values()) if isinstance(maps, Mapping) else maps)]
+    return fingerprint([(file.stem.removeprefix(path.stem), content_of(file)) for file in files])
 
 
 def copy_beside(maps: MapWeights | None, *weights: str | os.PathLike[str]) -> None:
@@ -60,7 +77,7 @@ def copy_beside(maps: MapWeights | None, *weights: str | os.PathLike[str]) -> No
             with moved_into_place(copy) as partial:
                 shutil.copyfile(file, partial)
         belonging = {file.resolve() for names in copies.items() for file in names}
-        for older in (Path(file) for side in SIDES for file in _numbered(path, f"{path.stem}{side}_maps_")):
+        for older in (Path(file) for side in OF_SIDES for file in _numbered(path, f"{path.stem}{side}_maps_")):
             if older.resolve() not in belonging:
                 older.unlink()
 

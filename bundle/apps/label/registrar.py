@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from bundle import Registration, register
 from bundle.apps.label.errors import one_answer
 from bundle.apps.label.record import LossRecord
 from bundle.apps.label.settings import ServerSettings
-from bundle.maps import copy_weights
+from bundle.maps import copy_weights, fingerprint_beside
 from bundle.system import fingerprint
 
 
@@ -95,8 +94,8 @@ class ServedWeights:
         return self.published if self.published.exists() else self.start
 
     def digest(self) -> str:
-        """Text that identifies the weights that are served now."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
+        """Text that identifies the weights that are served now, and their maps."""
+        return fingerprint_beside(self.path)
 
     def publish(self, weights: Path) -> None:
         """Serve other weights from the next request on, and keep the previous ones.

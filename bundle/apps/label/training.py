@@ -20,7 +20,7 @@ from bundle.apps.label.errors import ClientError
 from bundle.apps.label.request import FINAL
 from bundle.apps.label.settings import ServerSettings
 from bundle.data.splits import split_patients
-from bundle.maps import copy_weights
+from bundle.maps import copy_weights, fingerprint_beside
 from bundle.system import fingerprint, written_whole
 from bundle.system.configurations import find_configurations, load_configurations
 
@@ -118,7 +118,7 @@ def prepare(runs: Path, start: Path, settings: ServerSettings, images: Images, w
     files = find_configurations([base, *["labels.yaml"] * wish.labels, *own, OVERLAY])
     sections = split_images(images, wish)
     contents = [file.read_text() for file in files]
-    run = runs / fingerprint(start.read_bytes(), contents, sections, wish.iterations, wish.pairing)
+    run = runs / fingerprint(fingerprint_beside(start), contents, sections, wish.iterations, wish.pairing)
     # Published weights may change during the training.
     copy_weights(start, run / "start.pt")
     with written_whole(run / "images.json") as file:
