@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from bundle.api import read_configuration
+from bundle.system import processes
 from bundle.system.configurations import find_configurations, on_inference
 
 KEYS = ("config", "train_config", "weights", "device", "labels")
@@ -58,11 +56,13 @@ class ServerSettings:
         # Training takes the overlays of registration, such as a preset, since its weights have to fit them.
         train_config = _list(conf["train_config"]) if "train_config" in conf else ("train.yaml", *config[1:])
         read_configuration(train_config, {})
+        device = conf.get("device") or str(parser.get_parsed_content("device"))
+        processes.check_device(device)
         return cls(
             _files(config),
             _files(train_config),
             start,
-            _device(conf.get("device") or str(parser.get_parsed_content("device"))),
+            device,
             _list(conf.get("labels", "")),
             int(parser["steps"]),
         )
@@ -75,13 +75,3 @@ def _list(text: str) -> tuple[str, ...]:
 def _files(names: tuple[str, ...]) -> tuple[str, ...]:
     # Training runs in a separate process, perhaps in another folder.
     return tuple(str(path.absolute()) for path in find_configurations(names))
-
-
-def _device(name: str) -> str:
-    try:
-        device: Any = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device is {name!r}; expected cpu, cuda:0 or the like") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {name}, but PyTorch finds no GPU here; give --conf device cpu")
-    return str(device)
