@@ -42,7 +42,7 @@ def test_it_measures_seconds_and_memory(measured):
     measured["registration"].__globals__["SHAPE"] = (32, 32, 32)
     for plain in (True, False):
         for files, maps in ((measured["LOCALNET"], False), (("inference.yaml",), True)):
-            measured["registration"](plain, 2, 1, 1, CPU, files, maps, results)
+            measured["registration"](plain, 1, 1, CPU, files, maps, results, channels=2)
             registration = results.get()
             assert 0 < registration["network"] < registration["registration"]
             assert registration["peak_gib"] > 0.1

@@ -36,7 +36,7 @@ STEPS = 5
 MAPS = 3
 LOCALNET = ("inference.yaml", "localnet.yaml")
 LINE = "{:42s} {:>9s} {:>9s} {:>6s} {:>12s}"
-GROWTH = {  # what grows -> its values; edges are those of padded grids, 64^3 to 320^3 voxels before
+GROWTH = {  # argument of ``registration`` -> its values; edges are those of padded grids, 64^3 to 320^3 voxels before
     "edge": [72, 96, 144, 192, 264, 336],
     "steps": [1, 5, 10, 20, 50],
     "channels": [8, 16, 32, 64],
@@ -95,11 +95,11 @@ def seconds(call, repetitions, device):
 
 
 def registration(
-    plain, channels, downsampling, repetitions, device, files, maps, results, shape=None, steps=STEPS, pairs=1
+    plain, downsampling, repetitions, device, files, maps, results, *, channels=8, edge=None, steps=STEPS, pairs=1
 ):
     """Five steps and the prediction on a pair, or on several in turn; the network alone; peak memory."""
     network, loss, optimizer = parts(plain, channels, downsampling, device, files, maps)
-    pair = smooth_pair(8 * downsampling, device, MAPS if maps else 0, shape or SHAPE)
+    pair = smooth_pair(8 * downsampling, device, MAPS if maps else 0, (edge,) * 3 if edge else SHAPE)
 
     def register():
         for _ in range(pairs):
@@ -155,10 +155,8 @@ def growth(device, repetitions, table=GROWTH):
     for what, values in table.items():
         rows = []
         for value in values:
-            settings = {"edge": {"shape": (value,) * 3}, "channels": {}}.get(what, {what: value})
-            measure = partial(registration, **settings)
-            channels = value if what == "channels" else 8
-            found = in_a_process(measure, False, channels, 3, repetitions, device, ("inference.yaml",), True)
+            measure = partial(registration, **{what: value})
+            found = in_a_process(measure, False, 3, repetitions, device, ("inference.yaml",), True)
             rows.append({"value": value, "seconds": found["registration"], "peak_gib": found["peak_gib"]})
             print(f"{what} {value}: {found['registration']:.2f} s, {found['peak_gib']:.2f} GiB", flush=True)
         logs = np.log([[row["value"], row["seconds"]] for row in rows[1:]])
@@ -198,8 +196,9 @@ def main():
     report = {"machine": platform.machine(), "device": str(device), "threads": torch.get_num_threads()}
     print(LINE.format("five steps and prediction, 96 x 128 x 96", "plain s", "fast s", "ratio", "GiB"), flush=True)
     for name, (channels, downsampling, *network) in cases.items():
-        settings = (channels, downsampling, chosen.repetitions, device, *network)
-        plain, fast = (in_a_process(registration, kind, *settings) for kind in (True, False))
+        measure = partial(registration, channels=channels)
+        settings = (downsampling, chosen.repetitions, device, *network)
+        plain, fast = (in_a_process(measure, kind, *settings) for kind in (True, False))
         memory = f"{plain['peak_gib']:.1f} -> {fast['peak_gib']:.1f}"
         for key, title, peak in (("registration", name, memory), ("network", "  the network alone", "")):
             ratio = plain[key] / fast[key]
