@@ -1,6 +1,8 @@
 """The parts of the MONAI Label app that need no MONAI Label: what may be asked for, what comes back, what is kept."""
 
 import json
+import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -304,6 +306,42 @@ def test_candidates_wait_for_a_person_and_begin_with_the_same_patient(images):
     assert {fixed for fixed, _ in pairs} == {"b", "d", "e"}
     assert len(pairs) == 12
     assert [pair for pair in pairs[-4:] if pair[0] == "d"] == pairs[-4:]
+
+
+def test_an_image_that_cannot_be_read_does_not_keep_the_others_from_being_proposed(tmp_path, monkeypatch):
+    """It is called a: without patients and labels, everyone's first partner."""
+
+    class Strategy:
+        def __init__(self, description):
+            self.description = description
+
+    name = "monailabel.interfaces.tasks.strategy"
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(Strategy=Strategy))
+    monkeypatch.delitem(sys.modules, "bundle.apps.label.strategy", raising=False)
+    for package in ("monailabel", "monailabel.interfaces", "monailabel.interfaces.tasks"):
+        monkeypatch.setitem(sys.modules, package, SimpleNamespace(__path__=[]))
+    largest_loss = import_module("bundle.apps.label.strategy").LargestLoss
+    monkeypatch.delitem(sys.modules, "bundle.apps.label.strategy")
+
+    class Registrar:
+        origin, record, asked = "weights", LossRecord(tmp_path / "losses.json"), 0
+
+        def __call__(self, pair, fixed, moving):
+            self.asked += 1
+            if "a" in pair:
+                raise ClientError("damaged")
+            self.record.add(self.origin, pair, 1.0)
+
+    store = Store(tmp_path, {name: [] for name in "abcdef"})
+    for image in store.labels:
+        (tmp_path / f"{image}.nii.gz").touch()
+    registrar = Registrar()
+    propose = largest_loss(registrar, Images(store, tmp_path, str), at_once=4)
+    answers = [propose({}, store) for _ in range(4)]
+    assert registrar.asked == 4 * 4
+    assert answers[0] is None
+    assert answers[-1]["loss"] == 1.0
+    assert "a" not in (answers[-1]["id"], answers[-1]["moving"])
 
 
 # --- training and settings --------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ class LargestLoss(Strategy):
         self.registrar = registrar
         self.images = images
         self.at_once = at_once
+        self.refused: set[tuple[str, str]] = set()
 
     def __call__(self, request: Mapping[str, Any], datastore: object) -> dict[str, Any] | None:
         """Propose a pair.
@@ -44,12 +45,14 @@ class LargestLoss(Strategy):
             datastore: datastore of the images.
 
         Returns:
-            ``id`` of the fixed image, ``moving`` (id), ``loss``; None when no two images can be registered.
+            ``id`` of the fixed image, ``moving`` (id), ``loss``; None while no pair that was tried can be registered.
         """
         found = candidates(self.images, self.NAME)
         origin = self.registrar.origin
-        missing = [each for each in found if each.pair not in self.registrar.record.losses(origin)]
-        for candidate in missing[: self.at_once]:
+        losses = self.registrar.record.losses(origin)
+        missing = [each for each in found if each.pair not in losses]
+        # One image that cannot be read is a partner of all others: its pairs wait until nothing else is to be done.
+        for candidate in sorted(missing, key=lambda each: each.pair in self.refused)[: self.at_once]:
             self._register(candidate)
         losses = self.registrar.record.losses(origin)
         known = [each for each in found if each.pair in losses]
@@ -65,4 +68,5 @@ class LargestLoss(Strategy):
         try:
             self.registrar(candidate.pair, self.images.file(fixed, "fixed"), self.images.file(moving, "moving"))
         except ClientError as error:
+            self.refused.add(candidate.pair)
             logger.warning("a pair cannot be registered (%d); it is not proposed", error.status)
