@@ -386,6 +386,16 @@ def test_a_folder_without_results_is_refused(runs, tmp_path):
     assert not (tmp_path / "report").exists()
 
 
+def test_pairs_of_an_earlier_run_over_a_longer_list_do_not_count(runs, tmp_path):
+    report(tmp_path / "before", Evaluation("Between patients", runs, META))
+    for folder in runs.values():
+        (folder / "p9").mkdir()
+        (folder / "p9/metrics.json").write_text(json.dumps(metrics("p9", (0.0, 1.0))))
+    report(tmp_path / "after", Evaluation("Between patients", runs, META))
+    table = "table_between_patients.csv"
+    assert read(tmp_path / "after" / table) == read(tmp_path / "before" / table)
+
+
 def test_a_run_in_which_every_pair_failed_is_refused(runs, tmp_path):
     failed = write_method(tmp_path / "failed", LOCAL, failed=PAIRS)
     with pytest.raises(ValueError, match=r"failed holds no results, every pair failed \(cannot be read\)"):

@@ -351,6 +351,16 @@ def test_compare_refuses_different_pairs(tmp_path):
         compare([one, two])
 
 
+def test_compare_leaves_out_pairs_of_an_earlier_run_over_another_list(tmp_path):
+    folder = write_run(tmp_path / "run", metrics("a"), metrics("b", dsc=(0.0, 0.0)), metrics("c", dsc=(0.0, 0.0)))
+    rows = [metrics_row(metrics("a")), {"pair_id": "c", "status": "failed", "error": "damaged"}]
+    write_table(rows, table_columns(rows), folder / "metrics.csv")
+    assert compare([folder]).splitlines()[2].split()[4] == "0.800"
+    write_table(rows[1:], table_columns(rows), folder / "metrics.csv")
+    with pytest.raises(ValueError, match=r"run holds no results, every pair failed \(damaged\)"):
+        compare([folder])
+
+
 def test_compare_leaves_out_what_an_interrupted_run_was_writing(tmp_path):
     folder = write_run(tmp_path / "run", metrics("a"))
     (folder / ".b.partial").mkdir()

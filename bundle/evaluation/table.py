@@ -123,15 +123,33 @@ def compare(results: Sequence[str | os.PathLike[str]]) -> str:
     return "\n".join(lines)
 
 
+def read_table(folder: Path) -> list[dict[str, str]]:
+    """Rows of the ``metrics.csv`` of a run, as text; none if it is not there."""
+    table = folder / "metrics.csv"
+    if not table.is_file():
+        return []
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Metrics of every pair in a folder of inference.
+    """Metrics of every pair that was registered in a folder of inference.
+
+    If its table is there, pairs that are not in it are of an earlier run over another list, and do not count; nor do
+    results of an earlier run whose pairs have failed since.
 
     Raises:
         ValueError: when it holds none.
     """
     run = [json.loads(path.read_text()) for path in sorted(folder.glob("[!.]*/metrics.json"))]
+    rows = read_table(folder)
+    if rows:
+        status = {row["pair_id"]: row["status"] for row in rows}
+        run = [metrics for metrics in run if status.get(metrics["pair_id"]) == "done"]
     if not run:
-        raise ValueError(f"{folder} holds no results (no */metrics.json); run inference into it first")
+        failed = next((row["error"] for row in rows if row["status"] == "failed"), "")
+        why = f", every pair failed ({failed})" if failed else " (no */metrics.json); run inference into it first"
+        raise ValueError(f"{folder} holds no results{why}")
     return run
 
 

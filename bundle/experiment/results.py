@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ import numpy as np
 
 from bundle.evaluation.comparable import comparable
 from bundle.evaluation.measures import LOSS, MEASURES, WHEN, Measure, Metrics
-from bundle.evaluation.table import metrics_row, read_metrics, write_table
+from bundle.evaluation.table import metrics_row, read_metrics, read_table, write_table
 from bundle.experiment.runs import Evaluation, slug
 from bundle.experiment.statistics import ALPHA, compare_paired, summarise
 
@@ -129,16 +128,9 @@ def read_runs(folders: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
 
 def _rows(folder: Path, measured: Mapping[str, Metrics]) -> Run:
     """Rows of the pairs that were measured, and of those that failed."""
-    table = folder / "metrics.csv"
     run = {pair: metrics_row(metrics) | _device(metrics) for pair, metrics in measured.items()}
-    if table.is_file():
-        with table.open(newline="", encoding="utf-8") as file:
-            failed = [row for row in csv.DictReader(file) if row["status"] == "failed"]
-        # A failed pair leaves the folder of an older run as it was.
-        run |= {row["pair_id"]: {key: row[key] for key in ("pair_id", "status", "error")} for row in failed}
-    if not done(run):
-        raise ValueError(f"{folder} holds no results, every pair failed ({next(iter(run.values()))['error']})")
-    return run
+    failed = [row for row in read_table(folder) if row["status"] == "failed"]
+    return run | {row["pair_id"]: {key: row[key] for key in ("pair_id", "status", "error")} for row in failed}
 
 
 def _device(metrics: Mapping[str, Any]) -> Row:
