@@ -444,6 +444,7 @@ DATALISTS = {
         listed(pair_id="summary.csv"),
         "pair_id is 'summary.csv', which the results use themselves",
     ),
+    "lock_of_results": (listed(pair_id="run.lock"), "pair_id is 'run.lock', which the results use themselves"),
     "not_json": (b"{'test': ", "is not valid JSON"),
     "not_utf_8": (b'{"test": ["\xff"]}', "image not found"),
     "deep_json": (DEEP, "is not valid JSON"),

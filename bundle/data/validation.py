@@ -22,8 +22,8 @@ PAIR_NAMES = ("pair_id", "patient", "task", "fixed_structures", "moving_structur
 LONGEST_ID = 200  # file names have 255 bytes, and a folder is first written under a longer name
 PAIR_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_ID - 1}}}")
 UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
-TAKEN = {"datalist.json", "metrics.csv", "summary.csv", "quality.html"}
-"""Files beside the folders of the pairs."""
+TAKEN = {"datalist.json", "metrics.csv", "summary.csv", "quality.html", "run.lock", "finished.json"}
+"""Files beside the folders of the pairs, of a run and of an experiment."""
 
 
 def clean_section(section: str, raw: Any, root: Path, problems: list[str]) -> list[Pair]:
