@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bundle import register
+from bundle.api import read_configuration
 from bundle.simulation import simulate_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +25,23 @@ def moved(image, **settings):
     done = register(image, image, **COARSE, **settings)
     voxel = np.prod(nib.load(image).header.get_zooms()[:3]) ** (1 / 3)
     return float(np.linalg.norm(done.displacement, axis=0).mean()) / voxel, done.metrics
+
+
+def corrected_by(weights):
+    settings = read_configuration("inference.yaml", {"weights": str(weights), "map_weights": None})
+    return [settings.get_parsed_content(key) for key in ("mirror_axis", "centred_maps")]
+
+
+def test_weights_that_ship_are_corrected_wherever_they_lie(tmp_path):
+    """A gateway's package and a copy of the folder hold the same weights; those of a training are others."""
+    model = (ROOT / "models/model.pt").read_bytes()
+    for name, content in (("model.pt", model), ("renamed.pt", model), ("other.pt", model[:-1] + b"x")):
+        (tmp_path / name).write_bytes(content)
+    assert corrected_by(ROOT / "models/model.pt") == [0, [0]]
+    assert corrected_by(tmp_path / "model.pt") == [0, [0]]
+    assert corrected_by(tmp_path / "renamed.pt") == [0, [0]]
+    assert corrected_by(tmp_path / "other.pt") == [None, []]
+    assert corrected_by(tmp_path / "gone.pt") == [None, []]
 
 
 @pytest.mark.parametrize("steps", [0, 5])

@@ -38,6 +38,7 @@ from bundle.registration.weights import (
     fingerprint_of_network,
     fingerprint_of_weights,
     read_weights,
+    ships,
     weights_of,
 )
 
@@ -78,6 +79,7 @@ __all__ = [
     "inner_loop",
     "moved_names",
     "read_weights",
+    "ships",
     "use_instance_statistics",
     "weights_of",
 ]

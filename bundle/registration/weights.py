@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import filecmp
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -85,6 +86,12 @@ def fingerprint_of_weights(path: str | None) -> str | None:
         return None
     with named_errors(path):
         return fingerprint(regular_file(path).read_bytes())
+
+
+def ships(path: str | None, bundle_root: str) -> bool:
+    """Whether weights are of the bundle: the same bytes as a file in its ``models``, wherever the file lies."""
+    known = Path(bundle_root, "models").glob("*.pt")
+    return path is not None and Path(path).is_file() and any(filecmp.cmp(path, file, shallow=False) for file in known)
 
 
 def fingerprint_of_network(network: nn.Module) -> str:
