@@ -212,6 +212,8 @@ def _workflow(
     """Check options, then run a workflow; ``names`` are files and folders, ``options`` may be expressions."""
     from bundle.system.overrides import check_overrides, listed, literal, parsed
 
+    if "config_file" in options:
+        raise ValueError(f"--config_file is for python -m bundle run; here it is {files[0]}, which --config changes")
     kept = {option: literal(name) for option, name in names.items() if option not in options}
     words = listed(dict(options))
     check_overrides({"config_file": list(files), **listed(dict(kept)), **words}, commands.options_of(command))

@@ -219,6 +219,12 @@ def test_what_does_no_work_imports_nothing_that_takes_time(words):
         (["register", "docs", "--stepz", "5"], "unknown option --stepz; did you mean --steps?; known options are", []),
         (["register", "docs", "--processes", "2", "--stepz", "5"], "unknown option --stepz; did you mean --steps?", []),
         (["register", "LICENSE", "LICENSE", "--config", "gone.yaml"], "configuration not found: gone.yaml; give", []),
+        (
+            ["register", "docs", "--config_file", "cpu.yaml"],
+            "--config_file is for python -m bundle run; here it is",
+            [],
+        ),
+        (["train", "docs", "--config_file=cpu.yaml"], "--config_file is for python -m bundle run; here it is", []),
         (["train", "docs", "--itterations", "5"], "unknown option --itterations; did you mean --iterations?", []),
         (["train", "docs", "--config", "gone"], "configuration not found: gone; give a file, or a name in", []),
         (["train", "docs", "--iterations", "few"], "--iterations is 'few'; expected a whole number, such as", ["fire"]),
