@@ -11,6 +11,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, ScaleIntensityRange, Transform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
+from monai.utils import convert_to_tensor
 from scipy.ndimage import gaussian_filter1d
 
 from bundle.geometry import at_faces, initial_alignment
@@ -26,6 +27,7 @@ SMALLEST, STEPS = 0.05, 8
 SAMPLE = 2**18
 """Voxels that tell, if there are as many."""
 INFINITY = torch.tensor(torch.inf)
+Ends = list[tuple[torch.Tensor, torch.Tensor]]
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 
@@ -114,8 +116,6 @@ class Timed(Transform):
 class RobustIntensityd(MapTransform):
     """Scale images to [0, 1] by a range that is robust and never empty (``robust_range``), and clip them.
 
-    Padding at the border does not count (``without_padding``).
-
     ``I -> clip((I - a) / (b - a), 0, 1)``: another unit, ``s I + t`` with ``s > 0``, gives the same result.
 
     Args:
@@ -139,36 +139,73 @@ class RobustIntensityd(MapTransform):
             image = output[key]
             if not torch.isfinite(image.max() - image.min()):  # the range of a sound image may overflow
                 image = image * 0.25
-            low, high = robust_range(
-                without_padding(torch.as_tensor(image), self.lower, self.upper), self.lower, self.upper
-            )
+            low, high = robust_range(convert_to_tensor(image, track_meta=False), self.lower, self.upper)
             same = low == high
             scaled = image * 0.0 if same else ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(image)
             output[key] = scaled.to(torch.float32)
         return output
 
 
-def without_padding(image: torch.Tensor, lower: float, upper: float) -> torch.Tensor:
-    """Values of an image without the padding at its border, if it was interpolated.
+def robust_range(image: torch.Tensor, lower: float, upper: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The intensities ``(a, b)`` of an image that become 0 and 1: two percentiles of its values, with two exceptions.
 
-    Such padding is an extreme value, more frequent at the border than elsewhere, and ``FARTHER`` from the bulk of the
-    others. The voxels within ``REACH`` of it are left out with it, and all that is not within ``FAR`` of the bulk.
+    If both percentiles are equal, because nearly everything is background, the range extends to the percentiles of the
+    other values. Padding is left out: an extreme value that many voxels share, ``FAR`` from all others. So is what a
+    sharp mask has set to one value, and padding at the border that was interpolated (``_without_padding``).
 
     Args:
-        image: ``(1, *shape)``.
-        lower: percentile that becomes 0.
-        upper: percentile that becomes 1.
+        image: ``(1, *shape)``; or values ``(n,)``, of which none is taken for interpolated padding.
+        lower: percentile.
+        upper: percentile.
 
     Returns:
-        ``(n,)``, all values if there is no such padding.
+        ``a < b``; ``a = b`` if all values are equal.
     """
     values = image.flatten()
     low, high = (percentile(values, bound) for bound in (lower, upper))
     if low == high:
-        return values
+        others = values[values != low]
+        if len(others):
+            # Among few voxels, one outlier is more than a percentile, so the second value from either end is taken.
+            ordered, few = others.sort().values, int(len(others) > 2)
+            first, last = (int(share / 100 * (len(others) - 1)) + few for share in (lower, 100 - upper))
+            low, high = torch.minimum(low, ordered[first]), torch.maximum(high, ordered[-1 - last])
+        return low, high
+    ends = _ends(values, low, high)
+    kept = _without_ends(values, ends, lower, upper)
+    if image.ndim > 1 and len(kept) == len(values):
+        kept = _without_padding(image, ends, lower, upper)
+    return robust_range(kept, lower, upper) if len(kept) < len(values) else (low, high)
+
+
+def _ends(values: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> Ends:
+    """The lowest value, the highest, and both, as far as they are percentiles; infinity stands for the other end."""
+    lowest, highest = bool(low == values.min()), bool(high == values.max())
+    ends = [(low, INFINITY)] * lowest + [(-INFINITY, high)] * highest
+    return ends + [(low, high)] * (lowest and highest)
+
+
+def _without_ends(values: torch.Tensor, ends: Ends, lower: float, upper: float) -> torch.Tensor:
+    """Values without the lowest, the highest or both, where these are ``FAR`` from all others; else all of them."""
+    for bottom, top in ends:
+        others = values[(values > bottom) & (values < top)]
+        if 0 < len(others) < len(values):
+            inner_low, inner_high = (percentile(others, bound) for bound in (lower, upper))
+            if 0 < FAR * (inner_high - inner_low) < torch.minimum(others.min() - bottom, top - others.max()):
+                return others
+    return values
+
+
+def _without_padding(image: torch.Tensor, ends: Ends, lower: float, upper: float) -> torch.Tensor:
+    """Values ``(n,)`` without padding at the border that was interpolated; all of them if there is none.
+
+    Such padding is an extreme value, more frequent at the border than elsewhere, and ``FARTHER`` from the bulk of the
+    others. The voxels within ``REACH`` of it are left out with it, and all that is not within ``FAR`` of the bulk.
+    """
+    values = image.flatten()
     sample = values[:: len(values) // SAMPLE | 1]
     rim = at_faces(image[0])
-    for first, last in [*_ends(values, low, high), *_clusters(sample)]:
+    for first, last in [*ends, *_clusters(sample)]:
         inner = sample[(sample > first) & (sample < last)]
         if not len(inner):
             continue
@@ -176,8 +213,6 @@ def without_padding(image: torch.Tensor, lower: float, upper: float) -> torch.Te
         top = percentile(inner, upper if last == INFINITY else 100 * (1 - RAMP))
         reach = top - bottom
         if 0 < FARTHER * reach < torch.minimum(bottom - first, last - top):
-            if len(_without_ends(values, low, high, lower, upper)) < len(values):
-                return values  # not interpolated
             kept = torch.ones_like(image, dtype=torch.bool)
             for sign, end, bound in ((1, first, bottom), (-1, last, top)):
                 at_rim, at_all = ((sign * voxels <= sign * end).double().mean() for voxels in (rim, sample))
@@ -197,7 +232,7 @@ def _spread(mask: torch.Tensor) -> torch.Tensor:
     return spread > 0
 
 
-def _clusters(sample: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _clusters(sample: torch.Tensor) -> Ends:
     """The bulk of the lower and of the upper part, as ``_ends``: padding that splines have resampled rings.
 
     The parts are those of the threshold halfway between their means (Ridler and Calvard 1978).
@@ -209,51 +244,3 @@ def _clusters(sample: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
             return []
         threshold = (below.mean() + above.mean()) / 2
     return [(percentile(below, 100 * (1 - RAMP)), INFINITY), (-INFINITY, percentile(above, 100 * RAMP))]
-
-
-def _ends(values: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The lowest value, the highest, and both, as far as they are percentiles; infinity stands for the other end."""
-    lowest, highest = bool(low == values.min()), bool(high == values.max())
-    ends = [(low, INFINITY)] * lowest + [(-INFINITY, high)] * highest
-    return ends + [(low, high)] * (lowest and highest)
-
-
-def robust_range(values: torch.Tensor, lower: float, upper: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The intensities ``(a, b)`` of an image that become 0 and 1: two percentiles of its values, with two exceptions.
-
-    If both percentiles are equal, because nearly everything is background, the range extends to the percentiles of the
-    other values. Padding is left out: an extreme value that many voxels share, ``FAR`` from all others. So is what a
-    sharp mask has set to one value.
-
-    Args:
-        values: ``(n,)``, values of the whole image.
-        lower: percentile.
-        upper: percentile.
-
-    Returns:
-        ``a < b``; ``a = b`` if all values are equal.
-    """
-    low, high = (percentile(values, bound) for bound in (lower, upper))
-    if low == high:
-        others = values[values != low]
-        if len(others):
-            # Among few voxels, one outlier is more than a percentile, so the second value from either end is taken.
-            ordered, few = others.sort().values, int(len(others) > 2)
-            first, last = (int(share / 100 * (len(others) - 1)) + few for share in (lower, 100 - upper))
-            low, high = torch.minimum(low, ordered[first]), torch.maximum(high, ordered[-1 - last])
-        return low, high
-    kept = _without_ends(values, low, high, lower, upper)
-    return robust_range(kept, lower, upper) if len(kept) < len(values) else (low, high)
-
-
-def _without_ends(
-    values: torch.Tensor, low: torch.Tensor, high: torch.Tensor, lower: float, upper: float
-) -> torch.Tensor:
-    """Values without the lowest, the highest or both, where these are ``FAR`` from all others; else all of them."""
-    for bottom, top in _ends(values, low, high):
-        others = values[(values > bottom) & (values < top)]
-        if 0 < len(others) < len(values):
-            inner_low, inner_high = (percentile(others, bound) for bound in (lower, upper))
-            if 0 < FAR * (inner_high - inner_low) < torch.minimum(others.min() - bottom, top - others.max()):
-                return others
-    return values
