@@ -17,6 +17,7 @@ from monai.transforms import Transform
 from bundle.evaluation.quality import length_unit
 from bundle.pages.drawing import FIXED, MOVING, contours
 from bundle.pages.slices import ShownSlice, shown_slices
+from bundle.pages.views import View
 
 COLUMN, GAP = 2.2, 0.1
 """Width of the widest slice and distance between slices, inches."""
@@ -51,12 +52,12 @@ class PairPictured(Transform):
         sheet.set_axis_off()
         longest = max(float(shown.length.max()) for shown in slices) or 1.0
         for shown, top in zip(slices, tops, strict=True):
-            panels = [Panel(sheet, shown, scale, left, top) for left in lefts]
+            panels = [Panel(sheet, shown.view, scale, left, top) for left in lefts]
             _draw_images(panels, shown)
             length = panels[-1].draw(shown.view.pixels(shown.length), cmap="viridis", vmax=longest)
             if shown.view.letters:
                 name = f"{shown.view.name}\n{shown.view.position}"
-                middle = top + shown.view.size[1] * scale / 2
+                middle = top + panels[0].size[1] / 2
                 sheet.text(LEFT - GAP, middle, name, fontsize=9, rotation=90, ha="right", va="center", ma="center")
         for left, title in zip(lefts, TITLES, strict=True):
             sheet.text(left + COLUMN / 2, TOP - GAP, title, fontsize=10, ha="center")
@@ -74,15 +75,15 @@ class Panel:
 
     Args:
         sheet: axes in inches, rows downwards.
-        shown: the slice.
+        view: view of the slice.
         scale: inches per mm.
         left: left edge of the column, inches; a slice that is narrower lies in its middle.
         top: upper edge, inches.
     """
 
-    def __init__(self, sheet: Axes, shown: ShownSlice, scale: float, left: float, top: float) -> None:
-        self.sheet, self.view, self.scale = sheet, shown.view, scale
-        self.size = np.array(shown.view.size) * scale
+    def __init__(self, sheet: Axes, view: View, scale: float, left: float, top: float) -> None:
+        self.sheet, self.view, self.scale = sheet, view, scale
+        self.size = np.array(view.size) * scale
         self.corner = np.array([left + (COLUMN - self.size[0]) / 2, top])
 
     def draw(self, plane: np.ndarray, **style: Any) -> AxesImage:
@@ -106,7 +107,7 @@ class Panel:
 def _draw_images(panels: list[Panel], shown: ShownSlice) -> None:
     """Draw the images of a slice and their checkerboard, with contours on all but the checkerboard."""
     for panel, (name, image) in zip(panels, shown.images.items(), strict=False):
-        panel.draw(shown.view.pixels(image))
+        panel.draw(panel.view.pixels(image))
         for side, colour in (("fixed", FIXED), (name, MOVING))[: 1 + (name != "fixed")]:
             for mask in shown.labels.get(side, []) if name in shown.labels else []:
                 panel.outline(mask, colour)

@@ -99,7 +99,7 @@ class OverlapLoss(nn.Module):
         pooling = F.avg_pool3d if fixed.ndim == 5 else F.avg_pool2d
         loss = fixed.new_zeros(())
         for scale in self.scales:
-            # A cube of one voxel is the map itself, which pooling would take a twentieth of a step to copy.
+            # A cube of one voxel is the map itself; pooling would copy it in a twentieth of the time of a step.
             dice = self.dice(*(maps if scale == 1 else pooling(maps, scale) for maps in (warped, fixed))).flatten(1)
             loss = loss + mean_over(dice, present) / len(self.scales)
         return loss
