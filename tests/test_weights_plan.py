@@ -108,3 +108,13 @@ def test_maps_of_something_else_are_refused(change, message, tmp_path):
     file = write_json(tmp_path / "plan.json", {"trainings": plan["trainings"]})
     with pytest.raises(ValueError, match=message):
         read_plan([*FILES, str(file)], {})
+
+
+def test_folds_that_do_not_fit_are_refused_before_anything_is_written(finished, command):
+    files = [str(finished / f"trainings/maps/fold_{fold}/model_last.pt") for fold in (1, 0)]
+    values = {"map_weights": files, "map_folds": 2, "seed": 2, "split": [0.6, 0.0, 0.4], "output_dir": "swapped"}
+    arguments = options({**values, "dataset_dir": finished.parent / "data"})
+    run = command("monai.bundle", "run", "training", "--config_file", ROOT / "configs/train.yaml", *arguments)
+    assert run.code == 1
+    assert "of the fold that it should not know" in run.err
+    assert not (command.folder / "swapped").exists()

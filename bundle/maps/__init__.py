@@ -5,6 +5,7 @@ from bundle.maps.beside import copy_beside, copy_weights, fingerprint_beside, ma
 from bundle.maps.dataset import SeededDataset
 from bundle.maps.losses import LandmarkDistance, MapLoss
 from bundle.maps.network import MapNetwork, check_spacing, map_unet, read_map_network, start_rare
+from bundle.maps.seen import check_unseen, write_seen
 from bundle.maps.targets import CheckImaged, MapTargetsd
 from bundle.maps.transform import AnatomyMapsd
 
@@ -19,6 +20,7 @@ __all__ = [
     "RandShadowd",
     "SeededDataset",
     "check_spacing",
+    "check_unseen",
     "copy_beside",
     "copy_weights",
     "fingerprint_beside",
@@ -26,4 +28,5 @@ __all__ = [
     "maps_beside",
     "read_map_network",
     "start_rare",
+    "write_seen",
 ]

@@ -11,6 +11,7 @@ from monai.transforms import Transform
 from torch import nn
 
 from bundle.data import SIDES, side_tensor
+from bundle.maps.seen import check_unseen
 
 
 class AnatomyMapsd(Transform):
@@ -31,7 +32,7 @@ class AnatomyMapsd(Transform):
 
     Raises:
         FileNotFoundError: for missing weights.
-        ValueError: for weights of another network.
+        ValueError: for weights of another network, or that have learned from a patient whom ``held_out`` gives them.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class AnatomyMapsd(Transform):
         device: torch.device | str = "cpu",
     ) -> None:
         of_side = weights if isinstance(weights, Mapping) else dict.fromkeys(SIDES, weights)
+        for number, file in ((number, file) for names in of_side.values() for number, file in enumerate(names)):
+            check_unseen(file, [patient for patient, fold in (held_out or {}).items() if fold == number])
         files = dict.fromkeys(file for names in of_side.values() for file in names)
         networks = {file: reader(file).eval().requires_grad_(False).to(device) for file in files}
         self.networks: dict[str, list[nn.Module]] = {side: [networks[file] for file in of_side[side]] for side in SIDES}
