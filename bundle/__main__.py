@@ -130,7 +130,7 @@ def experiment(
         dataset_dir: folder of images with labels, or of the source tasks of configs/experiments/experiment_2d.yaml.
         output_dir: folder of the trained networks, the results and report.html.
         config_file: what is compared (see configs/experiments/experiment.yaml); further files change the first.
-        overrides: Every key of the configuration is an option too, such as --target_dir of experiment_2d.yaml.
+        overrides: Every key of configs/experiments/experiment.yaml is an option too, such as --seed 1.
     """
     refuse_missing("the folder that holds the images", dataset_dir)
     from bundle.experiment import Experiment
@@ -164,9 +164,8 @@ def register(
         config: presets and overlays for inference.yaml, such as cpu.yaml, or inference_2d.yaml for slices.
         processes: how many processes share the pairs of a list; at most one for each GPU, or for each core without any.
         verbose: show what the libraries log.
-        overrides: Every key of configs/inference.yaml, which explains them, is an option too: --weights FILE,
-            --steps 0, --device cuda:0, --pixdim 1, --initial_alignment world, --transforms True, --dicom True; for a
-            folder --datalist FILE, --pairing fixed; for two images --fixed_landmarks FILE, --moving_mask FILE.
+        overrides: Every key of configs/inference.yaml is an option too, such as --steps 0 or --device cuda:0; for two
+            images --fixed_landmarks FILE, --moving_landmarks FILE, --fixed_mask FILE, --moving_mask FILE.
     """
     parts = {"fixed_label": fixed_label, "moving_label": moving_label}
     parts |= {key: overrides.pop(key) or f"the file of --{key}" for key in configurations.PARTS if key in overrides}
@@ -192,8 +191,7 @@ def train(
         output: folder of checkpoints and weights.
         config: presets and overlays for train.yaml, such as cpu.yaml or labels.yaml.
         verbose: show what the libraries log.
-        overrides: Every key of configs/train.yaml, which explains them, is an option too: --datalist FILE, --pairing
-            fixed, --iterations 500, --device cuda:0, --pixdim 1, --start_weights FILE, --cache_dir FOLDER.
+        overrides: Every key of configs/train.yaml is an option too, such as --iterations 500 or --start_weights FILE.
     """
     refuse_missing("the folder that holds the images", dataset_dir)
     given = {"dataset_dir": dataset_dir, "output_dir": output}
@@ -236,7 +234,7 @@ def run(run_id: str = "run", config_file: Sequence[str] = (), **overrides: str |
     Args:
         run_id: part of the configuration to run, such as training or maps.
         config_file: configurations, files or names such as configs/train.yaml; further ones change the first.
-        overrides: Every key of the configuration is an option too, such as --output_dir FOLDER.
+        overrides: Every key of the configuration is an option too; --help after --config_file FILE lists them.
     """
     if not config_file:
         raise ValueError("--config_file is missing; give a configuration, such as configs/inference.yaml")

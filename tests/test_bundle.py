@@ -26,6 +26,7 @@ from workflow_fixtures import INFERENCE, ROOT, SMALL, SMALL_TRAINING, TRAIN, opt
 from bundle.registration import RegistrationNetwork
 from bundle.registration.moving import moved_names
 from bundle.system import twins
+from bundle.system.configurations import described
 
 pytest_plugins = ["workflow_fixtures"]
 
@@ -311,8 +312,20 @@ def test_every_hyperparameter_is_explained(file):
     for key in keys:
         block = re.search(rf"^{key}:.*(?:\n[ ]+.*)*", head, re.MULTILINE)
         assert block is not None
-        explained = "#" in block.group() or key in ("device", "seed", "bundle_root")
+        explained = "#" in block.group() or key == "bundle_root"
         assert explained, f"{key} has no comment"
+
+
+@pytest.mark.parametrize("file", [TRAIN, INFERENCE, MAPS, CONFIGS / "inference_2d.yaml"], ids=lambda path: path.stem)
+def test_the_help_knows_every_value_of_a_configuration(file):
+    values, (_, keys) = content(file), settings(file)
+    listed = {name: default for name, (default, _) in described(file).items()}
+    assert {name.partition("::")[0] for name in listed} == set(keys)
+    for name, default in listed.items():
+        key, _, part = name.partition("::")
+        value = values[key][part] if part else values[key]
+        component = value["_target_"] if isinstance(value, dict) else value
+        assert default in (value, component) or yaml.safe_load(default) == value
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)

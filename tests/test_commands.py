@@ -1,6 +1,7 @@
 """Commands from functions: options by their signature, meanings by their docstring, names as they are typed."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -14,8 +15,9 @@ from dicom_toys import write_series
 from workflow_fixtures import ROOT
 
 import bundle
+from bundle.__main__ import COMMANDS
 from bundle.system import commands
-from bundle.system.configurations import unknown_option
+from bundle.system.configurations import described, unknown_option
 from bundle.system.text import several
 
 NAMES = [
@@ -160,6 +162,70 @@ def test_help_lists_commands_options_meanings_and_defaults(capsys):
     assert "(default: 0 1)" in shown and "(default: 0)" in shown
 
 
+CONFIGURATION = """# A list of things.
+imports:
+  - $import x
+# --- where ---
+root: $x.root
+size: 5                       # of a thing, 10 % at most;
+                              # null: any
+folder: "a b"                 # where they are
+limits:                       # how many; null: all
+  first: null
+  last: 3                     # at the end
+loss:                         # or another
+  _target_: x.Loss
+  size: '@size'
+step: {_target_: x.Step}      # as it is
+lines: []
+# --- definitions ---
+made: 1                       # of the above
+"""
+
+
+def test_help_lists_the_keys_of_a_configuration(tmp_path, monkeypatch, capsys):
+    """Name, default and meaning, as its own comments say; parts of a component are none."""
+    (tmp_path / "things.yaml").write_text(CONFIGURATION)
+    (tmp_path / "small.yaml").write_text("size: 2\nlimits::last: 1  # fewer\n")
+    monkeypatch.chdir(tmp_path)
+    assert described(["things.yaml", "small.yaml"]) == {
+        "root": ("$x.root", ""),
+        "size": ("2", "of a thing, 10 % at most; null: any"),
+        "folder": ("a b", "where they are"),
+        "limits::first": ("null", "how many; null: all"),
+        "limits::last": ("1", "fewer"),
+        "loss": ("x.Loss", "or another"),
+        "step": ("{_target_: x.Step}", "as it is"),
+        "lines": ("[]", ""),
+    }
+    with pytest.raises(SystemExit):
+        Called()("show", "--results", "a", "--files=things.yaml", "--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "keys of things.yaml: --root VALUE (default: $x.root) --size VALUE of a thing, 10 % at most; null: any" in shown
+    )
+    assert "--limits::last VALUE at the end (default: 3) --loss VALUE" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "default"),
+    [
+        (["register"], "--pixdim", "0.8"),
+        (["register", "--config", "cpu.yaml"], "--pixdim", "2.4"),
+        (["train"], "--iterations", "2000"),
+        (["experiment"], "--seed", "0"),
+        (["run", "--config_file", "configs/maps.yaml"], "--heat_map_mm", "6.0"),
+    ],
+)
+def test_help_of_a_command_lists_the_keys_of_its_configuration(words, key, default, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bundle", *words, "--help"])
+    with pytest.raises(SystemExit):
+        commands.run("bundle", COMMANDS, sys.argv[1:], bundle.version)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search(rf"{key} VALUE [^(]*\(default: {re.escape(default)}\)", shown)
+    assert shown.count(f"{key} VALUE") == 1
+
+
 def test_a_command_names_its_own_options_first():
     content = {"imports": ["$import x"], "zoom": 1, "parts": {"a": 1}, "outputs": 2, "limits": [1]}
     assert unknown_option(["--ouput"], content, ["output", "zoom"]) == (
@@ -201,6 +267,7 @@ print([name for name in slow if name in sys.modules], file=sys.stderr)
         ["--help"],
         ["--version"],
         ["apply", "--help"],
+        ["register", "--help"],
         ["apply", "--wrong", "1"],
         ["register", "nowhere.nii", "gone.nii"],
         ["train", "nowhere"],

@@ -8,14 +8,17 @@ import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NoReturn, get_args
 
-from bundle.system.configurations import unknown_option
+from bundle.system.configurations import described, unknown_option
 from bundle.system.limits import exists
-from bundle.system.text import did_you_mean
+from bundle.system.text import did_you_mean, not_empty, truth, truth_or_text, whole_number
 
 Command = Callable[..., None]
 Commands = Mapping[str, Command]
-TRUTH = {"true": True, "false": False}
 TWICE = "--{} is given twice; give it once"
+HELP = {"-h", "--help"}
+PLACES = ("dataset_dir", "output_dir")
+"""Keys that a command with presets sets by options of its own."""
+CONFIGURATION = re.compile(r"[\w./-]+\.ya?ml\b")
 MEANING = re.compile(r"^ {2,}(\w+): (.+?)(?=\n {2,}\w+: |\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -91,6 +94,8 @@ def _bind(command: Command, program: str, words: Sequence[str]) -> tuple[list[st
     more = next((name for name in inspect.signature(command).parameters if name not in options), "")
     parser = _parser(command, program, options, more)
     words = [_unmistakable(word, options) for word in words]
+    if more and HELP & set(words):
+        _explain(parser, options, words)
     words, others = _others(words, options, parser) if more else (words, {})
     given, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
@@ -138,6 +143,17 @@ def _parser(command: Command, program: str, options: Mapping[str, inspect.Parame
     return parser
 
 
+def _explain(parser: Parser, options: Container[str], words: Sequence[str]) -> None:
+    """Let the help list the keys of the configurations that the docstring and the command line name."""
+    files = CONFIGURATION.findall(" ".join([parser.epilog or "", *words]))
+    group = parser.add_argument_group(f"keys of {', '.join(files)}") if files else parser
+    own = PLACES if "config" in options else ()
+    for name, (default, meaning) in described(files).items():
+        if name not in options and name not in own:
+            text = f"{meaning} (default: {default})".strip().replace("%", "%%")
+            group.add_argument(f"--{name}", metavar="VALUE", help=text)
+
+
 def _usage(options: Mapping[str, inspect.Parameter]) -> str:
     """Options as they are typed, without a name where none is required."""
     words = []
@@ -175,38 +191,7 @@ def _converter(parameter: inspect.Parameter) -> Callable[[str], Any]:
     kinds = _kinds(parameter)
     if bool in kinds:
         return truth_or_text if str in kinds else truth
-    return whole_number if int in kinds else text
-
-
-def text(word: str) -> str:
-    """A word as it is.
-
-    Raises:
-        argparse.ArgumentTypeError: when it is empty.
-    """
-    if not word:
-        raise argparse.ArgumentTypeError("expected a name or a value, not nothing")
-    return word
-
-
-def whole_number(word: str) -> int:
-    """A word as a number; errors as for ``text``."""
-    try:
-        return int(word)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, not {word!r}") from None
-
-
-def truth(word: str) -> bool:
-    """``True`` or ``False``; errors as for ``text``."""
-    if word.lower() not in TRUTH:
-        raise argparse.ArgumentTypeError(f"expected True or False, not {word!r}")
-    return TRUTH[word.lower()]
-
-
-def truth_or_text(word: str) -> bool | str:
-    """``True``, ``False``, or another word as it is."""
-    return TRUTH.get(word.lower(), word)
+    return whole_number if int in kinds else not_empty
 
 
 def _values(parser: Parser, parameter: inspect.Parameter, words: Sequence[str]) -> Any:
@@ -228,7 +213,7 @@ def _unmistakable(word: str, known: Container[str]) -> str:
     name, (_, equals, value) = option_of(word), word.partition("=")
     if word.startswith("--") and name in known:
         return f"--{name}{equals}{value}"
-    return f"./{word}" if word.startswith("-") and word not in ("-h", "--help") and exists(word) else word
+    return f"./{word}" if word.startswith("-") and word not in HELP and exists(word) else word
 
 
 def _others(words: Sequence[str], known: Container[str], parser: Parser) -> tuple[list[str], dict[str, str | None]]:

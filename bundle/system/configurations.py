@@ -28,6 +28,11 @@ class Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+KEY = re.compile(r"( {0,2})(\w+(?:::\w+)*):(?: +(?!# )(.*?))??(?: +# (.*))?")
+MORE = re.compile(r" +# (.*)")
+"""Lines of a configuration as people read it: a key, or a part of one, with value and comment; more of the comment."""
+
+
 def find_configurations(names: str | Path | Sequence[str | Path]) -> list[Path]:
     """Find configurations: existing files, or names in this package: ``configs/train.yaml``, ``cpu.yaml`` or ``cpu``.
 
@@ -109,6 +114,40 @@ def load_configurations(names: str | Path | Sequence[str | Path]) -> dict[str, A
         except Exception as error:  # PyYAML's errors have no common class with JSON's
             raise ValueError(f"configuration {file} cannot be read: {brief(error)}") from error
     return content
+
+
+def described(names: str | Path | Sequence[str | Path]) -> dict[str, tuple[str, str]]:
+    """What the comments of configurations say of their keys: ``{key: (default, meaning)}``, in the order of the file.
+
+    Parts of a key that is no component are keys of their own, ``pair_limits::test``, and mean what the key means unless
+    they say it themselves. Of a key in several files the last default counts. The definitions below the values are left
+    out.
+
+    Raises:
+        FileNotFoundError: as in :func:`find_configurations`.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for file in find_configurations(names):
+        above = last = ""  # the key that the line is a part of, and the one that the line before explains
+        for line in file.read_text().partition("\n# --- definitions")[0].splitlines():
+            more, entry = MORE.fullmatch(line), KEY.fullmatch(line)
+            if more is not None and last:
+                found[last] = found[last][0], f"{found[last][1]} {more[1]}".strip()
+            if entry is None:
+                continue
+            indent, key, value, meaning = entry.groups(default="")
+            if not indent:
+                above = last = key
+            elif key == "_target_":
+                last, meaning = above, f"{found[above][1]} {meaning}".strip()
+            elif found[above][0]:
+                continue  # a part of a component
+            else:
+                last = f"{above}::{key}"
+            value = value[1:-1] if value[:1] in "'\"" and value[:1] == value[-1:] else value
+            known = found.get(last, ("", ""))[1] or found.get(above, ("", ""))[1]
+            found[last] = value, meaning or known
+    return {key: (value, meaning) for key, (value, meaning) in found.items() if value}
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import json
 import re
@@ -15,6 +16,7 @@ from bundle.system.limits import Refused, exists
 BYTE_ORDER_MARK = "\ufeff"
 MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 BRACKETS = re.compile(r"\[(.*)\]|\((.*)\)", re.DOTALL)
+TRUTH = {"true": True, "false": False}
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 """What no text contains, and nearly all other files do."""
 
@@ -94,3 +96,34 @@ def did_you_mean(words: Iterable[str], known: Collection[str], prefix: str = "")
     """
     near = dict.fromkeys(prefix + close for word in words for close in get_close_matches(word, known, 1))
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def not_empty(word: str) -> str:
+    """A word as it is.
+
+    Raises:
+        argparse.ArgumentTypeError: when it is empty.
+    """
+    if not word:
+        raise argparse.ArgumentTypeError("expected a name or a value, not nothing")
+    return word
+
+
+def whole_number(word: str) -> int:
+    """A word as a number; errors as for ``not_empty``."""
+    try:
+        return int(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, not {word!r}") from None
+
+
+def truth(word: str) -> bool:
+    """``True`` or ``False``; errors as for ``not_empty``."""
+    if word.lower() not in TRUTH:
+        raise argparse.ArgumentTypeError(f"expected True or False, not {word!r}")
+    return TRUTH[word.lower()]
+
+
+def truth_or_text(word: str) -> bool | str:
+    """``True``, ``False``, or another word as it is."""
+    return TRUTH.get(word.lower(), word)
