@@ -1,4 +1,4 @@
-"""``python -m bundle COMMAND``: the command line of the bundle."""
+"""``python -m bundle COMMAND``. Imports that take seconds are inside the commands: ``--help`` needs none."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from bundle.system import commands, configurations, console, threads
 from bundle.system.errors import printable
 from bundle.system.limits import refuse_missing
 from bundle.system.text import several
-
-# Imports are inside the commands: the libraries take seconds, and --help needs none.
 
 
 def simulate(output_dir: str, patients: int = 12, scans: int = 2, seed: int = 0) -> None:
@@ -151,6 +149,7 @@ def register(
     config: Sequence[str] = (),
     processes: int = 1,
     verbose: bool = False,
+    quiet: bool = False,
     **overrides: str | None,
 ) -> None:
     """Register two images, or every pair of a folder or a datalist, as configs/inference.yaml says.
@@ -164,8 +163,9 @@ def register(
         config: presets and overlays for inference.yaml, such as cpu.yaml, or inference_2d.yaml for slices.
         processes: how many processes share the pairs of a list; at most one for each GPU, or for each core without any.
         verbose: show what the libraries log.
-        overrides: Every key of configs/inference.yaml is an option too, such as --steps 0 or --device cuda:0; for two
-            images --fixed_landmarks FILE, --moving_landmarks FILE, --fixed_mask FILE, --moving_mask FILE.
+        quiet: print nothing but warnings and errors.
+        overrides: Every key of configs/inference.yaml is an option too; so are --fixed_mask, --moving_mask,
+            --fixed_landmarks and --moving_landmarks, files of two images.
     """
     parts = {"fixed_label": fixed_label, "moving_label": moving_label}
     parts |= {key: overrides.pop(key) or f"the file of --{key}" for key in configurations.PARTS if key in overrides}
@@ -173,7 +173,7 @@ def register(
     files = configurations.on_inference([*several(config), *["multi_gpu_inference.yaml"] * (threads.started() > 1)])
     with tempfile.TemporaryDirectory() as folder:
         given = {**configurations.images_named(Path(folder), fixed, moving, parts), "output_dir": output}
-        _workflow(register, "run", files, verbose, given, overrides, processes)
+        _workflow(register, "run", files, {"verbose": verbose, "quiet": quiet}, given, overrides, processes)
 
 
 def train(
@@ -182,6 +182,7 @@ def train(
     output: str = "runs/training",
     config: Sequence[str] = (),
     verbose: bool = False,
+    quiet: bool = False,
     **overrides: str | None,
 ) -> None:
     """Meta-train on a folder of images as configs/train.yaml says. After a stop, the same command continues.
@@ -191,40 +192,37 @@ def train(
         output: folder of checkpoints and weights.
         config: presets and overlays for train.yaml, such as cpu.yaml or labels.yaml.
         verbose: show what the libraries log.
+        quiet: print nothing but warnings and errors.
         overrides: Every key of configs/train.yaml is an option too, such as --iterations 500 or --start_weights FILE.
     """
     refuse_missing("the folder that holds the images", dataset_dir)
-    given = {"dataset_dir": dataset_dir, "output_dir": output}
-    _workflow(train, "training", ["train.yaml", *several(config)], verbose, given, overrides)
+    given, loudness = {"dataset_dir": dataset_dir, "output_dir": output}, {"verbose": verbose, "quiet": quiet}
+    _workflow(train, "training", ["train.yaml", *several(config)], loudness, given, overrides)
 
 
 def _workflow(
     command: commands.Command,
     run_id: str,
     files: Sequence[str],
-    verbose: bool,
+    loudness: Mapping[str, bool],
     names: Mapping[str, str],
     options: Mapping[str, str | None],
     count: int = 1,
 ) -> None:
     """Check options, then run a workflow; ``names`` are files and folders, ``options`` may be expressions."""
-    from bundle.system.overrides import check_overrides, listed, literal, parsed
+    from bundle.system.overrides import settings
 
-    if "config_file" in options:
-        raise ValueError(f"--config_file is for python -m bundle run; here it is {files[0]}, which --config changes")
-    kept = {option: literal(name) for option, name in names.items() if option not in options}
-    words = listed(dict(options))
-    check_overrides({"config_file": list(files), **listed(dict(kept)), **words}, commands.options_of(command))
+    values = settings(files, names, options, commands.options_of(command))
     from bundle.system import processes
 
     if count != 1 and threads.started() == 1:
         processes.launch(count, sys.argv[1:])
         return
-    logged = console.quiet_unless(verbose)
-    workflow = bundle.create_workflow(list(files), run_id=run_id, **kept, **parsed(words), **logged)
+    workflow = bundle.create_workflow(list(files), run_id=run_id, **values, **console.quiet_unless(**loudness))
     workflow.run()
-    if command is register and processes.is_first():
-        print(f"see {Path(names['output_dir'], 'quality.html')}")
+    page = Path(options.get("output_dir") or names.get("output_dir", ""), "quality.html")
+    if command is register and processes.is_first() and page.exists():
+        print(f"see {page}")
     workflow.finalize()
 
 
@@ -238,7 +236,7 @@ def run(run_id: str = "run", config_file: Sequence[str] = (), **overrides: str |
     """
     if not config_file:
         raise ValueError("--config_file is missing; give a configuration, such as configs/inference.yaml")
-    _workflow(run, run_id, several(config_file), True, {}, overrides)
+    _workflow(run, run_id, several(config_file), {"verbose": True}, {}, overrides)
 
 
 LISTED = (register, train, check_data, apply, compare, experiment, dicom_series, example, simulate, run, write_json)
@@ -249,7 +247,10 @@ def main() -> None:
     """Run a command of this package."""
     console.setup()
     try:
-        commands.run("python -m bundle", COMMANDS, sys.argv[1:], bundle.version)
+        name = Path(sys.argv[0]).name
+        commands.run(
+            name if name == "meta-registration" else "python -m bundle", COMMANDS, sys.argv[1:], bundle.version
+        )
     finally:
         print(end="", flush=True)  # while a reader that has left can still be told from an error
 

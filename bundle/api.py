@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import threading
-import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +23,7 @@ from bundle.pages import PairPictured, QualityPaged, QualityPdfd
 from bundle.results import DicomOutputsd, NoObjects, SavePaird, TransformsBothWaysd, save_objects, series_of
 from bundle.system import exists, processes, spelt_otherwise, unwrapped
 from bundle.system.configurations import find_configurations, load_configurations, on_inference, unknown_option
-from bundle.system.console import HARMLESS
+from bundle.system.console import hide_what_is_harmless
 from bundle.system.overrides import check_known, literal, literal_paths
 
 IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False, "dicom": False}
@@ -206,9 +205,7 @@ def register(
     parser = read_configuration(on_inference(config_file), settings)
     for key, value in {**IN_MEMORY, "dataset::data": [pair], "dataloader::generator": torch.Generator()}.items():
         parser[key] = value
-    # Warning filters belong to all threads: restoring them would undo those of another thread.
-    for message in HARMLESS:
-        warnings.filterwarnings("ignore", message=message)
+    hide_what_is_harmless()
     processes.only_deterministic(parser["deterministic"])
     # So does torch's random state, from which networks without a file of weights are initialised.
     with BUILDING, torch.random.fork_rng(), unwrapped():
@@ -236,6 +233,7 @@ def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: 
         ValueError: for a setting that the configuration does not have.
     """
     check_known(settings, load_configurations(config_file))
+    hide_what_is_harmless()
     files = [str(path) for path in find_configurations(config_file)]
     return monai.bundle.create_workflow(config_file=files, **literal_paths(settings))
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -322,7 +323,10 @@ def test_presets_follow_the_configuration_of_inference(voxels):
 def test_a_workflow_is_made_from_any_folder(tiny_dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = {"dataset_dir": str(tiny_dataset), "weights": "$None", "pair_limits::test": 2, "workflow_type": "infer"}
-    workflow = create_workflow("configs/inference.yaml", logging_file=False, **settings)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        workflow = create_workflow("configs/inference.yaml", logging_file=False, **settings)
+    assert not [line for line in shown if "parsing config_file" in str(line.message)]
     assert len(workflow.parser.get_parsed_content("dataset").data) == 2
     for name in ("pair_limit::test", "step"):
         with pytest.raises(ValueError, match=rf"unknown option {name}; did you mean \w+s\?; known options are"):

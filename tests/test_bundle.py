@@ -26,7 +26,7 @@ from workflow_fixtures import INFERENCE, ROOT, SMALL, SMALL_TRAINING, TRAIN, opt
 from bundle.registration import RegistrationNetwork
 from bundle.registration.moving import moved_names
 from bundle.system import twins
-from bundle.system.configurations import described
+from bundle.system.configurations import explained
 
 pytest_plugins = ["workflow_fixtures"]
 
@@ -319,7 +319,7 @@ def test_every_hyperparameter_is_explained(file):
 @pytest.mark.parametrize("file", [TRAIN, INFERENCE, MAPS, CONFIGS / "inference_2d.yaml"], ids=lambda path: path.stem)
 def test_the_help_knows_every_value_of_a_configuration(file):
     values, (_, keys) = content(file), settings(file)
-    listed = {name: default for name, (default, _) in described(file).items()}
+    listed = {name: default for name, (default, _) in explained(file).items()}
     assert {name.partition("::")[0] for name in listed} == set(keys)
     for name, default in listed.items():
         key, _, part = name.partition("::")

@@ -7,7 +7,7 @@ import sys
 import nibabel as nib
 import numpy as np
 import pytest
-from workflow_fixtures import INFERENCE, ROOT, SMALL, options, pair, write_json
+from workflow_fixtures import INFERENCE, ROOT, SMALL, SMALL_TRAINING, options, pair, write_json
 
 from bundle import __main__ as commands
 from bundle.system import twins
@@ -160,9 +160,10 @@ def test_two_images_are_registered_with_masks_and_landmarks(tiny_dataset, traine
     nib.save(nib.Nifti1Image(np.ones(mask.shape, np.uint8), mask.affine), tmp_path / "mask.nii.gz")
     images = [tiny_dataset / f"images/{name}.nii.gz" for name in "FG"]
     files = {"fixed_landmarks": points, "moving_landmarks": points, "fixed_mask": tmp_path / "mask.nii.gz"}
-    values = {**SMALL, "weights": trained / "model.pt", "output": tmp_path / "out", **files}
+    values = {**SMALL, "weights": trained / "model.pt", "output_dir": tmp_path / "out", **files}
     finished = command("bundle", "register", *images, *options(values))
     assert finished.code == 0, finished.error
+    assert finished.out.splitlines()[-1] == f"see {tmp_path / 'out/quality.html'}"
     metrics = json.loads((tmp_path / "out/G_to_F/metrics.json").read_text())
     assert list(metrics["tre_mm"]) == ["point apex", "point base"]
 
@@ -181,3 +182,23 @@ def test_files_of_a_pair_that_are_not_there_are_named(command, files, words):
     finished = command("bundle", "register", "data", *files)
     assert finished.code == 1
     assert words in finished.error
+
+
+@pytest.mark.parametrize("work", ["register", "train"])
+def test_quiet_prints_nothing_but_writes_everything(command, dataset, tmp_path, work):
+    values = {**({**SMALL, "weights": "$None"} if work == "register" else SMALL_TRAINING), "datalist": "datalist.json"}
+    finished = command("bundle", work, dataset, "--quiet", "--output", tmp_path / "out", *options(values))
+    assert (finished.code, finished.out, finished.err) == (0, "", "")
+    assert (tmp_path / "out" / ("metrics.csv" if work == "register" else "model.pt")).exists()
+
+
+def test_quiet_still_says_what_is_wrong(command, dataset, tmp_path):
+    finished = command("bundle", "train", dataset, "--quiet", "--verbose", "--output", tmp_path / "out")
+    assert finished.code == 1
+    assert finished.err == "error: --verbose and --quiet exclude each other; give one of them\n"
+    (dataset / "images/A.nii.gz").write_bytes(b"no image")
+    write_json(dataset / "list.json", {"test": [pair("A", "B")]})
+    words = [dataset, "--datalist", dataset / "list.json", "--quiet", "--output", tmp_path / "out"]
+    finished = command("bundle", "register", *words, *options({**SMALL, "weights": "$None"}))
+    assert (finished.code, finished.out) == (1, "")
+    assert "A.nii.gz" in finished.err

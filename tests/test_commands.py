@@ -17,7 +17,7 @@ from workflow_fixtures import ROOT
 import bundle
 from bundle.__main__ import COMMANDS
 from bundle.system import commands
-from bundle.system.configurations import described, unknown_option
+from bundle.system.configurations import explained, unknown_option
 from bundle.system.text import several
 
 NAMES = [
@@ -188,7 +188,7 @@ def test_help_lists_the_keys_of_a_configuration(tmp_path, monkeypatch, capsys):
     (tmp_path / "things.yaml").write_text(CONFIGURATION)
     (tmp_path / "small.yaml").write_text("size: 2\nlimits::last: 1  # fewer\n")
     monkeypatch.chdir(tmp_path)
-    assert described(["things.yaml", "small.yaml"]) == {
+    assert explained(["things.yaml", "small.yaml"]) == {
         "root": ("$x.root", ""),
         "size": ("2", "of a thing, 10 % at most; null: any"),
         "folder": ("a b", "where they are"),

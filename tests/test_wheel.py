@@ -93,6 +93,8 @@ def test_the_command_says_which_version_it_is(installed, tmp_path):
     for words in (["meta-registration"], ["python", "-m", "bundle"]):
         finished = call(installed, tmp_path, *words, "--version")
         assert finished.stdout.startswith("meta-registration-bundle "), finished.stderr
+        usage = call(installed, tmp_path, *words, "apply", "--help").stdout
+        assert usage.startswith(f"usage: {' '.join(words)} apply TRANSFORM "), "the help calls it as the user did"
 
 
 def test_volumes_are_registered_by_the_weights_that_it_brings(installed, tmp_path):

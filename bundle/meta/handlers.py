@@ -14,7 +14,7 @@ from monai.utils import CommonKeys
 from tqdm import tqdm
 
 from bundle.meta.sampling import RestOfEpoch
-from bundle.system import brief, changes, described, processes, written_whole
+from bundle.system import brief, changes, console, described, processes, written_whole
 
 MOST_CHANGES = 5
 """Largest number of changed settings that an error names."""
@@ -232,7 +232,8 @@ class ProgressBar:
 
     def _open(self, engine: Engine) -> None:
         total = engine.state.max_epochs * engine.state.epoch_length
-        self.bar = tqdm(total=total, initial=engine.state.iteration, desc=self.title, unit="it")
+        hidden = console.NO_BARS in os.environ
+        self.bar = tqdm(total=total, initial=engine.state.iteration, desc=self.title, unit="it", disable=hidden)
 
     def _update(self, engine: Engine) -> None:
         if engine.state.iteration % 10 == 0:

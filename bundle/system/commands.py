@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NoReturn, get_args
 
-from bundle.system.configurations import described, unknown_option
+from bundle.system.configurations import explained, unknown_option
 from bundle.system.limits import exists
 from bundle.system.text import did_you_mean, not_empty, truth, truth_or_text, whole_number
 
@@ -148,7 +148,7 @@ def _explain(parser: Parser, options: Container[str], words: Sequence[str]) -> N
     files = CONFIGURATION.findall(" ".join([parser.epilog or "", *words]))
     group = parser.add_argument_group(f"keys of {', '.join(files)}") if files else parser
     own = PLACES if "config" in options else ()
-    for name, (default, meaning) in described(files).items():
+    for name, (default, meaning) in explained(files).items():
         if name not in options and name not in own:
             text = f"{meaning} (default: {default})".strip().replace("%", "%%")
             group.add_argument(f"--{name}", metavar="VALUE", help=text)

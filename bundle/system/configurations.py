@@ -116,7 +116,7 @@ def load_configurations(names: str | Path | Sequence[str | Path]) -> dict[str, A
     return content
 
 
-def described(names: str | Path | Sequence[str | Path]) -> dict[str, tuple[str, str]]:
+def explained(names: str | Path | Sequence[str | Path]) -> dict[str, tuple[str, str]]:
     """What the comments of configurations say of their keys: ``{key: (default, meaning)}``, in the order of the file.
 
     Parts of a key that is no component are keys of their own, ``pair_limits::test``, and mean what the key means unless

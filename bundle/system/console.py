@@ -17,6 +17,7 @@ from bundle.system.errors import WRAPPING, DataWarning, one_line, root_cause
 
 USER_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, FloatingPointError, ImportError)
 HARMLESS = (
+    "parsing config_file .*",  # MONAI, whenever it reads a configuration: which is code (docs/README.md)
     ".*always_return_as_numpy.*",  # MONAI's Hausdorff distance calls its own deprecated option
     ".*Using PyTorch native grid_sample.*",  # MONAI without its compiled extension
     ".*decompression bomb.*",  # pictures are refused at twice the size at which Pillow warns
@@ -96,8 +97,7 @@ def setup(resolved: dict[str, Any] | None = None) -> None:
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = format_warning
-    for message in HARMLESS:
-        warnings.filterwarnings("ignore", message=message)
+    hide_what_is_harmless()
     for library in ("nibabel.global", "pydicom"):
         logging.getLogger(library).setLevel(logging.ERROR)
     if Path(sys.argv[0]).parent.name == "bundle" and Path(sys.argv[0]).parent.parent.name == "monai":
@@ -107,6 +107,12 @@ def setup(resolved: dict[str, Any] | None = None) -> None:
         check_overrides(options)
         if resolved is not None:
             resolved |= names_as_text(options)
+
+
+def hide_what_is_harmless() -> None:
+    """Hide warnings, in all threads: to restore their filters in one would undo those of another."""
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message=message)
 
 
 class Output(io.FileIO):
@@ -150,6 +156,9 @@ class AboveBar(logging.Handler):
         sys.stdout.flush()  # a pipe would hold it back until the end
 
 
+NO_BARS = "TQDM_DISABLE"
+"""Variable by which tqdm draws no bars; tqdm itself reads it only when it is imported."""
+
 # Loggers take a handler and a filter once, however many workflows a process runs.
 OF_PAIRS, OF_VALIDATIONS = AboveBar(), AboveBar()
 OF_PAIRS.addFilter(lambda record: record.getMessage().startswith(("pair ", "resumed ")))
@@ -159,20 +168,28 @@ def _is_of_an_epoch(record: logging.LogRecord) -> bool:
     return record.getMessage().startswith("Epoch[")
 
 
-def quiet_unless(verbose: bool) -> dict[str, bool]:
+def quiet_unless(verbose: bool, quiet: bool = False) -> dict[str, bool]:
     """Silence the libraries, but for one line for each registered pair and each validation, unless that is not wanted.
 
     Args:
         verbose: show what the libraries log, as ``configs/logging.conf`` has it.
+        quiet: print nothing at all but warnings and errors.
 
     Returns:
         Options of MONAI's workflows that go with it.
+
+    Raises:
+        ValueError: for both at once.
     """
+    if verbose and quiet:
+        raise ValueError("--verbose and --quiet exclude each other; give one of them")
+    if quiet:
+        os.environ[NO_BARS] = "1"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if verbose:
         return {}
     import monai.bundle  # noqa: F401  its loggers take their levels when they are created
 
-    warnings.filterwarnings("ignore", message="parsing config_file")
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.ERROR, force=True)
     for name in logging.root.manager.loggerDict:
         if name.startswith("monai"):

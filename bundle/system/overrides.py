@@ -50,6 +50,29 @@ def listed(options: Mapping[str, str | None]) -> dict[str, list[str]]:
     return {name: [] if value is None else [value] for name, value in options.items()}
 
 
+def settings(
+    files: Sequence[str], names: Mapping[str, str], options: Mapping[str, str | None], own: Collection[str]
+) -> dict[str, Any]:
+    """Values of a command's options for MONAI's workflow, checked.
+
+    Args:
+        files: configurations.
+        names: files and folders, which are no expressions; options of the same names go before.
+        options: as they were typed.
+        own: options of the command, for messages.
+
+    Raises:
+        FileNotFoundError: as in :func:`check_overrides`.
+        ValueError: the same, and for an option that names other configurations.
+    """
+    if "config_file" in options:
+        raise ValueError(f"--config_file is for python -m bundle run; here it is {files[0]}, which --config changes")
+    kept = {option: literal(name) for option, name in names.items() if option not in options}
+    words = listed(options)
+    check_overrides({"config_file": list(files), **{name: [value] for name, value in kept.items()}, **words}, own)
+    return {**kept, **parsed(words)}
+
+
 def check_overrides(options: Options, own: Collection[str] = ()) -> None:
     """Refuse options that MONAI would ignore, or stumble over later.
 

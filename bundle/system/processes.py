@@ -68,13 +68,13 @@ def check_device(device: Any) -> None:
         ValueError: saying what there is.
     """
     gpus = torch.cuda.device_count()
-    there = ", ".join(["cpu", *(f"cuda:{k}" for k in range(gpus))])
+    there = " or ".join(["cpu", *(f"cuda:{k}" for k in range(gpus))])
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device is {device!r}; expected one of {there}") from error
+        raise ValueError(f"device is {device!r}; expected {there}") from error
     if found.type == "cuda" and (found.index or 0) >= gpus:
-        raise ValueError(f"device is {found}, but torch finds {gpus or 'no'} GPU(s) here; expected one of {there}")
+        raise ValueError(f"device is {found}, and torch finds {gpus or 'no'} GPU here; expected {there}")
 
 
 def only_deterministic(wanted: bool) -> None:
