@@ -1,4 +1,4 @@
-"""``python -m bundle COMMAND``. Imports that take seconds are inside the commands: ``--help`` needs none."""
+"""``python -m bundle COMMAND``: the command line of the bundle."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import bundle
+import bundle  # what takes seconds is imported inside the commands: --help needs none of it
 from bundle.system import commands, configurations, console, threads
 from bundle.system.errors import printable
 from bundle.system.limits import refuse_missing

@@ -1,5 +1,6 @@
 """The static site of the pages and the reference."""
 
+import re
 import subprocess
 import sys
 
@@ -21,3 +22,9 @@ def test_it_is_built_without_a_warning_and_names_what_users_call(tmp_path):
     }.items():
         text = (tmp_path / f"reference/{page}.html").read_text()
         assert [name for name in names if name not in text] == []
+    fetched = {
+        (page.name, found)
+        for page in tmp_path.rglob("*.html")
+        for found in re.findall(r'<(?:script|link|img)[^>]* (?:src|href)="((?:https?:)?//[^"]+)"', page.read_text())
+    }
+    assert not fetched, "a page works without a network"
