@@ -199,6 +199,8 @@ def test_pages_fit_a_phone_and_a_desk(pair, page, tmp_path, width):
             seen = page.use(html, tmp_path, VISIBLE)
             assert seen["wide"] <= width
             assert seen["cut"] == []
+        rows = 'seen.rows = new Set(all("#explore figure").map((one) => one.offsetTop)).size;'
+        assert page.use(shown["page"].decode(), tmp_path, rows)["rows"] == (3 if width == 420 else 1)
         titles = 'all(".cards [data-title]").map((one) => getComputedStyle(one, "::before").content)'
         seen = page.use(batch_page([done]), tmp_path, f"seen.titles = {titles};")
         # On a phone the table's head is gone: every number says what it is.

@@ -127,6 +127,6 @@
     if (press(event.key)) event.preventDefault();
   });
 
+  section.hidden = false; // before it is drawn, since pictures are as large as there is room
   draw();
-  section.hidden = false;
 })();

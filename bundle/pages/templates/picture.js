@@ -162,9 +162,13 @@ function makePainter(pair, volumes, planes, at) {
     plane.letters.forEach((letter, number) => text(letter, ...places[number]));
   }
 
+  // Of a screen pixel to a mm. All planes are side by side where none becomes too small for that.
   function scale() {
-    const widest = Math.max(...planes.map((plane) => Math.max(...plane.extent)));
-    return ((planes.length > 1 ? 420 : 640) / widest) * (window.devicePixelRatio || 1);
+    const longest = Math.max(...planes.map((plane) => Math.max(...plane.extent)));
+    const largest = (planes.length > 1 ? 420 : 640) / longest;
+    const free = planes[0].figure.parentElement.clientWidth - 17 * planes.length; // less the gaps
+    const beside = free / planes.reduce((sum, plane) => sum + plane.extent[0], 0);
+    return (beside * longest < 300 ? largest : Math.min(beside, largest)) * (window.devicePixelRatio || 1);
   }
 
   // Everything about a slice, in the order in which it lies.
