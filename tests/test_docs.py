@@ -98,13 +98,13 @@ def tiny(command):
         return f"{command} --output_dir another"  # the folder has one already
     if "bundle experiment" in command:
         return command.replace("experiment_2d_cpu.yaml'", "experiment_2d_cpu.yaml','small.json'")
-    if "bundle register" in command:
-        return f"{command} {TINY_INFERENCE}"
     if "2d.yaml" in command:
         return f"{command} --spatial_size '[24,24]'" + (" --iterations 2" if "run training" in command else "")
+    if "bundle register" in command:
+        return f"{command} {TINY_INFERENCE}"
     if "monai.bundle run maps" in command:
         return f"{command} --pixdim=6.0 --epochs=1 --spatial_size '[16,16,16]'"
-    if "monai.bundle run training" in command:
+    if "monai.bundle run training" in command or "bundle train" in command:
         return f"{command} {TINY_TRAINING}"
     if "monai.bundle run" in command:
         weights = re.search(r"--weights (\S+)", command)

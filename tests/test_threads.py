@@ -41,7 +41,7 @@ def machine(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("idle", "chosen"), [(4, []), (3.6, []), (3.4, [3]), (2, [2]), (0.9, [1]), (0, [1])])
 def test_there_are_as_many_threads_as_idle_cores_and_at_least_one(machine, idle, chosen, capsys):
     assert machine(idle) == chosen
-    said = f"{chosen[0]} of 4 threads, since other programs have the cores" if chosen else ""
+    said = f"using {chosen[0]} of 4 threads: no more cores are free" if chosen else ""
     assert capsys.readouterr().out.startswith(said)
 
 

@@ -34,7 +34,7 @@ def choose_threads() -> None:
     chosen = max(1, min(usual, math.floor(allowed_cores()), usual if idle is None else round(idle)))
     if chosen < usual:
         torch.set_num_threads(chosen)
-        print(f"{chosen} of {usual} threads, since other programs have the cores; {CHOSEN_BY_USER} sets another number")
+        print(f"using {chosen} of {usual} threads: no more cores are free ({CHOSEN_BY_USER} sets another number)")
 
 
 def idle_cores() -> float | None:
