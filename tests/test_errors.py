@@ -1,4 +1,4 @@
-"""A configuration that names something by the room where it was hears where it is."""
+"""What an error says: where a name of a configuration is now, and what the system refused."""
 
 import pytest
 from monai.bundle import ConfigParser
@@ -26,3 +26,10 @@ def test_a_name_that_never_was_is_not_explained():
     with pytest.raises(ModuleNotFoundError) as error:
         ConfigParser({"part": {"_target_": "bundle.data.Nothing"}}).get_parsed_content("part")
     assert "now" not in one_line(error.value)
+
+
+def test_what_the_system_refuses_is_said_without_its_number(tmp_path):
+    with pytest.raises(OSError) as error:
+        (tmp_path / "file").open()
+    assert one_line(error.value) == f"{tmp_path / 'file'} cannot be read or written: No such file or directory"
+    assert one_line(OSError("the disk is gone")) == "the disk is gone"

@@ -55,6 +55,8 @@ def one_line(error: BaseException) -> str:
     if "Original Traceback" in text:
         raised = re.findall(r"^[\w.]*(?:Error|Exception): (.*)$", text, re.MULTILINE)
         text = next((line for line in reversed(raised) if not WRAPPING.match(line)), text)
+    elif isinstance(error, OSError) and error.filename is not None and text.startswith("[Errno"):
+        text = f"{error.filename} cannot be read or written: {error.strerror}"
     return printable(text + _other_room(text)) or type(error).__name__
 
 
