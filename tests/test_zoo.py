@@ -28,6 +28,17 @@ def test_every_version_is_in_the_changelog_and_everywhere_the_same():
     assert f"## {metadata['version']}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_its_page_has_the_sections_of_the_template_in_their_order():
+    page = (ROOT / "docs/README.md").read_text()
+    asked = ["Authors", "Tags", "Model description", "Data", "Performance", "Additional usage steps"]
+    asked += ["System configuration", "Limitations", "Citation info", "References"]
+    assert [name for name in re.findall(r"^#+ (.+)$", page, re.MULTILINE) if name in asked] == asked
+
+
+def test_no_file_is_larger_than_it_takes():
+    assert max(path.stat().st_size for path in (ROOT / "models").iterdir()) < 25e6
+
+
 def test_the_network_of_the_bundle_takes_and_gives_what_its_metadata_says():
     verify_net_in_out(
         net_id="network_def", meta_file=str(METADATA), config_file=str(CONFIG), bundle_root=str(ROOT), device="cpu"
