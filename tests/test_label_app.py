@@ -434,7 +434,7 @@ def test_settings_of_the_server_are_checked_at_once(tmp_path):
         ({"stepps": "5"}, "--conf has stepps; expected config"),
         ({"weights": "none.pt"}, "weights not found"),
         ({"device": "gpu"}, "device is 'gpu'"),
-        ({"device": "cuda:99"}, "device is cuda:99, but torch finds"),
+        ({"device": "cuda:99"}, "device is cuda:99, and torch finds"),
         ({"config": "none.yaml"}, "configuration not found"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
