@@ -454,16 +454,75 @@ def test_a_missing_end_is_warned_of_where_numbers_tell(tmp_path, missing):
     np.testing.assert_array_equal(image[0].numpy(), np.delete(voxels(), missing, axis=2))
 
 
-@pytest.mark.parametrize("step", [0, 7])
-def test_parallel_stacks_beside_each_other_are_no_tilt_and_no_copies(tmp_path, step):
-    """Two breasts, or blocks of a spine, in one series (dcm2niix #839, 3D Slicer forum 37606)."""
-    affine = np.diag([-1.0, -1, 2, 1])
-    for number, path in enumerate(write_series(tmp_path / "s", voxels()[..., :6], affine)):
-        block, place = divmod(number, 3)
-        edit(path, ImagePositionPatient=[40.0 * block, 0, 2.0 * place + step * block])
-    message = refusal(tmp_path / "s")
-    assert message.startswith("its slices do not lie in one line, some are ")
-    assert message.endswith(" mm aside, as in several stacks; keep each stack in a folder of its own")
+STACKS = {
+    "slabs": ([0, 3, 6, 9, 30.7, 33.7, 36.7], 0),
+    "overlapping slabs": ([0, 3, 6, 9, 7, 10, 13], 0),
+    "beside each other": ([0, 3, 6, 9, 0, 3, 6], 40),
+    "on a slope": ([0, 3, 6, 9, 16, 19, 22], 40),
+}
+"""Two stacks of 4 and 3 slices: height of each slice, and how far the second is aside, mm."""
+
+
+def stacked(folder, heights, aside=0, **tags):
+    files = write_series(folder, voxels()[..., : len(heights)], np.diag([-1.0, -1, 2, 1]), **tags)
+    for number, (path, height) in enumerate(zip(files, heights, strict=True)):
+        edit(path, ImagePositionPatient=[aside * (number > 3), 0, height])
+
+
+@pytest.mark.parametrize("numbers", ["consecutive", "of each stack"])
+@pytest.mark.parametrize("case", STACKS)
+def test_parallel_stacks_of_one_series_are_volumes_of_their_own(tmp_path, command, case, numbers):
+    """Two breasts, or blocks of a spine, in one series (dcm2niix #839, 3D Slicer forum 37606): no tilt, no copies."""
+    told = {"consecutive": {}, "of each stack": {"InstanceNumber": [1, 2, 3, 4, 1, 2, 3].__getitem__}}[numbers]
+    told |= {"AcquisitionNumber": lambda number: number // 4} if told else {}
+    stacked(tmp_path / "s", *STACKS[case], **told)
+    assert refusal(tmp_path / "s") == (
+        "2 parallel stacks of one series, expected one: 1 MR s (8 x 6 x 4); 1 MR s (8 x 6 x 3); sort them by: "
+        f"python -m bundle dicom_series {tmp_path}/s --output_dir OUT"
+    )
+    command(tmp_path / "s", tmp_path / "out")
+    for name, part in (("001_s", slice(4)), ("001_s_part2", slice(4, 7))):
+        image = load_image(tmp_path / "out" / name)
+        np.testing.assert_array_equal(image[0].numpy(), voxels()[..., part])
+        np.testing.assert_allclose(image.affine[:3, 2].numpy(), [0, 0, 3], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("heights", "numbers", "said"),
+    [
+        (
+            [0, 3, 6, 36, 39, 42],
+            [1, 2, 3, 4, 5, 6],
+            "its slices are 3 mm apart, but 30 mm between instance numbers 3 and 4, 6 and 36 mm along the normal: 9 "
+            "slices are missing, or it has 2 parallel stacks of 3 slices; send it again, or keep each stack in a "
+            "folder of its own",
+        ),
+        (
+            [0, 3, 6, 36, 39, 42],
+            [1, 2, 3, 13, 14, 15],
+            "9 slices are missing between instance numbers 3 and 13, 6 and 36 mm along the normal; send the series "
+            "again",
+        ),
+        (
+            [0, 3, 6, 36, 39, 42],
+            [None] * 6,
+            "its slices are 3 mm apart, but 30 mm between 6 and 36 mm along the normal",
+        ),
+        ([0, 3, 6, 12, 15, 18], [None] * 6, "1 slice is missing between 6 and 12 mm along the normal; send the series"),
+        (
+            [0, 3, 21.5, 24.5, 27.5],
+            [1, 2, 3, 4, 5],
+            "its slices are 3 mm apart, but 18.5 mm between instance numbers 2 and 3, 3 and 21.5 mm along the normal: "
+            "it has 2 parallel stacks of 2 to 3 slices; keep each stack in a folder of its own",
+        ),
+        ([0, 5, 10, 15, 25, 35], [1, 2, 3, 4, 5, 6], "the distances of its slices are 5 to 10 mm, expected even"),
+        ([0, 3, 9, 12, 15, 18], [1, 2, 4, 5, 7, 8], "1 slice is missing between instance numbers 2 and 4, 3 and 9 mm"),
+    ],
+)
+def test_a_gap_is_one_of_missing_slices_if_numbers_say_so(tmp_path, heights, numbers, said):
+    """A scanner numbers the slices of several stacks, and those of another distance, one after the other."""
+    stacked(tmp_path / "s", heights, InstanceNumber=numbers.__getitem__)
+    assert refusal(tmp_path / "s").startswith(said)
 
 
 def test_two_slices_at_one_position(tmp_path):
@@ -584,7 +643,13 @@ def test_a_multiframe_image_is_a_volume_whatever_the_order_of_its_frames(tmp_pat
             "its kind of image has no slope",
         ),
         (ORDER * 2, None, EnhancedMRImageStorage, "2 of its 14 slices lie at one position"),
-        ([0, 1, 2, 4, 5, 6], None, EnhancedMRImageStorage, "1 slice is missing between"),
+        (
+            [0, 1, 2, 4, 5, 6],
+            None,
+            EnhancedMRImageStorage,
+            f"its slices are 2.5 mm apart, but 5 mm between {place(2):.4g} and {place(4):.4g} mm along the normal: 1 "
+            "slice is missing, or it has 2 parallel stacks of 3 slices; send it again, or convert it to single frames",
+        ),
     ],
 )
 def test_multiframe_images_that_are_no_volume(tmp_path, order, rescale, kind, said):

@@ -8,7 +8,7 @@ import numpy as np
 
 from bundle.dicom.frames import COMMON_UIDS, RESCALE, TABLE, Frame
 from bundle.dicom.pixels import GREY
-from bundle.dicom.volume_grid import has_geometry
+from bundle.dicom.volumes import has_geometry
 
 OTHER_DISTANCE = 0.1
 """Fraction of the slice distance by which the header's value may be wrong."""

@@ -12,10 +12,11 @@ import numpy as np
 
 from bundle.dicom.files import Found, cannot_be_told, files_below, is_dicom, kind_of_name, read_header, start_of
 from bundle.dicom.frames import IDENTITY, RESCALE, Damaged, Frame, read_frames
-from bundle.dicom.joined import joined
 from bundle.dicom.notes import notes_of
-from bundle.dicom.volume_grid import affine_of, fault_of, has_geometry, lacks_slices, sorted_along_normal
-from bundle.dicom.volumes import stacks
+from bundle.dicom.steps import joined, separated
+from bundle.dicom.volume_grid import affine_of, fault_of, lacks_slices
+from bundle.dicom.volumes import PARALLEL, has_geometry, sorted_along_normal, stacks
+from bundle.geometry import spacing_of
 from bundle.system.contents import not_an_image
 
 LISTED = 6
@@ -108,7 +109,7 @@ def read_folder(folder: str | Path) -> tuple[list[Series], dict[Path, str]]:
             continue
         frames += read
         others += [] if read else [file]
-    found = joined(stacks(frames))
+    found = separated(joined(stacks(frames)))
     parts = Counter(stack[0].text("SeriesInstanceUID") for stack in found)
     kinds = {kind_of_name(frame.path) for frame in frames}
     untold = tuple(file for file in others if cannot_be_told(file, kinds))
@@ -158,7 +159,8 @@ def one_volume(folder: str | Path) -> Series:
         listed = "; ".join(map(str, candidates[:LISTED])) + ("; ..." if len(candidates) > LISTED else "")
         sound = any(one.shape[2] > 1 and not one.fault for one in candidates)
         todo = f"sort them by: {command} --output_dir OUT" if sound else f"why none is a volume says: {command}"
-        raise ValueError(f"{len(candidates)} {'volumes' if volumes else 'images'}, expected one: {listed}; {todo}")
+        what = "parallel stacks of one series" if _parallel(candidates) else "volumes" if volumes else "images"
+        raise ValueError(f"{len(candidates)} {what}, expected one: {listed}; {todo}")
     (found,) = candidates
     if found.fault:
         raise ValueError(found.fault)
@@ -171,6 +173,13 @@ def one_volume(folder: str | Path) -> Series:
             "--output_dir OUT"
         )
     return found
+
+
+def _parallel(series: Sequence[Series]) -> bool:
+    """Whether these are volumes of one series in parallel planes, and none lies where another begins."""
+    axes = [one.affine[:3, :3] / spacing_of(one.affine) for one in series]
+    same = len({one.uid for one in series}) == 1 and np.allclose(axes, axes[0], atol=PARALLEL)
+    return same and len({tuple(one.affine[:3, 3]) for one in series}) == len(series) > 1
 
 
 def _others(folder: Path) -> str:

@@ -10,36 +10,18 @@ from pydicom.uid import UID
 
 from bundle.dicom.frames import Frame
 from bundle.dicom.pixels import itk_header, unread
+from bundle.dicom.steps import CONVERT, misplaced
 from bundle.dicom.tiles import tiling_of
-from bundle.dicom.volumes import PARALLEL, heights, most_at_one_place, normal
+from bundle.dicom.volumes import has_geometry, normal
 from bundle.geometry import RAS_TO_LPS
 
-SHEAR_DEGREES, SHEAR_PIXELS = 0.1, 0.1
-"""A stack is sheared if it leans by more than both; less comes from rounded numbers in a header."""
-UNEVEN = 0.1
-"""Fraction of the slice distance by which a slice may be off its place."""
 DIRECTIONS = 0.1
 """How far the directions of a header may be from unit length and right angles to be called rounded."""
 GEOMETRY = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
 """Attributes that place a slice, and how many numbers each has."""
-CONVERT = "convert it to single frames"
 UNREAD = "its headers cannot be read by ITK; copy it again, or convert it to NIfTI"
 UNREAD_SYNTAX = re.compile(r"^1\.2\.840\.10008\.1\.2\.4\.[12]\d\d")
 """Video, JPEG XL and High-Throughput JPEG 2000."""
-
-
-def sorted_along_normal(stack: Sequence[Frame]) -> list[Frame]:
-    """Slices in the order of the volume's last axis; slices without a position by their numbers."""
-    if not has_geometry(stack):
-        return sorted(
-            stack, key=lambda frame: (frame.whole_number("InstanceNumber") or 0, frame.index, frame.path.name)
-        )
-    return [stack[number] for number in np.argsort(heights(stack), kind="stable")]
-
-
-def has_geometry(stack: Sequence[Frame]) -> bool:
-    """Whether every slice has a position, an orientation and a spacing."""
-    return all(frame.position and frame.plane for frame in stack)
 
 
 def affine_of(stack: Sequence[Frame]) -> np.ndarray:
@@ -121,11 +103,6 @@ def _kind(frame: Frame) -> tuple[Hashable, ...]:
     return frame.shape, *(frame.text(keyword) for keyword in ("SeriesInstanceUID", "SOPClassUID", "ImageType"))
 
 
-def misplaced(stack: Sequence[Frame]) -> str:
-    """What keeps sorted slices from lying in even steps of one plane; empty if they do."""
-    return _several_planes(stack) or _side_by_side(stack) or _same_place(stack) or _sheared(stack) or _uneven(stack)
-
-
 def _no_geometry(stack: Sequence[Frame]) -> str:
     slices = max(len(stack), stack[0].count)
     if len(stack) < slices and stack[0].plane and stack[0].position:
@@ -148,74 +125,6 @@ def _a_part(stack: Sequence[Frame]) -> str:
     """Report a file that is one of several parts of a multi-frame image, each of which looks like a whole volume."""
     parts = stack[0].whole_number("InConcatenationTotalNumber") or 1
     return f"one of {parts} files that are one image together (a concatenation); {CONVERT}" if parts > 1 else ""
-
-
-def _several_planes(stack: Sequence[Frame]) -> str:
-    """Report several planes among the frames of one file, which cannot be separated."""
-    other = sum(not np.allclose(frame.plane, stack[0].plane, rtol=0, atol=PARALLEL) for frame in stack)
-    return (
-        f"{other} of the {len(stack)} frames of its file have another orientation or spacing; {CONVERT}"
-        if other
-        else ""
-    )
-
-
-def _side_by_side(stack: Sequence[Frame]) -> str:
-    """Report slices more than a pixel beside the line from the first to the last: they are parts of several stacks."""
-    places = np.array([frame.position for frame in stack]) - stack[0].position
-    way = places[-1]
-    apart = np.linalg.norm(places - np.outer(places @ way, way) / (float(way @ way) or 1.0), axis=1).max()
-    if apart <= max(stack[0].plane[6:]):
-        return ""
-    todo = CONVERT if stack[0].count > 1 else "keep each stack in a folder of its own"
-    return f"its slices do not lie in one line, some are {apart:.3g} mm aside, as in several stacks; {todo}"
-
-
-def _same_place(stack: Sequence[Frame]) -> str:
-    most = most_at_one_place(stack)
-    if most == 1:
-        return ""
-    todo = CONVERT if stack[0].count > 1 else "keep one slice at each in a folder of its own"
-    return f"{most} of its {len(stack)} slices lie at one position (a time series, or copies of files?); {todo}"
-
-
-def _sheared(stack: Sequence[Frame]) -> str:
-    """Report the angle between the normal and the direction from the first slice to the last."""
-    plane = np.array(stack[0].plane)
-    way, across = np.array(stack[-1].position) - stack[0].position, normal(plane)
-    along = float(way @ across)
-    aside = float(np.linalg.norm(way - along * across))
-    angle = float(np.rad2deg(np.arctan2(aside, along)))
-    rounded = np.rad2deg(max(frame.rounding for frame in (stack[0], stack[-1])))
-    if angle <= max(SHEAR_DEGREES, rounded) or aside <= SHEAR_PIXELS * plane[6:].min():
-        return ""
-    return (
-        f"its slices are sheared by {angle:.1f} degrees (gantry tilt), each {aside / (len(stack) - 1):.2g} mm aside of "
-        "the one before; resample it to a grid without tilt"
-    )
-
-
-def _uneven(stack: Sequence[Frame]) -> str:
-    """Report slices off the even steps from the first to the last: some are missing, or their distances differ."""
-    places = np.array([frame.position for frame in stack])
-    even = np.linspace(places[0], places[-1], len(places))
-    step = np.linalg.norm(places[-1] - places[0]) / (len(places) - 1)
-    if np.linalg.norm(places - even, axis=1).max() <= UNEVEN * step:
-        return ""
-    gaps = np.linalg.norm(np.diff(places, axis=0), axis=1)
-    usual = float(np.median(gaps[gaps < 1.5 * gaps.min()]))
-    wide = np.flatnonzero(gaps > 1.5 * usual)
-    if not len(wide) or np.abs(gaps / usual - np.rint(gaps / usual)).max() > 2 * UNEVEN:
-        return f"the distances of its slices are {gaps.min():.3g} to {gaps.max():.3g} mm, expected even; resample it"
-    missing = int(np.rint(gaps[wide] / usual).sum()) - len(wide)
-    before, after = stack[wide[0]], stack[wide[0] + 1]
-    low, high = (float(height) for height in heights(stack)[wide[0] : wide[0] + 2])
-    numbers = [frame.text("InstanceNumber") for frame in (before, after)]
-    called = f"instance numbers {numbers[0]} and {numbers[1]}, " if all(numbers) and before.count == 1 else ""
-    return (
-        f"{missing} {'slice is' if missing == 1 else 'slices are'} missing{'' if len(wide) == 1 else ', the first'} "
-        f"between {called}{low:.4g} and {high:.4g} mm along the normal; send the series again"
-    )
 
 
 def _scaled(stack: Sequence[Frame]) -> str:

@@ -55,6 +55,20 @@ def heights(stack: Sequence[Frame]) -> np.ndarray:
     return np.array([frame.position for frame in stack]) @ normal(stack[0].plane)
 
 
+def sorted_along_normal(stack: Sequence[Frame]) -> list[Frame]:
+    """Slices in the order of the volume's last axis; slices without a position by their numbers."""
+    if not has_geometry(stack):
+        return sorted(
+            stack, key=lambda frame: (frame.whole_number("InstanceNumber") or 0, frame.index, frame.path.name)
+        )
+    return [stack[number] for number in np.argsort(heights(stack), kind="stable")]
+
+
+def has_geometry(stack: Sequence[Frame]) -> bool:
+    """Whether every slice has a position, an orientation and a spacing."""
+    return all(frame.position and frame.plane for frame in stack)
+
+
 def most_at_one_place(stack: Sequence[Frame]) -> int:
     """Largest number of slices at one position; 1 if there are no positions."""
     if not stack[0].position or not stack[0].plane:
