@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import (
     BasicTextSRStorage,
     EnhancedMRImageStorage,
+    EnhancedUSVolumeStorage,
     ExplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
     MRImageStorage,
@@ -152,6 +153,50 @@ def write_multiframe(path, voxels, affine, order, kind=EnhancedMRImageStorage, r
         delattr(image, keyword)
     image.NumberOfFrames = len(own)
     image.PixelData = b"".join(slices[number].PixelData for number in order)
+    image.save_as(path, enforce_file_format=True)
+
+
+def write_ultrasound(path, voxels, affine, times=1, patient=None):
+    """Write a volume as an Enhanced US Volume, which lies in the coordinates of its transducer (PS3.3 A.59).
+
+    Args:
+        path: of the file; its folder is created.
+        voxels: as in ``write_series``.
+        affine: the same, in these coordinates.
+        times: how often the volume follows itself in the file.
+        patient: ``(4, 4)``, where the volume lies in the patient, if that is known.
+    """
+    write_multiframe(path, voxels, affine, range(voxels.shape[2]), EnhancedUSVolumeStorage, Modality="US")
+    image = dcmread(path)
+    shared, frames = image.SharedFunctionalGroupsSequence[0], image.PerFrameFunctionalGroupsSequence
+    directions = [float(number) for number in shared.PlaneOrientationSequence[0].ImageOrientationPatient]
+    places = [[float(number) for number in one.PlanePositionSequence[0].ImagePositionPatient] for one in frames]
+    del shared.PlaneOrientationSequence, image.FrameOfReferenceUID
+    shared.PixelMeasuresSequence[0].SpacingBetweenSlices = float(np.linalg.norm(affine[:3, 2]))
+    shared.update(_groups({"PlaneOrientationVolumeSequence": {"ImageOrientationVolume": directions}}))
+    if patient is not None:
+        lps = RAS_TO_LPS @ patient @ RAS_TO_LPS
+        turned = (np.reshape(directions, (2, 3)) @ lps[:3, :3].T).ravel().round(12).tolist()
+        shared.update(_groups({"PlaneOrientationSequence": {"ImageOrientationPatient": turned}}))
+        image.FrameOfReferenceUID = generate_uid()
+    image.VolumeFrameOfReferenceUID = generate_uid()
+    image.UltrasoundAcquisitionGeometry, image.ApexPosition = "APEX", [0.0, -10.0, 0.0]
+    image.VolumeToTransducerRelationship, image.VolumeToTransducerMappingMatrix = "VOLUME", np.eye(4).ravel().tolist()
+    image.DimensionOrganizationType = "3D" if times == 1 else "3D_TEMPORAL"
+    own = []
+    for time in range(times):
+        for number, place in enumerate(places):
+            groups = {
+                "PlanePositionVolumeSequence": {"ImagePositionVolume": place},
+                "TemporalPositionSequence": {"TemporalPositionTimeOffset": 0.1 * time},
+                "FrameContentSequence": {"StackID": "1", "InStackPositionNumber": number + 1},
+            }
+            if patient is not None:
+                there = (lps @ [*place, 1])[:3].round(8).tolist()
+                groups["PlanePositionSequence"] = {"ImagePositionPatient": there}
+            own.append(_groups(groups))
+    image.PerFrameFunctionalGroupsSequence, image.NumberOfFrames = own, len(own)
+    image.PixelData *= times
     image.save_as(path, enforce_file_format=True)
 
 

@@ -15,6 +15,7 @@ from dicom_toys import (
     write_multiframe,
     write_report,
     write_series,
+    write_ultrasound,
 )
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
@@ -28,6 +29,7 @@ from pydicom.uid import (
     RLELossless,
     SegmentationStorage,
     UltrasoundImageStorage,
+    UltrasoundMultiFrameImageStorage,
     generate_uid,
 )
 
@@ -597,7 +599,7 @@ def test_wherever_a_file_is_cut_it_is_not_taken_for_none(tmp_path):
     for length in range(132, len(content), 5):
         cut.write_bytes(content[:length])
         try:
-            assert [frame.whole for frame in read_frames(cut)] == [False], length
+            assert [frame.times for frame in read_frames(cut)] == [0], length
         except Damaged:
             continue
 
@@ -683,6 +685,98 @@ def test_times_and_projections_of_spect_are_no_volume(tmp_path):
     assert refusal(tmp_path / "raw").startswith("its 7 slices have no geometry")
     write_emission(tmp_path / "short/1.dcm", voxels(), AFFINE, SliceVector=times[:3])
     assert refusal(tmp_path / "short").startswith("its 7 slices have no geometry")
+
+
+def test_an_ultrasound_volume_lies_where_its_frames_do_in_its_transducer_or_its_patient(tmp_path):
+    """What no reader based on ITK does: those take its voxels for 1 mm."""
+    write_ultrasound(tmp_path / "s/1.dcm", voxels(), AFFINE)
+    with pytest.warns(
+        DataWarning, match="it lies in the coordinates of its transducer .*; ITK takes its voxels for 1 mm"
+    ):
+        image = load_image(tmp_path / "s")
+    np.testing.assert_array_equal(image[0].numpy(), voxels())
+    np.testing.assert_allclose(image.affine.numpy(), AFFINE, atol=1e-6)
+    assert sitk.ReadImage(str(tmp_path / "s/1.dcm")).GetSpacing() == (1, 1, 1)
+    patient = oblique_affine((1, 1, 1), (100, -50, 20), (70, 10, -30))
+    write_ultrasound(tmp_path / "p/1.dcm", voxels(), AFFINE, patient=patient)
+    series = read_series(tmp_path / "p")
+    np.testing.assert_allclose(series.affine, patient @ AFFINE, atol=1e-6)
+    assert (series.notes, bool(series.frame)) == ((), True)
+
+
+def test_a_volume_of_a_transducer_lies_in_no_frame_of_reference_of_a_patient(tmp_path):
+    write_ultrasound(tmp_path / "s/1.dcm", voxels(), AFFINE)
+    edit(tmp_path / "s/1.dcm", FrameOfReferenceUID="1.2.3")
+    assert read_series(tmp_path / "s").frame == ""
+
+
+def test_ultrasound_that_is_no_volume(tmp_path):
+    write_ultrasound(tmp_path / "times/1.dcm", voxels(), AFFINE, times=3)
+    assert refusal(tmp_path / "times").startswith("3 of its 21 slices lie at one position (a time series")
+    write_ultrasound(tmp_path / "nowhere/1.dcm", voxels(), AFFINE)
+    data = dcmread(tmp_path / "nowhere/1.dcm")
+    for frame in data.PerFrameFunctionalGroupsSequence:
+        del frame.PlanePositionVolumeSequence
+    data.save_as(tmp_path / "nowhere/1.dcm")
+    assert refusal(tmp_path / "nowhere").startswith("its 7 slices have no geometry (ImagePositionPatient")
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_cine_of_ultrasound_may_be_beside_a_volume_that_is_not_read(tmp_path, samples):
+    """GE and Philips keep 3D scans in private elements beside a cine."""
+    tags = {"Modality": "US", "NumberOfFrames": 4, "SOPClassUID": UltrasoundMultiFrameImageStorage}
+    tags |= dict.fromkeys(("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
+    tags |= {"SamplesPerPixel": samples, "PlanarConfiguration": 0}
+    tags |= {"PhotometricInterpretation": "RGB"} if samples == 3 else {}
+    content = bytes(8 * 6 * 4 * samples)
+    write_series(tmp_path / "s", voxels(shape=(8, 6, 1), dtype=np.uint8), AFFINE, PixelData=content, **tags)
+    assert refusal(tmp_path / "s") == (
+        "its 4 slices have no geometry (ImagePositionPatient, ImageOrientationPatient, PixelSpacing), like a cine, or "
+        "the pictures beside a volume in a form of its maker; export a volume with positions"
+    )
+
+
+@pytest.mark.parametrize("frames", [None, 1, 2])
+def test_more_pixels_than_a_header_declares_are_no_single_slice(tmp_path, frames):
+    """Philips: NumberOfFrames counts times, and a private element slices. An anonymiser may drop NumberOfFrames."""
+    tags = {"NumberOfFrames": frames, "PixelData": bytes(8 * 6 * 2 * 6)}
+    (path,) = write_series(tmp_path / "s", voxels(shape=(8, 6, 1)), AFFINE, **tags)
+    expected = f"its file {path.name} holds {6 // (frames or 1)} times the pixels that its header declares"
+    assert refusal(tmp_path / "s").startswith(expected)
+    data = dcmread(path)
+    data.NumberOfFrames, data.file_meta.TransferSyntaxUID = 6, RLELossless
+    data.PixelData = encapsulate([b"\1\0\0\0" + bytes(92)] * 6)
+    data.NumberOfFrames = frames
+    data.save_as(path)
+    assert refusal(tmp_path / "s").startswith(expected)
+
+
+@pytest.mark.parametrize("slices", [1, 7])
+def test_a_compressed_slice_of_zeros_ends_no_process(tmp_path, slices):
+    """A broken copy leaves zeros; GDCM divides by the number of segments in them."""
+    for path in write_series(tmp_path / "s", voxels(shape=(8, 6, slices)), AFFINE):
+        data = dcmread(path)
+        data.compress(RLELossless)
+        data.save_as(path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(data.PixelData[16:80], bytes(64)))
+    assert refusal(tmp_path / "s").startswith(f"1 of its files cannot be read, the first is {path.name}")
+
+
+def test_padding_after_the_pixels_does_not_matter(tmp_path):
+    write_series(tmp_path / "s", voxels(shape=(9, 5, 7)), AFFINE, PixelData=bytes(9 * 5 * 2 + 30))
+    assert read_series(tmp_path / "s").fault == ""
+
+
+def test_objects_that_are_no_images_are_named_by_their_class(tmp_path):
+    (path,) = write_series(tmp_path / "s", voxels(shape=(8, 6, 1)), AFFINE, SOPClassUID="1.2.840.10008.5.1.4.1.1.4.2")
+    data = dcmread(path)
+    del data.PixelData
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    data.save_as(path)
+    assert refusal(tmp_path / "s").startswith(
+        "cannot be read, a folder without a DICOM series, but with MR of the class MR Spectroscopy; name the folder"
+    )
 
 
 # --- cost and manners -------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
@@ -11,13 +11,12 @@ from typing import IO, Any
 
 import numpy as np
 from pydicom import dcmread
-from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
-from bundle.dicom.emission import DETECTOR, SLICES, emission_slices
 from bundle.dicom.files import is_dicom, is_named, open_dicom, start_of, why_not_read
-from bundle.dicom.pixels import PALETTE, STORED, bytes_of, pixels_ahead
+from bundle.dicom.headers import DETECTOR, IN_VOLUME, OWN, PLACE, RESCALE, SHARED, SLICES, TABLE, frame_values, plain
+from bundle.dicom.pixels import STORED, bytes_of, pixels_ahead
 
 SPLIT_BY = (
     "ImageType",
@@ -40,17 +39,15 @@ COMMON_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 """UIDs that all slices of a volume share."""
 IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
 """Attributes by which an object refers to an image."""
-RESCALE, TABLE = ("RescaleSlope", "RescaleIntercept"), "ModalityLUTSequence"
 TAGS = (
     *SPLIT_BY,
     *COMMON_UIDS,
     *("SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "SeriesNumber"),
     *("InstanceNumber", "ImagesInAcquisition", "NumberOfSlices"),
     *STORED,
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", *RESCALE),
-    TABLE,
+    *(*PLACE, "PixelSpacing", "SpacingBetweenSlices", *RESCALE, TABLE),
     *("DimensionOrganizationType", "InConcatenationTotalNumber"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", DETECTOR, SLICES),
+    *(SHARED, OWN, DETECTOR, SLICES),
 )
 """All attributes that are read from a header; none names the patient."""
 NO_IMAGES = ("SEG", "RTDOSE")
@@ -74,7 +71,7 @@ class Frame:
         index: its number in the file, from 0.
         count: frames of the file.
         syntax: transfer syntax, that is, how its pixels are compressed.
-        whole: whether the file holds all its pixels.
+        times: how many times the file holds the pixels that its header declares; 0 if some are lacking.
         floats: whether they are floating-point numbers.
         values: attributes of the header by keyword, with those of its functional groups if the file has several frames.
     """
@@ -83,7 +80,7 @@ class Frame:
     index: int
     count: int
     syntax: str
-    whole: bool
+    times: int
     floats: bool
     values: Mapping[str, Any]
 
@@ -131,6 +128,11 @@ class Frame:
             return ()
         left, _, right = np.linalg.svd(np.reshape(orientation, (2, 3)), full_matrices=False)
         return (*(left @ right).ravel().tolist(), *spacing)
+
+    @property
+    def in_volume(self) -> bool:
+        """Whether it lies in the coordinates of its volume, which are not those of a patient."""
+        return bool(self.position) and self.position == self.numbers(IN_VOLUME[0], 3)
 
     @property
     def askew(self) -> float:
@@ -201,7 +203,7 @@ def read_frames(path: Path) -> list[Frame]:
 
 def _frames(path: Path, file: IO[bytes]) -> Iterator[Frame]:
     header = dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS), force=True)
-    values = _plain(header)
+    values = plain(header)
     pixels = pixels_ahead(file)
     if pixels is None:
         if not _holds_no_image(header, values):
@@ -212,15 +214,11 @@ def _frames(path: Path, file: IO[bytes]) -> Iterator[Frame]:
     absent = [keyword for keyword in ("Rows", "Columns", "BitsAllocated") if not values.get(keyword)]
     if absent:
         raise Damaged(f"its header has no {' and no '.join(absent)}; export it again")
-    whole = pixels.are_there(file, bytes_of(values))
-    shared = _grouped(header.get("SharedFunctionalGroupsSequence") or ())
-    own, count = header.get("PerFrameFunctionalGroupsSequence") or (), int(values.get("NumberOfFrames") or 1)
-    if own and len(own) != count:
-        raise ValueError("as many functional groups as frames expected")
+    count = int(values.get("NumberOfFrames") or 1)
     syntax = str(header.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
-    placed = [{**shared, **_grouped([item])} for item in own] or emission_slices(header, count) or [shared]
-    for index, functional in enumerate(placed):
-        yield Frame(path, index, count, syntax, whole, pixels.floats, {**values, **functional})
+    times = pixels.times(file, bytes_of(values), count, syntax)
+    for index, own in enumerate(frame_values(header, count)):
+        yield Frame(path, index, count, syntax, times, pixels.floats, {**values, **own})
 
 
 def _holds_no_image(header: Dataset, values: Mapping[str, Any]) -> bool:
@@ -233,28 +231,3 @@ def _holds_no_image(header: Dataset, values: Mapping[str, Any]) -> bool:
     if not kind and any(keyword in values for keyword in ("Modality", *COMMON_UIDS)):
         kind = values.get("SOPClassUID")
     return bool(kind) and "Image Storage" not in UID(str(kind)).name
-
-
-def _plain(header: Dataset) -> dict[str, Any]:
-    """Attributes of a header that are not sequences, except invalid values.
-
-    An invalid slope or intercept becomes NaN, a table or a palette its length: it matters that they are there.
-    """
-    values = {}
-    for tag in header.keys():  # noqa: SIM118 - a dataset itself goes over its values
-        try:
-            element = header[tag]
-            if element.VR != "SQ":
-                values[element.keyword] = len(element.value) if element.keyword in PALETTE[1::2] else element.value
-            elif element.keyword == TABLE:
-                values[TABLE] = len(element.value)
-        except (ValueError, TypeError, OverflowError, NotImplementedError):
-            if keyword_for_tag(tag) in RESCALE:
-                values[keyword_for_tag(tag)] = float("nan")
-    return values
-
-
-def _grouped(items: Iterable[Dataset]) -> dict[str, Any]:
-    """Attributes in the functional groups of a frame, or of all frames."""
-    groups = (element.value[0] for item in items for element in item if element.VR == "SQ" and element.value)
-    return {keyword: value for group in groups for keyword, value in _plain(group).items()}

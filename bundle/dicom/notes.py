@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from bundle.dicom.frames import COMMON_UIDS, RESCALE, TABLE, Frame
+from bundle.dicom.frames import COMMON_UIDS, Frame
+from bundle.dicom.headers import RESCALE, TABLE
 from bundle.dicom.pixels import GREY
 from bundle.dicom.volumes import has_geometry
 
@@ -26,7 +27,7 @@ def notes_of(stack: Sequence[Frame], alone: bool) -> tuple[str, ...]:
     always = (_uids, _localizers, _scaling, _partly_scaled, _tables, _stored)
     found = [note for notes in always for note in notes(stack)]
     if has_geometry(stack):
-        found += _directions(stack)
+        found += [*_directions(stack), *_in_volume(stack)]
     if len(stack) > 1:
         found += _distance(stack)
     if alone and len(stack) > 1 and stack[0].count == 1:
@@ -99,6 +100,14 @@ def _directions(stack: Sequence[Frame]) -> Iterator[str]:
         yield (
             f"the directions of its ImageOrientationPatient are {askew:.1g} off length 1 and right angles, rounded?; "
             f"{used}, other tools may use none"
+        )
+
+
+def _in_volume(stack: Sequence[Frame]) -> Iterator[str]:
+    if stack[0].in_volume:
+        yield (
+            "it lies in the coordinates of its transducer (ImagePositionVolume), not of a patient; look whether it is "
+            "turned as the other image; ITK takes its voxels for 1 mm"
         )
 
 

@@ -13,13 +13,17 @@ from typing import IO, Any
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, MRImageStorage, RLELossless, generate_uid
 
 from bundle.dicom.files import is_as_declared, open_dicom, start_of
 from bundle.system.on_demand import itk
 
 PIXEL_DATA, FLOAT_PIXEL_DATA = b"\xe0\x7f\x10\x00", (b"\xe0\x7f\x08\x00", b"\xe0\x7f\x09\x00")
 ITEM, DELIMITER, UNDEFINED = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0", 0xFFFFFFFF
+OFFSET = 4
+"""Bytes of an item of the list of frames, which comes before compressed ones."""
+MOST_SEGMENTS = 15
+"""Most parts of a frame that is compressed by RLE, whose number begins it."""
 EXPLICIT = (b"OB", b"OW", b"OF", b"OD", b"OV", b"UN")
 NEEDED = (
     *("SOPClassUID", "Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
@@ -51,17 +55,28 @@ class Pixels:
     floats: bool
     little: bool
 
-    def are_there(self, file: IO[bytes], needed: int) -> bool:
-        """Whether the file holds them all; none of them is read."""
+    def times(self, file: IO[bytes], needed: int, frames: int, syntax: str) -> int:
+        """How many times the file holds the pixels of so many bytes and frames, none of which is read.
+
+        Their length says it, or where they are compressed the list of their frames, if there is one. 0 if some are
+        lacking.
+        """
         # Read as a length, the name of a type would be odd, which no length is.
         file.seek(2 if file.read(2) in EXPLICIT else -2, os.SEEK_CUR)
         length = int.from_bytes(file.read(4), "little" if self.little else "big")
         place = file.tell()
         if length != UNDEFINED:
-            return needed <= length <= file.seek(0, os.SEEK_END) - place
+            return length // max(needed, 1) if length <= file.seek(0, os.SEEK_END) - place else 0
+        items = []
         while (tag := file.read(4)) == ITEM:
-            file.seek(int.from_bytes(file.read(4), "little"), os.SEEK_CUR)
-        return tag == DELIMITER
+            items.append(int.from_bytes(file.read(4), "little"))
+            segments = int.from_bytes(file.read(min(4, items[-1])), "little")
+            # ITK ends the process at a frame of no segments, such as the zeros that a broken copy leaves.
+            if syntax == RLELossless and 1 < len(items) <= frames + 1 and not 0 < segments <= MOST_SEGMENTS:
+                return 0
+            file.seek(max(items[-1] - 4, 0), os.SEEK_CUR)
+        listed = items[0] // OFFSET if items else 0
+        return max(listed // frames, 1) if tag == DELIMITER else 0
 
 
 def pixels_ahead(file: IO[bytes]) -> Pixels | None:
@@ -75,7 +90,10 @@ def pixels_ahead(file: IO[bytes]) -> Pixels | None:
 
 def bytes_of(values: Mapping[str, Any]) -> int:
     """Bytes that the pixels of a file take when they are not compressed."""
-    count = int(values.get("NumberOfFrames") or 1) * int(values.get("SamplesPerPixel") or 1)
+    samples = int(values.get("SamplesPerPixel") or 1)
+    if "422" in str(values.get("PhotometricInterpretation")):  # two pixels share their colours
+        samples -= 1
+    count = int(values.get("NumberOfFrames") or 1) * samples
     return int(values["Columns"]) * int(values["Rows"]) * count * int(values["BitsAllocated"]) // 8
 
 

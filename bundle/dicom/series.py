@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydicom.uid import UID
 
 from bundle.dicom.files import Found, cannot_be_told, files_below, is_dicom, kind_of_name, read_header, start_of
-from bundle.dicom.frames import IDENTITY, RESCALE, Damaged, Frame, read_frames
+from bundle.dicom.frames import IDENTITY, Damaged, Frame, read_frames
+from bundle.dicom.headers import RESCALE
 from bundle.dicom.notes import notes_of
 from bundle.dicom.steps import joined, separated
 from bundle.dicom.volume_grid import affine_of, fault_of, lacks_slices
@@ -21,6 +23,8 @@ from bundle.system.contents import not_an_image
 
 LISTED = 6
 """Most series that a message names."""
+IMAGES = ("CT", "MR", "PT", "NM", "US")
+"""Modalities that most images have, and other objects of the same scanners."""
 NO_IMAGE = "a DICOM file without an image that is read (a segmentation, a dose, a report?); convert it to NIfTI"
 
 
@@ -31,7 +35,7 @@ class Series:
     Attributes:
         files: in the order along the slices' normal, the volume's last axis; one file for a multi-frame image.
         identities: StudyInstanceUID, SeriesInstanceUID, SOPClassUID and SOPInstanceUID of each file; empty if missing.
-        frame: FrameOfReferenceUID; empty without one that all slices share.
+        frame: FrameOfReferenceUID; empty without one that all slices share and lie in.
         modality: such as MR.
         description: description of the series, as in the files.
         number: number of the series; None if missing.
@@ -185,14 +189,22 @@ def _parallel(series: Sequence[Series]) -> bool:
 def _others(folder: Path) -> str:
     """What a folder without an image holds instead: other objects of DICOM, or an archive."""
     dicom = [path for path in files_below(folder).files if is_dicom(start_of(path))]
-    headers = (read_header(path, ["Modality"]) for path in dicom)
-    kinds = sorted({str(header.get("Modality") or "") for header in headers} - {""})
+    kinds = sorted({_kind_of(path) for path in dicom} - {""})
     if kinds:
         return f", but with {', '.join(kinds)}; name the folder of an image, or convert it to NIfTI"
     for path in files_below(folder).files:
         if what := not_an_image(path):
             return f", but with {path.name}: {what}"
     return ""
+
+
+def _kind_of(path: Path) -> str:
+    """Modality of an object that is not read, or what tells more where images have the same: the name of its class."""
+    header = read_header(path, ["Modality", "SOPClassUID"])
+    kind, modality = UID(str(header.get("SOPClassUID") or "")), str(header.get("Modality") or "")
+    if modality in IMAGES and "Image Storage" not in kind.name:
+        return f"{modality} of the class {kind.name.removesuffix(' Storage')}"
+    return modality
 
 
 def _unread(damaged: Mapping[Path, str]) -> str:
@@ -218,7 +230,7 @@ def _series(stack: Sequence[Frame], alone: bool, untold: tuple[Path, ...], unpla
     return Series(
         files=tuple(files),
         identities=tuple(tuple(frame.text(keyword) for keyword in IDENTITY) for frame in files.values()),
-        frame=places.pop() if len(places) == 1 else "",
+        frame=places.pop() if len(places) == 1 and not first.in_volume else "",
         modality=first.text("Modality"),
         description=first.text("SeriesDescription"),
         number=first.whole_number("SeriesNumber"),

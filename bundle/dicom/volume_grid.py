@@ -48,7 +48,7 @@ def affine_of(stack: Sequence[Frame]) -> np.ndarray:
 
 
 def _planar_affine(frame: Frame) -> np.ndarray:
-    header, affine = None if unread(frame.values) else itk_header(frame.path), np.eye(4)
+    header, affine = None if unread(frame.values) or not frame.times else itk_header(frame.path), np.eye(4)
     if header is not None:
         for axis in range(3):
             affine[:3, axis] = np.array(header.GetDirection(axis)) * header.GetSpacing(axis)
@@ -58,16 +58,17 @@ def _planar_affine(frame: Frame) -> np.ndarray:
 
 def fault_of(stack: Sequence[Frame]) -> str:
     """Why sorted slices are not a volume that can be registered, and what to do; empty if they are one."""
-    cut = sum(not frame.whole for frame in stack if frame.index == 0)
+    cut = sum(not frame.times for frame in stack if frame.index == 0)
     if cut:
-        name = next(frame.path.name for frame in stack if not frame.whole)
+        name = next(frame.path.name for frame in stack if not frame.times)
         return f"{cut} of its files cannot be read, the first is {name}; the volume has gaps, copy it again"
     tiling = tiling_of(stack[0])
     if tiling:
         return tiling
     samples = stack[0].whole_number("SamplesPerPixel") or 1
     if samples > 1:
-        return f"{samples} values per pixel (colours), expected one; convert it to grey"
+        cine = _no_geometry(stack) if stack[0].count > 1 and not has_geometry(stack) else ""
+        return cine or f"{samples} values per pixel (colours), expected one; convert it to grey"
     pixels = next(filter(None, (unread(frame.values) for frame in stack)), "")
     if pixels:
         return pixels
@@ -75,6 +76,12 @@ def fault_of(stack: Sequence[Frame]) -> str:
         return f"its pixels are compressed as {UID(stack[0].syntax).name}, which is not read; decompress it"
     if stack[0].floats:
         return "its pixels are floating-point numbers, expected whole ones; convert it to NIfTI"
+    more = max(stack, key=lambda frame: frame.times)
+    if more.times > 1:
+        return (
+            f"its file {more.path.name} holds {more.times} times the pixels that its header declares, as a volume in a "
+            "form of its maker does; convert it by a program of its maker"
+        )
     if len(stack) == 1 and stack[0].count == 1:
         return "" if itk_header(stack[0].path) is not None else UNREAD
     if not has_geometry(stack) or len(stack) == 1:
@@ -93,9 +100,8 @@ def lacks_slices(stack: Sequence[Frame], unplaced: Sequence[Frame]) -> str:
     lost = [frame for frame in unplaced if _kind(frame) in kinds]
     if len(stack) < 2 or not lost or not has_geometry(stack):
         return ""
-    lacking = [name for name, count in GEOMETRY if not all(frame.numbers(name, count) for frame in lost)]
     slices = f"{len(lost)} of {len(stack) + len(lost)} slices"
-    return f"{' and '.join(lacking)} of {slices} is absent or invalid; correct the headers"
+    return f"{' and '.join(_lacking(lost))} of {slices} is absent or invalid; correct the headers"
 
 
 def _kind(frame: Frame) -> tuple[Hashable, ...]:
@@ -107,8 +113,14 @@ def _no_geometry(stack: Sequence[Frame]) -> str:
     slices = max(len(stack), stack[0].count)
     if len(stack) < slices and stack[0].plane and stack[0].position:
         return f"one file of {slices} frames without a position of each; {CONVERT}"
-    lacking = [name for name, count in GEOMETRY if not all(frame.numbers(name, count) for frame in stack)]
-    return f"its {slices} slices have no geometry ({', '.join(lacking)}), like a cine; export a volume with positions"
+    lacking = ", ".join(_lacking(stack))
+    like = "a cine" + ", or the pictures beside a volume in a form of its maker" * (stack[0].text("Modality") == "US")
+    return f"its {slices} slices have no geometry ({lacking}), like {like}; export a volume with positions"
+
+
+def _lacking(stack: Sequence[Frame]) -> list[str]:
+    """Attributes that would place slices and that not all of them have."""
+    return [name for name, count in GEOMETRY if not all(frame.numbers(name, count) for frame in stack)]
 
 
 def _no_plane(stack: Sequence[Frame]) -> str:

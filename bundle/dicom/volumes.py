@@ -110,4 +110,5 @@ def _order(stack: Sequence[Frame]) -> tuple[Any, ...]:
     first = stack[0]
     number, instances = first.whole_number("SeriesNumber"), [frame.whole_number("InstanceNumber") for frame in stack]
     known = [instance for instance in instances if instance is not None]
-    return (number is None, number or 0, first.text("SeriesInstanceUID"), min(known, default=0), str(first.path))
+    told = min(known, default=0), first.whole_number("AcquisitionNumber") or 0
+    return (number is None, number or 0, first.text("SeriesInstanceUID"), *told, str(first.path))
