@@ -6,6 +6,7 @@ import base64
 import threading
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,7 +23,13 @@ from bundle.geometry import Transform, move_points, warp_native
 from bundle.pages import PairPictured, QualityPaged, QualityPdfd
 from bundle.results import DicomOutputsd, NoObjects, SavePaird, TransformsBothWaysd, save_objects, series_of
 from bundle.system import exists, processes, spelt_otherwise, unwrapped
-from bundle.system.configurations import find_configurations, load_configurations, on_inference, unknown_option
+from bundle.system.configurations import (
+    check_landmarks,
+    find_configurations,
+    load_configurations,
+    on_inference,
+    unknown_option,
+)
 from bundle.system.console import hide_what_is_harmless
 from bundle.system.overrides import check_known, literal, literal_paths
 
@@ -30,7 +37,7 @@ IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "tra
 """Settings that turn off all output files: they are made when the result is saved."""
 BUILDING = threading.Lock()
 """Held while objects are made from a configuration."""
-Image: TypeAlias = str | Path | MetaTensor | SpatialImage | tuple[np.ndarray, np.ndarray]
+Image: TypeAlias = str | PathLike[str] | MetaTensor | SpatialImage | tuple[np.ndarray, np.ndarray]
 """A file, a folder of DICOM, an image of MONAI or nibabel, or an array ``(X, Y, Z)`` and its affine to RAS mm."""
 
 
@@ -160,8 +167,8 @@ def register(
     moving_label: Image | None = None,
     fixed_mask: Image | None = None,
     moving_mask: Image | None = None,
-    fixed_landmarks: str | Path | None = None,
-    moving_landmarks: str | Path | None = None,
+    fixed_landmarks: str | PathLike[str] | None = None,
+    moving_landmarks: str | PathLike[str] | None = None,
     **settings: Any,
 ) -> Registration:
     """Register one pair as ``configs/inference.yaml`` does; nothing is written.
@@ -188,19 +195,12 @@ def register(
         FileNotFoundError: for a missing file.
         ValueError: for a setting that the configuration does not have, or images that cannot be registered.
     """
-    given = {
-        "fixed_image": fixed,
-        "moving_image": moving,
-        "fixed_label": fixed_label,
-        "moving_label": moving_label,
-        "fixed_mask": fixed_mask,
-        "moving_mask": moving_mask,
-        "fixed_landmarks": fixed_landmarks,
-        "moving_landmarks": moving_landmarks,
-    }
-    needed = ("fixed_image", "moving_image")
-    pair = {name: _loadable(value, name) for name, value in given.items() if value is not None or name in needed}
-    names = (stem(value) if isinstance(value, str | Path) else "array" for value in (moving, fixed))
+    parts = {"fixed_label": fixed_label, "moving_label": moving_label, "fixed_mask": fixed_mask}
+    parts |= {"moving_mask": moving_mask, "fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
+    check_landmarks(given := {key: value for key, value in parts.items() if value is not None})
+    images = {"fixed_image": fixed, "moving_image": moving}
+    pair = {key: _loadable(value, key) for key, value in {**images, **given}.items()}
+    names = (stem(fspath(value)) if isinstance(value, str | PathLike) else "array" for value in (moving, fixed))
     pair["pair_id"] = literal("_to_".join(names))
     parser = read_configuration(on_inference(config_file), settings)
     for key, value in {**IN_MEMORY, "dataset::data": [pair], "dataloader::generator": torch.Generator()}.items():
@@ -251,8 +251,8 @@ def read_configuration(config_file: str | Path | Sequence[str | Path], settings:
 
 def _loadable(value: Any, name: str) -> Any:
     """A path if its file exists; an array or image in the form that ``LoadPaird`` would give."""
-    if isinstance(value, str | Path):
-        if not exists(value):
-            raise FileNotFoundError(f"{name} not found: {value}{spelt_otherwise(value)}")
-        return literal(str(value))
-    return in_memory(value, name)
+    if not isinstance(value, str | PathLike):
+        return in_memory(value, name)
+    if not exists(value):
+        raise FileNotFoundError(f"{name} not found: {fspath(value)!r}{spelt_otherwise(value)}")
+    return literal(fspath(value))

@@ -9,9 +9,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
+from monai.transforms import Flip, LoadImage
 from toys import apply, oblique_affine, rigid
 from workflow_fixtures import SHAPE, SMALL, volume
 
@@ -256,19 +257,24 @@ def test_bad_input_is_one_clear_line(voxels, tmp_path):
             ValueError,
             r"unknown option stepz; did you mean steps\?; known options are .*steps",
         ),
-        ((None, moving), {}, ValueError, "fixed_image is a NoneType; expected a path, or an array and its affine"),
+        (
+            (None, moving),
+            {},
+            ValueError,
+            r"^fixed_image: a NoneType, expected a path, an image of MONAI or nibabel, or an array \(X, Y, Z\) and its",
+        ),
         (
             (fixed, (moving[0], moving[1].T)),
             {},
             ValueError,
             "moving_image: the last row of the affine is .* transposed",
         ),
-        ((fixed, voxels["moving"]), {}, ValueError, "moving_image is a ndarray; expected a path, or an array and its"),
+        ((fixed, voxels["moving"]), {}, ValueError, "moving_image: a ndarray, expected a path, an image of"),
         (
             (torch.rand(2, 4, 4), moving),
             {},
             ValueError,
-            "fixed_image is a Tensor; expected a path, or an array and its",
+            "fixed_image: a Tensor, expected a path, an image of MONAI",
         ),
         (
             (fixed, (moving[0], np.eye(3))),
@@ -301,6 +307,93 @@ def test_bad_input_is_one_clear_line(voxels, tmp_path):
     for images, settings, kind, message in cases:
         with pytest.raises(kind, match=message) as raised:
             register(*images, **{**TINY, **settings})
+        assert "\n" not in str(raised.value)
+
+
+def test_images_in_memory_lie_where_they_say(result, voxels, tmp_path, save_nifti):
+    """What ITK's readers keep is LPS, and says so; gradients, devices and the order of bytes do not matter."""
+    moving = voxels["moving"], AFFINES["moving"]
+    file = save_nifti(tmp_path / "fixed.nii.gz", voxels["fixed"], AFFINES["fixed"])
+    ras, lps = (
+        register(LoadImage(reader="ITKReader", affine_lps_to_ras=turned, image_only=True)(file), moving, **TINY)
+        for turned in (True, False)
+    )
+    np.testing.assert_allclose(lps.affine, AFFINES["fixed"], atol=1e-5)
+    np.testing.assert_allclose(lps.displacement, ras.displacement, atol=1e-3)
+    graph = torch.as_tensor(voxels["fixed"]).requires_grad_()
+    tensor = MetaTensor(graph[None], affine=torch.as_tensor(AFFINES["fixed"]))
+    for other in (
+        tensor,
+        (graph, torch.as_tensor(AFFINES["fixed"])),
+        (voxels["fixed"].astype(">f4"), result.affine),
+    ):
+        found = register(other, moving, **TINY)
+        np.testing.assert_allclose(found.affine, AFFINES["fixed"], atol=1e-4)
+        np.testing.assert_allclose(found.displacement, result.displacement, atol=0.01)
+    assert register((graph.bfloat16(), AFFINES["fixed"]), moving, **{**TINY, "steps": 0}).warped.shape == SHAPE
+
+
+class Named:
+    """A path of another library."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __fspath__(self):
+        return self.path
+
+
+def test_any_path_is_one(voxels, tmp_path, save_nifti):
+    save_nifti(tmp_path / "a.nii.gz", voxels["fixed"], AFFINES["fixed"])
+    with os.scandir(tmp_path) as entries:
+        paths = [*entries, Named(tmp_path / "a.nii.gz")]
+    for path in paths:
+        found = register(path, (voxels["moving"], AFFINES["moving"]), **{**TINY, "steps": 0})
+        assert found.metrics["pair_id"] == "array_to_a"
+
+
+def lazily_flipped(image):
+    flip = Flip(spatial_axis=0)
+    flip.lazy = True
+    return flip(MetaTensor(torch.as_tensor(image[0])[None], affine=torch.as_tensor(image[1])))
+
+
+def lost(path):
+    image = nib.load(path)
+    Path(path).unlink()
+    return image
+
+
+def test_what_cannot_be_taken_from_memory_is_one_line(voxels, tmp_path, save_nifti):
+    fixed, moving = ((voxels[side], AFFINES[side]) for side in ("fixed", "moving"))
+    array = "expected a path, an image of MONAI or nibabel, or an array"
+    cases = [
+        (
+            {"moving": lazily_flipped(moving)},
+            "^moving_image: a MetaTensor with lazy transforms that are not applied yet",
+        ),
+        ({"moving": sitk.GetImageFromArray(moving[0].T)}, f"^moving_image: a Image, {array}"),
+        ({"moving": ["a.nii.gz", "b.nii.gz"]}, f"^moving_image: a list, {array}"),
+        ({"moving": (moving[0], None)}, r"^moving_image: an array of shape \(20, 18, 16\) and an affine of shape \(\)"),
+        ({"moving": nib.spatialimages.SpatialImage(moving[0], None)}, "^moving_image: an image of nibabel without an"),
+        (
+            {"moving": lost(save_nifti(tmp_path / "gone.nii.gz", *moving))},
+            "^moving_image: the voxels of its file .*gone.nii.gz cannot be read",
+        ),
+        ({"moving": ""}, "^moving_image not found: ''$"),
+        ({"moving": "a.nii.gz\n"}, r"^moving_image not found: 'a.nii.gz\\n'$"),
+        (
+            {"fixed_landmarks": np.zeros((3, 3)), "moving_landmarks": "a.csv"},
+            "^fixed_landmarks is a ndarray, expected the",
+        ),
+        (
+            {"fixed_landmarks": "a.csv"},
+            "^fixed_landmarks without moving_landmarks: a distance is one of points in both",
+        ),
+    ]
+    for given, message in cases:
+        with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
+            register(**{"fixed": fixed, "moving": moving, **given}, **TINY)
         assert "\n" not in str(raised.value)
 
 

@@ -173,6 +173,10 @@ def test_two_images_are_registered_with_masks_and_landmarks(tiny_dataset, traine
     [
         (["--fixed_landmarks"], "not found: the file of --fixed_landmarks"),
         (["--fixed_mask", "gone.nii"], "not found: gone.nii"),
+        (
+            ["there.nii", "--fixed_landmarks", "there.nii"],
+            "fixed_landmarks without moving_landmarks: a distance is one of",
+        ),
         (["--moving_label", "there.nii"], "--moving_label belongs to two images, and only data is given"),
     ],
 )

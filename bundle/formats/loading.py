@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,19 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import ImageMetaKey
+from monai.utils import ImageMetaKey, MetaKeys, SpaceKeys
+from nibabel import Nifti1Header
 from nibabel.spatialimages import SpatialImage
 
 from bundle.formats.images import as_label, as_volume, read_image
 from bundle.formats.nibabel_files import found_in
 from bundle.formats.parts import KINDS, Grid, on_axes_of, read_part
 from bundle.formats.voxels import Found, check_numbers
+from bundle.geometry import RAS_TO_LPS
+from bundle.system.errors import brief
 from bundle.system.limits import Refused
+
+IN_MEMORY = "a path, an image of MONAI or nibabel, or an array (X, Y, Z) and its affine (to RAS, mm)"
 
 
 class LoadPaird(MapTransform):
@@ -91,18 +97,35 @@ def in_memory(value: Any, name: str) -> MetaTensor:
     Raises:
         ValueError: when it is none of these, or its values are not numbers.
     """
-    if isinstance(value, MetaTensor):
-        value = _channel_first(value)
-        if value.dtype in (torch.float32, torch.float64):
-            return value
-        found = _of_tensor(value)
-    else:
-        found = found_in(value) if isinstance(value, SpatialImage) else _found(value, name)
+    if name.endswith("landmarks"):
+        raise ValueError(f"{name} is a {type(value).__name__}, expected the path of a file of points")
     try:
+        if isinstance(value, MetaTensor):
+            value = _channel_first(_settled(value))
+            if value.dtype in (torch.float32, torch.float64):
+                return value
+            found = _of_tensor(value)
+        else:
+            found = _of_nibabel(value) if isinstance(value, SpatialImage) else _found(value)
         check_numbers(found.stored)
         return _tensor(as_volume(found, name.rpartition("_")[2], name), {})
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _settled(image: MetaTensor) -> MetaTensor:
+    """A tensor on the CPU, without a history of gradients, with its affine in RAS.
+
+    Raises:
+        Refused: for transforms that MONAI has noted and not yet applied.
+    """
+    if image.pending_operations:
+        raise Refused("a MetaTensor with lazy transforms that are not applied yet; apply_pending of MONAI does it")
+    image = image.detach().cpu()
+    if image.meta.get(MetaKeys.SPACE) == SpaceKeys.LPS:  # of a reader that keeps what ITK gives
+        image = MetaTensor(image.as_tensor(), meta=image.meta | {MetaKeys.SPACE: SpaceKeys.RAS})
+        image.affine = torch.as_tensor(RAS_TO_LPS) @ image.affine.double()
+    return image
 
 
 def _channel_first(image: MetaTensor) -> MetaTensor:
@@ -111,27 +134,48 @@ def _channel_first(image: MetaTensor) -> MetaTensor:
 
 
 def _of_tensor(image: MetaTensor) -> Found:
-    """A tensor of a type in which intensities are not worked on; NumPy has no bfloat16."""
-    values = image.as_tensor().cpu()
-    array = (values.float() if image.is_floating_point() else values).numpy()
+    """A tensor of a type in which intensities are not worked on."""
+    array = _array(image.as_tensor())
     return Found(array, np.asarray(image.affine, dtype=float), array.dtype)
 
 
-def _found(value: Any, name: str) -> Found:
-    """An array and its affine."""
-    parts = value if isinstance(value, tuple | list) else ()  # an array would be taken apart too
-    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
-        raise ValueError(
-            f"{name}: a masked array, whose mask would be lost; fill it, and give the mask as a mask image"
-        )
+def _of_nibabel(image: SpatialImage) -> Found:
+    """A nibabel image, whose voxels may still be in its file."""
+    if image.affine is None and not isinstance(image.header, Nifti1Header):
+        raise Refused("an image of nibabel without an affine; give it one")
     try:
-        voxels, affine = (np.asarray(part) for part in parts)
+        return found_in(image)
+    except Refused:
+        raise
+    except Exception as error:  # as in reading a file: OSError, EOFError, zlib.error ...
+        raise Refused(f"the voxels of its file {image.get_filename()} cannot be read ({brief(error)})") from error
+
+
+def _found(value: Any) -> Found:
+    """An array and its affine."""
+    # An array would be taken apart too.
+    parts = value if isinstance(value, tuple | list) and len(value) == 2 else ()
+    if not parts or any(isinstance(part, str | PathLike) for part in parts):
+        raise Refused(f"a {type(value).__name__}, expected {IN_MEMORY}")
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        raise Refused("a masked array, whose mask would be lost; fill it, and give the mask as a mask image")
+    try:
+        voxels, affine = map(_array, parts)
+        affine = affine.astype(float)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is a {type(value).__name__}; expected a path, or an array and its affine") from error
+        raise Refused(f"{' and '.join(f'a {type(part).__name__}' for part in parts)}, expected {IN_MEMORY}") from error
     if affine.shape != (4, 4) or voxels.ndim not in (3, 4):
-        raise ValueError(
-            f"{name}: an array of shape {voxels.shape} and an affine of shape {affine.shape}; expected (X, Y, Z), of "
+        raise Refused(
+            f"an array of shape {voxels.shape} and an affine of shape {affine.shape}; expected (X, Y, Z), of "
             "labels also (X, Y, Z, channels), and (4, 4)"
         )
     channels = voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0)
-    return Found(channels, affine.astype(float), voxels.dtype)
+    return Found(channels, affine, voxels.dtype.newbyteorder("="))
+
+
+def _array(part: Any) -> np.ndarray:
+    """An array of NumPy, or of torch on any device; NumPy has no bfloat16."""
+    if isinstance(part, torch.Tensor):
+        part = part.detach().cpu()
+        part = part.float() if part.dtype == torch.bfloat16 else part
+    return np.asarray(part)

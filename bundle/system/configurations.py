@@ -65,6 +65,23 @@ PARTS = ("fixed_mask", "moving_mask", "fixed_landmarks", "moving_landmarks")
 """Files of a pair, beside its images and labels, that a registration of two images can name."""
 
 
+def check_landmarks(parts: Iterable[str]) -> None:
+    """Refuse the landmarks of one image of a pair: nothing would be measured.
+
+    Args:
+        parts: keys of the files of a pair.
+
+    Raises:
+        ValueError: naming the key that has no other.
+    """
+    given = [key for key in parts if key.endswith("_landmarks")]
+    if len(given) == 1:
+        other = next(key for key in PARTS if key.endswith("_landmarks") and key not in given)
+        raise ValueError(
+            f"{given[0]} without {other}: a distance is one of points in both images; give both, or neither"
+        )
+
+
 def images_named(folder: Path, fixed: str, moving: str | None, parts: Mapping[str, str | None]) -> dict[str, str]:
     """Options of a registration that name its images.
 
@@ -75,10 +92,11 @@ def images_named(folder: Path, fixed: str, moving: str | None, parts: Mapping[st
         parts: other files of the pair by key, or None.
 
     Raises:
-        ValueError: when files of a pair are named without its moving image.
+        ValueError: when files of a pair are named without its moving image, or landmarks without those of the other.
     """
     given = {key: name for key, name in parts.items() if name is not None}
     if moving is not None:
+        check_landmarks(given)
         datalist, root = folder / "pair.json", Path.cwd()
         named = {"fixed_image": fixed, "moving_image": moving, **given}
         pair = {key: str(Path(name).absolute()) for key, name in named.items()}

@@ -60,15 +60,15 @@ def regular_file(path: str | Path) -> Path:
     return path
 
 
-def exists(path: str | Path) -> bool:
-    """Whether a path exists; False for a name that no file can have."""
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether a path exists; False for a name that no file can have, such as none."""
     try:
-        return Path(path).exists()
+        return os.fspath(path) != "" and Path(path).exists()
     except (OSError, ValueError):
         return False
 
 
-def spelt_otherwise(path: str | Path) -> str:
+def spelt_otherwise(path: str | os.PathLike[str]) -> str:
     """What to do about a missing file that is a link, or that is there in other letters or as other systems spell it.
 
     The same ``ü`` may be one character or two, and letters may be small or capital; blanks and quotes are easily copied
