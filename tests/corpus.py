@@ -79,6 +79,37 @@ def cut(write, keep=0.5, at=0):
     return written
 
 
+def ending_in_zeros(write, keep=0.7):
+    """What a copy leaves that was broken off after it had made room for the file."""
+
+    def written(folder):
+        path = write(folder)
+        content = path.read_bytes()
+        kept = int(len(content) * keep)
+        path.write_bytes(content[:kept] + bytes(len(content) - kept))
+        return path
+
+    return written
+
+
+def flipped(write, at=0.7):
+    """What another case writes, one bit of it changed."""
+
+    def written(folder):
+        path = write(folder)
+        content = bytearray(path.read_bytes())
+        content[int(len(content) * at)] ^= 4
+        path.write_bytes(content)
+        return path
+
+    return written
+
+
+def mgz(folder):
+    nib.save(nib.MGHImage(image(), AFFINE), folder / "moving.mgz")
+    return folder / "moving.mgz"
+
+
 def patched(write, old, new):
     """What another case writes, some of its bytes replaced."""
 
@@ -229,11 +260,18 @@ IMAGES = {
     "kilometres": (nifti(affine=np.diag([5e6, 5e6, 6e6, 1])), "more than 1073741824 voxels of pixdim"),
     "nanometres": (nifti(affine=np.diag([5e-6, 5e-6, 6e-6, 1])), "less than one voxel of pixdim"),
     "text_nrrd": (file("moving.nrrd", b"no image"), f"moving.nrrd: {DAMAGED}"),
-    "truncated_nrrd": (cut(by_itk("moving.nrrd", compression=True)), f"moving.nrrd: {DAMAGED}"),
+    "truncated_nrrd": (cut(by_itk("moving.nrrd", compression=True)), "moving.nrrd: its voxels need 23040 bytes, and "),
     "huge_nrrd": (
         patched(by_itk("moving.nrrd"), b"sizes: 20 18 16", b"sizes: 1000000 1000000 1000000"),
         f"1000000 x 1000000 x 1000000 x 1 values, {LIMIT}",
     ),
+    "flipped_nrrd": (flipped(by_itk("moving.nrrd", compression=True)), "moving.nrrd: its "),
+    "flipped_mha": (flipped(by_itk("moving.mha", compression=True)), "moving.mha: its "),
+    "flipped_mgz": (flipped(mgz), f"moving.mgz: {DAMAGED}"),
+    "flipped_gz": (flipped(nifti()), f"moving.nii.gz: {DAMAGED}"),
+    "zeros_in_nrrd": (ending_in_zeros(by_itk("moving.nrrd", compression=True)), "moving.nrrd: its "),
+    "zeros_in_mgz": (ending_in_zeros(mgz), f"moving.mgz: {DAMAGED}"),
+    "zeros_in_gz": (ending_in_zeros(nifti()), f"moving.nii.gz: {DAMAGED}"),
     "truncated_mha": (cut(by_itk("moving.mha")), "moving.mha: its voxels need 23040 bytes, and 113"),
     "squeezed_mha": (cut(by_itk("moving.mha", compression=True)), "moving.mha: its voxels need 23040 bytes, and "),
     "huge_mha": (

@@ -360,6 +360,7 @@ def test_the_command_writes_no_half_of_anything(mixed, tmp_path, command):
         ("EchoTime", (10, 80)),
         ("TemporalPositionIdentifier", (1, 2, 3)),
         ("DiffusionBValue", (0, 500)),
+        ("StudyInstanceUID", ("1.2.3", "1.2.4")),
         ("AcquisitionNumber", (4, 5)),
     ],
 )
@@ -589,7 +590,7 @@ def test_a_file_cut_short(tmp_path, part, name):
     files[3].unlink()
     (tmp_path / "s" / name).write_bytes(content[: max(int(part * len(content)), 200)])
     assert refusal(tmp_path / "s").startswith(
-        f"1 of its files cannot be read, the first is {name}; the volume has gaps"
+        f"1 of its files cannot be read, the first is {name}; the volume may have gaps"
     )
 
 
@@ -766,6 +767,18 @@ def test_a_compressed_slice_of_zeros_ends_no_process(tmp_path, slices):
 def test_padding_after_the_pixels_does_not_matter(tmp_path):
     write_series(tmp_path / "s", voxels(shape=(9, 5, 7)), AFFINE, PixelData=bytes(9 * 5 * 2 + 30))
     assert read_series(tmp_path / "s").fault == ""
+
+
+def test_a_directory_of_a_medium_is_named(tmp_path):
+    write_directory(tmp_path / "DICOMDIR")
+    assert refusal(tmp_path / "DICOMDIR") == (
+        "cannot be read, a DICOMDIR, the list of what a medium holds; name the folder of an image"
+    )
+
+
+def test_a_series_without_a_spacing_says_so(tmp_path):
+    write_series(tmp_path / "s", voxels(), AFFINE, PixelSpacing=None, ImagerPixelSpacing=[0.5, 0.5])
+    assert refusal(tmp_path / "s") == "its 7 slices have no PixelSpacing; correct its headers"
 
 
 def test_objects_that_are_no_images_are_named_by_their_class(tmp_path):

@@ -117,7 +117,7 @@ def test_a_file_without_preamble_that_is_cut_is_missed(tmp_path, form, part):
     reform(files[6], form, "IM6")
     content = (tmp_path / "s/IM6").read_bytes()
     (tmp_path / "s/IM6").write_bytes(content[: int(part * len(content))])
-    with pytest.raises(ValueError, match="1 of its files cannot be read, the first is IM6; the volume has gaps"):
+    with pytest.raises(ValueError, match="1 of its files cannot be read, the first is IM6; the volume may have gaps"):
         load_image(tmp_path)
 
 
@@ -140,6 +140,8 @@ def test_reports_and_directories_without_preamble_are_no_images(tmp_path):
     [
         (bytes(600), "1 file beside it is neither DICOM nor text, the first IM6; if it was a slice"),
         (b"", "1 file beside it is neither DICOM nor text, the first IM6"),
+        ("empty", "the first is IM6.dcm: an empty file, as a download leaves that was broken off; get its content"),
+        ("cloud", "the first is .IM6.dcm.icloud: its content is in iCloud alone; download it"),
         (b"MELLON\nIM5\n", None),
         (b"/annex/objects/MD5E-s123--abc.dcm", "the first is IM6: a pointer to a file that is not here"),
         (b"version https://git-lfs.github.com/spec/v1\n", "the first is IM6: a pointer to a file that is not here"),
@@ -152,7 +154,10 @@ def test_what_may_be_a_slice_is_named(tmp_path, content, said):
     for number, path in enumerate(files[:6]):
         path.rename(tmp_path / f"s/IM{number}")
     last = tmp_path / "s/IM6"
-    if content == "link":
+    if content in ("empty", "cloud"):
+        (tmp_path / ("s/IM6.dcm" if content == "empty" else "s/.IM6.dcm.icloud")).touch()
+        (tmp_path / "s/.notes.txt.icloud").touch()
+    elif content == "link":
         last.symlink_to(tmp_path / "nowhere")
     else:
         last.write_bytes(gzip.compress(files[6].read_bytes()) if content == "gzip" else content)
@@ -428,7 +433,7 @@ def test_rounded_directions_are_set_right(tmp_path, digits):
         ({"ImageOrientationPatient": [0] * 6}, "ImageOrientationPatient is no two directions"),
         ({"ImageOrientationPatient": [1, 0, 0, 0.8, 0.6, 0]}, "ImageOrientationPatient is no two directions"),
         ({"PixelSpacing": [0, 0]}, "PixelSpacing is 0 x 0 mm, expected more than 0"),
-        ({"PixelSpacing": None}, r"its 7 slices have no geometry \(PixelSpacing\)"),
+        ({"PixelSpacing": None}, r"its 7 slices have no PixelSpacing; correct its headers"),
         ({"ImagePositionPatient": None}, r"its 7 slices have no geometry \(ImagePositionPatient\)"),
         ({"InConcatenationTotalNumber": 2}, "one of 2 files that are one image together"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from pydicom import Dataset, dcmread
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import UID, ImplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from bundle.system.contents import POINTER, POINTERS
 
@@ -31,6 +31,11 @@ REPRESENTATIONS = (
 )
 OWN_LENGTH, SYNTAX = b"\2\0\0\0", b"\2\0\x10\0UI"
 """First bytes of the elements with the length of a file's own header, and with the transfer syntax."""
+CLOUD = ".icloud"
+"""What ends the name of a file whose content is elsewhere, and a dot begins it."""
+ELSEWHERE = "its content is in iCloud alone; download it"
+IMAGES = ("CT", "MR", "PT", "NM", "US")
+"""Modalities that most images have, and other objects of the same scanners."""
 BROKEN_LINK = "a link that leads nowhere; get its content, or remove it"
 UNOPENED = "a folder that cannot be opened; see its permissions"
 
@@ -65,6 +70,8 @@ def files_below(folder: Path) -> Found:
         folders[:] = [name for name in sorted(folders) if name[0] != "." and _is_new(Path(place, name), seen)]
         for name in sorted(names):
             path = Path(place, name)
+            if name.endswith(CLOUD) and kind_of_name(Path(name[1:].removesuffix(CLOUD))) in ("", *NAMED):
+                found.lost[path] = ELSEWHERE
             if name.startswith(".") and not _hidden_dicom(path):
                 continue
             if path.is_symlink() and not path.exists():
@@ -198,3 +205,21 @@ def cannot_be_told(path: Path, kinds: AbstractSet[str]) -> bool:
 
 def _is_text(start: bytes) -> bool:
     return bool(start) and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)
+
+
+def kind_of(path: Path) -> str:
+    """Modality of an object that is not read, or what tells more where images have the same: the name of its class."""
+    header = read_header(path, ["Modality", "SOPClassUID"])
+    kind, modality = UID(str(header.get("SOPClassUID") or "")), str(header.get("Modality") or "")
+    if modality in IMAGES and "Image Storage" not in kind.name:
+        return f"{modality} of the class {kind.name.removesuffix(' Storage')}"
+    return modality
+
+
+def no_image(path: Path) -> str:
+    """What a file is that holds no image, and what to do."""
+    if not is_dicom(start_of(path)):
+        return "not a DICOM file"
+    if read_header(path, []).file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        return "a DICOMDIR, the list of what a medium holds; name the folder of an image"
+    return f"a DICOM file without an image that is read ({kind_of(path) or 'a report?'}); convert it to NIfTI"

@@ -19,6 +19,7 @@ from bundle.dicom.headers import DETECTOR, IN_VOLUME, OWN, PLACE, RESCALE, SHARE
 from bundle.dicom.pixels import STORED, bytes_of, pixels_ahead
 
 SPLIT_BY = (
+    "StudyInstanceUID",
     "ImageType",
     "FrameType",
     "EchoNumbers",
@@ -55,6 +56,7 @@ NO_IMAGES = ("SEG", "RTDOSE")
 EXACT = 1e-6
 """How far directions may be from unit length and right angles if they were not rounded to a few digits."""
 NO_IMAGE_CLASSES = ("Segmentation Storage", "Label Map Segmentation Storage", "RT Dose Storage")
+EMPTY = "an empty file, as a download leaves that was broken off; get its content, or remove it"
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
@@ -190,6 +192,8 @@ def read_frames(path: Path) -> list[Frame]:
         raise Damaged(reason)
     if not is_dicom(start) and not is_named(path):
         return []
+    if not start:
+        raise Damaged(EMPTY)
     if DEFLATED in start:  # the header itself is compressed, and may expand to a thousand times its length
         raise Damaged("compressed as a whole (deflated); decompress it")
     with open_dicom(path) as file:

@@ -9,9 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom.uid import UID
 
-from bundle.dicom.files import Found, cannot_be_told, files_below, is_dicom, kind_of_name, read_header, start_of
+from bundle.dicom.files import (
+    Found,
+    cannot_be_told,
+    files_below,
+    is_dicom,
+    kind_of,
+    kind_of_name,
+    no_image,
+    read_header,
+    start_of,
+)
 from bundle.dicom.frames import IDENTITY, Damaged, Frame, read_frames
 from bundle.dicom.headers import RESCALE
 from bundle.dicom.notes import notes_of
@@ -23,9 +32,6 @@ from bundle.system.contents import not_an_image
 
 LISTED = 6
 """Most series that a message names."""
-IMAGES = ("CT", "MR", "PT", "NM", "US")
-"""Modalities that most images have, and other objects of the same scanners."""
-NO_IMAGE = "a DICOM file without an image that is read (a segmentation, a dose, a report?); convert it to NIfTI"
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +159,8 @@ def one_volume(folder: str | Path) -> Series:
     if damaged:
         raise ValueError(_unread(damaged))
     if not series:
-        what = f"a folder without a DICOM series{_others(Path(folder))}" if Path(folder).is_dir() else NO_IMAGE
+        path = Path(folder)
+        what = f"a folder without a DICOM series{_others(path)}" if path.is_dir() else no_image(path)
         raise ValueError(f"cannot be read, {what}")
     images = [one for one in series if not one.localizer] or series
     volumes = [one for one in images if one.shape[2] > 1]
@@ -189,7 +196,7 @@ def _parallel(series: Sequence[Series]) -> bool:
 def _others(folder: Path) -> str:
     """What a folder without an image holds instead: other objects of DICOM, or an archive."""
     dicom = [path for path in files_below(folder).files if is_dicom(start_of(path))]
-    kinds = sorted({_kind_of(path) for path in dicom} - {""})
+    kinds = sorted({kind_of(path) for path in dicom} - {""})
     if kinds:
         return f", but with {', '.join(kinds)}; name the folder of an image, or convert it to NIfTI"
     for path in files_below(folder).files:
@@ -198,20 +205,11 @@ def _others(folder: Path) -> str:
     return ""
 
 
-def _kind_of(path: Path) -> str:
-    """Modality of an object that is not read, or what tells more where images have the same: the name of its class."""
-    header = read_header(path, ["Modality", "SOPClassUID"])
-    kind, modality = UID(str(header.get("SOPClassUID") or "")), str(header.get("Modality") or "")
-    if modality in IMAGES and "Image Storage" not in kind.name:
-        return f"{modality} of the class {kind.name.removesuffix(' Storage')}"
-    return modality
-
-
 def _unread(damaged: Mapping[Path, str]) -> str:
     """Message about files that cannot be read; it names the first."""
     first = min(damaged, key=lambda path: path.name)
     what = f"{len(damaged)} of its files cannot be read, the first is {first.name}"
-    return f"{what}: {damaged[first]}" if damaged[first] else f"{what}; the volume has gaps, copy it again"
+    return f"{what}: {damaged[first]}" if damaged[first] else f"{what}; the volume may have gaps, copy it again"
 
 
 def _series(stack: Sequence[Frame], alone: bool, untold: tuple[Path, ...], unplaced: Sequence[Frame]) -> Series:

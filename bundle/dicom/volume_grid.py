@@ -61,7 +61,7 @@ def fault_of(stack: Sequence[Frame]) -> str:
     cut = sum(not frame.times for frame in stack if frame.index == 0)
     if cut:
         name = next(frame.path.name for frame in stack if not frame.times)
-        return f"{cut} of its files cannot be read, the first is {name}; the volume has gaps, copy it again"
+        return f"{cut} of its files cannot be read, the first is {name}; the volume may have gaps, copy it again"
     tiling = tiling_of(stack[0])
     if tiling:
         return tiling
@@ -114,6 +114,8 @@ def _no_geometry(stack: Sequence[Frame]) -> str:
     if len(stack) < slices and stack[0].plane and stack[0].position:
         return f"one file of {slices} frames without a position of each; {CONVERT}"
     lacking = ", ".join(_lacking(stack))
+    if lacking == "PixelSpacing":
+        return f"its {slices} slices have no PixelSpacing; correct its headers"
     like = "a cine" + ", or the pictures beside a volume in a form of its maker" * (stack[0].text("Modality") == "US")
     return f"its {slices} slices have no geometry ({lacking}), like {like}; export a volume with positions"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,7 @@ import numpy as np
 from bundle.formats.voxels import COMPLEX, Found, channels_first, segments_of
 from bundle.geometry import RAS_TO_LPS, spacing_of
 from bundle.geometry.spaces import OTHER_LENGTHS
-from bundle.system.contents import not_an_image
+from bundle.system.contents import check_held, check_packed, not_an_image
 from bundle.system.errors import brief
 from bundle.system.files import silent_libraries
 from bundle.system.limits import Refused, check_declared, regular_file, size
@@ -37,6 +36,9 @@ META_TRUE = ("T", "t", "1")
 """How a word of a MetaImage header begins that ITK takes for true."""
 TEXT_NUMBER = re.compile(rb"[^\s,;]+")
 META_SEPARATOR = re.compile(r"[=:][\s=:]*")
+NRRD_HEAD = re.compile(rb"NRRD.*?\r?\n\r?\n", re.DOTALL)
+NRRD_SKIPS = (b"line skip", b"lineskip", b"byte skip", b"byteskip")
+"""Fields of a NRRD header by which its voxels begin elsewhere in their file."""
 LONGEST_TEXT = 2**16
 """Bytes of a header that are searched for its units."""
 UNITS = re.compile(rb"^(?:space units|units|DistanceUnits)\s*[:=](.*)$", re.MULTILINE)
@@ -91,6 +93,8 @@ def checked_header(path: Path) -> Any:
     check_declared((*shape, components), header.GetComponentSize(), None if detached else path)
     if header.GetNameOfClass() == "MetaImageIO":
         _check_meta_image(path, header.GetImageSizeInBytes(), header.GetComponentSize(), shape[-1])
+    if header.GetNameOfClass() == "NrrdImageIO":
+        _check_nrrd(path, header.GetImageSizeInBytes())
     spacing = [header.GetSpacing(axis) for axis in range(len(shape))]
     if 0 in spacing:
         raise Refused(
@@ -106,11 +110,6 @@ def checked_header(path: Path) -> Any:
 def stored_type(path: str | Path) -> np.dtype:
     """Type of a file's numbers as ITK reads them, after the slope of its header if it has one."""
     return _type_of(itk_header(path))
-
-
-def _check_held(held: int, needed: int) -> None:
-    if held < needed:
-        raise Refused(f"its voxels need {needed} bytes, and {held} are there; cut short, copy it again")
 
 
 def _check_meta_image(path: Path, needed: int, bytes_each: int, slices: int) -> None:
@@ -144,12 +143,26 @@ def _check_meta_image(path: Path, needed: int, bytes_each: int, slices: int) -> 
         return
     if not fields.get("CompressedData", "").startswith(META_TRUE):
         held = sum(part.stat().st_size for part in parts)
-        _check_held(held - (start if parts == [path] else 0), needed)
+        check_held(held - (start if parts == [path] else 0), needed)
         return
     length = int(fields.get("CompressedDataSize", 0))
     if parts == [path] and not length:
         raise Refused("its voxels are compressed, and no CompressedDataSize says how long they are; write it again")
-    _check_held(_inflated(parts[0], start if parts == [path] else 0, length or None), needed)
+    check_packed(parts[0], start if parts == [path] else 0, length or None, needed)
+
+
+def _check_nrrd(path: Path, needed: int) -> None:
+    """Refuse a NRRD whose compressed voxels are damaged: ITK reads other numbers in their place."""
+    with path.open("rb") as file:
+        start = file.read(LONGEST_TEXT)
+    head = NRRD_HEAD.match(start)
+    pairs = (line.partition(b":") for line in (head[0] if head else start).splitlines())
+    fields = {name.strip().lower(): value.strip().decode("latin-1") for name, _, value in pairs}
+    where = fields.get(b"data file") or fields.get(b"datafile") or ""
+    part = path.parent / where if where else path
+    known = part.is_file() and bool(where or head) and not any(map(fields.get, NRRD_SKIPS))
+    if known and fields.get(b"encoding") in ("gzip", "gz"):
+        check_packed(part, 0 if where or head is None else head.end(), None, needed)
 
 
 def _check_text(text: bytes, needed: int) -> None:
@@ -179,23 +192,6 @@ def _names(where: str, slices: int) -> list[str]:
     return [pattern % number for number in range(first, last + 1, step)[:slices]]
 
 
-def _inflated(path: Path, start: int, length: int | None) -> int:
-    """How many bytes a compressed part of a file expands to, as far as it is sound."""
-    held, stream = 0, zlib.decompressobj(47)
-    with path.open("rb") as file:
-        file.seek(start)
-        try:
-            for block in _blocks(file.read(length)):
-                held += len(stream.decompress(block))
-        except zlib.error:
-            return held
-    return held
-
-
-def _blocks(content: bytes, size: int = 2**16) -> Iterator[bytes]:
-    return (content[place : place + size] for place in range(0, len(content), size))
-
-
 def _header_note(path: Path) -> str:
     """A line about a NRRD or MetaImage header whose lengths are missing or in another unit, but are read as mm."""
     with path.open("rb") as file:
@@ -218,7 +214,7 @@ def read_itk(path: Path, kind: str, held: int | None = None) -> Found:
     with silent_libraries():  # what ITK prints about a damaged file is in its error too
         header = checked_header(path)
         if held is not None:
-            _check_held(held, header.GetImageSizeInBytes())
+            check_held(held, header.GetImageSizeInBytes())
         number = itk.F if kind == "image" and np.can_cast(_type_of(header), np.float32) else itk.D
         images = itk.VectorImage[number, header.GetNumberOfDimensions()]
         reader = itk.ImageFileReader[images].New(FileName=str(path))

@@ -91,9 +91,9 @@ def read_mgh(path: Path, kind: str) -> Found:
         # The footer follows the voxels: a wrong size would have it read from far away.
         check_declared(shape, int(MGHHeader._data_type_codes.bytespervox[code]), path)
         file.seek(0)
-        image = nib.MGHImage.from_file_map({"image": nib.FileHolder(fileobj=file)}, mmap=False)
-        placed = int(np.frombuffer(start[28:30], ">i2")[0]) > 0
-        return replace(found_in(image), note="" if placed else UNPLACED)
+        found = found_in(nib.MGHImage.from_file_map({"image": nib.FileHolder(fileobj=file)}, mmap=False))
+        length_of(file)  # the checksum of a compressed file is only checked when its end is read
+        return replace(found, note="" if int(np.frombuffer(start[28:30], ">i2")[0]) > 0 else UNPLACED)
 
 
 def is_nifti(path: Path, magic: tuple[bytes, ...] = MAGIC) -> bool:
@@ -129,7 +129,7 @@ def opened_nifti(path: Path) -> Iterator[tuple[ArrayProxy, nib.Nifti1Header]]:
     with uncompressed(stored) as file:
         scaling = _scaling(header)[:2]
         yield ArrayProxy(file, (_shape(header), header.get_data_dtype(), int(header["vox_offset"]), *scaling)), header
-        file.read(1)  # the checksum of a compressed file is only checked when its end is read
+        length_of(file)  # the checksum of a compressed file is only checked when its end is read
 
 
 def halves(path: Path) -> tuple[Path, Path]:

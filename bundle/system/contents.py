@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from bundle.system.limits import regular_file
+from bundle.system.limits import Refused, regular_file
 
 GZIP = b"\x1f\x8b"
 POINTER = "a pointer to a file that is not here; get its content (git annex get, git lfs pull)"
@@ -72,6 +72,8 @@ UNREAD: dict[str, tuple[tuple[str, ...], tuple[bytes, ...]]] = {
 TAR, TAR_AT = b"ustar", 257
 LONGEST_START = 512
 LARGEST_PART = 2**20
+EITHER, BLOCK = 47, 2**16
+"""Window of zlib that reads its own and gzip's form, and how many bytes it is given at once."""
 NO_MEMBER = "Not a gzipped file"
 """How Python says that no further member of a gzip file follows."""
 
@@ -119,6 +121,41 @@ def length_of(file: IO[bytes]) -> int:
     while block := file.read(2**20):
         length += len(block)
     return length
+
+
+def check_held(held: int, needed: int) -> None:
+    """Refuse voxels of fewer bytes than needed."""
+    if held < needed:
+        raise Refused(f"its voxels need {needed} bytes, and {held} are there; cut short, copy it again")
+
+
+def check_packed(path: Path, start: int, length: int | None, needed: int) -> None:
+    """Refuse compressed voxels of fewer bytes than needed, or with the checksum of others."""
+    held, sound = _inflated(path, start, length)
+    check_held(held, needed)
+    if not sound:
+        raise Refused("its compressed voxels are damaged, their checksum is that of others; copy it again")
+
+
+def _inflated(path: Path, start: int, length: int | None) -> tuple[int, bool]:
+    """How many bytes a compressed part of a file expands to, as far as it is sound, and whether its checksum is theirs.
+
+    Args:
+        path: the file.
+        start: where the part begins.
+        length: its bytes; None for all that follow.
+    """
+    held, stream = 0, zlib.decompressobj(EITHER)
+    with path.open("rb") as file:
+        file.seek(start)
+        rest = path.stat().st_size - start if length is None else length
+        try:
+            while rest > 0 and not stream.eof and (block := file.read(min(rest, BLOCK))):
+                held += len(stream.decompress(block))
+                rest -= len(block)
+        except zlib.error:
+            return held, False
+    return held, stream.eof
 
 
 def is_held(path: Path, needed: int) -> bool:

@@ -80,6 +80,8 @@ def spelt_otherwise(path: str | os.PathLike[str]) -> str:
         names = sorted(one.name for one in Path(path).parent.iterdir())
     except (OSError, ValueError):
         return ""
+    if f".{Path(path).name}.icloud" in names:
+        return "; its content is in iCloud alone; download it"
     if Path(path).name in names:  # as git-annex and DataLad leave it
         return "; a link that leads nowhere; get its content, or copy the file"
     alike = [name for name in names if _letters(name) == _letters(Path(path).name)]
