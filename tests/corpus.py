@@ -467,6 +467,7 @@ DATALISTS = {
     "no_moving_image": ({"test": [{"fixed_image": "images/F.nii.gz"}]}, "test[0]: no moving_image"),
     "unknown_key": (listed(fixd_label="x"), "test[0]: unknown key 'fixd_label'"),
     "two_splits": ({"training": [pair("F", "G")], "test": [pair("F", "E")]}, "patient F is in training and in test"),
+    "image_as_label": (listed(moving_label="images/F.nii.gz"), "moving_label is the file of moving_image; name a"),
     "no_pairs": ({"test": []}, "no pairs"),
     "not_a_list": ({"test": {}}, "test is a dict, expected a list of entries"),
     "not_an_object": ([], "holds a list, expected an object of lists"),

@@ -189,6 +189,12 @@ def paired(tmp_path):
     return paired_folders(tmp_path)
 
 
+def test_images_that_are_in_a_cloud_alone_are_not_left_out(paired):
+    touch(paired, "fixed_images/.f0.nii.gz.icloud", "moving_labels/.readme.md.icloud")
+    with pytest.raises(ValueError, match="fixed_images/.f0.nii.gz.icloud is in iCloud alone; download it$"):
+        read_datalist(paired)
+
+
 def test_paired_folders(paired):
     sections = read_datalist(paired, fractions=(0.6, 0.2, 0.2))
     pairs = select_pairs(sections)

@@ -13,7 +13,13 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    BasicTextSRStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RTStructureSetStorage,
+    generate_uid,
+)
 from test_places import LONGER
 
 from bundle.dicom import list_series, read_folder, read_series
@@ -141,7 +147,7 @@ def test_reports_and_directories_without_preamble_are_no_images(tmp_path):
         (bytes(600), "1 file beside it is neither DICOM nor text, the first IM6; if it was a slice"),
         (b"", "1 file beside it is neither DICOM nor text, the first IM6"),
         ("empty", "the first is IM6.dcm: an empty file, as a download leaves that was broken off; get its content"),
-        ("cloud", "the first is .IM6.dcm.icloud: its content is in iCloud alone; download it"),
+        ("cloud", "the first is .IM6.dcm.icloud: in iCloud alone; download it"),
         (b"MELLON\nIM5\n", None),
         (b"/annex/objects/MD5E-s123--abc.dcm", "the first is IM6: a pointer to a file that is not here"),
         (b"version https://git-lfs.github.com/spec/v1\n", "the first is IM6: a pointer to a file that is not here"),
@@ -209,6 +215,23 @@ def test_slices_with_a_uid_of_their_own_are_one_volume_and_it_is_said(tmp_path, 
     assert len(said) == (len(uids) if count > 1 else 0)
     assert all(f"its 7 slices have {count} different {uid}s" in line for uid, line in zip(uids, said, strict=False))
     assert len(read_folder(tmp_path)[0]) == 1
+
+
+@pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT"])
+def test_an_image_beside_its_segmentation_is_no_label(tmp_path, kind):
+    series(tmp_path / "s")
+    assert load_image(tmp_path / "s", "label").shape[1:] == SHAPE
+    (path,) = write_series(tmp_path / "other", VOXELS[..., :1], AFFINE, Modality=kind)
+    path.rename(tmp_path / "s/other.dcm")
+    if kind == "RTSTRUCT":
+        data = dcmread(tmp_path / "s/other.dcm")
+        del data.PixelData
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = RTStructureSetStorage
+        data.save_as(tmp_path / "s/other.dcm")
+    assert load_image(tmp_path / "s").shape[1:] == SHAPE
+    for part in ("label", "mask"):
+        with pytest.raises(ValueError, match=f"s: an image and {kind}, of which neither is read as a {part}; convert"):
+            load_image(tmp_path / "s", part)
 
 
 def test_series_that_only_look_alike_stay_apart(tmp_path):

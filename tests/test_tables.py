@@ -37,6 +37,13 @@ def test_text_is_read_in_any_encoding_and_written_in_it_again(encoding):
     assert load_json(as_saved('{"ä": [1]}', encoding)) == {"ä": [1]}
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_may_lack_its_mark(encoding):
+    content = '{"ä": ["Ödön"]}'.encode(encoding)
+    assert load_json(content) == {"ä": ["Ödön"]}
+    assert decode(content)[1] == encoding
+
+
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\0\0", b"\x1f\x8b\x08\0", b"\xff\xfea", bytes(range(256))])
 def test_what_is_no_text_is_refused(content):
     with pytest.raises(ValueError, match="not text in UTF-8, UTF-16 or Windows-1252"):

@@ -12,6 +12,7 @@ from bundle.data.layouts import FOLDERS, KINDS, POINT_SUFFIXES, SIDES, SUFFIXES,
 from bundle.formats.images import PICTURE_SUFFIXES, read_image
 from bundle.formats.problems import dimensions
 from bundle.system import DataWarning
+from bundle.system.limits import elsewhere
 
 # Folder of the images of a side: DeepReg's name, and the short one. What belongs to them keeps DeepReg's names.
 SPELLINGS = ("{side}_images", "{side}")
@@ -160,13 +161,10 @@ def _files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict
     """Data files and sub-folders (each a DICOM series) of a folder, by name; other files are left out."""
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if not (path.is_dir() or path.name.lower().endswith(suffixes)):
-            if path.is_symlink() and not path.exists():
-                problems.append(
-                    f"{folder.name}/{path.name} is a link that leads nowhere; get its content, or remove it"
-                )
+        named = path.name.lower().endswith(suffixes) and not path.name.startswith(".")
+        if (lost := elsewhere(path, suffixes)) and not named:
+            problems.append(f"{folder.name}/{path.name} is {lost}")
+        if not named and (path.name.startswith(".") or not path.is_dir()):
             continue
         name = composed(path.name) if path.is_dir() else stem(path)
         if files.setdefault(name, path) != path:

@@ -72,6 +72,9 @@ def _clean(raw: Any, where: str, root: Path, problems: list[str]) -> Pair | None
     if not single and "landmarks" in given and not given.keys().isdisjoint({"fixed_landmarks", "moving_landmarks"}):
         choice = "keep landmarks (one file of the pair), or fixed_landmarks and moving_landmarks (one per image)"
         problems.append(f"{where}: landmarks of the pair and of its images; {choice}")
+    for prefix in ("", "fixed_", "moving_"):
+        if f"{prefix}label" in given and given[f"{prefix}label"] == given.get(f"{prefix}image"):
+            problems.append(f"{where}: {prefix}label is the file of {prefix}image; name a label, or leave it out")
     if absent or wrong:
         return None
     return {key: str(root / given[key]) for key in paths if key in given} | _clean_names(given, names, where, problems)

@@ -14,6 +14,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID, ImplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from bundle.system.contents import POINTER, POINTERS
+from bundle.system.limits import elsewhere
 
 START = 1024
 """Bytes of a file that say what it is."""
@@ -31,12 +32,9 @@ REPRESENTATIONS = (
 )
 OWN_LENGTH, SYNTAX = b"\2\0\0\0", b"\2\0\x10\0UI"
 """First bytes of the elements with the length of a file's own header, and with the transfer syntax."""
-CLOUD = ".icloud"
-"""What ends the name of a file whose content is elsewhere, and a dot begins it."""
-ELSEWHERE = "its content is in iCloud alone; download it"
+SEGMENTATIONS = ("SEG", "RTSTRUCT")
 IMAGES = ("CT", "MR", "PT", "NM", "US")
 """Modalities that most images have, and other objects of the same scanners."""
-BROKEN_LINK = "a link that leads nowhere; get its content, or remove it"
 UNOPENED = "a folder that cannot be opened; see its permissions"
 
 
@@ -70,13 +68,10 @@ def files_below(folder: Path) -> Found:
         folders[:] = [name for name in sorted(folders) if name[0] != "." and _is_new(Path(place, name), seen)]
         for name in sorted(names):
             path = Path(place, name)
-            if name.endswith(CLOUD) and kind_of_name(Path(name[1:].removesuffix(CLOUD))) in ("", *NAMED):
-                found.lost[path] = ELSEWHERE
-            if name.startswith(".") and not _hidden_dicom(path):
-                continue
-            if path.is_symlink() and not path.exists():
-                found.lost[path] = BROKEN_LINK
-            elif path.is_file() and _is_new(path, seen):
+            hidden = name.startswith(".") and not _hidden_dicom(path)
+            if (lost := elsewhere(path, NAMED)) and not (hidden and path.is_symlink()):
+                found.lost[path] = lost
+            elif not hidden and path.is_file() and _is_new(path, seen):
                 found.files.append(path)
     return found
 
@@ -214,6 +209,12 @@ def kind_of(path: Path) -> str:
     if modality in IMAGES and "Image Storage" not in kind.name:
         return f"{modality} of the class {kind.name.removesuffix(' Storage')}"
     return modality
+
+
+def segmentations_in(folder: Path) -> str:
+    """Modalities of the segmentations in a folder, as ``RTSTRUCT and SEG``; empty without any."""
+    files = (path for path in files_below(folder).files if is_dicom(start_of(path))) if folder.is_dir() else ()
+    return " and ".join(sorted({kind_of(path) for path in files} & set(SEGMENTATIONS)))
 
 
 def no_image(path: Path) -> str:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from bundle.dicom import Series, one_volume
-from bundle.dicom.files import is_dicom, is_named, start_of
+from bundle.dicom.files import is_dicom, is_named, segmentations_in, start_of
 from bundle.dicom.pixels import as_itk_reads
 from bundle.formats.itk_files import stored_type
 from bundle.formats.voxels import Found
@@ -24,7 +24,7 @@ def is_dicom_image(path: Path) -> bool:
     return path.is_dir() or (path.is_file() and (is_named(path) or is_dicom(start_of(regular_file(path)))))
 
 
-def read_volume(folder: Path) -> Found:
+def read_volume(folder: Path, kind: str = "image") -> Found:
     """Read the one volume in a folder or file of DICOM, with each slice's slope and intercept applied.
 
     Slices are ordered and placed by their positions. MONOCHROME1 shows high numbers dark: its stored numbers are
@@ -32,6 +32,7 @@ def read_volume(folder: Path) -> Found:
 
     Args:
         folder: as in :func:`bundle.dicom.read_series`; or a file: of several frames, or of one slice, a planar image.
+        kind: ``image``, ``label`` or ``mask``; the values of an image beside a segmentation are no label.
 
     Returns:
         One channel. Nothing of the headers is kept in ``meta``.
@@ -46,6 +47,8 @@ def read_volume(folder: Path) -> Found:
         series = one_volume(folder)
     except ValueError as error:
         raise Refused(str(error)) from error
+    if kind != "image" and (beside := segmentations_in(folder)):
+        raise Refused(f"an image and {beside}, of which neither is read as a {kind}; convert the {beside} to NIfTI")
     columns, rows, slices = series.shape
     check_declared((columns, rows, slices // len(series.files)), 1, series.files[0])
     check_declared(series.shape, 1, None)

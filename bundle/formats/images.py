@@ -108,7 +108,7 @@ def read_image(path: str | Path, kind: str = "image") -> Found:
     path = Path(path)
     with _named(path):
         if is_dicom_image(path):
-            found = read_volume(path)
+            found = read_volume(path, kind)
         else:
             found = as_volume(_format_of(path).read(path, kind), kind, str(path))
         return found if kind == "image" else as_label(found, kind, str(path))

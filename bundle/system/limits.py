@@ -16,6 +16,8 @@ MOST_VALUES = 1024**3
 """Voxels times channels of an image; 4 GiB in single precision."""
 MOST_BYTES = 2**28
 """Size of a file of points, a surface or a datalist; these are read as a whole."""
+CLOUD = ".icloud"
+"""What ends the name of a file whose content is in iCloud alone; a dot begins it."""
 EXPANSION = 1100
 """Most bytes that one byte of a file can expand to: deflate, which all formats here use, reaches 1032."""
 
@@ -68,6 +70,19 @@ def exists(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def elsewhere(path: Path, suffixes: tuple[str, ...] = ("",)) -> str:
+    """Why the content of a file is not here, and what to do; empty if it is.
+
+    Args:
+        path: a link, a file, or what iCloud leaves in the place of one (``.name.icloud``).
+        suffixes: endings of names that count in iCloud, in lower case.
+    """
+    if path.is_symlink() and not path.exists():
+        return "a link that leads nowhere; get its content, or remove it"
+    in_cloud = path.name.startswith(".") and path.name.endswith(CLOUD)
+    return "in iCloud alone; download it" if in_cloud and path.name[: -len(CLOUD)].lower().endswith(suffixes) else ""
+
+
 def spelt_otherwise(path: str | os.PathLike[str]) -> str:
     """What to do about a missing file that is a link, or that is there in other letters or as other systems spell it.
 
@@ -80,8 +95,8 @@ def spelt_otherwise(path: str | os.PathLike[str]) -> str:
         names = sorted(one.name for one in Path(path).parent.iterdir())
     except (OSError, ValueError):
         return ""
-    if f".{Path(path).name}.icloud" in names:
-        return "; its content is in iCloud alone; download it"
+    if f".{Path(path).name}{CLOUD}" in names:
+        return "; it is in iCloud alone; download it"
     if Path(path).name in names:  # as git-annex and DataLad leave it
         return "; a link that leads nowhere; get its content, or copy the file"
     alike = [name for name in names if _letters(name) == _letters(Path(path).name)]

@@ -15,6 +15,8 @@ from bundle.system.limits import Refused, exists
 
 BYTE_ORDER_MARK = "\ufeff"
 MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+WIDE = {re.compile(rb"(?:[\t-~]\0){2}"): "utf-16-le", re.compile(rb"(?:\0[\t-~]){2}"): "utf-16-be"}
+"""Beginnings of UTF-16 without its mark: every second byte of the first letters is 0."""
 BRACKETS = re.compile(r"\[(.*)\]|\((.*)\)", re.DOTALL)
 TRUTH = {"true": True, "false": False}
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
@@ -22,7 +24,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 def decode(content: bytes) -> tuple[str, str]:
-    """Text of a file: UTF-8, UTF-16 with its byte order mark (Notepad, PowerShell), else Windows-1252 (Excel).
+    """Text of a file: UTF-8, UTF-16 with its byte order mark or not (Notepad, PowerShell), else Windows-1252 (Excel).
 
     Args:
         content: content of the file.
@@ -34,6 +36,7 @@ def decode(content: bytes) -> tuple[str, str]:
         ValueError: when it is not text.
     """
     marked = [encoding for mark, encoding in MARKS if content.startswith(mark)]
+    marked = marked or [encoding for start, encoding in WIDE.items() if start.match(content)]
     for encoding in marked or ["utf-8", "cp1252"]:
         try:
             text = content.decode(encoding)
