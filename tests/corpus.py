@@ -265,11 +265,20 @@ IMAGES = {
         patched(by_itk("moving.nrrd"), b"sizes: 20 18 16", b"sizes: 1000000 1000000 1000000"),
         f"1000000 x 1000000 x 1000000 x 1 values, {LIMIT}",
     ),
-    "flipped_nrrd": (flipped(by_itk("moving.nrrd", compression=True)), "moving.nrrd: its "),
-    "flipped_mha": (flipped(by_itk("moving.mha", compression=True)), "moving.mha: its "),
+    "flipped_nrrd": (
+        flipped(by_itk("moving.nrrd", compression=True)),
+        "moving.nrrd: its compressed voxels are damaged; copy it",
+    ),
+    "flipped_mha": (
+        flipped(by_itk("moving.mha", compression=True)),
+        "moving.mha: its compressed voxels are damaged; copy it",
+    ),
     "flipped_mgz": (flipped(mgz), f"moving.mgz: {DAMAGED}"),
     "flipped_gz": (flipped(nifti()), f"moving.nii.gz: {DAMAGED}"),
-    "zeros_in_nrrd": (ending_in_zeros(by_itk("moving.nrrd", compression=True)), "moving.nrrd: its "),
+    "zeros_in_nrrd": (
+        ending_in_zeros(by_itk("moving.nrrd", compression=True)),
+        "moving.nrrd: its compressed voxels are damaged; copy it",
+    ),
     "zeros_in_mgz": (ending_in_zeros(mgz), f"moving.mgz: {DAMAGED}"),
     "zeros_in_gz": (ending_in_zeros(nifti()), f"moving.nii.gz: {DAMAGED}"),
     "truncated_mha": (cut(by_itk("moving.mha")), "moving.mha: its voxels need 23040 bytes, and 113"),

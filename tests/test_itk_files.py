@@ -175,7 +175,12 @@ RAW = VOXELS.tobytes(order="F")
 SQUEEZED = zlib.compress(RAW)
 SIZED = {"CompressedData": "True", "CompressedDataSize": len(SQUEEZED)}
 CUT = {
-    "damaged": (SQUEEZED[:50] + bytes(20) + SQUEEZED[70:], "LOCAL", SIZED, "its voxels need 120 bytes, and "),
+    "damaged": (
+        SQUEEZED[:50] + bytes(20) + SQUEEZED[70:],
+        "LOCAL",
+        SIZED,
+        "its compressed voxels are damaged; copy it",
+    ),
     "size of less": (SQUEEZED, "LOCAL", {**SIZED, "CompressedDataSize": 40}, "its voxels need 120 bytes, and "),
     "no size": (SQUEEZED, "LOCAL", {"CompressedData": "True"}, "no CompressedDataSize says how long they are"),
     "elsewhere": (SQUEEZED[:40], "voxels.raw", {"CompressedData": "True"}, "its voxels need 120 bytes, and "),

@@ -74,6 +74,7 @@ LONGEST_START = 512
 LARGEST_PART = 2**20
 EITHER, BLOCK = 47, 2**16
 """Window of zlib that reads its own and gzip's form, and how many bytes it is given at once."""
+DAMAGED = "its compressed voxels are damaged; copy it again"
 NO_MEMBER = "Not a gzipped file"
 """How Python says that no further member of a gzip file follows."""
 
@@ -130,20 +131,13 @@ def check_held(held: int, needed: int) -> None:
 
 
 def check_packed(path: Path, start: int, length: int | None, needed: int) -> None:
-    """Refuse compressed voxels of fewer bytes than needed, or with the checksum of others."""
-    held, sound = _inflated(path, start, length)
-    check_held(held, needed)
-    if not sound:
-        raise Refused("its compressed voxels are damaged, their checksum is that of others; copy it again")
-
-
-def _inflated(path: Path, start: int, length: int | None) -> tuple[int, bool]:
-    """How many bytes a compressed part of a file expands to, as far as it is sound, and whether its checksum is theirs.
+    """Refuse compressed voxels of fewer bytes than needed, or that are not those which were compressed.
 
     Args:
         path: the file.
-        start: where the part begins.
-        length: its bytes; None for all that follow.
+        start: where they begin.
+        length: bytes of the file that they take; None for all that follow.
+        needed: bytes that they expand to.
     """
     held, stream = 0, zlib.decompressobj(EITHER)
     with path.open("rb") as file:
@@ -153,9 +147,11 @@ def _inflated(path: Path, start: int, length: int | None) -> tuple[int, bool]:
             while rest > 0 and not stream.eof and (block := file.read(min(rest, BLOCK))):
                 held += len(stream.decompress(block))
                 rest -= len(block)
-        except zlib.error:
-            return held, False
-    return held, stream.eof
+        except zlib.error as error:
+            raise Refused(DAMAGED) from error
+    check_held(held, needed)
+    if not stream.eof:
+        raise Refused(DAMAGED)
 
 
 def is_held(path: Path, needed: int) -> bool:
