@@ -196,10 +196,10 @@ HIPPOCAMPUS, SLICES = ["presets/hippocampus_mr"], ["overlays/2d"]
 @pytest.mark.parametrize(
     ("files", "own", "expected"),
     [
-        ([], {}, (0, [0], True)),
-        (["presets/cpu", "overlays/mr_trus"], {}, (0, [0], False)),
-        (["presets/repeat_scans"], {}, (0, [], True)),
-        ([], {"map_weights": None}, (0, [], True)),
+        ([], {}, (0, [0], True, [1])),
+        (["presets/cpu", "overlays/mr_trus"], {}, (0, [0], False, [])),
+        (["presets/repeat_scans"], {}, (0, [], True, [])),
+        ([], {"map_weights": None}, (0, [], True, [])),
         ([], {"weights": "elsewhere/models/model.pt"}, None),
         (HIPPOCAMPUS, {}, None),
         (SLICES, {}, None),
@@ -209,4 +209,36 @@ def test_what_ships_for_the_prostate_corrects_its_start(files, own, expected):
     paths = [str(BUNDLE_ROOT / f"configs/{name}.yaml") for name in ["inference", *files]]
     parser = ConfigParser({**ConfigParser.load_config_files(paths), **own})
     correction = parser.get_parsed_content("inferer").correction
-    assert (correction and (correction.mirror_axis, correction.centred_maps, correction.equal_volumes)) == expected
+    names = ("mirror_axis", "centred_maps", "equal_volumes", "held_maps")
+    assert (correction and tuple(getattr(correction, name) for name in names)) == expected
+
+
+def test_a_landmark_stays_where_the_start_takes_it():
+    point, radius = (6, 3, 4), 2.0
+    images = with_maps([ball((9, 4, 3))], [ball(point, 1.0)])
+    held = FieldCorrection(held_maps=[0], held_radius=radius)(Shift([1.0, -2.0, 0.5]), images)
+    moved = torch.tensor([3.0, -1.0, 0.0]).reshape(1, 3, 1, 1, 1).expand(1, 3, *SHAPE)
+    ddf = held(moved)
+    assert ddf[0, :, *point].tolist() == pytest.approx([1.0, -2.0, 0.5], abs=1e-5)
+    # Two voxels away it is pulled back by exp(-1/2), far away not at all.
+    share = torch.exp(torch.tensor(-0.5)).item()
+    assert ddf[0, 0, 8, 3, 4].item() == pytest.approx(3.0 - 2.0 * share, abs=1e-5)
+    assert ddf[0, :, 15, 3, 4].tolist() == pytest.approx([3.0, -1.0, 0.0], abs=1e-3)
+    torch.testing.assert_close(held(Shift([1.0, -2.0, 0.5])(images)), Shift([1.0, -2.0, 0.5])(images))
+
+
+def test_a_landmark_that_the_fixed_image_does_not_show_holds_nothing():
+    images = with_maps([ball((9, 4, 3))], [0.4 * ball((6, 3, 4))])
+    ddf = FieldCorrection(held_maps=[0])(STILL, images)(Shift([1.0, 0.0, 0.0])(images))
+    torch.testing.assert_close(ddf, Shift([1.0, 0.0, 0.0])(images))
+    with pytest.raises(ValueError, match=r"held_maps is \[1\] and the pair has 1 maps, counted from 0"):
+        FieldCorrection(held_maps=[1])(STILL, images)
+
+
+def test_steps_do_not_move_a_landmark_that_is_held():
+    images = with_maps([ball((9, 4, 3))], [ball((6, 3, 4))])
+    register = inferer(3, None, lr=0.1)
+    register.correction = FieldCorrection(held_maps=[0])
+    start, ddf = (register(images, Shift([1.0, 0.0, 0.0]))["ddf"] for register.steps in (0, 3))
+    assert (start - ddf).abs().amax() > 0.05
+    torch.testing.assert_close(start[0, :, 6, 3, 4], ddf[0, :, 6, 3, 4], atol=1e-5, rtol=0)

@@ -186,6 +186,28 @@ def with_maps(moving, fixed):
     return torch.cat(sides, dim=1)
 
 
+def test_the_maps_that_lead_count_in_the_loss_and_all_in_the_whole():
+    organ, landmark, elsewhere = torch.zeros(3, 1, 1, *SHAPE)
+    organ[..., 2:5, 2:5, 2:5], landmark[..., 1, 1, 1], elsewhere[..., 8, 6, 5] = 1, 1, 1
+    ones = torch.ones(1, 2, *SHAPE)  # image and mask
+    joined = torch.cat([ones, organ, landmark, ones, organ, elsewhere], 1)
+
+    def terms(leading):
+        anatomy = {"anatomy": AnatomySimilarity((1,)), "anatomy_weight": 2.0, "leading_maps": leading}
+        loss = RegistrationLoss(MSELoss(), BendingEnergyLoss(), 0.0, **anatomy)
+        return {name: term.item() for name, term in loss(torch.zeros(1, 3, *SHAPE), joined).items()}
+
+    assert terms([0]) == pytest.approx(
+        {"loss": 0, "whole": 1, "anatomy": 0.5, "similarity": 0, "regularisation": 0}, abs=1e-4
+    )
+    assert terms([1]) == pytest.approx(
+        {"loss": 2, "whole": 1, "anatomy": 0.5, "similarity": 0, "regularisation": 0}, abs=1e-4
+    )
+    assert terms(None) == pytest.approx({"loss": 1, "anatomy": 0.5, "similarity": 0, "regularisation": 0}, abs=1e-4)
+    with pytest.raises(ValueError, match=r"leading_maps is \[2\] and the pair has 2 maps, counted from 0"):
+        terms([2])
+
+
 def test_anatomy_term_is_weighted_and_added_and_its_optimum_is_the_known_shift():
     loss = RegistrationLoss(MSELoss(), BendingEnergyLoss(), 0.0, anatomy=AnatomySimilarity((1,)), anatomy_weight=3.0)
     pair = with_maps(blocks(6), blocks(10))

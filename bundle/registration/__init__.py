@@ -15,7 +15,7 @@ from bundle.registration.commands import CommandInferer
 from bundle.registration.consistency import ConsistencyInferer
 from bundle.registration.correction import FieldCorrection
 from bundle.registration.inferers import AdaptationInferer, ClassicalInferer, DisplacementField
-from bundle.registration.losses import AnatomySimilarity, LabelLoss, OverlapLoss, RegistrationLoss
+from bundle.registration.losses import LabelLoss, RegistrationLoss
 from bundle.registration.moving import Moving, moved_names
 from bundle.registration.networks import (
     CoarseNetwork,
@@ -24,6 +24,7 @@ from bundle.registration.networks import (
     RegistrationNetwork,
     use_instance_statistics,
 )
+from bundle.registration.overlap import AnatomySimilarity, OverlapLoss
 from bundle.registration.regularisations import BendingEnergyLoss
 from bundle.registration.residual import ResidualField
 from bundle.registration.similarities import (

@@ -28,9 +28,12 @@ class FieldCorrection:
       moving one, ``u + m - p - u(p)``. It holds where the field of view cuts off the organ too.
     - So is its volume. At the start ``u`` is scaled about ``p``, ``u(p + q (x - p)) + (q - 1) (x - p)``, where ``q`` to
       the power of the dimensions is the volume of the warped map over that of the fixed one.
+    - A landmark is a point that the start, which learned from labels, places better than the overlap of maps does. If a
+      step moves it, ``u`` is pulled back around the centre ``c`` of its map in the fixed image, to where the start
+      ``u_0`` took it: ``u + exp(-|x - c|^2 / 2 r^2) (u_0(c) - u(c))``.
 
-    Neither shift nor scale bends the DDF. What is added at the start stays added, and the shift is found anew after
-    each step, so the steps take no longer.
+    Neither shift nor scale bends the DDF. What is added at the start stays added, and what depends on a step is found
+    anew after each, so the steps take no longer.
 
     Args:
         mirror_axis: spatial axis of the grid along which the anatomy is symmetric, for a network that was trained with
@@ -39,14 +42,23 @@ class FieldCorrection:
             for none. If one of the images shows no voxel of it (above one half), nothing is shifted or scaled.
         equal_volumes: whether the organ is scaled too. Only where the same networks make the maps of both images: what
             two networks miss of an organ is not the same.
+        held_maps: maps of the landmarks that stay where the start takes them; empty for none.
+        held_radius: ``r``, voxels.
     """
 
     def __init__(
-        self, mirror_axis: int | None = None, centred_maps: Sequence[int] = (), equal_volumes: bool = False
+        self,
+        mirror_axis: int | None = None,
+        centred_maps: Sequence[int] = (),
+        equal_volumes: bool = False,
+        held_maps: Sequence[int] = (),
+        held_radius: float = 4.0,
     ) -> None:
         self.mirror_axis = mirror_axis
         self.centred_maps = list(centred_maps)
         self.equal_volumes = equal_volumes
+        self.held_maps = list(held_maps)
+        self.held_radius = held_radius
 
     def __call__(self, network: nn.Module, pair: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         """The correction of a pair.
@@ -62,15 +74,26 @@ class FieldCorrection:
             ValueError: when the pair has no such map.
         """
         with torch.no_grad():
-            organ = Organ(*(self._organ(side) for side in split_pair(pair))) if self.centred_maps else None
-            added = self._added(network, pair, organ)
-        return lambda ddf: organ.centred(ddf + added) if organ else ddf + added
+            moving, fixed = split_pair(pair)
+            organ = None
+            if self.centred_maps:
+                organ = Organ(*(self._maps(side, "centred_maps").sum(1, keepdim=True) for side in (moving, fixed)))
+            # Where nothing depends on the start, the network need not run.
+            needed = self.mirror_axis is not None or self.held_maps or (organ and self.equal_volumes)
+            ddf = network(pair) if needed else pair.new_zeros(())
+            added = self._added(network, pair, ddf, organ)
 
-    def _added(self, network: nn.Module, pair: torch.Tensor, organ: Organ | None) -> torch.Tensor | float:
-        """What mirror image and volumes add to the start; where neither is asked for, the network need not run."""
-        if self.mirror_axis is None and not (organ and self.equal_volumes):
-            return 0.0
-        ddf = start = network(pair)
+            def whole(ddf: torch.Tensor) -> torch.Tensor:
+                return organ.centred(ddf + added) if organ else ddf + added
+
+            if not self.held_maps:
+                return whole
+            held = Held(self._maps(fixed, "held_maps"), whole(ddf), self.held_radius)
+        return lambda ddf: held.held(whole(ddf))
+
+    def _added(self, network: nn.Module, pair: torch.Tensor, ddf: torch.Tensor, organ: Organ | None) -> torch.Tensor:
+        """What mirror image and volumes add to the network's DDF of the start."""
+        start = ddf
         if self.mirror_axis is not None:
             start = (ddf + mirrored(network, pair, self.mirror_axis)) / 2
         if organ and self.equal_volumes:
@@ -78,15 +101,15 @@ class FieldCorrection:
                 start = organ.scaled(organ.centred(start))
         return start - ddf
 
-    def _organ(self, side: torch.Tensor) -> torch.Tensor:
-        """Sum of the maps that show it, ``(batch, 1, *shape)``; of a side's image, mask and maps."""
-        maps = side[:, 2:]
-        if maps.shape[1] <= max(self.centred_maps):
+    def _maps(self, side: torch.Tensor, key: str) -> torch.Tensor:
+        """The maps that a key names, ``(batch, maps, *shape)``; of a side's image, mask and maps."""
+        maps, named = side[:, 2:], getattr(self, key)
+        if maps.shape[1] <= max(named):
             raise ValueError(
-                f"centred_maps is {self.centred_maps} and the pair has {maps.shape[1]} maps, counted from 0; give "
-                "map_weights, or [] for no shift of the start"
+                f"{key} is {named} and the pair has {maps.shape[1]} maps, counted from 0; give map_weights, or [] for "
+                "none"
             )
-        return maps[:, self.centred_maps].sum(1, keepdim=True)
+        return maps[:, named]
 
 
 class Organ:
@@ -119,6 +142,32 @@ class Organ:
 
     def _at_each_voxel(self, vectors: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
         return vectors[:, 0].reshape(*ddf.shape[:2], *[1] * (ddf.ndim - 2))
+
+
+class Held:
+    """Landmarks that stay where the start takes them.
+
+    Args:
+        maps: heat maps in the fixed image ``(batch, landmarks, *shape)`` in [0, 1]. One that shows nothing (above one
+            half) holds nothing.
+        start: DDF of the start ``(batch, dims, *shape)``, voxels.
+        radius: standard deviation of what is pulled back around each of them, voxels.
+    """
+
+    def __init__(self, maps: torch.Tensor, start: torch.Tensor, radius: float) -> None:
+        self.points = soft_centroids(maps.square())
+        self.wanted = at_points(start, self.points)
+        axes = (-1, *[1] * (maps.ndim - 2))
+        from_point = voxel_grid(start.shape[2:], start.device).float() - self.points.reshape(*maps.shape[:2], *axes)
+        seen = (maps.flatten(2).amax(2) > 0.5).reshape(*maps.shape[:2], *[1] * (maps.ndim - 2))
+        self.near = torch.exp(-from_point.square().sum(2) / (2 * radius**2)) * seen
+
+    def held(self, ddf: torch.Tensor) -> torch.Tensor:
+        """A DDF, pulled back around the landmarks, ``(batch, dims, *shape)`` in voxels."""
+        for landmark, near in enumerate(self.near.split(1, dim=1)):
+            missed = self.wanted - at_points(ddf, self.points)
+            ddf = ddf + near * missed[:, landmark].reshape(*ddf.shape[:2], *[1] * (ddf.ndim - 2))
+        return ddf
 
 
 def mirrored(network: nn.Module, pair: torch.Tensor, axis: int) -> torch.Tensor:

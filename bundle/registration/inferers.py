@@ -169,7 +169,7 @@ class AdaptationInferer(Inferer):
         if not terms["loss"].isfinite():
             check_finite(best.losses)
         best_step = best.step
-        if self.keep_alignment and identity["loss"] < terms["loss"] and _anatomy(identity) <= anatomy:
+        if self.keep_alignment and _whole(identity) < _whole(terms) and _anatomy(identity) <= anatomy:
             outputs = {name: torch.zeros_like(field) for name, field in outputs.items()}
             terms, best_step = identity, INITIAL_ALIGNMENT
         return {
@@ -195,6 +195,10 @@ class AdaptationInferer(Inferer):
         adapted = adapt(network, self.loss, optimizer, versions).network
         with torch.no_grad():
             self.loss(adapted(pair), pair, labels)
+
+
+def _whole(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return terms.get("whole", terms["loss"])
 
 
 def _anatomy(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.losses import DiceLoss
 from torch import nn
 from torch.nn import functional as F
 
 from bundle.data import split_pair
 from bundle.geometry import Warp
+from bundle.registration.overlap import SCALES, OverlapLoss, mean_over
 from bundle.registration.similarities import takes_mask
 
-SCALES = (1, 2, 4, 8)
 EPSILON = 1e-3
 """Keeps a distance of zero differentiable, and avoids a division by zero for an empty label (voxels)."""
 
@@ -71,48 +70,6 @@ class LabelLoss(nn.Module):
         return overlap + self.distance_weight * mean_over(distance, present)
 
 
-class OverlapLoss(nn.Module):
-    """``L = mean_s mean_k [1 - D(P_s a_k, P_s b_k)]``, ``D(a, b) = 2 sum(a b) / sum(a^2 + b^2)``.
-
-    ``P_s`` averages over cubes of ``s`` voxels. The overlap at coarse scales pulls on structures that hardly meet, like
-    the Gaussians of the multi-scale Dice of Hu et al. 2018 (Eq. 3), in a hundredth of the time. With squares in its
-    denominator, ``D`` is 1 only where ``a = b``, even for soft maps; for binary labels it is their Dice.
-
-    Args:
-        scales: edges of the cubes, voxels.
-    """
-
-    def __init__(self, scales: Sequence[int] = SCALES) -> None:
-        super().__init__()
-        self.scales = tuple(scales)
-        self.dice = DiceLoss(squared_pred=True, reduction="none")
-
-    def forward(self, warped: torch.Tensor, fixed: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Scalar loss of labels or maps ``(batch, structures, *shape)`` in [0, 1].
-
-        Args:
-            warped: those of the moving image, warped.
-            fixed: those of the fixed image, the same shape.
-            present: ``(batch, structures)``, 1 for the structures that count; None counts all.
-        """
-        present = torch.ones_like(fixed.flatten(2)[..., 0]) if present is None else present
-        pooling = F.avg_pool3d if fixed.ndim == 5 else F.avg_pool2d
-        loss = fixed.new_zeros(())
-        for scale in self.scales:
-            # A cube of one voxel is the map itself; pooling would copy it in a twentieth of the time of a step.
-            dice = self.dice(*(maps if scale == 1 else pooling(maps, scale) for maps in (warped, fixed))).flatten(1)
-            loss = loss + mean_over(dice, present) / len(self.scales)
-        return loss
-
-
-class AnatomySimilarity(OverlapLoss):
-    """How little the maps of a pair overlap: ``OverlapLoss`` of the warped maps of the moving image and the fixed ones.
-
-    The maps are what a network that knows anatomy sees in each image (``bundle.maps``), so a new pair needs no label.
-    The idea comes from image-and-spatial transformer networks (Lee et al. 2019) and DeepSim (Czolbe et al. 2021).
-    """
-
-
 def at_points(ddf: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Displacement at points between voxels, ``u(p)`` by linear interpolation, constant beyond the border.
 
@@ -141,11 +98,6 @@ def soft_centroids(label: torch.Tensor) -> torch.Tensor:
     return torch.stack([profile @ place / mass for profile, place in zip(profiles, positions, strict=True)], dim=-1)
 
 
-def mean_over(values: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Mean of the values whose structure is present; 0 if none is."""
-    return (values * present).sum() / present.sum().clamp_min(1)
-
-
 class RegistrationLoss(nn.Module):
     """``L = similarity + a * regularisation(u) [+ c * anatomy] [+ b * label]``.
 
@@ -164,6 +116,7 @@ class RegistrationLoss(nn.Module):
         label_weight: ``b``.
         anatomy: loss of (warped, fixed) maps ``(batch, maps, *shape)``; None leaves the term out.
         anatomy_weight: ``c``.
+        leading_maps: the maps whose overlap counts in ``L``, from 0; None for all.
     """
 
     def __init__(
@@ -175,6 +128,7 @@ class RegistrationLoss(nn.Module):
         label_weight: float = 1.0,
         anatomy: nn.Module | None = None,
         anatomy_weight: float = 1.0,
+        leading_maps: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.similarity = similarity
@@ -184,6 +138,7 @@ class RegistrationLoss(nn.Module):
         self.label_weight = label_weight
         self.anatomy = anatomy
         self.anatomy_weight = anatomy_weight
+        self.leading_maps = None if leading_maps is None else list(leading_maps)
         self.warp = Warp()
 
     def forward(
@@ -198,11 +153,12 @@ class RegistrationLoss(nn.Module):
 
         Returns:
             Scalars ``loss`` (the weighted sum), ``similarity``, ``regularisation`` and, when configured, ``anatomy``
-            and ``label``.
+            and ``label``. If some maps lead, ``anatomy`` is still of all maps, and ``whole`` is the loss with all of
+            them: what a result is judged by, without a gradient.
 
         Raises:
             ValueError: when a term is configured and the pair has no maps or ``labels`` is None; when the pair has
-                masks, which the similarity does not take.
+                masks, which the similarity does not take; when it lacks a map that leads.
         """
         moving, fixed = split_pair(pair)
         if self.anatomy is not None and fixed.shape[1] < 3:
@@ -214,8 +170,13 @@ class RegistrationLoss(nn.Module):
         }
         loss = terms["similarity"] + self.regularisation_weight * terms["regularisation"]
         if self.anatomy is not None:
-            terms["anatomy"] = self.anatomy(warped[:, 2:], fixed[:, 2:])
-            loss = loss + self.anatomy_weight * terms["anatomy"]
+            maps = warped[:, 2:], fixed[:, 2:]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.leading_maps is None):
+                leading = terms["anatomy"] = self.anatomy(*maps)
+            if self.leading_maps is not None:
+                terms["whole"] = loss.detach() + self.anatomy_weight * terms["anatomy"]
+                leading = self.anatomy(*(self._leading(side) for side in maps))
+            loss = loss + self.anatomy_weight * leading
         if self.label is not None:
             if labels is None:
                 raise ValueError(
@@ -226,6 +187,14 @@ class RegistrationLoss(nn.Module):
             terms["label"] = self.label(ddf, moving_label, fixed_label)
             loss = loss + self.label_weight * terms["label"]
         return {"loss": loss, **terms}
+
+    def _leading(self, maps: torch.Tensor) -> torch.Tensor:
+        if max(self.leading_maps or [0]) >= maps.shape[1]:
+            raise ValueError(
+                f"leading_maps is {self.leading_maps} and the pair has {maps.shape[1]} maps, counted from 0; give "
+                "those of the organ, or null for all"
+            )
+        return maps[:, self.leading_maps]
 
     def _similarity(self, warped: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         """Similarity of the two sides, each an image or an image and its mask."""
