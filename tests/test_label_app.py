@@ -19,7 +19,7 @@ from bundle import Registration, register
 from bundle.apps.label.__main__ import serve
 from bundle.apps.label.candidates import candidates
 from bundle.apps.label.datastore import Images
-from bundle.apps.label.errors import ClientError, one_answer, without_folders
+from bundle.apps.label.errors import ClientError, one_answer, without_folders, without_paths
 from bundle.apps.label.record import LossRecord
 from bundle.apps.label.registrar import ServedWeights
 from bundle.apps.label.request import OUTPUTS, Wanted
@@ -499,6 +499,38 @@ def test_the_users_folder_of_images_stays_as_it_is(tmp_path):
 )
 def test_answers_name_files_without_the_folders_of_the_server(text, expected):
     assert without_folders(text) == expected
+
+
+def test_no_part_of_an_answer_holds_a_folder_of_the_server():
+    home = Path("/srv/my server/home")
+    line = f"App from: {home}; studies: {home}/studies_1; conf: {{'config': 'a.yaml,{home}/b.yaml'}}; not {home}2"
+    answer = {
+        "path": "/data/Doe John/a.nii.gz",
+        "details": [line, 'File "/usr/lib/python3/app.py", line 3', "error: iterations is 0; expected 1/2"],
+        "pairs": [{"image": "/data/Doe John/a.nii.gz", "labels": {"gland/apex": 1}, "loss": -0.25}],
+        "detail": "moving is '/etc/passwd', no id of an image",
+        "names": ["left /right/ lobe", "and/or", "https://example.org/a/b", "/"],
+    }
+    assert without_paths(answer, [home.parent, home]) == {
+        "path": "",
+        "details": [
+            "App from: home; studies: studies_1; conf: {'config': 'a.yaml,b.yaml'}; not home2",
+            'File "app.py", line 3',
+            "error: iterations is 0; expected 1/2",
+        ],
+        "pairs": [{"image": "a.nii.gz", "labels": {"gland/apex": 1}, "loss": -0.25}],
+        "detail": "moving is '/etc/passwd', no id of an image",
+        "names": ["left /right/ lobe", "and/or", "https://example.org/a/b", "/"],
+    }
+
+
+def test_an_answer_says_what_is_wrong_inside_a_transform():
+    with pytest.raises(ClientError, match="^no structure 2$") as raised, one_answer():
+        try:
+            raise ValueError("no structure 2")
+        except ValueError as error:
+            raise RuntimeError("applying transform <Timed>") from error
+    assert raised.value.status == 422
 
 
 def test_an_answer_calls_a_file_by_what_the_client_knows():

@@ -155,7 +155,7 @@ def start_server(folder, studies, **environment):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
+    folder = tmp_path_factory.mktemp("a server")
     write_studies(folder / "studies")
     (folder / "small.yaml").write_text(json.dumps(SMALL))
     write_weights(folder / "start.pt", folder / "small.yaml")
@@ -443,6 +443,60 @@ def test_what_training_cannot_do_is_in_its_status(server):
     task, _ = server.wait_for(lambda task, stats: task["status"] not in ("SUBMITTED", "RUNNING"))
     assert task["status"] == "ERROR"
     assert task["details"][-1] == "error: iterations is '$exit()'; expected a whole number from 1 to 100000"
+
+
+def test_a_training_that_nobody_can_do_leaves_the_server_running(server):
+    url = f"{server.url}/train/"
+    for model, params, status, message in (
+        ("registration", {"iterations": 0}, 400, "iterations is 0; expected a whole number"),
+        ("nothing", {}, 404, "no training of 'nothing'; expected registration"),
+    ):
+        # The client waits: the server itself trains.
+        response = requests.post(f"{url}{model}?run_sync=true", json=params, timeout=600)
+        assert response.status_code == status
+        assert response.json()["detail"].startswith(message)
+    assert server.info()["name"] == "Registration"
+
+
+def test_no_answer_holds_a_path_of_the_server(server):
+    def ended(task, _):
+        return task["status"] not in ("SUBMITTED", "RUNNING")
+
+    # Structures 0, 1, 2 of the overlay are channels, the labels are maps.
+    assert server.train(iterations=2, labels=True).status_code == 200
+    task, _ = server.wait_for(ended)
+    assert task["status"] == "ERROR"
+    assert "integer maps with the values 1, 3 on the background 0; name some of these" in task["details"][-1]
+    assert server.train(iterations=2).status_code == 200
+    task, stats = server.wait_for(ended)
+    assert task["status"] == "DONE", task
+    assert (stats["total_epochs"], stats["total_iterations"]) == (1, 2)
+    assert any(line.endswith("training: 2 meta-updates, in epochs of 2") for line in task["details"])
+    requests.post(f"{server.url}/scoring/nothing", json={}, timeout=600)
+    for _ in range(3000):
+        scoring = requests.get(f"{server.url}/scoring/", timeout=600).json()
+        if ended(scoring, None):
+            break
+        time.sleep(0.2)
+    assert any("Initializing App from: home; studies: studies_" in line for line in scoring["details"])
+    with (server.studies / f"{FIRST[0]}.nii.gz").open("rb") as file:
+        session = requests.put(f"{server.url}/session/", files={"files": ("a.nii.gz", file)}, timeout=600)
+    assert session.json()["session_info"]["image"] == "a.nii.gz"
+    sample = requests.post(f"{server.url}/activelearning/largest_loss", json={}, timeout=600)
+    # 3D Slicer opens it if there is such a file, and fetches the image otherwise.
+    assert sample.json()["path"] == ""
+    places = ["info/", "train/?all=true", "scoring/", f"session/{session.json()['session_id']}"]
+    places += [f"datastore/?output={kind}" for kind in ("all", "train", "stats")]
+    places += [f"datastore/image/info?image={FIRST[0]}", f"datastore/label/info?label={FIRST[0]}&tag=final"]
+    answers = [session, sample, *(requests.get(f"{server.url}/{place}", timeout=600) for place in places)]
+    listed = {"image": f"{FIRST[0]}.nii.gz", "label": f"{FIRST[0]}.nii.gz"}
+    assert listed in requests.get(f"{server.url}/datastore/?output=train", timeout=600).json()
+    outside = [server.home.parents[1], Path(sys.prefix), ROOT]
+    for answer in answers:
+        assert answer.status_code == 200, answer.url
+        assert not [folder for folder in outside if str(folder) in answer.text], answer.text
+    requests.delete(session.url + session.json()["session_id"], timeout=600)
+    assert server.info()["labels"][:2] == ["gland", "urethra"]
 
 
 def test_the_logs_name_no_image_and_nothing_is_left_behind(server):

@@ -39,6 +39,8 @@ TALKATIVE = (
     "ignite.engine.engine.RegistrationEvaluator",  # logs pairs, and what is wrong with their files
 )
 """Loggers that are silenced: the id of an image may be the name of a patient."""
+TASKS = ("task_train", "task_batch_infer", "task_scoring")
+"""Loggers of the lines that the processes of tasks print."""
 SESSION = re.compile(r"[0-9a-f-]{36}")
 
 
@@ -50,6 +52,11 @@ def http() -> Iterator[None]:
             yield
     except ClientError as error:
         raise HTTPException(error.status, str(error)) from error
+
+
+def names_nothing(record: logging.LogRecord) -> bool:
+    """Whether a line of a task's process is ours, or the place of an error: others may hold ids and file names."""
+    return re.search(r'\(bundle\.apps\.label|^  File "', record.getMessage()) is not None
 
 
 class RegistrationApp(MONAILabelApp):
@@ -64,6 +71,8 @@ class RegistrationApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str] | None) -> None:
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        for name in TASKS:
+            logging.getLogger(name).addFilter(names_nothing)
         logging.getLogger("bundle.apps.label").setLevel(logging.INFO)
         self.settings = ServerSettings.read(conf or {})
         self.folder = Path(app_dir) / "model" / REGISTRATION
@@ -119,6 +128,29 @@ class RegistrationApp(MONAILabelApp):
             saved = self._save(request, file, answer) if request.get("save_label") else None
             tag = request.get("label_tag", "original")
             return {"label": saved or file, "tag": tag, "file": file, "params": answer}
+
+    def train(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Train; errors reach the client as one line.
+
+        Args:
+            request: ``model``, and parameters of ``MetaTraining``.
+
+        Raises:
+            HTTPException: in the server, where a client waits for the answer.
+            SystemExit: in the process of a training, whose last line a client sees.
+        """
+        try:
+            with one_answer():
+                if request.get("model") not in self._trainers:
+                    expected = ", ".join(self._trainers)
+                    raise ClientError(
+                        f"no training of {request.get('model')!r}; expected {expected}", HTTPStatus.NOT_FOUND
+                    )
+                return dict(super().train(request))
+        except ClientError as error:
+            if self._server_mode:
+                raise HTTPException(error.status, str(error)) from error
+            raise SystemExit(f"error: {error}") from error
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Propose a pair; errors reach the client as one line."""

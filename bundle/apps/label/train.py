@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 from monailabel.interfaces.tasks.train import TrainTask
 
 from bundle.apps.label.datastore import Images
-from bundle.apps.label.errors import ClientError, one_answer
 from bundle.apps.label.registrar import ServedWeights
 from bundle.apps.label.settings import ServerSettings
 from bundle.apps.label.training import PAIRINGS, Wish, better, prepare, read_progress, scores
 from bundle.system import written_whole
+
+logger = logging.getLogger(__name__)
 
 
 class MetaTraining(TrainTask):
@@ -58,19 +60,15 @@ class MetaTraining(TrainTask):
             Scores of the new and the old weights on the validation pairs, and whether the new ones are served.
 
         Raises:
-            SystemExit: with the message if the training cannot be done, or when it was stopped by a signal.
+            ClientError: when there is too little to train on, or a parameter is wrong.
+            SystemExit: when it was stopped by a signal.
         """
-        try:
-            with one_answer():
-                return self._train(Wish.read(request))
-        except ClientError as error:
-            # The client sees the last line of the process.
-            raise SystemExit(f"error: {error}") from error
-
-    def _train(self, wish: Wish) -> dict[str, Any]:
+        wish = Wish.read(request)
         parser = prepare(self.runs, self.served.path, self.settings, self.images, wish)
         folder = Path(parser["output_dir"])
         self._note(folder, {})
+        epochs, each = (parser.get_parsed_content(name) for name in ("train::trainer::max_epochs", "epoch_length"))
+        logger.info("training: %d meta-updates, in epochs of %d", epochs * each, each)
         pairs = parser.get_parsed_content("pairs")["validation"]
         parser.get_parsed_content("run")
         new, old = (scores(pairs, folder / name, self.settings) for name in ("model.pt", "start.pt"))
@@ -78,6 +76,9 @@ class MetaTraining(TrainTask):
         if end["published"]:
             self.served.publish(folder / "model.pt")
         self._note(folder, end)
+        logger.info(
+            "the new weights are %s", "better: they are served" if end["published"] else "no better: not served"
+        )
         return end
 
     def _note(self, folder: Path, end: Mapping[str, Any]) -> None:
