@@ -146,7 +146,7 @@ def test_reports_and_directories_without_preamble_are_no_images(tmp_path):
     [
         (bytes(600), "1 file beside it is neither DICOM nor text, the first IM6; if it was a slice"),
         (b"", "1 file beside it is neither DICOM nor text, the first IM6"),
-        ("empty", "the first is IM6.dcm: an empty file, as a download leaves that was broken off; get its content"),
+        ("empty", "the first is IM6.dcm: an empty file; copy it again"),
         ("cloud", "the first is .IM6.dcm.icloud: in iCloud alone; download it"),
         (b"MELLON\nIM5\n", None),
         (b"/annex/objects/MD5E-s123--abc.dcm", "the first is IM6: a pointer to a file that is not here"),

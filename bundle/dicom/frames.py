@@ -56,7 +56,7 @@ NO_IMAGES = ("SEG", "RTDOSE")
 EXACT = 1e-6
 """How far directions may be from unit length and right angles if they were not rounded to a few digits."""
 NO_IMAGE_CLASSES = ("Segmentation Storage", "Label Map Segmentation Storage", "RT Dose Storage")
-EMPTY = "an empty file, as a download leaves that was broken off; get its content, or remove it"
+EMPTY = "an empty file; copy it again"
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
