@@ -17,6 +17,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 from bundle.dicom.files import is_dicom, is_named, open_dicom, start_of, why_not_read
 from bundle.dicom.headers import DETECTOR, IN_VOLUME, OWN, PLACE, RESCALE, SHARED, SLICES, TABLE, frame_values, plain
 from bundle.dicom.pixels import STORED, bytes_of, pixels_ahead
+from bundle.system.contents import EMPTY
 
 SPLIT_BY = (
     "StudyInstanceUID",
@@ -56,7 +57,6 @@ NO_IMAGES = ("SEG", "RTDOSE")
 EXACT = 1e-6
 """How far directions may be from unit length and right angles if they were not rounded to a few digits."""
 NO_IMAGE_CLASSES = ("Segmentation Storage", "Label Map Segmentation Storage", "RT Dose Storage")
-EMPTY = "an empty file; copy it again"
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 

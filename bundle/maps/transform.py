@@ -43,13 +43,14 @@ class AnatomyMapsd(Transform):
         spatial_dims: int = 3,
         device: torch.device | str = "cpu",
     ) -> None:
+        self.held_out = held_out or {}
         of_side = weights if isinstance(weights, Mapping) else dict.fromkeys(SIDES, weights)
-        for number, file in ((number, file) for names in of_side.values() for number, file in enumerate(names)):
-            check_unseen(file, [patient for patient, fold in (held_out or {}).items() if fold == number])
+        numbered = dict.fromkeys(pair for names in of_side.values() for pair in enumerate(names))
+        for number, file in numbered if self.held_out else ():
+            check_unseen(file, [patient for patient, fold in self.held_out.items() if fold == number])
         files = dict.fromkeys(file for names in of_side.values() for file in names)
         networks = {file: reader(file).eval().requires_grad_(False).to(device) for file in files}
         self.networks: dict[str, list[nn.Module]] = {side: [networks[file] for file in of_side[side]] for side in SIDES}
-        self.held_out = held_out or {}
         self.spatial_dims = spatial_dims
         self.device = device
 

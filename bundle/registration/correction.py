@@ -10,6 +10,7 @@ from torch import nn
 from bundle.data import split_pair
 from bundle.geometry import Warp, compose, voxel_grid
 from bundle.registration.losses import at_points, soft_centroids
+from bundle.registration.overlap import chosen_maps
 
 ROUNDS = 2
 """Of finding the volume of the organ: scaling moves its border over other displacements."""
@@ -103,13 +104,7 @@ class FieldCorrection:
 
     def _maps(self, side: torch.Tensor, key: str) -> torch.Tensor:
         """The maps that a key names, ``(batch, maps, *shape)``; of a side's image, mask and maps."""
-        maps, named = side[:, 2:], getattr(self, key)
-        if maps.shape[1] <= max(named):
-            raise ValueError(
-                f"{key} is {named} and the pair has {maps.shape[1]} maps, counted from 0; give map_weights, or [] for "
-                "none"
-            )
-        return maps[:, named]
+        return chosen_maps(side[:, 2:], getattr(self, key), key, "give map_weights, or [] for none")
 
 
 class Organ:
@@ -129,7 +124,7 @@ class Organ:
 
     def centred(self, ddf: torch.Tensor) -> torch.Tensor:
         """A DDF, shifted so that it takes the centre to the centre, ``(batch, dims, *shape)`` in voxels."""
-        shift = self._at_each_voxel(self.wanted - at_points(ddf, self.points), ddf)
+        shift = _at_each_voxel((self.wanted - at_points(ddf, self.points))[:, 0], ddf)
         return ddf + torch.where(self.seen, shift, 0)
 
     def scaled(self, ddf: torch.Tensor) -> torch.Tensor:
@@ -137,11 +132,7 @@ class Organ:
         volumes = (organ.flatten(1).sum(1) for organ in (Warp()(self.moving, ddf), self.fixed))
         ratio = torch.div(*volumes).reshape(self.seen.shape)
         scale = (ratio ** (1 / ddf.shape[1])).clamp(1 / LARGEST_SCALE, LARGEST_SCALE)
-        from_centre = voxel_grid(ddf.shape[2:], ddf.device).float() - self._at_each_voxel(self.points, ddf)
-        return torch.where(self.seen, compose((scale - 1) * from_centre, ddf), ddf)
-
-    def _at_each_voxel(self, vectors: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
-        return vectors[:, 0].reshape(*ddf.shape[:2], *[1] * (ddf.ndim - 2))
+        return torch.where(self.seen, compose((scale - 1) * _from_point(self.points[:, 0], ddf), ddf), ddf)
 
 
 class Held:
@@ -157,17 +148,26 @@ class Held:
     def __init__(self, maps: torch.Tensor, start: torch.Tensor, radius: float) -> None:
         self.points = soft_centroids(maps.square())
         self.wanted = at_points(start, self.points)
-        axes = (-1, *[1] * (maps.ndim - 2))
-        from_point = voxel_grid(start.shape[2:], start.device).float() - self.points.reshape(*maps.shape[:2], *axes)
-        seen = (maps.flatten(2).amax(2) > 0.5).reshape(*maps.shape[:2], *[1] * (maps.ndim - 2))
-        self.near = torch.exp(-from_point.square().sum(2) / (2 * radius**2)) * seen
+        distances = [_from_point(point, start).square().sum(1) for point in self.points.unbind(1)]
+        seen = _at_each_voxel(maps.flatten(2).amax(2) > 0.5, maps)
+        self.near = torch.exp(-torch.stack(distances, 1) / (2 * radius**2)) * seen
 
     def held(self, ddf: torch.Tensor) -> torch.Tensor:
         """A DDF, pulled back around the landmarks, ``(batch, dims, *shape)`` in voxels."""
         for landmark, near in enumerate(self.near.split(1, dim=1)):
             missed = self.wanted - at_points(ddf, self.points)
-            ddf = ddf + near * missed[:, landmark].reshape(*ddf.shape[:2], *[1] * (ddf.ndim - 2))
+            ddf = ddf + near * _at_each_voxel(missed[:, landmark], ddf)
         return ddf
+
+
+def _at_each_voxel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """One value for each channel, ``(batch, channels)``, in a form that goes with ``(batch, channels, *shape)``."""
+    return values.reshape(*like.shape[:2], *[1] * (like.ndim - 2))
+
+
+def _from_point(point: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
+    """From a point ``(batch, dims)`` to each voxel of a DDF ``(batch, dims, *shape)``, voxels."""
+    return voxel_grid(ddf.shape[2:], ddf.device).float() - _at_each_voxel(point, ddf)
 
 
 def mirrored(network: nn.Module, pair: torch.Tensor, axis: int) -> torch.Tensor:

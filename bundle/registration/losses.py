@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from bundle.data import split_pair
 from bundle.geometry import Warp
-from bundle.registration.overlap import SCALES, OverlapLoss, mean_over
+from bundle.registration.overlap import SCALES, OverlapLoss, chosen_maps, mean_over
 from bundle.registration.similarities import takes_mask
 
 EPSILON = 1e-3
@@ -175,7 +175,10 @@ class RegistrationLoss(nn.Module):
                 leading = terms["anatomy"] = self.anatomy(*maps)
             if self.leading_maps is not None:
                 terms["whole"] = loss.detach() + self.anatomy_weight * terms["anatomy"]
-                leading = self.anatomy(*(self._leading(side) for side in maps))
+                otherwise = "give those of the organ, or null for all"
+                leading = self.anatomy(
+                    *(chosen_maps(side, self.leading_maps, "leading_maps", otherwise) for side in maps)
+                )
             loss = loss + self.anatomy_weight * leading
         if self.label is not None:
             if labels is None:
@@ -187,14 +190,6 @@ class RegistrationLoss(nn.Module):
             terms["label"] = self.label(ddf, moving_label, fixed_label)
             loss = loss + self.label_weight * terms["label"]
         return {"loss": loss, **terms}
-
-    def _leading(self, maps: torch.Tensor) -> torch.Tensor:
-        if max(self.leading_maps or [0]) >= maps.shape[1]:
-            raise ValueError(
-                f"leading_maps is {self.leading_maps} and the pair has {maps.shape[1]} maps, counted from 0; give "
-                "those of the organ, or null for all"
-            )
-        return maps[:, self.leading_maps]
 
     def _similarity(self, warped: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         """Similarity of the two sides, each an image or an image and its mask."""

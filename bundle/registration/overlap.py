@@ -54,6 +54,23 @@ class AnatomySimilarity(OverlapLoss):
     """
 
 
+def chosen_maps(maps: torch.Tensor, numbers: Sequence[int], key: str, otherwise: str) -> torch.Tensor:
+    """Some maps of an image.
+
+    Args:
+        maps: all of them, ``(batch, maps, *shape)``.
+        numbers: those that are wanted, counted from 0.
+        key: the setting that names them, for the error.
+        otherwise: what to do if there is no such map.
+
+    Raises:
+        ValueError: when the image has no such map.
+    """
+    if max(numbers, default=-1) >= maps.shape[1]:
+        raise ValueError(f"{key} is {numbers} and the pair has {maps.shape[1]} maps, counted from 0; {otherwise}")
+    return maps[:, numbers]
+
+
 def mean_over(values: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     """Mean of the values whose structure is present; 0 if none is."""
     return (values * present).sum() / present.sum().clamp_min(1)

@@ -13,6 +13,7 @@ from typing import IO
 from bundle.system.limits import Refused, regular_file
 
 GZIP = b"\x1f\x8b"
+EMPTY = "an empty file; copy it again"
 POINTER = "a pointer to a file that is not here; get its content (git annex get, git lfs pull)"
 WEB_PAGE = "a web page, as a failed download leaves it; download the file again"
 POINTERS = (b"/annex/objects/", b"version https://git-lfs")
@@ -187,7 +188,7 @@ def mistaken_for(path: Path) -> str:
             unpack = "" if fitting else "decompress it and "
             return f"{what} by its content; {unpack}call it {(*fitting, *names)[0]}"
     if path.is_file() and not path.stat().st_size:
-        return "an empty file; copy it again"
+        return EMPTY
     if start[TAR_AT:].startswith(TAR):
         return "an archive of tar; unpack it"
     word = start[:64].lstrip().lower()
