@@ -247,8 +247,9 @@ def test_slices_are_registered_with_the_configuration_for_slices():
         register(*pictures, **TINY)
 
 
-def test_bad_input_is_one_clear_line(voxels, tmp_path):
+def test_bad_input_is_one_clear_line(voxels, tmp_path, save_nifti):
     fixed, moving = ((voxels[side], AFFINES[side]) for side in ("fixed", "moving"))
+    whole = save_nifti(tmp_path / "whole.nii.gz", np.rint(moving[0]), moving[1])
     cases = [
         ((fixed, tmp_path / "missing.nii.gz"), {}, FileNotFoundError, "moving_image not found: .*missing.nii.gz"),
         (
@@ -303,6 +304,7 @@ def test_bad_input_is_one_clear_line(voxels, tmp_path):
             ValueError,
             "fixed_label: the label is 19 x 18 x 16 and its image 20 x 18 x 16; give both one grid",
         ),
+        ((fixed, whole), {"moving_label": whole}, ValueError, r"moving_label \S+: the file of the image itself"),
     ]
     for images, settings, kind, message in cases:
         with pytest.raises(kind, match=message) as raised:

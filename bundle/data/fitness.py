@@ -144,6 +144,8 @@ def parts_on_grid(
         if part is not None:
             name = _name(data, f"{prefix}{kind}")
             problems += label_problems(part.numpy(), np.asarray(part.affine), name, grid, spatial_dims, kind)
+            if (file := _file(part)) and file == _file(image):
+                problems.append(f"{name}: the file of the image itself; name a {kind}, or leave it out")
             voxels = part.as_tensor() if kind == "label" else (part.as_tensor() != 0).float()
             stored = {key: part.meta[key] for key in ("stored_type",) if key in part.meta}
             output[f"{prefix}{kind}"] = MetaTensor(voxels, affine=image.affine, meta=stored)
@@ -152,4 +154,9 @@ def parts_on_grid(
 
 def _name(data: Mapping[Hashable, Any], key: str) -> str:
     """Name of a part of a pair in messages: its key, and its file if it has one."""
-    return f"{key} {data[key].meta.get(ImageMetaKey.FILENAME_OR_OBJ, '')}".strip()
+    return f"{key} {_file(data[key])}".strip()
+
+
+def _file(part: MetaTensor) -> str:
+    """The file that a part of a pair came from; empty for one in memory."""
+    return str(part.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))
