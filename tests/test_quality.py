@@ -254,7 +254,7 @@ def test_verdict_is_added_to_the_metrics(content):
     assert metrics["overlap_percent"] == 0
     assert metrics["verdict"]["verdict"] == "failed"
     assert metrics["verdict"]["reasons"] == [
-        "Only 0.0 % of the fixed image lies inside the moving image (failed below 40 %)",
+        "Only 0.0 % of the fixed image lies inside the moving image (failed below 20 %)",
         "The border of the fixed image moves by 18.0 mm (check above 15 mm)",
     ]
     assert "verdict" not in BARE
