@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from bundle.formats.voxels import Found, channels_first, check_numbers
 from bundle.system.limits import Refused, check_declared, regular_file, size
@@ -17,10 +19,16 @@ NO_PLACE = (
     "an array alone has no spacing and no place; its voxels are taken as 1 mm, its axes as right, anterior, superior; "
     "save it as NIfTI"
 )
-BITS, WHITE_IS, SAMPLE_FORMAT = 258, 262, 339
-"""Tags of TIFF: bits of a number, whether 0 is white (0) or black (1), and whether it has a sign (2) or none (1)."""
-ORIENTATION, TURNS = 274, range(2, 9)
-"""Tag of Exif and TIFF, and its values that turn or mirror."""
+BITS, WHITE_IS, ORIENTATION, SAMPLES, SAMPLE_FORMAT, DEPTH = 258, 262, 274, 277, 339, 32997
+"""Tags of TIFF: bits of a number, whether 0 is white (0) or black (1), how viewers turn the picture, numbers of a
+pixel, whether these have a sign (2), none (1), or are fractions (3), and slices of a volume."""
+BEGINNINGS = (b"II*\0", b"MM\0*")
+"""First bytes of a TIFF, of either order of bytes."""
+KINDS = {2: "whole numbers with a sign", 3: "floating-point numbers"}
+OWN_ORDER = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+"""Pillow's names of big-endian numbers, and of those in the order of the machine."""
+TURNS = range(2, 9)
+"""Orientations of Exif and TIFF that turn or mirror."""
 TURNED = "its orientation {}, by which viewers turn or mirror it, is not applied, as in ITK; save it as it is shown"
 JPEG_QUALITY = 95
 LABEL_FORMATS = "a format that keeps values, such as PNG, or NIfTI"
@@ -37,6 +45,7 @@ def read_picture(path: Path, kind: str) -> Found:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(regular_file(path)) as picture:
                 check_declared(picture.size, 1, None)
+                _in_own_order(picture)
                 turned = getattr(picture, "tag_v2", {}).get(ORIENTATION, 1)
                 if turned in TURNS:  # ITK makes colours of such a TIFF, and Pillow mixes up its pixels
                     raise Refused(f"its orientation is {turned}, which tools apply differently; save it as it is shown")
@@ -45,12 +54,48 @@ def read_picture(path: Path, kind: str) -> Found:
                 turned = picture.getexif().get(ORIENTATION, 1)
                 note = TURNED.format(turned) if turned in TURNS else ""
                 return Found(pixels.T[None], np.eye(4), pixels.dtype.newbyteorder("="), note, {"mode": one.mode})
+    except Image.UnidentifiedImageError as error:
+        if what := _kind_of_tiff(path):
+            raise Refused(f"{what}, which are not read; save it as PNG") from error
+        raise
     except Image.DecompressionBombError as error:
         declared = re.search(r"\d+", str(error))
         raise Refused(
             f"its header declares {declared[0] if declared else 'too many'} pixels, more than the "
             f"{2 * (Image.MAX_IMAGE_PIXELS or 0)} of a picture that are read; crop it"
         ) from error
+
+
+def _in_own_order(picture: Image.Image) -> None:
+    """Have Pillow take compressed numbers as libtiff gives them: in the order of the machine, not that of the file."""
+    tiles: list[Any] = getattr(picture, "tile", [])
+    if tiles and tiles[0][0] == "libtiff" and tiles[0][3][0] in OWN_ORDER:
+        *where, (kind, *rest) = tiles[0]
+        tile = (*where, (OWN_ORDER[kind], *rest))
+        tiles[0] = tiles[0]._make(tile) if hasattr(tiles[0], "_make") else tile  # a plain tuple before Pillow 11
+
+
+def _kind_of_tiff(path: Path) -> str:
+    """What the pixels of a TIFF are that Pillow does not know; empty if it is no TIFF, or cut short."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        if not start.startswith(BEGINNINGS):
+            return ""
+        tags = ImageFileDirectory_v2(start)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of tags that are not all there
+                file.seek(tags.next)
+                tags.load(file)
+        except (OSError, ValueError, SyntaxError, UserWarning):
+            return ""
+    bits, kind = tags.get(BITS, (1,)), KINDS.get(tags.get(SAMPLE_FORMAT, (1,))[0], "whole numbers")
+    if WHITE_IS not in tags:
+        return ""
+    each = f"pixels of {len(bits)} values, " if tags.get(SAMPLES, 1) > 1 else ""
+    white = "where 0 is white" if tags[WHITE_IS] == 0 else ""
+    order = "big-endian" if start.startswith(b"MM") else ""
+    return f"a TIFF of {each}" + " ".join(filter(None, (order, f"{kind} of {bits[0]} bits", white)))
 
 
 def _as_in_tiff(picture: Image.Image, pixels: np.ndarray) -> np.ndarray:
@@ -60,12 +105,12 @@ def _as_in_tiff(picture: Image.Image, pixels: np.ndarray) -> np.ndarray:
         pixels = ~pixels
     kind = {1: "u", 2: "i"}.get(tags.get(SAMPLE_FORMAT, (1,))[0])
     if kind and pixels.dtype.kind in "iu" and tags.get(BITS) == (8 * pixels.itemsize,):
-        pixels = pixels.view(f"{kind}{pixels.itemsize}")
+        pixels = pixels.view(f"{pixels.dtype.byteorder}{kind}{pixels.itemsize}")
     return pixels
 
 
 def _one(picture: Image.Image) -> None:
-    count = getattr(picture, "n_frames", 1)
+    count = getattr(picture, "n_frames", 1) * getattr(picture, "tag_v2", {}).get(DEPTH, 1)
     if count > 1:
         raise Refused(f"the file holds {count} pictures, expected one; save each in a file of its own")
 
