@@ -477,6 +477,11 @@ DATALISTS = {
     "unknown_key": (listed(fixd_label="x"), "test[0]: unknown key 'fixd_label'"),
     "two_splits": ({"training": [pair("F", "G")], "test": [pair("F", "E")]}, "patient F is in training and in test"),
     "image_as_label": (listed(moving_label="images/F.nii.gz"), "moving_label is the file of moving_image; name a"),
+    "image_as_label_by_another_path": (
+        listed(fixed_label="labels/../images/G.nii.gz"),
+        "fixed_label is the file of fixed_image; name another, or leave it out",
+    ),
+    "image_as_mask": (listed(moving_mask="./images/F.nii.gz"), "moving_mask is the file of moving_image; name a"),
     "no_pairs": ({"test": []}, "no pairs"),
     "not_a_list": ({"test": {}}, "test is a dict, expected a list of entries"),
     "not_an_object": ([], "holds a list, expected an object of lists"),

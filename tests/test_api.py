@@ -250,6 +250,7 @@ def test_slices_are_registered_with_the_configuration_for_slices():
 def test_bad_input_is_one_clear_line(voxels, tmp_path, save_nifti):
     fixed, moving = ((voxels[side], AFFINES[side]) for side in ("fixed", "moving"))
     whole = save_nifti(tmp_path / "whole.nii.gz", np.rint(moving[0]), moving[1])
+    (tmp_path / "link.nii.gz").symlink_to(whole)
     cases = [
         ((fixed, tmp_path / "missing.nii.gz"), {}, FileNotFoundError, "moving_image not found: .*missing.nii.gz"),
         (
@@ -305,6 +306,7 @@ def test_bad_input_is_one_clear_line(voxels, tmp_path, save_nifti):
             "fixed_label: the label is 19 x 18 x 16 and its image 20 x 18 x 16; give both one grid",
         ),
         ((fixed, whole), {"moving_label": whole}, ValueError, r"moving_label \S+: the file of the image itself"),
+        ((fixed, whole), {"moving_mask": tmp_path / "link.nii.gz"}, ValueError, "link.nii.gz: the file of the image"),
     ]
     for images, settings, kind, message in cases:
         with pytest.raises(kind, match=message) as raised:

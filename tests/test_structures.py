@@ -268,6 +268,27 @@ def test_the_check_knows_the_channels(tmp_path):
     ]
 
 
+def test_the_check_names_labels_without_a_value_in_both(tmp_path):
+    """ImageJ and others save a mask as 0 and 255, which is another structure than 1: nothing could be compared."""
+    values = {"a": 1, "b": 255, "c": 255, "d": 1}
+    for number, (name, value) in enumerate(values.items()):
+        label = np.zeros(volume().shape, np.uint8)
+        label[1:3] = value
+        save(tmp_path / f"images/{name}.nii.gz", volume(number))
+        save(tmp_path / f"labels/{name}.nii.gz", label)
+    said = [
+        "pair b_to_a and 3 more: the fixed label has the values 1 and the moving label 255, none of which is in both; "
+        "give a structure one value in both",
+        "pair a_to_b and 3 more: the fixed label has the values 255 and the moving label 1, none of which is in both; "
+        "give a structure one value in both",
+    ]
+    assert sorted(check_data(tmp_path, fractions=TRAIN_ONLY).problems) == sorted(said)
+    # By name these are one structure.
+    named = {"default": {"gland": 1}, "b": {"gland": 255}, "c": {"gland": 255}}
+    (tmp_path / "structures.json").write_text(json.dumps(named))
+    assert check_data(tmp_path, fractions=TRAIN_ONLY).problems == []
+
+
 def test_scored_labels_of_the_moving_image_take_the_numbers_of_the_fixed_one():
     fixed = MetaTensor(torch.zeros(3, 2, 2, 2), affine=torch.eye(4))
     moving = MetaTensor(torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 2, 2, 2).clone(), affine=torch.eye(4))

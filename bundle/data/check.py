@@ -14,7 +14,7 @@ import numpy as np
 
 from bundle.data.datalist import FRACTIONS, LIMITS, survey
 from bundle.data.layouts import SIDES
-from bundle.data.structures import number_problems
+from bundle.data.structures import number_problems, unshared_values
 from bundle.data.validation import Pair, Sections
 from bundle.formats.parts import Grid, read_part
 from bundle.formats.point_files import has_landmarks, pair_points
@@ -155,6 +155,8 @@ def check_data(
         report.problems.append("no pairs in the data set; list some in the datalist, or add images")
     grids, spatial_dims = _check_images(pairs, report, spatial_dims)
     _check_labels(pairs, grids, report, spatial_dims)
+    maps = {path: fact.values for path, fact in report.facts.items() if fact.channels == 1}
+    report.problems += unshared_values(pairs, maps)
     _check_landmarks(pairs, grids, report)
     return report
 

@@ -16,6 +16,7 @@ from bundle.formats.parts import KINDS
 from bundle.formats.point_files import has_landmarks, pair_points
 from bundle.formats.problems import extent_problems, image_problems, label_problems, other_grid, shape_problems
 from bundle.system.errors import one_line, root_cause
+from bundle.system.limits import is_same_file
 
 
 class CheckedPairs(CacheDataset):
@@ -144,7 +145,7 @@ def parts_on_grid(
         if part is not None:
             name = _name(data, f"{prefix}{kind}")
             problems += label_problems(part.numpy(), np.asarray(part.affine), name, grid, spatial_dims, kind)
-            if (file := _file(part)) and file == _file(image):
+            if is_same_file(_file(part), _file(image)):
                 problems.append(f"{name}: the file of the image itself; name a {kind}, or leave it out")
             voxels = part.as_tensor() if kind == "label" else (part.as_tensor() != 0).float()
             stored = {key: part.meta[key] for key in ("stored_type",) if key in part.meta}

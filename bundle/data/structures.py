@@ -14,6 +14,8 @@ STRUCTURES = "structures"
 FILE = "structures.json"
 DEFAULT = "default"
 """Key of ``structures.json`` for the images that it does not name."""
+MOST_VALUES = 6
+"""Most values of a label that a message names."""
 EXAMPLE = '{"gland": 0, "apex": 1}'
 # Keys of an entry's structures, of their label, and of its image.
 PARTS = tuple((f"{side}{STRUCTURES}", f"{side}label", f"{side}image") for side in ("", "fixed_", "moving_"))
@@ -179,6 +181,36 @@ def structure_conflicts(sections: Mapping[str, Iterable[Mapping[str, Any]]]) -> 
                     "the channels (or values) of one patient correspond by number, so number them alike",
                 )
     return list(found.values())
+
+
+def unshared_values(pairs: Iterable[Mapping[str, Any]], values: Mapping[str, Iterable[float]]) -> list[str]:
+    """Pairs of integer maps without a value that both have, such as 1 and 255 of the same structure.
+
+    Nothing can be compared in them, or learned from them.
+
+    Args:
+        pairs: the pairs, with the paths of their labels.
+        values: values of each integer map, by its path.
+
+    Returns:
+        Problems, one line for all pairs with the same values.
+    """
+    found: dict[tuple[tuple[float, ...], ...], list[str]] = {}
+    for pair in pairs:
+        labels = [pair.get(f"{side}_label") for side in SIDES]
+        if not by_name(pair) and all(label in values for label in labels):
+            fixed, moving = ({value for value in values[str(label)] if value != 0} for label in labels)
+            if fixed and moving and fixed.isdisjoint(moving):
+                found.setdefault((tuple(sorted(fixed)), tuple(sorted(moving))), []).append(pair["pair_id"])
+    problems = []
+    for numbers, names in found.items():
+        fixed_values, moving_values = (", ".join(f"{value:g}" for value in side[:MOST_VALUES]) for side in numbers)
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        problems.append(
+            f"pair {names[0]}{more}: the fixed label has the values {fixed_values} and the moving label "
+            f"{moving_values}, none of which is in both; give a structure one value in both"
+        )
+    return problems
 
 
 def number_problems(channels: int, structures: Mapping[str, int], name: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bundle.data.layouts import KINDS, POINT_SUFFIXES, SECTIONS, SIDES, stem
 from bundle.data.structures import PARTS, clean_structures
-from bundle.system.limits import exists, spelt_otherwise
+from bundle.system.limits import exists, is_same_file, spelt_otherwise
 
 Pair = dict[str, Any]
 Sections = dict[str, list[Pair]]
@@ -72,9 +72,10 @@ def _clean(raw: Any, where: str, root: Path, problems: list[str]) -> Pair | None
     if not single and "landmarks" in given and not given.keys().isdisjoint({"fixed_landmarks", "moving_landmarks"}):
         choice = "keep landmarks (one file of the pair), or fixed_landmarks and moving_landmarks (one per image)"
         problems.append(f"{where}: landmarks of the pair and of its images; {choice}")
-    for prefix in ("", "fixed_", "moving_"):
-        if f"{prefix}label" in given and given[f"{prefix}label"] == given.get(f"{prefix}image"):
-            problems.append(f"{where}: {prefix}label is the file of {prefix}image; name a label, or leave it out")
+    for key in (key for key in paths if key.endswith(("label", "mask")) and key in given and key not in wrong):
+        image = f"{key.rpartition('_')[0]}_image".removeprefix("_")
+        if image in given and image not in wrong and is_same_file(root / given[key], root / given[image]):
+            problems.append(f"{where}: {key} is the file of {image}; name another, or leave it out")
     if absent or wrong:
         return None
     return {key: str(root / given[key]) for key in paths if key in given} | _clean_names(given, names, where, problems)

@@ -70,6 +70,11 @@ def exists(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def is_same_file(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether two paths lead to one file, however they are written and through links; False for one that is missing."""
+    return exists(path) and exists(other) and Path(path).samefile(other)
+
+
 def elsewhere(path: Path, suffixes: tuple[str, ...] = ("",)) -> str:
     """Why the content of a file is not here, and what to do; empty if it is.
 
