@@ -296,6 +296,57 @@ def test_segments_that_are_not_there_are_named(tmp_path, old, new):
         load_image(tmp_path / "a.seg.nrrd", "label")
 
 
+@pytest.mark.parametrize("first", [1, 4])
+def test_segments_whose_numbers_do_not_follow_are_all_read(tmp_path, first):
+    """A program that deletes a segment may leave the numbers of the others as they are: one was left out in silence."""
+    layers = np.zeros((2, 3, 4, 2), np.uint8)
+    layers[0, 0, 0, 0], layers[0, 1, 1, 0], layers[:, 1, 1, 1] = 1, 2, 1
+    described = SEGMENTATION.replace(b"Segment0_", b"Segment9_").replace(b"Segment1_", b"Segment%d_" % first)
+    (tmp_path / "a.seg.nrrd").write_bytes(described + layers.tobytes())
+    found = [channel.nonzero().tolist() for channel in load_image(tmp_path / "a.seg.nrrd", "label")]
+    whole = [[[0, 0, 0]], [[1, 1, 0]], [[1, 1, 0], [1, 1, 1]]]
+    assert sorted(found) == sorted(whole)
+
+
+NAMED = "Segment0_ID:=A\nSegment0_Name:={0}\nSegment0_LabelValue:=1\n{1}"
+OTHER = "Segment1_ID:=B\nSegment1_Name:={0}\nSegment1_LabelValue:={1}\n"
+BY_NUMBER = "structures are compared by number: number them alike, or name them in structures.json"
+
+
+@pytest.mark.parametrize(
+    ("fixed", "moving", "said"),
+    [
+        (("gland", "urethra", 3), ("Gland", "urethra", 2), "urethra is 3 in the fixed label and 2 in the moving label"),
+        (("gland", "lesion", 2), ("gland", "urethra", 2), "2 is lesion in the fixed label and urethra in the moving"),
+        (("gland", "lesion", 2), ("Gland", "lesion", 2), ""),
+        (("Segment_1", "Segment_2", 2), ("gland", "Segment_2", 3), ""),
+    ],
+)
+def test_segments_of_other_names_under_one_number_are_told(files, content, recwarn, fixed, moving, said):
+    """3D Slicer numbers segments anew where a patient lacks one: others were compared in silence."""
+    entry = pair(files) | {f"{side}_label": str(files / f"{side}.seg.nrrd") for side in ("fixed", "moving")}
+    for side, (first, second, value) in (("fixed", fixed), ("moving", moving)):
+        label = GRID.ball(BALL, 12)
+        label[:2] = value
+        lines = NAMED.format(first, OTHER.format(second, value)).encode()
+        cropped(files / f"{side}.seg.nrrd", label, (0, 0, 0), GRID.shape, lines=lines)
+    (files / "list.json").write_text(json.dumps({"test": [entry]}))
+    problems = check_data(files, "list.json").problems
+    content("inference.yaml", "preprocessing", pixdim=6.0, downsampling=1)(entry)
+    warned = [str(one.message) for one in recwarn if one.category is DataWarning]
+    assert len(problems) == len(warned) == bool(said)
+    for line in (*problems, *warned):
+        assert said in line
+        assert line.endswith(BY_NUMBER)
+
+
+def test_a_segment_of_one_voxel_is_a_part_of_the_grid_of_its_image(tmp_path):
+    label = np.zeros(GRID.shape, np.uint8)
+    label[5, 6, 7] = 1
+    path = cropped(tmp_path / "a.seg.nrrd", label, (5, 6, 7), (6, 7, 8))
+    np.testing.assert_array_equal(read_part(path, "label", (GRID.shape, GRID.affine)).channels, label[None])
+
+
 @pytest.mark.parametrize("colour", [0, 255])
 def test_a_mask_that_is_in_the_transparency_is_refused(tmp_path, colour):
     shown = (np.arange(48).reshape(6, 8) // 24 * 255).astype(np.uint8)

@@ -13,12 +13,13 @@ import nibabel as nib
 import numpy as np
 
 from bundle.data.datalist import FRACTIONS, LIMITS, survey
-from bundle.data.layouts import SIDES
-from bundle.data.structures import number_problems, unshared_values
+from bundle.data.layouts import KINDS, SIDES
+from bundle.data.structures import differing_names, number_problems, unshared_values
 from bundle.data.validation import Pair, Sections
 from bundle.formats.parts import Grid, read_part
 from bundle.formats.point_files import has_landmarks, pair_points
 from bundle.formats.problems import dimensions, grid_problems, image_problems, label_problems
+from bundle.formats.voxels import SEGMENT_NAMES, Found
 from bundle.geometry import spacing_of
 from bundle.system.errors import printable, tried
 from bundle.system.limits import exists, expanded
@@ -35,6 +36,7 @@ class FileFacts:
     orientation: str
     channels: int
     values: tuple[float, ...]  # lowest and highest intensity of an image, values of a label
+    names: str = ""  # of the segments of a label, as ``bundle.formats.parts.segment_doubt`` takes them
 
     @property
     def spacing(self) -> tuple[float, ...]:
@@ -70,7 +72,6 @@ class Report:
 
     def _section_rows(self) -> Iterator[Sequence[str]]:
         """Pairs of each section, their patients, images, and how many pairs have both labels, masks, landmarks."""
-        kinds = ("label", "mask", "landmarks")
         yield ("section", "pairs", "patients", "images", "with labels", "with masks", "with landmarks")
         for section, pairs in self.sections.items():
             patients = {patient for pair in pairs for patient in pair["patient"]}
@@ -78,7 +79,7 @@ class Report:
             # A pair has landmarks in one file for both images, or in one for each.
             both = [
                 sum(kind in pair or (f"fixed_{kind}" in pair and f"moving_{kind}" in pair) for pair in pairs)
-                for kind in kinds
+                for kind in KINDS[1:]
             ]
             yield (section, *(str(count) for count in (len(pairs), len(patients), len(images), *both)))
 
@@ -151,12 +152,13 @@ def check_data(
         report.problems = [str(error)]
         return report
     pairs = [pair for pairs in report.sections.values() for pair in pairs]
-    if not pairs and not report.problems:
+    if not (pairs or report.problems):
         report.problems.append("no pairs in the data set; list some in the datalist, or add images")
     grids, spatial_dims = _check_images(pairs, report, spatial_dims)
     _check_labels(pairs, grids, report, spatial_dims)
-    maps = {path: fact.values for path, fact in report.facts.items() if fact.channels == 1}
-    report.problems += unshared_values(pairs, maps)
+    known = report.facts.items()
+    problems = unshared_values(pairs, {path: fact.values for path, fact in known if fact.channels == 1})
+    report.problems += problems + differing_names(pairs, {path: fact.names for path, fact in known})
     _check_landmarks(pairs, grids, report)
     return report
 
@@ -167,14 +169,14 @@ def _check_images(pairs: Sequence[Pair], report: Report, spatial_dims: int | Non
     for path in dict.fromkeys(pair[f"{side}_image"] for pair in pairs for side in SIDES):
         loaded = _load(path, report)
         if loaded is not None:
-            array, affine = loaded
-            spatial_dims = spatial_dims or dimensions(array.shape[1:])
-            found = image_problems(array, affine, _name(path, report), spatial_dims)
+            array, grid = loaded.channels, (loaded.channels.shape[1:], loaded.affine)
+            spatial_dims = spatial_dims or dimensions(grid[0])
+            found = image_problems(array, loaded.affine, _name(path, report), spatial_dims)
             report.problems += found
-            if not grid_problems(array.shape[1:], affine, path, spatial_dims):
-                grids[path] = (array.shape[1:], affine)
+            if not grid_problems(*grid, path, spatial_dims):
+                grids[path] = grid
             if not found:
-                report.facts[path] = _facts(array, affine, (float(array.min()), float(array.max())))
+                report.facts[path] = _facts(loaded, (float(array.min()), float(array.max())))
     return grids, spatial_dims or 3
 
 
@@ -190,13 +192,12 @@ def _check_labels(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Repo
     for (path, image), (kind, structures) in owners.items():
         loaded = _load(path, report, kind, grids.get(image))
         if loaded is not None:
-            array, affine = loaded
-            found = label_problems(array, affine, _name(path, report), grids.get(image), spatial_dims, kind)
-            if kind == "label":
-                found += number_problems(array.shape[0], structures, _name(path, report))
-            report.problems += found
+            name, array = _name(path, report), loaded.channels
+            found = label_problems(array, loaded.affine, name, grids.get(image), spatial_dims, kind)
+            found += number_problems(len(array), structures, name) if kind == "label" else []
             if not found:
-                report.facts[path] = _facts(array, affine, tuple(np.unique(array).tolist()))
+                report.facts[path] = _facts(loaded, tuple(np.unique(array).tolist()))
+            report.problems += found
 
 
 def _check_landmarks(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: Report) -> None:
@@ -207,22 +208,22 @@ def _check_landmarks(pairs: Sequence[Pair], grids: Mapping[str, Grid], report: R
             _tried(partial(pair_points, pair, {side: grids[pair[f"{side}_image"]] for side in SIDES}), report)
 
 
-def _load(path: str, report: Report, kind: str = "image", grid: Grid | None = None) -> tuple[np.ndarray, ...] | None:
-    """Array, channel first, and affine of a file; None if it is absent, or cannot be read, which the report says."""
-    image = _tried(partial(read_part, path, kind, grid), report) if exists(path) else None
-    return None if image is None else (image.channels, image.affine)
+def _load(path: str, report: Report, kind: str = "image", grid: Grid | None = None) -> Found | None:
+    """What a file holds; None if it is absent, or cannot be read, which the report says."""
+    return _tried(partial(read_part, path, kind, grid), report) if exists(path) else None
 
 
 def _tried(read: Callable[[], Any], report: Report) -> Any:
     """What is read; the lines about it are problems, once each."""
     found, lines = tried(read)
-    named = (line.removeprefix(f"{report.dataset_dir}/") for line in lines)
-    report.problems += [line for line in dict.fromkeys(named) if line not in report.problems]
+    named = dict.fromkeys(line.removeprefix(f"{report.dataset_dir}/") for line in lines)
+    report.problems += [line for line in named if line not in report.problems]
     return found
 
 
-def _facts(array: np.ndarray, affine: np.ndarray, values: tuple[float, ...]) -> FileFacts:
-    return FileFacts(array.shape[1:], affine, "".join(nib.aff2axcodes(affine)), array.shape[0], values)
+def _facts(found: Found, values: tuple[float, ...]) -> FileFacts:
+    axes, names = "".join(nib.aff2axcodes(found.affine)), found.meta.get(SEGMENT_NAMES, "")
+    return FileFacts(found.channels.shape[1:], found.affine, axes, len(found.channels), values, names)
 
 
 def _name(path: str, report: Report) -> str:

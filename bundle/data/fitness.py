@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,13 @@ from monai.transforms import Transform
 from monai.utils import ImageMetaKey
 
 from bundle.data.layouts import SIDES
+from bundle.data.structures import by_name
 from bundle.formats.images import header_shape
-from bundle.formats.parts import KINDS
+from bundle.formats.parts import KINDS, segment_doubt
 from bundle.formats.point_files import has_landmarks, pair_points
 from bundle.formats.problems import extent_problems, image_problems, label_problems, other_grid, shape_problems
-from bundle.system.errors import one_line, root_cause
+from bundle.formats.voxels import SEGMENT_NAMES
+from bundle.system.errors import DataWarning, one_line, root_cause
 from bundle.system.limits import is_same_file
 
 
@@ -123,6 +126,11 @@ class CheckPaird(Transform):
                 problems.append(str(error))
         if problems:
             raise ValueError(f"pair {data['pair_id']}: " + "; ".join(problems))
+        names = [
+            data[key].meta.get(SEGMENT_NAMES, "") if key in data else "" for key in ("fixed_label", "moving_label")
+        ]
+        if not by_name(data) and (doubt := segment_doubt(*names)):
+            warnings.warn(f"pair {data['pair_id']}: {doubt}", DataWarning, stacklevel=1)
         return output
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bundle.data.layouts import SIDES, stem
+from bundle.formats.parts import segment_doubt
 from bundle.system.limits import Refused, exists, read_whole
 from bundle.system.text import load_json
 
@@ -211,6 +212,17 @@ def unshared_values(pairs: Iterable[Mapping[str, Any]], values: Mapping[str, Ite
             f"{moving_values}, none of which is in both; give a structure one value in both"
         )
     return problems
+
+
+def differing_names(pairs: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> list[str]:
+    """The lines of ``segment_doubt`` about pairs of segmentations, each once; those that correspond by name have none.
+
+    Args:
+        pairs: the pairs, with the paths of their labels.
+        names: names of the segments of each label, by its path.
+    """
+    labels = ([names.get(pair.get(f"{side}_label", ""), "") for side in SIDES] for pair in pairs if not by_name(pair))
+    return list(dict.fromkeys(line for fixed, moving in labels if (line := segment_doubt(fixed, moving))))
 
 
 def number_problems(channels: int, structures: Mapping[str, int], name: str) -> list[str]:

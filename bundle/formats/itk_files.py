@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.formats.voxels import COMPLEX, Found, channels_first, segments_of
+from bundle.formats.voxels import COMPLEX, Found, channels_first, segment_numbers, segments_of
 from bundle.geometry import RAS_TO_LPS, spacing_of
 from bundle.geometry.spaces import OTHER_LENGTHS
 from bundle.system.contents import check_held, check_packed, not_an_image
@@ -224,10 +224,10 @@ def read_itk(path: Path, kind: str, held: int | None = None) -> Found:
     channels = itk.array_from_image(image).T
     channels = channels_first(channels[0]) if len(channels) == 1 else channels
     meta = image.GetMetaDataDictionary()
-    segments = kind != "image" and meta.HasKey("Segment0_ID")
-    channels = segments_of(channels, meta) if segments else channels
+    segments = kind != "image" and bool(segment_numbers(meta))
+    channels, kept = segments_of(channels, meta) if segments else (channels, {})
     note = _header_note(path) if header.GetNameOfClass() in ("NrrdImageIO", "MetaImageIO") else ""
-    return Found(channels, _affine(image), _type_of(header), note, segments=segments)
+    return Found(channels, _affine(image), _type_of(header), note, kept, segments)
 
 
 def write_itk(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,9 @@ from bundle.geometry.affines import corner_distance, spacing_of
 KINDS = ("image", "label", "mask")
 OFF = 0.1
 """Voxels by which those of a segmentation may be off the image's."""
+UNNAMED = re.compile(r"Segment(_\d+)*|", re.IGNORECASE)
+"""Names that 3D Slicer gives, in the order in which segments are made."""
+BY_NUMBER = "structures are compared by number: number them alike, or name them in structures.json"
 Grid = tuple[Sequence[int], np.ndarray]
 """Shape and voxel-to-world affine."""
 
@@ -49,7 +54,9 @@ def on_axes_of(label: Found, shape: Sequence[int], target: np.ndarray) -> Found:
     A segmentation of 3D Slicer that covers a part of the grid gets the rest, which is background.
     """
     own = label.channels.shape[1:]
-    for grid, placed in ((own, label.affine), (shape, target)):
+    # The part of a grid that holds something may be a single voxel: what its affine is does not depend on that.
+    least = (2, 2, 2) if label.segments else own
+    for grid, placed in ((least, label.affine), (shape, target)):
         if grid_problems(grid, placed, "", dimensions(grid)):
             return label
     # Voxels of the image along the axes of the label: a signed permutation if both have the same grid.
@@ -64,6 +71,33 @@ def on_axes_of(label: Found, shape: Sequence[int], target: np.ndarray) -> Found:
     if other_grid(voxels.shape[1:], turned, "", shape, target):
         return label
     return replace(label, channels=np.ascontiguousarray(voxels), affine=turned)
+
+
+def segment_doubt(fixed: str, moving: str) -> str:
+    """A line about segmentations of 3D Slicer that give a structure two numbers, or a number to two structures.
+
+    3D Slicer numbers segments anew when it saves them: where a patient lacks one, those after it have other numbers.
+
+    Args:
+        fixed: names of the segments of the fixed label by their numbers, as JSON; empty if it has none.
+        moving: the same of the moving label.
+
+    Returns:
+        The line, or an empty one.
+    """
+    named = [{int(number): name for number, name in json.loads(side or "{}").items()} for side in (fixed, moving)]
+    numbers = [
+        {name.casefold(): number for number, name in side.items() if not UNNAMED.fullmatch(name)} for side in named
+    ]
+    for name in numbers[0].keys() & numbers[1].keys():
+        ours, theirs = (side[name] for side in numbers)
+        if ours != theirs:
+            return f"{named[0][ours]} is {ours} in the fixed label and {theirs} in the moving label; {BY_NUMBER}"
+    for number in sorted(named[0].keys() & named[1].keys()):
+        ours, theirs = (side[number] for side in named)
+        if ours.casefold() != theirs.casefold() and not any(map(UNNAMED.fullmatch, (ours, theirs))):
+            return f"{number} is {ours} in the fixed label and {theirs} in the moving label; {BY_NUMBER}"
+    return ""
 
 
 def _uncropped(

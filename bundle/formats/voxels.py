@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,10 @@ VOXEL_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32",
 """Voxel types that ITK, 3D Slicer and ANTs read in NIfTI."""
 COLOURS = "colours, expected one number each; save them as grey values, a label as whole numbers"
 COMPLEX = "complex numbers, expected one real number each; save the magnitude"
+SEGMENT_NAMES = "segment_names"
+"""Key of what is kept of a label: names of its segments by value or channel, as JSON."""
+SEGMENT = re.compile(r"Segment(\d+)_ID")
+"""How a header of 3D Slicer says that it describes a segment."""
 CHOSEN = ("uint8", "int16", "uint16", "int32", "uint32")
 """Whole numbers from small to large; ITK in Python does not read ``int8``."""
 
@@ -178,21 +183,43 @@ def fractions(values: np.ndarray, kind: str, rounded: float = 0.0) -> str:
     return f"the {kind} has fractions (interpolated or scaled?) such as {example:.7g}; {kind}s are whole numbers"
 
 
-def segments_of(layers: np.ndarray, meta: Any) -> np.ndarray:
-    """A channel per 3D Slicer segment, where segments overlap and so are stored in layers; else unchanged."""
-    numbers = list(itertools.takewhile(lambda number: meta.HasKey(f"Segment{number}_ID"), itertools.count()))
-    if len(layers) == 1:
-        return layers
-    segments = []
-    for number in numbers:
+def segment_numbers(meta: Any) -> list[int]:
+    """Numbers of the segments that a header of 3D Slicer describes; some may be missing, where a program deleted them.
+
+    Args:
+        meta: ITK's dictionary of the header.
+    """
+    return sorted(int(found[1]) for key in meta.GetKeys() if (found := SEGMENT.fullmatch(key)))
+
+
+def segments_of(layers: np.ndarray, meta: Any) -> tuple[np.ndarray, dict[str, str]]:
+    """What a segmentation of 3D Slicer holds.
+
+    Args:
+        layers: ``(layers, X, Y, Z)``; segments that overlap are in several layers.
+        meta: as in :func:`segment_numbers`.
+
+    Returns:
+        A channel per segment if there are several layers, else the layer as it is; and what is kept of the header: the
+        name of every channel, or of every value, by ``SEGMENT_NAMES``.
+
+    Raises:
+        Refused: when a segment is in a layer that is not there.
+    """
+    segments: list[np.ndarray] = []
+    names: dict[int, str] = {}
+    for number in segment_numbers(meta):
         # Before 3D Slicer 4.11 every segment had a layer of its own, and no file said so.
-        layer, value = (
-            meta[key] if meta.HasKey(key := f"Segment{number}_{name}") else default
-            for name, default in (("Layer", number), ("LabelValue", 1))
+        layer, value, name = (
+            meta[key] if meta.HasKey(key := f"Segment{number}_{part}") else default
+            for part, default in (("Layer", number), ("LabelValue", 1), ("Name", ""))
         )
         try:
-            segments.append(layers[int(layer)] == float(value))
+            names[int(float(value)) if len(layers) == 1 else len(segments)] = str(name)
+            if len(layers) > 1:
+                segments.append(layers[int(layer)] == float(value))
         except (ValueError, IndexError) as error:
             place = f"value {value} of layer {layer}"
             raise Refused(f"its segment {number} is {place}, and it has {len(layers)} layers; save it again") from error
-    return np.stack(segments).astype(float)
+    kept = {SEGMENT_NAMES: json.dumps(names)}
+    return np.stack(segments).astype(float) if segments else layers, kept
