@@ -16,6 +16,7 @@ from bundle.formats import displacement_image, nifti, write_transform
 from bundle.geometry import Transform, centroids
 from bundle.results import apply_transform
 from bundle.results.apply import warp_label
+from bundle.system import DataWarning
 
 
 @pytest.fixture
@@ -71,6 +72,18 @@ def test_labels_are_resampled_as_itk_does_it(pair):
     assert set(np.unique(ours.dataobj)) == {0, 2, 7}
     # A point between two voxels goes to either by the last digit of single precision.
     assert (ours.get_fdata() != theirs).sum() <= 2
+
+
+def test_a_label_that_is_interpolated_as_an_image_is_told(pair, recwarn):
+    """The border between 7 and 0 became 2, another structure, in silence."""
+    for name, label in (("label.nii.gz", None), ("label.nii.gz", "nearest"), ("moving.nii.gz", None)):
+        apply_transform(
+            pair / "transform.h5", [pair / name], pair / "out.nii.gz", reference=pair / "fixed.nii.gz", label=label
+        )
+    (said,) = [str(one.message) for one in recwarn if one.category is DataWarning]
+    assert said.endswith(
+        "its values are 0, 2, 7, as those of a label, and interpolation makes others; --label keeps them"
+    )
 
 
 def test_gaussian_labels_keep_their_values_and_places(pair, fixed_grid):

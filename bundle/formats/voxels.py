@@ -26,6 +26,8 @@ VOXEL_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32",
 """Voxel types that ITK, 3D Slicer and ANTs read in NIfTI."""
 COLOURS = "colours, expected one number each; save them as grey values, a label as whole numbers"
 COMPLEX = "complex numbers, expected one real number each; save the magnitude"
+FEW, SAMPLE = 12, 4096
+"""Most values of an image that looks like a label, and how many voxels show that it has more."""
 SEGMENT_NAMES = "segment_names"
 """Key of what is kept of a label: names of its segments by value or channel, as JSON."""
 SEGMENT = re.compile(r"Segment(\d+)_ID")
@@ -181,6 +183,16 @@ def fractions(values: np.ndarray, kind: str, rounded: float = 0.0) -> str:
         return ""
     example = values[apart].flat[0]
     return f"the {kind} has fractions (interpolated or scaled?) such as {example:.7g}; {kind}s are whole numbers"
+
+
+def few_values(image: np.ndarray) -> list[float]:
+    """Values of an image that looks like a label: a few whole numbers; none if it does not."""
+    values = image.ravel()
+    for step in (max(1, values.size // SAMPLE), 1):  # the values of most images are many, which a few voxels show
+        found = np.unique(values[::step])
+        if len(found) > FEW or (found != np.rint(found)).any():
+            return []
+    return found.tolist()
 
 
 def segment_numbers(meta: Any) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,9 @@ from bundle.formats import (
 )
 from bundle.formats.point_files import SUPPORTED
 from bundle.formats.problems import dimensions
+from bundle.formats.voxels import few_values
 from bundle.geometry import Transform, apply_affine, inside_grid, voxel_grid, warp_native
-from bundle.system import exists, spelt_otherwise
+from bundle.system import DataWarning, exists, spelt_otherwise
 
 NOT_REACHED = 0.1
 """Distance (mm) to which the inverse may approach a point before the point counts as not reached."""
@@ -177,6 +179,10 @@ def _resample(pull: Pull, path: Path, target: Path, grid: MetaTensor, label: str
             f"the grid of the transform covers {share:.3g} % of the reference; give a reference within the image that "
             "the transform was made for"
         )
+    if label is None and (values := few_values(image.numpy())):
+        listed = ", ".join(f"{value:g}" for value in values)
+        note = f"its values are {listed}, as those of a label, and interpolation makes others; --label keeps them"
+        warnings.warn(f"{path}: {note}", DataWarning, stacklevel=2)
     displacement, moving_affine = moved - points, np.asarray(image.affine, dtype=float)
     if not inside_grid(apply_affine(np.linalg.inv(moving_affine), moved), image.shape[1:]).any():
         raise ValueError(
