@@ -217,6 +217,12 @@ def test_a_spacing_of_0_is_named(tmp_path):
         load_image(meta(tmp_path / "a.mha", RAW, ElementSpacing="2 2.5 0"))
 
 
+@pytest.mark.parametrize("matrix", ["1 0 0 1 0 0 0 0 1", "0 0 0 0 0 0 0 0 0"])
+def test_directions_that_are_none_are_not_called_damaged(tmp_path, matrix):
+    with pytest.raises(ValueError, match="a.mha: its directions lie in one plane, or some have no length; correct"):
+        load_image(meta(tmp_path / "a.mha", RAW, TransformMatrix=matrix))
+
+
 def test_numbers_in_text_are_read_and_those_that_are_not_all_there_are_named(tmp_path):
     words = " ".join(map(str, VOXELS.ravel().tolist())).encode()
     for where in ("LOCAL", "voxels.raw"):

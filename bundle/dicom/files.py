@@ -217,6 +217,18 @@ def segmentations_in(folder: Path) -> str:
     return " and ".join(sorted({kind_of(path) for path in files} & set(SEGMENTATIONS)))
 
 
+def not_read(count: int, first: str, reason: str = "") -> str:
+    """Message about files that cannot be read.
+
+    Args:
+        count: how many.
+        first: name of the first.
+        reason: why that one cannot, if it is known.
+    """
+    what = f"{count} of its files cannot be read, the first is {first}"
+    return f"{what}: {reason}" if reason else f"{what}; the volume may have gaps, copy it again"
+
+
 def no_image(path: Path) -> str:
     """What a file is that holds no image, and what to do."""
     if not is_dicom(start_of(path)):

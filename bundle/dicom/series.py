@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from bundle.dicom.files import (
     kind_of,
     kind_of_name,
     no_image,
+    not_read,
     read_header,
     start_of,
 )
@@ -157,7 +158,8 @@ def one_volume(folder: str | Path) -> Series:
         reason = known or "damaged or not an image; copy it again"
         raise ValueError(f"cannot be read, {reason}")
     if damaged:
-        raise ValueError(_unread(damaged))
+        first = min(damaged, key=lambda path: path.name)
+        raise ValueError(not_read(len(damaged), first.name, damaged[first]))
     if not series:
         path = Path(folder)
         what = f"a folder without a DICOM series{_others(path)}" if path.is_dir() else no_image(path)
@@ -203,13 +205,6 @@ def _others(folder: Path) -> str:
         if what := not_an_image(path):
             return f", but with {path.name}: {what}"
     return ""
-
-
-def _unread(damaged: Mapping[Path, str]) -> str:
-    """Message about files that cannot be read; it names the first."""
-    first = min(damaged, key=lambda path: path.name)
-    what = f"{len(damaged)} of its files cannot be read, the first is {first.name}"
-    return f"{what}: {damaged[first]}" if damaged[first] else f"{what}; the volume may have gaps, copy it again"
 
 
 def _series(stack: Sequence[Frame], alone: bool, untold: tuple[Path, ...], unplaced: Sequence[Frame]) -> Series:

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from pydicom.uid import UID
 
+from bundle.dicom.files import not_read
 from bundle.dicom.frames import Frame
 from bundle.dicom.pixels import itk_header, unread
 from bundle.dicom.steps import CONVERT, misplaced
@@ -60,8 +61,7 @@ def fault_of(stack: Sequence[Frame]) -> str:
     """Why sorted slices are not a volume that can be registered, and what to do; empty if they are one."""
     cut = sum(not frame.times for frame in stack if frame.index == 0)
     if cut:
-        name = next(frame.path.name for frame in stack if not frame.times)
-        return f"{cut} of its files cannot be read, the first is {name}; the volume may have gaps, copy it again"
+        return not_read(cut, next(frame.path.name for frame in stack if not frame.times))
     tiling = tiling_of(stack[0])
     if tiling:
         return tiling

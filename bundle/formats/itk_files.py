@@ -73,6 +73,8 @@ def _kinds_named() -> Iterator[None]:
     except RuntimeError as error:
         if missing := MISSING.search(str(error)):
             raise Refused(ABSENT.format(PurePosixPath(missing[1].replace("\\", "/")).name)) from error
+        if "determinant is 0" in str(error):
+            raise Refused("its directions lie in one plane, or some have no length; correct the header") from error
         if UNSUPPORTED.search(str(error)):
             raise Refused(f"of a kind that ITK does not read ({brief(error)}); write it as NIfTI") from error
         raise
