@@ -207,3 +207,16 @@ def test_a_result_of_other_images_of_the_same_names_is_not_replaced(tmp_path):
     # Who names a pair says where it goes.
     assert registered(pair("D", pair_id="mine")) == ("mine", False)
     assert registered(pair("E", pair_id="mine")) == ("mine", False)
+
+
+@pytest.mark.parametrize("way", ["series", "link"])
+def test_results_do_not_go_into_the_folder_of_a_series(tmp_path, way):
+    """A warped series there would be a second volume of the folder, which could not be registered again."""
+    series = tmp_path / "series"
+    series.mkdir()
+    (tmp_path / "link").symlink_to(series)
+    pair = {"fixed_image": str(tmp_path / "a.nii"), "moving_image": str(series), "pair_id": "p"}
+    with pytest.raises(ValueError, match=f"output_dir .*{way}/out/1 lies in .*series, the folder of an image; give"):
+        PairDataset([pair], dict, tmp_path / way / "out/1")
+    assert not list(series.iterdir())
+    PairDataset([pair], dict, tmp_path / "series_out")

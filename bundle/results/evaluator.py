@@ -11,6 +11,7 @@ from ignite.engine import Events
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 
+from bundle.data import SIDES
 from bundle.results.resume import beside_others, images_known_by, is_finished, read_finished
 from bundle.system import fingerprint, one_line, root_cause, sources
 
@@ -29,6 +30,9 @@ class PairDataset(Dataset):
         data: pairs, as from ``bundle.data.read_datalist``.
         transform: preprocessing.
         output_dir: folder of the pairs' results; None for no results.
+
+    Raises:
+        ValueError: when that is within the folder of an image, such as a DICOM series.
     """
 
     settings: str | None = None
@@ -39,6 +43,8 @@ class PairDataset(Dataset):
         transform: Any = None,
         output_dir: str | os.PathLike[str] | None = None,
     ) -> None:
+        if output_dir is not None:
+            _check_beside(Path(output_dir), data)
         super().__init__(data if output_dir is None else beside_others(data, Path(output_dir)), transform)
         self.output_dir = output_dir
 
@@ -55,6 +61,15 @@ class PairDataset(Dataset):
             return {**super()._transform(index), "fingerprint": made_of, **images_known_by(pair)}
         except PAIR_ERRORS as error:
             return {"pair_id": pair["pair_id"], "error": one_line(root_cause(error))}
+
+
+def _check_beside(output_dir: Path, pairs: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse results within the folder of an image: what DICOM is among them would be slices of it from then on."""
+    folder = output_dir.resolve()
+    images = {Path(path).resolve() for path in {pair[f"{side}_image"] for pair in pairs for side in SIDES}}
+    inside = images.intersection((folder, *folder.parents))
+    if inside:
+        raise ValueError(f"output_dir {output_dir} lies in {min(inside)}, the folder of an image; give another")
 
 
 class RegistrationEvaluator(SupervisedEvaluator):
