@@ -1,6 +1,7 @@
 """Files of points: what they mean in mm, RAS, and that nothing but the points changes when they are written again."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -228,6 +229,15 @@ def test_a_comment_that_does_not_go_with_the_columns_is_told(tmp_path):
         ):
             read_points(save(tmp_path / "a.csv", f"{comment}\nx,y,z\n1,2,3\n"))
     read_points(save(tmp_path / "a.csv", "# CoordinateSystem = LPS, units: mm\nl,p,s\n1,2,3\n"))
+
+
+def test_voxels_that_a_comment_counts_from_1_are_told(tmp_path):
+    for comment in ("# voxels, 1-based", "% written by MATLAB"):
+        with pytest.warns(DataWarning, match=f"as voxels counted from 0, .*; see its comment '{comment}'"):
+            read_points(save(tmp_path / "a.csv", f"{comment}\ni,j,k\n1,2,3\n"), AFFINE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_points(save(tmp_path / "a.csv", "# voxels, 0-based\ni,j,k\n1,2,3\n"), AFFINE)
 
 
 def test_points_of_a_slice_that_are_numbered_need_a_header(tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bundle.formats.tables import Header, Table, number_of, replace_numbers, value_of, words_of
+from bundle.formats.tables import FROM_1, Header, Table, number_of, replace_numbers, value_of, words_of
 from bundle.geometry import transform_points
 from bundle.geometry.correspondence import NamedPoints
 from bundle.geometry.spaces import MILLIMETRE, OTHER_LENGTHS, VOXEL, swap_space
@@ -174,14 +174,16 @@ def read_csv(content: bytes, affine: np.ndarray | None, side: str | None, planar
 
 
 def _doubt(table: Table, columns: Columns, header: Sequence[str]) -> str:
-    """A line about points that may not be mm in RAS, or an empty one."""
-    if columns.names in VOXELS or columns.names in SLICER:
+    """A line about points that may not be what their columns say, or an empty one."""
+    if columns.names in SLICER:
         return ""
-    if set(header) >= ANTS:
+    read = "voxels counted from 0" if columns.names in VOXELS else "mm in RAS"
+    if read == "mm in RAS" and set(header) >= ANTS:
         return DOUBT
     comments = (table.line(number) for number in table.filled() if table.is_comment(number))
-    said = next((text[:60] for text in comments if ELSEWHERE.intersection(words_of(text))), "")
-    return f"its points are read as mm in RAS, as its columns say; see its comment {said!r}" if said else ""
+    said = FROM_1.search if columns.names in VOXELS else lambda text: ELSEWHERE.intersection(words_of(text))
+    text = next((text[:60] for text in comments if said(text)), "")
+    return f"its points are read as {read}, as its columns say; see its comment {text!r}" if text else ""
 
 
 def _names(table: Table, columns: Columns, header: Sequence[str]) -> list[str]:

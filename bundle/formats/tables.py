@@ -16,6 +16,8 @@ ANNOUNCED = re.compile(r'"?sep=(.)"?[;,\t]*(?=[\r\n]|\Z)', re.IGNORECASE)
 QUOTED = re.compile(r'"[^"]*"')
 COMMENT = re.compile(r"(?:#|//|%)+\s*")
 """How a line begins that is a comment, as those of NumPy, MATLAB and others."""
+FROM_1 = re.compile(r"\b(?:1|one)[- ]based|matlab", re.IGNORECASE)
+"""How a comment says that voxels are counted from 1."""
 IN_UNIT = re.compile(r"(.*?)\s*(?:[\[(](.*?)[\])]|(?:[_\s/]|\sin\s)\s*([^\W_]+))")
 """The name of a column with what it is in: ``x (mm)``, ``x_mm``, ``x / mm``."""
 Row = tuple[list[str], str]  # cells as they are written, end of the line
