@@ -19,6 +19,10 @@ NO_PLACE = (
     "an array alone has no spacing and no place; its voxels are taken as 1 mm, its axes as right, anterior, superior; "
     "save it as NIfTI"
 )
+TURNED_ARRAY = (
+    "an array of a slice does not say which of its axes is which; the first is taken for columns, the second for rows, "
+    "where arrays of pictures have rows first; save it as PNG or TIFF"
+)
 BITS, WHITE_IS, ORIENTATION, SAMPLES, SAMPLE_FORMAT, DEPTH = 258, 262, 274, 277, 339, 32997
 """Tags of TIFF: bits of a number, whether 0 is white (0) or black (1), how viewers turn the picture, numbers of a
 pixel, whether these have a sign (2), none (1), or are fractions (3), and slices of a volume."""
@@ -167,7 +171,8 @@ def read_array(path: Path, kind: str) -> Found:
     check_numbers(array.dtype)
     check_declared(array.shape, array.dtype.itemsize, None)
     channels = channels_first(np.array(array))
-    note = NO_PLACE if kind == "image" and min(channels.shape[1:], default=1) > 1 < channels.ndim - 2 else ""
+    planar = channels.ndim == 3 or 1 in channels.shape[1:]
+    note = TURNED_ARRAY if planar else NO_PLACE if kind == "image" else ""
     return Found(channels, np.eye(4), array.dtype.newbyteorder("="), note)
 
 
