@@ -146,6 +146,20 @@ def test_names_that_look_like_python_stay_text(dataset, command, module, output)
     assert {path.name for path in command.folder.iterdir()} == {"2025", output, "out.txt", "err.txt"}
 
 
+@pytest.mark.parametrize(("output", "folder"), [("~/out", "home/out"), ("~out", "elsewhere/~out")])
+def test_a_tilde_is_the_home_folder_or_a_letter_in_all_that_is_written(tiny_dataset, command, tmp_path, output, folder):
+    """One half of the results went to the home folder, as nibabel does it, and the other into a folder called ``~``."""
+    values = {**SMALL, "weights": "$None", "steps": 0, "pictures": False, "quality_pages": False}
+    images = [tiny_dataset / f"images/{name}.nii.gz" for name in "FG"]
+    words = ["register", *images, f"--output_dir={output}", *options(values)]
+    finished = command("bundle", *words, environment={"HOME": str(tmp_path / "home")})
+    assert finished.code == 0, finished.error
+    results = {path.name for path in (tmp_path / folder / "G_to_F").iterdir()}
+    assert {"warped_image.nii.gz", "displacement.nii.gz", "metrics.json"} <= results
+    assert (tmp_path / folder / "metrics.csv").is_file()
+    assert not (command.folder / "~").exists()
+
+
 def test_a_missing_configuration_is_one_line(command):
     finished = command("bundle", "run", "training", "--config_file", "configs/missing.yaml")
     assert finished.code == 1

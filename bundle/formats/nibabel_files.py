@@ -187,7 +187,7 @@ def nifti(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
 
 def write_nifti(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
     """Write ``(X, Y, Z[, channels])``."""
-    nib.save(nifti(voxels, affine), path)
+    nib.save(nifti(voxels, affine), path.absolute())  # nibabel takes a leading ~ for the home folder
 
 
 def _check_shape(shape: Any) -> None:

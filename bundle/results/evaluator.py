@@ -67,7 +67,7 @@ def _check_beside(output_dir: Path, pairs: Sequence[Mapping[str, Any]]) -> None:
     """Refuse results within the folder of an image: what DICOM is among them would be slices of it from then on."""
     folder = output_dir.resolve()
     images = {Path(path).resolve() for path in {pair[f"{side}_image"] for pair in pairs for side in SIDES}}
-    inside = images.intersection((folder, *folder.parents))
+    inside = [image for image in images.intersection((folder, *folder.parents)) if image.is_dir()]
     if inside:
         raise ValueError(f"output_dir {output_dir} lies in {min(inside)}, the folder of an image; give another")
 

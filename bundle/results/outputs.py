@@ -81,7 +81,7 @@ class SavePaird(Transform):
     does_not_count = ("output_dir",)  # where a result lies says nothing of what it is
 
     def __init__(self, output_dir: str | os.PathLike[str]) -> None:
-        self.output_dir = Path(output_dir)
+        self.output_dir = Path(output_dir).absolute()  # nibabel takes a leading ~ for the home folder
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write one pair (``NativeOutputsd``, ``bundle.evaluation.PairMetricsd``); an older result is replaced."""

@@ -26,7 +26,7 @@ def _save(array: np.ndarray, affine: np.ndarray, path: Path, intent: str = "none
     image.set_sform(affine, code=1)
     image.header.set_intent(intent)
     image.header.set_xyzt_units("mm")
-    nib.save(image, path)
+    nib.save(image, path.absolute())  # nibabel takes a leading ~ for the home folder
 
 
 def _pairs(patients: Sequence[str], moving_scans: int, fixed_scans: int) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NoReturn, get_args
 
 from bundle.system.configurations import explained, unknown_option
-from bundle.system.limits import exists
+from bundle.system.limits import at_home, exists
 from bundle.system.text import did_you_mean, not_empty, truth, truth_or_text, whole_number
 
 Command = Callable[..., None]
@@ -191,7 +191,7 @@ def _converter(parameter: inspect.Parameter) -> Callable[[str], Any]:
     kinds = _kinds(parameter)
     if bool in kinds:
         return truth_or_text if str in kinds else truth
-    return whole_number if int in kinds else not_empty
+    return whole_number if int in kinds else lambda word: at_home(not_empty(word))
 
 
 def _values(parser: Parser, parameter: inspect.Parameter, words: Sequence[str]) -> Any:

@@ -120,6 +120,11 @@ def expanded(path: str | Path) -> Path:
         return Path(path)
 
 
+def at_home(word: str) -> str:
+    """A word of a command line with the home folder for ``~/``, which a shell leaves in ``--output=~/results``."""
+    return str(expanded(word)) if word.startswith("~/") else word
+
+
 def read_whole(path: str | Path) -> bytes:
     """Content of a file that is not unreasonably large.
 

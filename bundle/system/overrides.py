@@ -12,7 +12,7 @@ from typing import Any
 
 from bundle.system.commands import TWICE, option_of
 from bundle.system.configurations import keys_of, load_configurations, unknown_option
-from bundle.system.limits import exists
+from bundle.system.limits import at_home, exists
 from bundle.system.text import several
 
 RUNNER_OPTIONS = {"run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"}
@@ -191,13 +191,13 @@ def _expected(name: str, default: Any, value: Any) -> str | None:
 
 
 def names_as_text(options: Options) -> dict[str, str]:
-    """The files and folders among the options, as they were typed.
+    """The files and folders among the options, as they were typed but for ``~/`` (``at_home``).
 
     Args:
         options: as :func:`overrides` gives them, checked.
     """
     return {
-        name: values[0]
+        name: at_home(values[0])
         for name, values in options.items()
         if is_path(name)
         and values
