@@ -144,6 +144,20 @@ def test_same_file_names_in_patient_folders_are_different_patients(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("again", ["x/../a.nii", "./b.nii", "link.nii", "linked/b.nii"])
+def test_an_image_is_one_patient_however_its_path_is_written(tmp_path, again):
+    """It was in training and in test, in silence."""
+    touch(tmp_path, "a.nii", "b.nii", "c.nii", "x/d.nii")
+    (tmp_path / "link.nii").symlink_to(tmp_path / "a.nii")
+    (tmp_path / "linked").symlink_to(tmp_path)
+    entries = [{"fixed_image": name, "moving_image": other} for name, other in (("a.nii", "b.nii"), (again, "c.nii"))]
+    with pytest.raises(ValueError, match="patient [ab] is in training and in test; move all images of a patient"):
+        read_datalist(tmp_path, write(tmp_path, {"training": entries[:1], "test": entries[1:]}))
+    stated = {"patient": "P"}  # of the other image: this one is meant to be shared
+    pairs = {"training": [entries[0] | stated], "test": [entries[1] | {"patient": "Q"}]}
+    assert patients_of(read_datalist(tmp_path, write(tmp_path, pairs)))["test"] == {"Q"}
+
+
 def test_default_pair_id_is_fit_for_a_folder_name(tmp_path):
     touch(tmp_path, "my scan (1).nii", "é.nii")
     entry = {"fixed_image": "é.nii", "moving_image": "my scan (1).nii"}

@@ -12,7 +12,7 @@ from typing import Any
 
 from bundle.data.layouts import KINDS, POINT_SUFFIXES, SECTIONS, SIDES, stem
 from bundle.data.structures import PARTS, clean_structures
-from bundle.system.limits import exists, is_same_file, spelt_otherwise
+from bundle.system.limits import exists, first_paths, is_same_file, spelt_otherwise
 
 Pair = dict[str, Any]
 Sections = dict[str, list[Pair]]
@@ -142,7 +142,7 @@ def complete_patients(sections: Sections, patients: Mapping[str, str], root: Pat
     """Give every entry its patients: stated, else from ``patients.csv``, else each image is a patient of its own.
 
     Such a patient is named after the image's file name, or after its path in the data set if images of other entries
-    have the same file name (``sub-01/t1``).
+    have the same file name (``sub-01/t1``). One file is one patient, however its paths are written and through links.
 
     Args:
         sections: cleaned entries of each section, changed in place.
@@ -150,15 +150,17 @@ def complete_patients(sections: Sections, patients: Mapping[str, str], root: Pat
         root: folder of the data set.
     """
     unknown = [entry for entries in sections.values() for entry in entries if "patient" not in entry]
+    first = first_paths(path for entry in unknown for path in _image_paths(entry))
     files: dict[str, set[frozenset[str]]] = defaultdict(set)
     for entry in unknown:
-        paths = _image_paths(entry)
+        paths = [first[path] for path in _image_paths(entry)]
         for name in map(stem, paths):
             files[name].add(frozenset(path for path in paths if stem(path) == name))
     for entry in unknown:
         names = [
-            patients.get(stem(path)) or (stem(path) if len(files[stem(path)]) == 1 else _path_name(path, root))
+            patients.get(stem(path)) or (stem(own) if len(files[stem(own)]) == 1 else _path_name(own, root))
             for path in _image_paths(entry)
+            for own in (first[path],)
         ]
         entry["patient"] = tuple(dict.fromkeys(names))
 

@@ -7,7 +7,7 @@ import mmap
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,13 @@ def exists(path: str | os.PathLike[str]) -> bool:
 
 def is_same_file(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
     """Whether two paths lead to one file, however they are written and through links; False for one that is missing."""
-    return exists(path) and exists(other) and Path(path).samefile(other)
+    return exists(path) and exists(other) and Path(path).resolve() == Path(other).resolve()
+
+
+def first_paths(paths: Iterable[str]) -> dict[str, str]:
+    """For each path the first of those that lead to the same file."""
+    known: dict[Path, str] = {}
+    return {path: known.setdefault(Path(path).resolve() if exists(path) else Path(path), path) for path in paths}
 
 
 def elsewhere(path: Path, suffixes: tuple[str, ...] = ("",)) -> str:
