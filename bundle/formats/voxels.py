@@ -188,11 +188,10 @@ def fractions(values: np.ndarray, kind: str, rounded: float = 0.0) -> str:
 def few_values(image: np.ndarray) -> list[float]:
     """Values of an image that looks like a label: a few whole numbers; none if it does not."""
     values = image.ravel()
-    for step in (max(1, values.size // SAMPLE), 1):  # the values of most images are many, which a few voxels show
-        found = np.unique(values[::step])
-        if len(found) > FEW or (found != np.rint(found)).any():
-            return []
-    return found.tolist()
+    found = np.unique(values[:: max(1, values.size // SAMPLE)])
+    if len(found) <= FEW:  # the values of most images are many, which a few voxels show
+        found = np.union1d(found, values[~np.isin(values, found)])
+    return found.tolist() if len(found) <= FEW and (found == np.rint(found)).all() else []
 
 
 def segment_numbers(meta: Any) -> list[int]:
