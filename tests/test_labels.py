@@ -168,6 +168,20 @@ def test_a_label_is_where_its_own_affine_says(files, content, order, flips):
     np.testing.assert_allclose(centroids(native.as_tensor(), np.asarray(native.affine))[0], BALL, atol=0.5)
 
 
+@pytest.mark.parametrize(("shift", "said"), [(1.6, 1), (0.1, 0)])
+@pytest.mark.parametrize("way", [checked, registered, trained, registered_from_python])
+def test_a_label_beside_its_image_by_a_part_of_a_voxel_is_told(files, content, recwarn, way, shift, said):
+    """As where one program counts from the corner of a voxel: it was moved onto the image in silence."""
+    write(files / "moving_label.nii.gz", GRID.ball(BALL, 12), GRID.affine + shift * np.eye(4, k=3))
+    line = f"moving_label.nii.gz: it lies up to {shift:g} mm, a part of a voxel, from its image by their affines"
+    try:
+        way(files, content)
+        told = [str(one.message) for one in recwarn]
+    except ValueError as error:  # what a check of the data says
+        told = [str(error)]
+    assert sum(line in one for one in told) == said
+
+
 def test_a_mask_is_where_its_own_affine_says(files):
     write(files / "moving_mask.nii.gz", GRID.ball(BALL, 12)[::-1], FLIPPED)
     data = {"moving_image": files / "moving_image.nii.gz", "moving_mask": files / "moving_mask.nii.gz"}

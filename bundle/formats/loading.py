@@ -79,7 +79,7 @@ def load_part(value: str | Path | MetaTensor, kind: str, grid: Grid | None = Non
         found = as_label(Found(value.numpy(), np.asarray(value.affine, dtype=float), stored), kind, name)
     except Refused as error:
         raise ValueError(f"{name}: {error}") from error
-    return _tensor(found if grid is None else on_axes_of(found, *grid), value.meta)
+    return _tensor(found if grid is None else on_axes_of(found, *grid, name), value.meta)
 
 
 def _tensor(found: Found, meta: Mapping[str, Any]) -> MetaTensor:

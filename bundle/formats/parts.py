@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from bundle.formats.images import read_image
 from bundle.formats.problems import dimensions, grid_problems, other_grid
 from bundle.formats.voxels import Found
 from bundle.geometry.affines import corner_distance, spacing_of
+from bundle.system.errors import DataWarning
 
 KINDS = ("image", "label", "mask")
 OFF = 0.1
@@ -45,14 +47,35 @@ def read_part(path: str | Path, kind: str, grid: Grid | None = None) -> Found:
         ValueError: when it cannot be read, or the values of a label or mask are not whole numbers.
     """
     found = read_image(path, kind)
-    return found if grid is None else on_axes_of(found, *grid)
+    return found if grid is None else on_axes_of(found, *grid, str(path))
 
 
-def on_axes_of(label: Found, shape: Sequence[int], target: np.ndarray) -> Found:
+def on_axes_of(label: Found, shape: Sequence[int], target: np.ndarray, name: str) -> Found:
     """A label with its axes in the order and direction of its image's, if it then lies on the image's grid.
 
     A segmentation of 3D Slicer that covers a part of the grid gets the rest, which is background.
+
+    Args:
+        label: the label.
+        shape: voxels of its image along each axis.
+        target: ``(4, 4)`` voxel-to-world of its image, mm, RAS.
+        name: name of the label in the warning.
+
+    Warns:
+        DataWarning: about a label that is beside its image by a part of a voxel, and is taken to lie on it.
     """
+    found = _turned(label, shape, target)
+    own, planar = found.channels.shape[1:], dimensions(shape)
+    placed = not any(grid_problems(own, affine, name, planar) for affine in (found.affine, target))
+    if placed and not other_grid(own, found.affine, name, shape, target):
+        distance = corner_distance(shape, found.affine, target)
+        if distance > OFF * spacing_of(target).min():
+            note = f"it lies up to {distance:.2g} mm, a part of a voxel, from its image by their affines"
+            warnings.warn(f"{name}: {note}, and is taken to lie on it; give both one header", DataWarning, stacklevel=2)
+    return found
+
+
+def _turned(label: Found, shape: Sequence[int], target: np.ndarray) -> Found:
     own = label.channels.shape[1:]
     # The part of a grid that holds something may be a single voxel: what its affine is does not depend on that.
     least = (2, 2, 2) if label.segments else own
