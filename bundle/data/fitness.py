@@ -126,9 +126,8 @@ class CheckPaird(Transform):
                 problems.append(str(error))
         if problems:
             raise ValueError(f"pair {data['pair_id']}: " + "; ".join(problems))
-        names = [
-            data[key].meta.get(SEGMENT_NAMES, "") if key in data else "" for key in ("fixed_label", "moving_label")
-        ]
+        labels = (data.get(f"{side}_label") for side in SIDES)
+        names = ("" if label is None else label.meta.get(SEGMENT_NAMES, "") for label in labels)
         if not by_name(data) and (doubt := segment_doubt(*names)):
             warnings.warn(f"pair {data['pair_id']}: {doubt}", DataWarning, stacklevel=1)
         return output

@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from bundle.formats.voxels import Found, channels_first, check_numbers
+from bundle.system.contents import IMAGES
 from bundle.system.limits import Refused, check_declared, regular_file, size
 
 GREY_MODES = ("1", "L", "F", "I", "I;16", "I;16B", "I;16L")  # of Pillow: one value per pixel
@@ -26,7 +27,7 @@ TURNED_ARRAY = (
 BITS, WHITE_IS, ORIENTATION, SAMPLES, SAMPLE_FORMAT, DEPTH = 258, 262, 274, 277, 339, 32997
 """Tags of TIFF: bits of a number, whether 0 is white (0) or black (1), how viewers turn the picture, numbers of a
 pixel, whether these have a sign (2), none (1), or are fractions (3), and slices of a volume."""
-BEGINNINGS = (b"II*\0", b"MM\0*")
+BEGINNINGS = tuple(start for (_, start), (kind, _) in IMAGES.items() if kind == "TIFF")
 """First bytes of a TIFF, of either order of bytes."""
 KINDS = {2: "whole numbers with a sign", 3: "floating-point numbers"}
 OWN_ORDER = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}

@@ -171,9 +171,11 @@ class RegistrationLoss(nn.Module):
         loss = terms["similarity"] + self.regularisation_weight * terms["regularisation"]
         if self.anatomy is not None:
             maps = warped[:, 2:], fixed[:, 2:]
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.leading_maps is None):
+            if self.leading_maps is None:
                 leading = terms["anatomy"] = self.anatomy(*maps)
-            if self.leading_maps is not None:
+            else:
+                with torch.no_grad():
+                    terms["anatomy"] = self.anatomy(*maps)
                 terms["whole"] = loss.detach() + self.anatomy_weight * terms["anatomy"]
                 otherwise = "give those of the organ, or null for all"
                 leading = self.anatomy(

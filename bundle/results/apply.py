@@ -28,6 +28,7 @@ from bundle.formats.problems import dimensions
 from bundle.formats.voxels import few_values
 from bundle.geometry import Transform, apply_affine, inside_grid, voxel_grid, warp_native
 from bundle.system import DataWarning, exists, spelt_otherwise
+from bundle.system.limits import is_same_file
 
 NOT_REACHED = 0.1
 """Distance (mm) to which the inverse may approach a point before the point counts as not reached."""
@@ -130,7 +131,7 @@ def _targets(moving: Sequence[Path], output: Path) -> dict[Path, Path]:
     for path, target in targets.items():
         if not is_point_file(path):
             _check_image(target)
-        if target.resolve() == path.resolve():
+        if is_same_file(target, path):
             raise ValueError(f"{target} is the moving file itself; give another output")
     if len(set(targets.values())) < len(targets):
         raise ValueError("two of the files have the same name; give each an output of its own")

@@ -13,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from bundle.formats import nifti
 from bundle.geometry import RAS_TO_LPS
 from bundle.simulation.scan import known_displacement, simulate_scan
 from bundle.simulation.slices import simulate_slices
@@ -21,11 +22,8 @@ from bundle.system import whole_folder
 
 def _save(array: np.ndarray, affine: np.ndarray, path: Path, intent: str = "none") -> None:
     path.parent.mkdir(exist_ok=True)
-    image = nib.Nifti1Image(array, affine)
-    image.set_qform(affine, code=1)
-    image.set_sform(affine, code=1)
+    image = nifti(array, affine)
     image.header.set_intent(intent)
-    image.header.set_xyzt_units("mm")
     nib.save(image, path.absolute())  # nibabel takes a leading ~ for the home folder
 
 
