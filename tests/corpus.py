@@ -385,6 +385,11 @@ TRANSFORMS = {
     "zero_transform": (file("a.h5", b""), "a.h5: not a transform, or damaged"),
     "text_h5": (file("a.h5", b"no transform"), "a.h5: not a transform, or damaged"),
     "truncated_h5": (cut(displacements("a.h5")), "a.h5: not a transform, or damaged"),
+    "zeros_in_h5": (ending_in_zeros(displacements("a.h5")), "a.h5: not a transform, or damaged"),
+    "text_of_h5_nowhere": (
+        patched(displacements("a.h5"), b"GCOL\1", b"GCOL\0"),
+        "a.h5: not a transform, or damaged (a text of HDF5 is not where it says); copy it again",
+    ),
     "damaged_h5": (
         patched(displacements("a.h5"), 2 * struct.pack("<Q", NUMBERS), struct.pack("<QQ", NUMBERS, NUMBERS + 1)),
         "a.h5: not a transform, or damaged",

@@ -1,5 +1,8 @@
 """Transforms in files: what ITK reads is what we mean, and what ITK writes is what we read."""
 
+import contextlib
+import struct
+
 import itk
 import nibabel as nib
 import numpy as np
@@ -12,6 +15,7 @@ from toys import Grid, rigid
 from bundle.formats import displacement_image, read_transform, write_transform
 from bundle.geometry import Displacement, Transform
 from bundle.system.errors import DataWarning
+from bundle.system.limits import HDF5_STRING, HDF5_UNREAD
 
 
 def itk_points(path, points):
@@ -234,6 +238,29 @@ def test_what_is_no_transform_is_refused_in_one_line(tmp_path, fixed_grid):
         assert "\n" not in str(raised.value)
     with pytest.raises(FileNotFoundError, match="transform not found: .*missing.h5"):
         read_transform(tmp_path / "missing.h5")
+
+
+def test_a_damaged_text_of_hdf5_ends_no_process(fixed_grid, motion, tmp_path):
+    whole = tmp_path / "whole.h5"
+    write_transform(Transform([motion, waves(fixed_grid)]), whole)
+    itk.transformwrite([itk.down_cast(itk.transformread(str(whole))[0])], str(tmp_path / "plain.h5"), compression=False)
+    content = (tmp_path / "plain.h5").read_bytes()
+    *unread, first, _, last = [int.from_bytes(found[1], "little") for found in HDF5_STRING.finditer(content)]
+    assert len(unread) == HDF5_UNREAD
+    for place in (first, last):
+        elsewhere = (struct.pack("<IQI", 5, place, 1), content[place : place + 12] + b"\xff" * 4)
+        for text in (bytes(16), b"\xff" * 16, *elsewhere):
+            damaged = broken(tmp_path / "a.h5", content[:place] + text + content[place + 16 :])
+            with pytest.raises(ValueError, match=f"{damaged}: not a transform, or damaged"):
+                read_transform(damaged)
+    heap = content.index(b"GCOL")
+    for kept in (*range(heap, heap + 400, 8), *range(first + 4, len(content), len(content) // 20)):
+        with contextlib.suppress(ValueError):
+            read_transform(broken(tmp_path / "a.h5", content[:kept] + bytes(len(content) - kept)))
+    # ITK names the system; some have no name.
+    place = unread[-1]
+    sound = broken(tmp_path / "a.h5", content[:place] + bytes(16) + content[place + 16 :])
+    np.testing.assert_array_equal(read_transform(sound).parts[0], read_transform(whole).parts[0])
 
 
 SHIFTS = """#Insight Transform File V1.0

@@ -6,8 +6,10 @@ import math
 import mmap
 import os
 import re
+import struct
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,10 @@ HDF5_LENGTH_1 = re.compile(rb"\x01\x00[\x10-\x28]\x00[\x00-\xff]\x00{3}\x01\x01[
 HDF5_LENGTH_2 = re.compile(rb"\x01[\x0c-\x14]\x00[\x00-\xff](?:..)?\x02\x01[\x00\x01]\x01(.{8})", re.DOTALL)
 HDF5_HEADER_2 = re.compile(rb"OHDR|OCHK")
 HDF5_HEADER_BYTES = 1024
+# In either form of header: the type of a string of any length, and at the end where the reference to its text lies.
+HDF5_STRING = re.compile(rb"\x19[\x01\x11\x21][\0\1]\0\x10\0{3}.{12,64}?\x03\x01(.{8})\x10\0{7}", re.DOTALL)
+HDF5_UNREAD = 4
+"""The first strings of a transform of ITK name versions and the system. They may be empty; nothing reads them."""
 MATLAB_HEADER = 20
 MATLAB_NUMBERS = {0: 8, 10: 4}
 """Bytes of a number by its kind in MATLAB 4."""
@@ -168,12 +174,13 @@ def check_declared(shape: Sequence[int], bytes_each: int, path: Path | None) -> 
 
 
 def check_hdf5(path: Path) -> None:
-    """Refuse an HDF5 transform whose arrays are longer than the file can hold.
+    """Refuse an HDF5 transform whose arrays are longer than the file can hold, or whose texts are not where it says.
 
-    ITK allocates what the header of a data set declares, and HDF5 fills in what the file lacks.
+    ITK allocates what the header of a data set declares, and HDF5 fills in what the file lacks. Texts have no checksum;
+    HDF5 ends the process, or never ends, where they are damaged.
 
     Raises:
-        Refused: naming the size.
+        Refused: naming the size, or the damage.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         lengths = [match[1] for match in HDF5_LENGTH_1.finditer(content)]
@@ -182,6 +189,23 @@ def check_hdf5(path: Path) -> None:
             lengths += [match[1] for match in HDF5_LENGTH_2.finditer(header)]
         for length in lengths:
             check_declared((int.from_bytes(length, "little"),), np.dtype(float).itemsize, path)
+        for number, string in enumerate(HDF5_STRING.finditer(content)):
+            with suppress(struct.error, OverflowError):  # it leads out of the file
+                length, heap, text = struct.unpack_from("<IQI", content, int.from_bytes(string[1], "little"))
+                if _hdf5_texts(content, heap).get(text) == length if heap else number < HDF5_UNREAD:
+                    continue
+            raise Refused("not a transform, or damaged (a text of HDF5 is not where it says); copy it again")
+
+
+def _hdf5_texts(content: mmap.mmap, heap: int) -> dict[int, int]:
+    """Lengths of the texts of a heap of HDF5 by their numbers; none if it does not end where it says."""
+    signature, length = struct.unpack_from("<8sQ", content, heap)
+    place, end, lengths = heap + 16, heap + length, {}
+    while signature == b"GCOL\1\0\0\0" and place + 16 <= end:
+        number, length = struct.unpack_from("<H6xQ", content, place)
+        place += 16 + -(-length // 8) * 8 if number else length or end
+        lengths[number] = length
+    return lengths if place <= end <= len(content) else {}
 
 
 def check_text(path: Path) -> bytes:
