@@ -11,7 +11,7 @@ from typing import Any
 from bundle.data.layouts import FOLDERS, KINDS, POINT_SUFFIXES, SIDES, SUFFIXES, composed, name_unread, stem
 from bundle.formats.images import PICTURE_SUFFIXES, read_image
 from bundle.formats.problems import dimensions
-from bundle.system import DataWarning
+from bundle.system import DataWarning, holds_results
 from bundle.system.limits import elsewhere
 
 # Folder of the images of a side: DeepReg's name, and the short one. What belongs to them keeps DeepReg's names.
@@ -158,13 +158,16 @@ def _image_of(name: str) -> str | None:
 
 
 def _files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict[str, Path]:
-    """Data files and sub-folders (each a DICOM series) of a folder, by name; other files are left out."""
+    """Data files and sub-folders (each a DICOM series) of a folder, by name; other files and results are left out."""
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         named = path.name.lower().endswith(suffixes) and not path.name.startswith(".")
         if (lost := elsewhere(path, suffixes)) and not named:
             problems.append(f"{folder.name}/{path.name} is {lost}")
         if not named and (path.name.startswith(".") or not path.is_dir()):
+            continue
+        if holds_results(path):
+            warnings.warn(f"{path} holds results, which are no data, and is left out", DataWarning, stacklevel=3)
             continue
         name = composed(path.name) if path.is_dir() else stem(path)
         if files.setdefault(name, path) != path:

@@ -12,6 +12,7 @@ from typing import Any
 
 from bundle.data.layouts import KINDS, POINT_SUFFIXES, SECTIONS, SIDES, stem
 from bundle.data.structures import PARTS, clean_structures
+from bundle.system.files import TAKEN
 from bundle.system.limits import exists, first_paths, is_same_file, spelt_otherwise
 
 Pair = dict[str, Any]
@@ -22,8 +23,6 @@ PAIR_NAMES = ("pair_id", "patient", "task", "fixed_structures", "moving_structur
 LONGEST_ID = 200  # file names have 255 bytes, and a folder is first written under a longer name
 PAIR_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_ID - 1}}}")
 UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
-TAKEN = {"datalist.json", "metrics.csv", "summary.csv", "quality.html", "run.lock", "finished.json"}
-"""Files beside the folders of the pairs, of a run and of an experiment."""
 
 
 def clean_section(section: str, raw: Any, root: Path, problems: list[str]) -> list[Pair]:

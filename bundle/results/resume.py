@@ -14,9 +14,8 @@ from ignite.engine import Engine, Events
 
 from bundle.data import default_names
 from bundle.system import DataWarning, fingerprint, remove_leftovers, sources
+from bundle.system.files import RECORD
 
-RECORD = "resume.json"
-"""File in the folder of a pair: what it was made of, the names of its files, what the page over all pairs shows."""
 IMAGES = ("fixed_image", "moving_image")
 KNOWN_BY = ("images_at", "images")
 """What a record knows the images of a pair by: where they lie, and what is in them; it reveals neither."""

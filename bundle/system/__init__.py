@@ -3,7 +3,15 @@
 from typing import TYPE_CHECKING
 
 from bundle.system.errors import WRAPPING, DataWarning, brief, one_line, root_cause, unwrapped
-from bundle.system.files import BUNDLE_ROOT, CONFIGS, moved_into_place, remove_leftovers, whole_folder, written_whole
+from bundle.system.files import (
+    BUNDLE_ROOT,
+    CONFIGS,
+    holds_results,
+    moved_into_place,
+    remove_leftovers,
+    whole_folder,
+    written_whole,
+)
 from bundle.system.limits import exists, regular_file, spelt_otherwise
 from bundle.system.lock import FolderLock
 from bundle.system.on_demand import on_demand
@@ -37,6 +45,7 @@ __all__ = [
     "fingerprint_of_list",
     "hash_of_files",
     "hash_of_transforms",
+    "holds_results",
     "moved_into_place",
     "one_line",
     "regular_file",

@@ -18,6 +18,16 @@ BUNDLE_ROOT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
 CONFIGS = BUNDLE_ROOT / "configs"
 """The configurations that come with the bundle."""
 
+TAKEN = {"datalist.json", "metrics.csv", "summary.csv", "quality.html", "run.lock", "finished.json"}
+"""Files beside the folders of the pairs, of a run and of an experiment."""
+RECORD = "resume.json"
+"""File in the folder of a pair: what it was made of, the names of its files, what the page over all pairs shows."""
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether a folder is that of a run or of a finished pair."""
+    return any((folder / name).is_file() for name in (*TAKEN, RECORD))
+
 
 def flush(path: Path) -> None:
     """Make sure that the content of a file, or the names in a folder, are on the disk before going on."""
