@@ -725,6 +725,42 @@ def test_folders_of_labels_that_nothing_reads_are_named(tmp_path):
     assert len(told) == 1
 
 
+@pytest.mark.parametrize("left", ["metrics.csv", "resume.json", "run.lock"])
+def test_results_among_the_images_are_left_out(tmp_path, left):
+    touch(tmp_path, "images/a.nii", "images/b.nii", "labels/a.nii", "labels/b.nii")
+    expected = read_datalist(tmp_path, fractions=TRAIN_ONLY)
+    touch(tmp_path, f"images/run/{left}", "images/run/a_to_b/warped/0.dcm", f"labels/a_to_b/{left}")
+    with pytest.warns(DataWarning, match="(images/run|labels/a_to_b) holds results, .*, and is left out") as told:
+        assert read_datalist(tmp_path, fractions=TRAIN_ONLY) == expected
+    assert len(told) == 2
+
+
+def test_files_of_one_side_are_told_once(tmp_path):
+    touch(tmp_path, "a.nii", "b.nii", "a.csv", "l.nii")
+    pair = {"fixed_image": "a.nii", "moving_image": "b.nii"}
+    entries = [
+        pair | {"pair_id": "1", "fixed_landmarks": "a.csv"},
+        pair | {"pair_id": "2", "fixed_landmarks": "a.csv", "moving_label": "l.nii", "fixed_mask": "l.nii"},
+        pair | {"pair_id": "3", "fixed_label": "l.nii"},
+    ]
+    with pytest.warns(DataWarning) as told:
+        assert len(read_datalist(tmp_path, write(tmp_path, {"test": entries}))["test"]) == 3
+    assert [str(each.message).removeprefix(f"{tmp_path}/") for each in told] == [
+        "a.csv and 1 more: fixed_landmarks without moving_landmarks, which is not used; give both, or neither",
+        "l.nii: fixed_label without moving_label, which is not used; give both, or neither",
+    ]
+
+
+def test_folds_of_monai_are_told_once(tmp_path):
+    touch(tmp_path, "a.nii", "b.nii")
+    entries = [{"image": f"{name}.nii", "fold": fold} for fold, name in enumerate("ab")]
+    for content in ({"training": entries}, {"training": 3, "validation": entries}):
+        with pytest.raises(
+            ValueError, match="has the key fold, as MONAI writes it; move the entries of one fold to the"
+        ):
+            read_datalist(tmp_path, write(tmp_path, content))
+
+
 def test_an_ending_alone_makes_no_label(tmp_path):
     touch(tmp_path, "images/a_seg.nii", "images/b_mask.nii", "labels/a_seg.nii", "labels/b_mask.nii")
     (pair, _) = read_datalist(tmp_path, fractions=TRAIN_ONLY)["training"]

@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,15 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from test_check import save, volume
 from test_datalist import TRAIN_ONLY, lines_of, touch, write
 
-from bundle.data import Correspondence, LabelChannelsd, check_data, corresponding, read_datalist, write_datalist
+from bundle.data import (
+    Correspondence,
+    LabelChannelsd,
+    check_data,
+    check_shared_values,
+    corresponding,
+    read_datalist,
+    write_datalist,
+)
 from bundle.data.structures import clean_structures, structure_conflicts
 from bundle.evaluation.scored import in_fixed_numbers, scored_channels
 
@@ -186,6 +195,28 @@ def test_bad_structures(value, message):
     clean_structures(value, "structures", problems)
     assert len(problems) == 1
     assert problems[0].startswith(message)
+
+
+def test_a_training_names_all_labels_without_a_common_value(tmp_path):
+    values = {"one": 1, "other": 255, "both": 255}
+    for name, value in values.items():
+        voxels = np.zeros((6, 5, 4), np.uint8)
+        voxels[2:4, 2:4] = value
+        voxels[0] = name == "both"
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii")
+    nib.save(nib.Nifti1Image(np.ones((6, 5, 4, 2), np.uint8), np.eye(4)), tmp_path / "channels.nii")
+
+    def paths(fixed, moving, **more):
+        names = {"fixed_label": str(tmp_path / f"{fixed}.nii"), "moving_label": str(tmp_path / f"{moving}.nii")}
+        return {"pair_id": f"{moving}_to_{fixed}", **names, **more}
+
+    named = {"fixed_structures": {"gland": 1}, "moving_structures": {"gland": 255}}
+    sound = [paths("one", "both"), paths("other", "both"), paths("channels", "one"), paths("one", "other", **named)]
+    check_shared_values([*sound, {"pair_id": "without", "fixed_label": "nowhere.nii"}])
+    with pytest.raises(ValueError, match="^pair other_to_one: .* the values 1 and the moving label 255, none of which"):
+        check_shared_values([*sound, paths("one", "other")])
+    with pytest.raises(ValueError, match="^2 problems .*: pair other_to_one and 1 more: .*; pair one_to_other: "):
+        check_shared_values([paths("one", "other"), paths("one", "other"), paths("other", "one")])
 
 
 def test_structures_need_a_label(listed):

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from bundle.data.check import check_data
     from bundle.data.datalist import announce, read_datalist, write_datalist
     from bundle.data.field_of_view import FieldOfViewMaskd
-    from bundle.data.fitness import CheckedPairs, CheckPaird, check_headers, parts_on_grid
+    from bundle.data.fitness import CheckedPairs, CheckPaird, check_headers, check_shared_values, parts_on_grid
     from bundle.data.images import read_folds, read_images
     from bundle.data.label_channels import LabelChannelsd, structure_mask
     from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, SIDES, stem
@@ -51,6 +51,7 @@ __all__ = [
     "check_data",
     "check_headers",
     "check_mixture",
+    "check_shared_values",
     "collate_episodes",
     "corresponding",
     "default_names",

@@ -20,7 +20,7 @@ from bundle.data.layouts import (
     read_patients,
 )
 from bundle.data.pairing import check_mixture, mixed_pairs, pair_singles, repeat_problems, repeated_images
-from bundle.data.splits import split_entries
+from bundle.data.splits import split_entries, tell_one_sided
 from bundle.data.structures import complete_structures, structure_conflicts
 from bundle.data.tasks import folder_reader
 from bundle.data.validation import (
@@ -38,6 +38,7 @@ from bundle.system.limits import expanded
 
 FRACTIONS = (0.7, 0.15, 0.15)
 NNUNET = "; of nnU-Net's folders, put imagesTr into images/ (its files without _0000) and labelsTr into labels/"
+FOLDS = "move the entries of one fold to the list validation, and take the key out"
 LIMITS: Mapping[str, int | None] = MappingProxyType({"training": None, "validation": 16, "test": 32})
 
 
@@ -165,6 +166,7 @@ def read_entries(
     entries = {section: clean_section(section, listed.get(section, []), root, problems) for section in SECTIONS}
     complete_patients(entries, patients, root)
     complete_structures(entries, root, problems)
+    tell_one_sided(entries)
     return entries, problems + missing_files(entries) + leaks(entries), reader is not None
 
 
@@ -205,6 +207,9 @@ def _listed_entries(path: Path, root: Path) -> Mapping[str, Any]:
         found = ", ".join(map(repr, unknown or content)) or "nothing"
         advice = NNUNET if "file_ending" in content else ""
         raise ValueError(f"datalist {path} has {found}, expected lists under {', '.join(SECTIONS)}{advice}")
+    lists = [entries for section in SECTIONS if isinstance(entries := content.get(section), list)]
+    if any("fold" in entry for entries in lists for entry in entries if isinstance(entry, dict)):
+        raise ValueError(f"datalist {path} has the key fold, as MONAI writes it; {FOLDS}")
     return content
 
 

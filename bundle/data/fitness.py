@@ -12,9 +12,9 @@ from monai.transforms import Transform
 from monai.utils import ImageMetaKey
 
 from bundle.data.layouts import SIDES
-from bundle.data.structures import by_name
+from bundle.data.structures import by_name, unshared_values
 from bundle.formats.images import header_shape
-from bundle.formats.parts import KINDS, segment_doubt
+from bundle.formats.parts import KINDS, read_part, segment_doubt
 from bundle.formats.point_files import has_landmarks, pair_points
 from bundle.formats.problems import extent_problems, image_problems, label_problems, other_grid, shape_problems
 from bundle.formats.voxels import SEGMENT_NAMES
@@ -80,6 +80,33 @@ def check_headers(pairs: Iterable[Mapping[str, Any]], spatial_dims: int = 3) -> 
             problems += shape_problems(shapes[path], np.eye(4), path, spatial_dims)
         elif own and grid and sorted(own) != sorted(grid):  # the order of their axes may differ
             problems += other_grid(own, np.eye(4), f"{path}: the {kind}", grid, np.eye(4))
+    _refuse(problems)
+
+
+def check_shared_values(pairs: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse pairs whose labels are integer maps without a common value, from which a label term learns nothing.
+
+    It reads every label. Those with channels are passed by, if their header tells it.
+
+    Args:
+        pairs: pairs with the paths of their files.
+
+    Raises:
+        ValueError: naming all problems.
+    """
+    pairs = [pair for pair in pairs if all(f"{side}_label" in pair for side in SIDES) and not by_name(pair)]
+    values: dict[str, list[float]] = {}
+    problems: list[str] = []
+    for path in dict.fromkeys(pair[f"{side}_label"] for pair in pairs for side in SIDES):
+        try:
+            if header_shape(path)[:1] in ((), (1,)) and len(label := read_part(path, "label").channels) == 1:
+                values[path] = np.unique(label).tolist()
+        except (ValueError, OSError) as error:
+            problems.append(one_line(error))
+    _refuse(problems or unshared_values(pairs, values))
+
+
+def _refuse(problems: Sequence[str]) -> None:
     if problems:
         count = f"{len(problems)} problems in the files of the pairs: " if len(problems) > 1 else ""
         raise ValueError(count + "; ".join(problems))

@@ -1,14 +1,23 @@
-"""Sections of a data set: random splits of patients and their entries, and the choice of pairs by section."""
+"""Sections of a data set: random splits of patients and their entries, the choice of pairs, and pairs of one side."""
 
 from __future__ import annotations
 
 import random
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bundle.data.layouts import SECTIONS
 from bundle.data.validation import Pair
+from bundle.system.errors import DataWarning
+
+ONE_SIDED = {
+    "fixed_landmarks": "moving_landmarks",
+    "moving_landmarks": "fixed_landmarks",
+    "fixed_label": "moving_label",
+}
+"""Files of an image that are of no use without that of the other; a moving label alone is moved."""
 
 
 def split_patients(patients: Iterable[str], fractions: Sequence[float], least: int, seed: int) -> dict[str, str]:
@@ -147,3 +156,17 @@ def select_pairs(
     if landmarks:
         return pairs
     return [{key: value for key, value in pair.items() if not key.endswith("landmarks")} for pair in pairs]
+
+
+def tell_one_sided(sections: Mapping[str, Sequence[Pair]]) -> None:
+    """Warn of pairs that have a file of one image which is of no use without that of the other.
+
+    Args:
+        sections: pairs and single images of each section.
+    """
+    for key, other in ONE_SIDED.items():
+        found = [pair for pairs in sections.values() for pair in pairs if key in pair and other not in pair]
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            note = f"{found[0][key]}{more}: {key} without {other}, which is not used; give both, or neither"
+            warnings.warn(note, DataWarning, stacklevel=2)
