@@ -284,6 +284,21 @@ def test_a_segmentation_that_was_cropped_gets_the_grid_of_its_image(tmp_path, ax
     np.testing.assert_allclose(found.affine, GRID.affine)
 
 
+@pytest.mark.parametrize("axes", [(1, 1, 1), (-1, 1, -1)])
+def test_a_segmentation_of_a_larger_grid_gets_that_of_its_image(tmp_path, axes):
+    """Where all segments lie on the image: what lies beside it would be lost."""
+    label = np.zeros(GRID.shape, np.uint8)
+    label[3:9, 2:9, 4:11] = 1
+    image = nib.Nifti1Image(label, GRID.affine).slicer[2:10, 1:, :11]
+    path = cropped(tmp_path / "a.seg.nrrd", label, (0, 0, 2), GRID.shape, axes)
+    found = read_part(path, "label", (image.shape, image.affine))
+    np.testing.assert_array_equal(found.channels, np.asarray(image.dataobj)[None])
+    np.testing.assert_allclose(found.affine, image.affine)
+    label[-1] = 1
+    path = cropped(tmp_path / "b.seg.nrrd", label, (0, 0, 0), GRID.shape, axes)
+    assert read_part(path, "label", (image.shape, image.affine)).channels.shape == (1, *GRID.shape)
+
+
 @pytest.mark.parametrize("changes", [{"shift": 2.0}, {"lines": b""}])
 def test_what_is_no_part_of_the_grid_of_its_image_stays_as_it_is(tmp_path, changes):
     """Half a voxel aside, or no segmentation: a slice may have been cut off without a word to the header."""

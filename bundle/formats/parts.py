@@ -53,7 +53,8 @@ def read_part(path: str | Path, kind: str, grid: Grid | None = None) -> Found:
 def on_axes_of(label: Found, shape: Sequence[int], target: np.ndarray, name: str) -> Found:
     """A label with its axes in the order and direction of its image's, if it then lies on the image's grid.
 
-    A segmentation of 3D Slicer that covers a part of the grid gets the rest, which is background.
+    A segmentation of 3D Slicer that covers a part of the grid gets the rest, which is background; background beside the
+    grid is left out.
 
     Args:
         label: the label.
@@ -126,13 +127,18 @@ def segment_doubt(fixed: str, moving: str) -> str:
 def _uncropped(
     voxels: np.ndarray, affine: np.ndarray, shape: Sequence[int], target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels and affine of a part of a grid on the whole of it; unchanged if it is no part of it."""
+    """Voxels and affine of a part of a grid on the whole of it; unchanged if it is elsewhere, or has more beside it."""
     own = voxels.shape[1:]
     start = np.rint((np.linalg.inv(target) @ affine)[:3, 3]).astype(int)
     after = np.array(shape) - start - own
     placed = np.array(target)
     placed[:3, 3] += placed[:3, :3] @ start
     apart = corner_distance(own, affine, placed)
-    if min(*start, *after) < 0 or apart > OFF * spacing_of(target).min():
+    beside = np.maximum(-start, 0), np.maximum(-after, 0)
+    kept = [slice(low, max(0, size - high)) for low, high, size in zip(*beside, own, strict=True)]
+    inner = voxels[(slice(None), *kept)]
+    lost = not inner.size or np.count_nonzero(inner) < np.count_nonzero(voxels)
+    if lost or apart > OFF * spacing_of(target).min():
         return voxels, affine
-    return np.pad(voxels, [(0, 0), *zip(start, after, strict=True)]), np.asarray(target)
+    around = zip(np.maximum(start, 0), np.maximum(after, 0), strict=True)
+    return np.pad(inner, [(0, 0), *around]), np.asarray(target)
