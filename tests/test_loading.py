@@ -370,6 +370,22 @@ def test_a_volume_of_monai_needs_no_channel_axis(dtype):
     np.testing.assert_array_equal(np.asarray(volume.affine), np.diag([2, 3, 4, 1]))
 
 
+@pytest.mark.parametrize("dtype", [torch.int16, torch.float32, torch.float64])
+def test_a_slice_of_monai_gets_its_axes(dtype):
+    plane = torch.arange(20).reshape(4, 5).to(dtype)
+    for tensor in (plane, plane[None], plane[None, ..., None]):
+        image = in_memory(MetaTensor(tensor), "fixed_image")
+        assert image.shape == (1, 4, 5, 1)
+        assert torch.equal(image.as_tensor()[0, ..., 0], plane.to(image.dtype))
+
+
+def test_an_array_that_may_not_be_written_to_is_taken(recwarn):
+    voxels = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    voxels.flags.writeable = False
+    np.testing.assert_array_equal(in_memory((voxels, np.eye(4)), "fixed_image")[0].numpy(), voxels)
+    assert not recwarn
+
+
 def test_masked_arrays_are_refused():
     masked = np.ma.masked_array(np.ones((2, 2, 2)), np.eye(2, dtype=bool)[None].repeat(2, axis=0))
     with pytest.raises(ValueError, match="moving_image: a masked array, whose mask would be lost; fill it"):

@@ -84,7 +84,8 @@ def load_part(value: str | Path | MetaTensor, kind: str, grid: Grid | None = Non
 
 def _tensor(found: Found, meta: Mapping[str, Any]) -> MetaTensor:
     kept = {**meta, **found.meta, "stored_type": str(found.stored), "affine": torch.as_tensor(found.affine)}
-    return MetaTensor(torch.as_tensor(found.channels), meta=kept)
+    # torch warns of arrays that may not be written to.
+    return MetaTensor(torch.as_tensor(np.require(found.channels, requirements="W")), meta=kept)
 
 
 def in_memory(value: Any, name: str) -> MetaTensor:
@@ -102,7 +103,7 @@ def in_memory(value: Any, name: str) -> MetaTensor:
     try:
         if isinstance(value, MetaTensor):
             value = _channel_first(_settled(value))
-            if value.dtype in (torch.float32, torch.float64):
+            if value.ndim == 4 and value.dtype in (torch.float32, torch.float64):
                 return value
             found = _of_tensor(value)
         else:
@@ -129,8 +130,8 @@ def _settled(image: MetaTensor) -> MetaTensor:
 
 
 def _channel_first(image: MetaTensor) -> MetaTensor:
-    """A volume without a channel axis, as MONAI reads it, gets one; three axes that begin with 1 are a slice's."""
-    return image[None] if image.ndim == 3 and len(image) != 1 else image
+    """A volume or slice without a channel axis, as MONAI reads it, gets one; three axes that begin with 1 have one."""
+    return image[None] if image.ndim == 2 or image.ndim == 3 and len(image) != 1 else image
 
 
 def _of_tensor(image: MetaTensor) -> Found:
