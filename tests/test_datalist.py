@@ -751,6 +751,20 @@ def test_files_of_one_side_are_told_once(tmp_path):
     ]
 
 
+def test_blanks_around_a_patient_make_no_other_patient(tmp_path):
+    touch(tmp_path, "a.nii", "b.nii", "c.nii")
+    entries = [{"image": f"{name}.nii", "patient": patient} for name, patient in (("a", "A "), ("b", 1), ("c", "1"))]
+    with pytest.raises(ValueError, match="patient A is in training and in test"):
+        read_datalist(
+            tmp_path, write(tmp_path, {"training": entries, "test": [{"image": "c.nii", "patient": "A"}, "b.nii"]})
+        )
+    pairs = read_datalist(tmp_path, write(tmp_path, {"training": entries}))["training"]
+    assert {frozenset(pair["patient"]) for pair in pairs} == {frozenset({"A", "1"})}
+    for wrong in (True, 1.0, " ", {}):
+        with pytest.raises(ValueError, match=r"patient is .*, expected one patient, by name or whole number"):
+            read_datalist(tmp_path, write(tmp_path, {"training": [entries[0] | {"patient": wrong}, entries[1]]}))
+
+
 def test_folds_of_monai_are_told_once(tmp_path):
     touch(tmp_path, "a.nii", "b.nii")
     entries = [{"image": f"{name}.nii", "fold": fold} for fold, name in enumerate("ab")]

@@ -299,6 +299,16 @@ def test_the_check_knows_the_channels(tmp_path):
     ]
 
 
+def test_an_image_in_place_of_a_label_is_one_problem(tmp_path):
+    """Its intensities are no values of a label."""
+    for name, voxels in {"a": np.arange(60) / 7, "b": np.arange(60) / 9, "label": np.arange(60) // 30}.items():
+        nib.save(nib.Nifti1Image(voxels.reshape(3, 4, 5).astype(np.float32), np.eye(4)), tmp_path / f"{name}.nii")
+    names = {"fixed_image": "a", "moving_image": "b", "fixed_label": "b", "moving_label": "label"}
+    entry = {key: f"{name}.nii" for key, name in names.items()}
+    (problem,) = check_data(tmp_path, write(tmp_path, {"test": [entry]})).problems
+    assert problem.startswith("b.nii: the label has fractions")
+
+
 def test_the_check_names_labels_without_a_value_in_both(tmp_path):
     """ImageJ and others save a mask as 0 and 255, which is another structure than 1: nothing could be compared."""
     values = {"a": 1, "b": 255, "c": 255, "d": 1}

@@ -156,7 +156,7 @@ def check_data(
         report.problems.append("no pairs in the data set; list some in the datalist, or add images")
     grids, spatial_dims = _check_images(pairs, report, spatial_dims)
     _check_labels(pairs, grids, report, spatial_dims)
-    known = report.facts.items()
+    known = [(path, fact) for path, fact in report.facts.items() if path not in grids]
     problems = unshared_values(pairs, {path: fact.values for path, fact in known if fact.channels == 1})
     report.problems += problems + differing_names(pairs, {path: fact.names for path, fact in known})
     _check_landmarks(pairs, grids, report)

@@ -110,12 +110,12 @@ def _clean_names(given: Pair, names: tuple[str, ...], where: str, problems: list
         value = given["patient"]
         patients = value if isinstance(value, list) else [value]
         single = "pair_id" not in names
-        named = patients and all(isinstance(patient, str | int) and str(patient) for patient in patients)
+        named = patients and all(type(patient) in (str, int) and str(patient).strip() for patient in patients)
         if not named or (single and len(patients) > 1):
-            expected = "one patient" if single else "a patient or a list of patients"
+            expected = f"{'one patient' if single else 'a patient or a list of patients'}, by name or whole number"
             problems.append(f"{where}: patient is {value!r}, expected {expected}")
         else:
-            cleaned["patient"] = tuple(dict.fromkeys(map(str, patients)))
+            cleaned["patient"] = tuple(dict.fromkeys(str(patient).strip() for patient in patients))
     return cleaned
 
 
