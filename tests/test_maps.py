@@ -24,6 +24,7 @@ from bundle.maps import (
     RandDepthAttenuationd,
     RandShadowd,
     SeededDataset,
+    certainty,
     copy_beside,
     copy_weights,
     fingerprint_beside,
@@ -201,6 +202,22 @@ def test_maps_of_several_networks_are_averaged(weights):
     expected = torch.sigmoid(torch.tensor([2.5, -1.5]))
     torch.testing.assert_close(data["fixed_maps"].as_tensor()[:, 0, 0, 0], expected)
     torch.testing.assert_close(data["moving_maps"].as_tensor()[:, 1, 2, 3], torch.sigmoid(torch.tensor([2.0, -2.0])))
+
+
+def test_maps_are_certain_where_their_networks_are_sure_and_agree(weights):
+    sure, vague, other = torch.zeros(2, *SHAPE), torch.zeros(2, *SHAPE), torch.zeros(2, *SHAPE)
+    sure[0, 2:6], vague[0, 2:6], other[0, 4:8] = 1, 0.6, 1
+    assert certainty(sure) == 1
+    assert certainty(vague) == pytest.approx(0.6)
+    assert certainty((sure + other) / 2) == pytest.approx((2 + 4 * 0.25) / 4)  # two layers shared, four half each
+    assert certainty(0 * sure) == 0
+    # The mean of what the networks say, not of their logits, which hides that they disagree.
+    data = AnatomyMapsd(biased, weights)(pair(("A", "B")))
+    p = torch.sigmoid(torch.tensor([[1.0, -1.0], [3.0, -3.0]])).mean(0)
+    assert data["moving_certainty"] == pytest.approx(float((p**2).sum() / p.sum()))
+    alone = AnatomyMapsd(biased, weights, held_out={"A": 0, "B": 1})(pair(("A", "B")))
+    p = torch.sigmoid(torch.tensor([1.0, -1.0]))
+    assert alone["moving_certainty"] == pytest.approx(float((p**2).sum() / p.sum()))
 
 
 def test_an_image_is_shown_to_the_network_that_never_saw_its_patient(weights):

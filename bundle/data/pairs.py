@@ -20,6 +20,7 @@ native_<side>_label | (channels, X, Y, Z), as native_<side>_image | CopyItemsd |
 structures | names or numbers of the label's channels | LabelChannelsd | whoever asks what they are
 initial_alignment | (4, 4), fixed world to moving world, mm | InitialAlignmentd | NativeOutputsd, metrics, pages
 <side>_maps | (maps, X, Y, Z) in [0, 1], network's grid | AnatomyMapsd | PreparePair, map_metrics
+<side>_certainty | number from 0 to 1: how far its maps can be trusted | AnatomyMapsd | map_metrics
 pred | of the inferer: ddf (3, X, Y, Z), voxels of the network's grid, losses ... | SupervisedEvaluator | postprocessing
 displacement | (3, X, Y, Z), fixed image's own grid; mm: fixed p shows moving p + d(p) | NativeOutputsd | all others
 warped_image | (1, X, Y, Z), fixed image's own grid | NativeOutputsd | SavePaird, pages, DICOM

@@ -12,20 +12,19 @@ from bundle.geometry import sample, voxel_grid
 
 
 def map_metrics(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, Any]:
-    """Predicted overlap and certainty of the maps of a pair (``bundle.maps``).
+    """Predicted overlap of the maps of a pair, and their certainty (``bundle.maps``).
 
     With the maps ``f_k`` of the fixed image and ``w_k`` of the moving one, warped::
 
         predicted_overlap = 2 sum_k(w_k f_k) / sum_k(w_k^2 + f_k^2)
-        certainty of an image = max_k sum(p_k^2) / sum(p_k)
 
-    Both are 1 for binary maps that agree. The sums of the overlap run over the voxels of all maps, so each map counts
-    by its size: the heat maps of landmarks, a tenth of an organ and not the same place in every patient, say less
-    about the registration than the organ does. The certainty is 1 for a map of zeros and ones, 0.5 for one of 0.5. The
-    sharpest map counts, since heat maps of landmarks are blurred by design (a Gaussian has 2^-1.5).
+    It is 1 for maps that agree. The sums run over the voxels of all maps, so each map counts by its size: the heat maps
+    of landmarks, a tenth of an organ and not the same place in every patient, say less about the registration than the
+    organ does.
 
     Args:
-        data: a pair on the network's grid, with ``fixed_maps`` and ``moving_maps``, ``(maps, *shape)``.
+        data: a pair on the network's grid, with ``fixed_maps`` and ``moving_maps``, ``(maps, *shape)``, and their
+            ``fixed_certainty`` and ``moving_certainty`` (``bundle.maps.certainty``).
         ddf: ``(3, *shape)``, voxels of that grid.
 
     Returns:
@@ -37,11 +36,5 @@ def map_metrics(data: Mapping[Hashable, Any], ddf: torch.Tensor) -> dict[str, An
     warped = sample(moving, voxel_grid(fixed.shape[1:]) + ddf, padding_mode="border")
     return {
         "predicted_overlap": float(2 * (warped * fixed).sum() / (warped**2 + fixed**2).sum().clamp_min(1e-6)),
-        "certainty": {"fixed": certainty(fixed), "moving": certainty(moving)},
+        "certainty": {side: float(data[f"{side}_certainty"]) for side in SIDES},
     }
-
-
-def certainty(maps: torch.Tensor) -> float:
-    """``max_k sum(p_k^2) / sum(p_k)`` of maps ``(maps, *shape)``."""
-    p = maps.flatten(1)
-    return float(((p * p).sum(1) / p.sum(1).clamp_min(1e-6)).max())

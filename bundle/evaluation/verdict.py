@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -221,9 +222,9 @@ def _told_apart(value: float, limit: float, digits: int) -> str:
 def score(metrics: Metrics) -> float | None:
     """How good a registration is likely to be, without its labels; higher is better.
 
-    ``score = predicted_overlap * min(certainty)``, with the certainty of the two images
-    (``bundle.evaluation.anatomy.map_metrics``): that maps overlap says little if one of them is vague. It ranks the
-    pairs of a run, which limits alone do not.
+    ``score = predicted_overlap * certainty(fixed) * certainty(moving)``, with the certainty of the maps of the two
+    images (``bundle.maps.certainty``): that maps overlap says little if one of them is vague, or another network would
+    have made another. It ranks the pairs of a run, which limits alone do not.
 
     Args:
         metrics: metrics of a pair; ``predicted_overlap`` and ``certainty``, 0 to 1, if maps of the anatomy were
@@ -233,7 +234,7 @@ def score(metrics: Metrics) -> float | None:
         0 to 1; None without such maps.
     """
     overlap = PREDICTED.after(metrics)
-    return None if overlap is None else overlap * min(metrics["certainty"].values())
+    return None if overlap is None else overlap * math.prod(metrics["certainty"].values())
 
 
 def judge(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

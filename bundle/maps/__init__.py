@@ -7,7 +7,7 @@ from bundle.maps.losses import LandmarkDistance, MapLoss
 from bundle.maps.network import MapNetwork, check_spacing, map_unet, read_map_network, start_rare
 from bundle.maps.seen import check_unseen, write_seen
 from bundle.maps.targets import CheckImaged, MapTargetsd
-from bundle.maps.transform import AnatomyMapsd
+from bundle.maps.transform import AnatomyMapsd, certainty
 
 __all__ = [
     "AnatomyMapsd",
@@ -19,6 +19,7 @@ __all__ = [
     "RandDepthAttenuationd",
     "RandShadowd",
     "SeededDataset",
+    "certainty",
     "check_spacing",
     "check_unseen",
     "copy_beside",

@@ -17,6 +17,8 @@ from bundle.maps.seen import check_unseen
 class AnatomyMapsd(Transform):
     """Add ``fixed_maps`` and ``moving_maps`` to a pair on the network's grid: ``sigmoid(mean_n f_n(image))``.
 
+    How far they can be trusted is added as ``fixed_certainty`` and ``moving_certainty`` (``certainty``).
+
     Several networks ``f_n`` are averaged. If they were trained on folds of the patients at hand, an image is shown to
     the network that never saw its patient: a network's maps of its own training images are too good, and a
     registration network that learns from such maps fails on those of new images.
@@ -63,12 +65,27 @@ class AnatomyMapsd(Transform):
             seen = image[..., 0] if planar else image
             with torch.no_grad():
                 logits = [network(seen) for network in self._networks(side, data.get("patient", ()))]
-            maps = torch.stack(logits).mean(0).sigmoid()[0].cpu()
+            of_networks = torch.stack(logits)
+            maps = of_networks.mean(0).sigmoid()[0].cpu()
             affine = data[f"{side}_image"].affine
             output[f"{side}_maps"] = MetaTensor(maps[..., None] if planar else maps, affine=affine)
+            output[f"{side}_certainty"] = certainty(of_networks.sigmoid().mean(0)[0])
         return output
 
     def _networks(self, side: str, patients: Sequence[str]) -> list[nn.Module]:
         """Networks for an image of a pair, whose patients are (moving, fixed), one for both, or unknown."""
         number = self.held_out.get(patients[0 if side == "moving" else -1]) if patients else None
         return self.networks[side] if number is None else [self.networks[side][number]]
+
+
+def certainty(maps: torch.Tensor) -> float:
+    """How far the maps of an image can be trusted without its label: ``sum_k(p_k^2) / sum_k(p_k)``, over all voxels.
+
+    ``p_k`` is the mean of what several networks say. It is 1 where all are sure and agree, and falls with each voxel of
+    which one of them is not sure, and with each about which they disagree (Lakshminarayanan et al. 2017, Simple and
+    scalable predictive uncertainty estimation using deep ensembles, section 2.4).
+
+    Args:
+        maps: mean of the networks' maps, ``(maps, *shape)`` in [0, 1].
+    """
+    return float(maps.square().sum() / maps.sum().clamp_min(1e-6))
