@@ -126,6 +126,23 @@ def test_every_process_takes_the_gpu_of_its_number(monkeypatch):
         processes.device()
 
 
+@pytest.mark.parametrize(
+    ("gpus", "cores", "count", "expected"),
+    [
+        (0, 2.0, 99, "--processes is 99; expected 1 to 2, one for each core"),
+        (0, 0.5, 2, "--processes is 2; expected 1 to 1, one for each core"),
+        (2, 16.0, 3, "--processes is 3; expected 1 to 2, one for each GPU"),
+        (0, 2.0, 0, "--processes is 0; expected 1 to 2, one for each core"),
+    ],
+)
+def test_no_more_processes_are_started_than_there_is_room_for(monkeypatch, gpus, cores, count, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(processes, "allowed_cores", lambda: cores)
+    monkeypatch.setattr(processes, "elastic_launch", lambda *_: pytest.fail("started"))
+    with pytest.raises(ValueError, match=f"^{expected}$"):
+        processes.launch(count, ["register"])
+
+
 def test_processes_that_did_not_join_are_refused(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -100,11 +100,13 @@ def launch(processes: int, words: Sequence[str]) -> None:
         words: the command line after the program's name, the same for each.
 
     Raises:
-        ValueError: for fewer than one.
+        ValueError: for fewer than one, or more than one for each GPU or, without any, for each core.
         SystemExit: with the exit code of the first that failed, which has said why.
     """
-    if processes < 1:
-        raise ValueError(f"--processes is {processes}; expected 1 or more")
+    gpus = torch.cuda.device_count()
+    most = gpus or max(1, int(allowed_cores()))
+    if not 1 <= processes <= most:
+        raise ValueError(f"--processes is {processes}; expected 1 to {most}, one for each {'GPU' if gpus else 'core'}")
     os.environ.setdefault(CHOSEN_BY_USER, str(max(1, int(allowed_cores() / processes))))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the process has said what was wrong
     config = LaunchConfig(
