@@ -341,6 +341,15 @@ def test_bad_input_is_refused_before_anything_is_written(pair):
         ({"label": "linear"}, "label is 'linear'; expected nearest or gaussian"),
         ({"output": "o.docx"}, "o.docx: not a format that images are written in; supported are .nii"),
         ({"output": "moving.nii.gz"}, "moving.nii.gz is the moving file itself; give another output"),
+        ({"output": "fixed.nii.gz"}, "fixed.nii.gz is the reference itself; give another output"),
+        (
+            {"transform": "displacement.nii.gz", "output": "displacement.nii.gz"},
+            "displacement.nii.gz is the transform itself; give another output",
+        ),
+        (
+            {"moving": ["moving.nii.gz", "label.nii.gz"], "output": "both.nii.gz"},
+            "both.nii.gz is a file by its name; the results of 2 files go into a folder",
+        ),
         (
             {"moving": ["moving.nii.gz", "label.nii.gz"], "output": "p.csv"},
             "p.csv is a file; the results of 2",

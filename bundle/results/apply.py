@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from bundle.formats import (
     save_image,
     written_type,
 )
+from bundle.formats.images import WRITTEN_SUFFIXES
 from bundle.formats.point_files import SUPPORTED
 from bundle.formats.problems import dimensions
 from bundle.formats.voxels import few_values
@@ -100,7 +101,8 @@ def apply_transform(
     """
     if label is not None and label not in LABEL_MODES:
         raise ValueError(f"label is {label!r}; expected {' or '.join(LABEL_MODES)}")
-    targets = _targets([Path(path) for path in moving], Path(output))
+    others = {"transform": transform, "reference": reference, "image of moving_grid": moving_grid}
+    targets = _targets([Path(path) for path in moving], Path(output), others)
     pull = Pull(read_transform(transform), inverse)
     grid = None if reference is None else _load(reference)
     before = None if moving_grid is None else _load(moving_grid)
@@ -117,22 +119,24 @@ def apply_transform(
     return lines
 
 
-def _targets(moving: Sequence[Path], output: Path) -> dict[Path, Path]:
+def _targets(moving: Sequence[Path], output: Path, others: Mapping[str, str | Path | None]) -> dict[Path, Path]:
     """Where the result of every file goes; problems are refused before anything is computed."""
     missing = [f"{path}{spelt_otherwise(path)}" for path in moving if not exists(path)]
     if missing or not moving:
         raise FileNotFoundError(f"not found: {', '.join(missing) or 'no file was given'}")
     if len(moving) == 1 and not output.is_dir():
         targets = {moving[0]: output}
-    elif output.is_file():
-        raise ValueError(f"{output} is a file; the results of {len(moving)} files go into a folder")
+    elif output.is_file() or (not output.exists() and output.name.lower().endswith(WRITTEN_SUFFIXES)):
+        what = "a file" if output.is_file() else "a file by its name"
+        raise ValueError(f"{output} is {what}; the results of {len(moving)} files go into a folder")
     else:
         targets = {path: output / _kept_name(path) for path in moving}
     for path, target in targets.items():
         if not is_point_file(path):
             _check_image(target)
-        if is_same_file(target, path):
-            raise ValueError(f"{target} is the moving file itself; give another output")
+        for what, file in {"moving file": path, **others}.items():
+            if file is not None and is_same_file(target, Path(file)):
+                raise ValueError(f"{target} is the {what} itself; give another output")
     if len(set(targets.values())) < len(targets):
         raise ValueError("two of the files have the same name; give each an output of its own")
     return targets
@@ -148,11 +152,7 @@ def _check_image(target: Path) -> None:
 
 def _kept_name(path: Path) -> str:
     """Name of a file; formats that are only read, such as the folder of a DICOM series, become NIfTI."""
-    try:
-        check_writable(path)
-    except ValueError:
-        return path.name if is_point_file(path) else f"{stem(path)}.nii.gz"
-    return path.name
+    return path.name if path.name.lower().endswith(WRITTEN_SUFFIXES) or is_point_file(path) else f"{stem(path)}.nii.gz"
 
 
 def _load(path: str | Path, label: bool = False) -> MetaTensor:
