@@ -331,6 +331,28 @@ def test_compare_lists_not_registered_and_every_run(tmp_path):
     assert lines[3][44:].split() == ["0.800", "+-", "0.141", "1.500", "+-", "0.707", "0.50", "3.5"]
 
 
+def test_compare_shows_every_start_where_the_runs_measured_it_otherwise(tmp_path):
+    fine = write_run(tmp_path / "fine", planar(ncc={"before": 0.6, "after": 0.5}))
+    coarse = write_run(tmp_path / "coarse", planar(ncc={"before": 0.7, "after": 0.8}))
+    lines = compare([fine, coarse]).splitlines()
+    assert [(line[:44].strip(), line[44:].split()[1]) for line in lines[1:5]] == [
+        ("not registered (fine)", "0.600"),
+        ("after 5 steps (fine)", "0.500"),
+        ("not registered (coarse)", "0.700"),
+        ("after 5 steps (coarse)", "0.800"),
+    ]
+    assert lines[5:] == ["the runs have other grids, alignments or labels: compare each with its own start"]
+
+
+def test_compare_leaves_out_what_one_run_lost(tmp_path):
+    kept = {"dsc": {"0": {"before": 0.4, "after": 0.8}, "1": {"before": 0.2, "after": 0.3}}}
+    lost = {"dsc": {"0": {"before": 0.4, "after": 0.7}, "1": {"before": 0.2, "after": None}}}
+    runs = [write_run(tmp_path / name, metrics("a") | dsc) for name, dsc in (("kept", kept), ("lost", lost))]
+    lines = compare(runs).splitlines()
+    assert [line[44:].split()[0] for line in lines[1:4]] == ["0.400", "0.800", "0.700"]
+    assert lines[4:] == ["DSC leaves out structure 1 of 1 pair in every row, because one of the runs lost it there"]
+
+
 def test_compare_works_for_one_pair_and_without_labels(tmp_path):
     bare = {key: value for key, value in metrics().items() if key not in ("dsc", "tre_rms_mm")}
     lines = compare([write_run(tmp_path / "run", bare)]).splitlines()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bundle.evaluation.comparable import comparable
 from bundle.evaluation.measures import DSC, FOLDED, IMAGE_DISTANCE, LOSS, MEASURES, NCC, SECONDS, TRE, Measure
 from bundle.system import written_whole
 
@@ -96,31 +97,38 @@ def compare(results: Sequence[str | os.PathLike[str]]) -> str:
 
     Returns:
         Text, one line per method: DSC and TRE (mm), or distance (px) and NCC, folded voxels (%) and seconds, mean +- SD
-        over pairs.
+        over pairs. The pairs before registration have one line, or one for each run if they were measured otherwise.
 
     Raises:
         ValueError: when a folder holds no results or the folders hold different pairs.
     """
     if not results:
         raise ValueError("nothing to compare; give output folders of registrations")
-    runs = [read_metrics(Path(folder)) for folder in results]
-    names = [{metrics["pair_id"] for metrics in run} for run in runs]
+    runs = [{metrics["pair_id"]: metrics for metrics in read_metrics(Path(folder))} for folder in results]
+    names = [set(run) for run in runs]
     different = sorted(set.union(*names) - set.intersection(*names))
     if different:
         raise ValueError(
             f"the runs {', '.join(map(str, results))} do not hold the same pairs ({different[0]} is not in all of "
             "them); register the same list in each"
         )
-    tables = [[metrics_row(metrics) for metrics in run] for run in runs]
+    compared, left_out = comparable(runs)
+    tables = [[metrics_row(metrics) for metrics in run.values()] for run in compared]
     shown = accuracy([row for rows in tables for row in rows])
     titles = " ".join(f"{f'{measure.title} {measure.unit}'.rstrip():>15s}" for measure in shown)
     lines = [f"{'':{NAME_WIDTH}s} {titles} {'folded %':>9s} {'s/pair':>7s}"]
-    lines.append(_line("not registered", tables[0], shown, "before"))
+    starts = [_line("not registered", rows, shown, "before") for rows in tables]
+    if len(set(starts)) == 1:
+        lines.append(starts[0])
     for folder, run, rows in zip(results, runs, tables, strict=True):
-        steps = run[0]["steps"]
+        if len(set(starts)) > 1:
+            lines.append(_line(f"not registered ({Path(folder).name})", rows, shown, "before"))
+        steps = next(iter(run.values()))["steps"]
         method = f"after {steps} steps" if steps else "0 steps"
         lines.append(_line(f"{method} ({Path(folder).name})", rows, shown, "after"))
-    return "\n".join(lines)
+    if len(set(starts)) > 1:
+        lines.append("the runs have other grids, alignments or labels: compare each with its own start")
+    return "\n".join([*lines, *left_out])
 
 
 def read_table(folder: Path) -> list[dict[str, str]]:
