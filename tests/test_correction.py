@@ -54,6 +54,12 @@ def test_the_start_is_the_mean_of_both(network, axis):
     assert not torch.allclose(result["ddf"], inferer(0, None)(pair(), network)["ddf"], atol=1e-3)
 
 
+@pytest.mark.parametrize("axis", [3, -1, "left"])
+def test_an_axis_that_the_images_do_not_have_is_refused(network, axis):
+    with pytest.raises(ValueError, match=f"mirror_axis is {axis!r}; expected one of 0, 1, 2, or null"):
+        inferer(0, axis)(pair(), network)
+
+
 def test_a_mirrored_pair_starts_from_the_mirrored_field(network):
     register = inferer(0, 0)
     straight, other = (register(images, network)["ddf"] for images in (pair(), pair().flip(2)))

@@ -42,6 +42,24 @@ def test_the_plans_hold_together(files):
     assert len(find_configurations(overlays)) == len(set(overlays)) > 0
 
 
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        (
+            [str(CONFIGS / "train.yaml")],
+            {},
+            "train.yaml: no lists; expected the plan of an experiment, such as configs/",
+        ),
+        (BAUM, {"methods": "nope"}, "--methods is 'nope'; expected one of its parts, such as --methods::"),
+        (BAUM, {"seed": "x"}, "--seed is 'x'; expected a whole number, such as"),
+        (BAUM, {"sead": 1}, "unknown option --sead; did you mean --seed"),
+    ],
+)
+def test_what_is_no_plan_is_refused(files, options, message):
+    with pytest.raises(ValueError, match=message):
+        read_plan(files, options)
+
+
 def files_of(entries):
     return [name for entry in entries.values() for name in (*entry.get("network", []), *entry.get("configs", []))]
 

@@ -39,6 +39,7 @@ def test_an_option_given_twice_is_refused():
         ["--pair_limits#test=4", "--+imports", "[]", "--weights=$None"],
         ["--steps", "@inner_steps", "--inner_lr", "1e-3", "--pixdim", "1"],
         ["--seed", "$1 + 1", "--pictures", "False"],
+        ["--regularisation_weight", "0", "--held_maps", "[1, 2]", "--control_points", "$None"],
     ],
 )
 def test_known_options_pass(arguments):
@@ -75,6 +76,11 @@ def test_known_options_pass(arguments):
             ["--intensity_percentiles", "5"],
             r"--intensity_percentiles is '5'; expected a list, such as \"\[0.5, 99.5\]\"",
         ),
+        (["--window_mm", "0"], "--window_mm is '0'; expected more than 0, such as 21.6"),
+        (["--size_divisor", "-8"], "--size_divisor is '-8'; expected more than 0, such as 8"),
+        (["--regularisation_weight", "-1"], "--regularisation_weight is '-1'; expected 0 or more, such as 60.0"),
+        (["--leading_maps", "9"], r"--leading_maps is '9'; expected a list, such as \"\[0\]\""),
+        (["--control_points", "5"], "--control_points is '5'; expected a list, with a number for each axis"),
         (["--pictures", "false"], "--pictures is 'false'; expected True or False"),
         (["--steps"], "--steps has no value; write --steps VALUE"),
         (["--output_dir"], "--output_dir has no value"),

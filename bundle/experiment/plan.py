@@ -10,6 +10,7 @@ from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import is_of_maps, map_trainings
 from bundle.experiment.runs import Run, slug
 from bundle.system.configurations import load_configurations, unknown_option
+from bundle.system.overrides import check_kind
 
 Plan = dict[str, Any]
 Entry = Mapping[str, Any]
@@ -42,7 +43,15 @@ def read_plan(config_files: Sequence[str], overrides: Entry) -> Plan:
     unknown = [f"--{name}" for name in overrides if name not in plan]
     if unknown:
         raise ValueError(unknown_option(unknown, plan, ("dataset_dir", "output_dir")))
+    for name, value in overrides.items():
+        check_kind(name, plan[name], value, value)
     plan |= overrides
+    absent = [kind for kind in KEYS if not isinstance(plan.get(kind), Mapping)]
+    if absent:
+        raise ValueError(
+            f"{', '.join(map(str, config_files))}: no {absent[0]}; expected the plan of an experiment, such as "
+            "configs/experiments/experiment.yaml, and files that change it"
+        )
     for kind, known in KEYS.items():
         for name, entry in plan[kind].items():
             _check_keys(f"{kind}: {name!r}", entry, known)

@@ -72,8 +72,13 @@ class FieldCorrection:
             DDF of the network ``(batch, dims, *shape)`` in voxels, at any step -> corrected DDF.
 
         Raises:
-            ValueError: when the pair has no such map.
+            ValueError: when the pair has no such map, or no such axis.
         """
+        axes = range(pair.ndim - 2)
+        if self.mirror_axis is not None and self.mirror_axis not in axes:
+            raise ValueError(
+                f"mirror_axis is {self.mirror_axis!r}; expected one of {', '.join(map(str, axes))}, or null"
+            )
         with torch.no_grad():
             moving, fixed = split_pair(pair)
             organ = None

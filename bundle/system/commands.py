@@ -107,7 +107,8 @@ def _bind(command: Command, program: str, words: Sequence[str]) -> tuple[list[st
             count = len(nameless) if each.kind is each.VAR_POSITIONAL else 1
             found[name], nameless = _values(parser, each, nameless[:count]), nameless[count:]
     if nameless:
-        parser.error(f"{nameless[0]!r} belongs to no option; known options are --{', --'.join(options)}")
+        known = f"; known options are --{', --'.join(options)}" if options else ""
+        parser.error(f"{nameless[0]!r} belongs to no option{known}")
     missing = [name for name, each in options.items() if name not in found and _is_required(each)]
     if missing:
         parser.error(f"--{missing[0]} is missing")

@@ -222,7 +222,8 @@ def unknown_option(names: Iterable[str], content: Mapping[str, Any], own: Collec
     names, known = list(names), [*own, *(key for key in content if key not in set(own) and _is_value(content[key]))]
     prefix = "--" if names[0].startswith("-") else ""
     near = did_you_mean((re.split("::|#|=", name.lstrip("-+"))[0] for name in names), [*own, *content], prefix)
-    return f"unknown option {', '.join(names)}{near}; known options are {', '.join(prefix + name for name in known)}"
+    there = f"; known options are {', '.join(prefix + name for name in known)}" if known else ""
+    return f"unknown option {', '.join(names)}{near}{there}"
 
 
 def _is_value(value: Any) -> bool:

@@ -23,6 +23,14 @@ NEVER_NULL = ("dataset_dir", "output_dir")
 LISTED = ("map_weights", "config_file", "meta_file")
 """Options that may hold several paths, in brackets."""
 NULL = ("null", "None")
+POSITIVE = (
+    *("window_mm", "map_pixdim", "heat_map_mm", "zoom", "size_divisor", "downsampling", "channels", "map_channels"),
+    *("iterations", "iterations_per_epoch", "episodes_per_iteration", "pairs_per_episode", "epochs", "batch_size"),
+    *("val_interval", "spatial_dims"),
+)
+"""Options of which 0 means nothing; no number of a configuration may be negative."""
+HOLD_LISTS = ("centred_maps", "leading_maps", "held_maps", "control_points", "point_grid")
+"""Options that are lists, although the configuration has null or an expression for them."""
 Options = Mapping[str, Sequence[str]]
 
 
@@ -166,13 +174,22 @@ def _check(name: str, default: Any, values: Sequence[str]) -> None:
     if value in NULL and not (is_path(name) and (name in NEVER_NULL or exists(value))):
         file = f"; a file of that name is ./{value}" if is_path(name) else ""
         raise ValueError(f"--{name} {value}: on the command line, null is written '$None'{file}")
-    expected = _expected(name, default, _as_python(value))
-    if expected:
-        raise ValueError(f"--{name} is {value!r}; expected {expected}")
+    check_kind(name, default, _as_python(value), value)
     if name == "device":
         from bundle.system.processes import check_device
 
         check_device(value)
+
+
+def check_kind(name: str, default: Any, value: Any, typed: Any) -> None:
+    """Refuse the value of an option, which was ``typed`` so, if it differs in kind from the default.
+
+    Raises:
+        ValueError: saying what is expected.
+    """
+    expected = _expected(name, default, value)
+    if expected:
+        raise ValueError(f"--{name} is {typed!r}; expected {expected}")
 
 
 def _expected(name: str, default: Any, value: Any) -> str | None:
@@ -182,7 +199,12 @@ def _expected(name: str, default: Any, value: Any) -> str | None:
     if isinstance(default, int | float):
         kinds = int if isinstance(default, int) else (int, float)
         number = "a whole number" if kinds is int else "a number"
-        return None if isinstance(value, kinds) and not isinstance(value, bool) else f"{number}, such as {default}"
+        if isinstance(value, kinds) and not isinstance(value, bool):
+            small = value <= 0 if name in POSITIVE else value < 0
+            return f"{'more than 0' if name in POSITIVE else '0 or more'}, such as {default}" if small else None
+        return f"{number}, such as {default}"
+    if name in HOLD_LISTS and not isinstance(value, list | tuple):
+        return 'a list, such as "[0]"' if name.endswith("maps") else "a list, with a number for each axis"
     if isinstance(default, list) and not isinstance(value, list | tuple):
         return f'a list, such as "{default}"'
     if isinstance(default, Mapping) and not isinstance(value, Mapping):
