@@ -110,8 +110,8 @@ def test_lost_landmarks_are_named():
     lost = {"2": "missing in the moving label", "point 0": "lands outside the moving image"}
     (reason,) = verdict({"lost_landmarks": [0, None]}, lost_landmarks=lost)["reasons"]
     assert reason == (
-        "Not every landmark has its place in both images (2 without one): 2 missing in the moving label; point 0 lands "
-        "outside the moving image (check above 0)"
+        "Not every landmark has its place in both images (2 without one): landmark 2 missing in the moving label; "
+        "point 0 lands outside the moving image (check above 0)"
     )
 
 

@@ -1,6 +1,7 @@
 """Named structures: read from datalists and folders, written back, and matched by name only between patients."""
 
 import json
+import warnings
 
 import nibabel as nib
 import numpy as np
@@ -340,7 +341,11 @@ def test_scored_labels_of_the_moving_image_take_the_numbers_of_the_fixed_one():
         "fixed_structures": {"gland": 0, "apex": 2},
         "moving_structures": {"gland": 1, "apex": 3, "base": 0},
     }
-    numbered = in_fixed_numbers(pair)["native_moving_label"]
+    moving.affine = torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # MONAI's reached the user
+        numbered = in_fixed_numbers(pair)["native_moving_label"]
+    assert torch.equal(numbered.affine, moving.affine)
     assert numbered[:, 0, 0, 0].tolist() == [1, 0, 3]
     assert scored_channels(pair, 3, [0], [1, 2]) == ([0], [2])
     # Within a patient all correspond by number.

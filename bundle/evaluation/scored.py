@@ -42,7 +42,7 @@ def _renumbered(data: Mapping[Hashable, Any], label: MetaTensor, count: int) -> 
             new[old == moving] = fixed
         elif moving < len(old) and fixed < count:
             new[fixed] = old[moving]
-    return MetaTensor(new, affine=label.affine, meta=label.meta)
+    return MetaTensor(new, meta=label.meta)  # which holds the affine
 
 
 def scored_channels(

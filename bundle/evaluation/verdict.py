@@ -78,7 +78,9 @@ def _lost_landmarks(metrics: Metrics) -> float | None:
 
 
 def _lost_names(metrics: Metrics) -> str:
-    return "; ".join(f"{name} {what}" for name, what in metrics.get("lost_landmarks", {}).items())
+    return "; ".join(
+        f"{'landmark ' * name.isdigit()}{name} {what}" for name, what in metrics.get("lost_landmarks", {}).items()
+    )
 
 
 RULES = {
