@@ -27,6 +27,7 @@ from bundle.registration.networks import (
 from bundle.registration.overlap import AnatomySimilarity, OverlapLoss
 from bundle.registration.regularisations import BendingEnergyLoss
 from bundle.registration.residual import ResidualField
+from bundle.registration.search import DisplacementSearch, SearchInferer
 from bundle.registration.similarities import (
     GlobalMutualInformationLoss,
     LocalMutualInformationLoss,
@@ -54,6 +55,7 @@ __all__ = [
     "CommandInferer",
     "ConsistencyInferer",
     "DisplacementField",
+    "DisplacementSearch",
     "FieldCorrection",
     "FixedSizeNetwork",
     "GlobalMutualInformationLoss",
@@ -70,6 +72,7 @@ __all__ = [
     "RegistrationNetwork",
     "ResidualField",
     "STOPPED",
+    "SearchInferer",
     "SharedWeightsLoader",
     "Version",
     "WeightsLoader",

@@ -1,0 +1,189 @@
+"""Which displacement makes the surroundings of each voxel most alike: a search, where gradients see too little."""
+
+from __future__ import annotations
+
+import time
+from itertools import combinations, product
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from torch import nn
+from torch.nn import functional as F
+
+from bundle.data import split_pair
+from bundle.geometry import Warp, compose, enlarge_ddf
+
+STRIDE = 2
+"""Coarse voxels between two places for which a displacement is searched."""
+STIFFNESS = (0.003, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Weights of the distance to the smooth field, by round (Siebert et al. 2021); the first keeps equal costs at rest."""
+CONSTANT = 1e-4
+"""Difference of intensities in [0, 1] up to which they are the same: what rounding leaves of it is no texture."""
+SHARE = 0.5
+"""Of the way to what is found: the mean of two estimates, whose errors have little to do with each other."""
+
+
+class DisplacementSearch(nn.Module):
+    """Move a DDF ``u`` half of the way to the displacements under which the two images look most alike.
+
+    Every place of a coarse grid tries all displacements ``d`` up to a reach. Their cost is the difference of
+    self-similarities, of which each voxel has a few (``self_similarities``), between the fixed image and the moving one
+    warped by ``u``. A smooth field ``s`` follows by coupled convex optimisation (Heinrich et al. 2014; Siebert et al.
+    2021, ConvexAdam), in rounds of rising stiffness ``t``::
+
+        d_i = argmin_d cost_i(d) + t |d - s_i|^2,    s = mean of d over the neighbours
+
+    It needs neither labels nor a gradient. Where images of one modality show the same tissue, as in two scans of a
+    patient, it finds what inside an organ belongs together; between patients it follows chance.
+
+    Args:
+        reach_mm: largest displacement along every axis; rounded to whole coarse voxels.
+        pixdim: mm, spacing of the grid of the pair.
+        downsampling: voxels of the grid per coarse voxel, along every axis.
+
+    Raises:
+        ValueError: when the reach is no voxel.
+    """
+
+    def __init__(self, reach_mm: float, pixdim: float, downsampling: int = 1) -> None:
+        super().__init__()
+        coarse = pixdim * downsampling
+        self.reach = round(reach_mm / coarse)
+        if self.reach < 1:
+            raise ValueError(
+                f"search_mm is {reach_mm:g}; expected {coarse:g} (a voxel of the network) or more, or null"
+            )
+        self.downsampling = downsampling
+
+    def forward(self, pair: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
+        """The DDF after the search.
+
+        Args:
+            pair: joined pair ``(batch, channels, *shape)``, its images the first channel of each side and masks, if
+                there are any, the second.
+            ddf: ``(batch, dims, *shape)``, voxels.
+
+        Returns:
+            ``(batch, dims, *shape)``, voxels.
+        """
+        moving, fixed = (self._coarse(side[:, :2]) for side in split_pair(pair))
+        moving = Warp()(moving, self._coarse(ddf) / self.downsampling)
+        seen = [self_similarities(side[:, :1]) for side in (fixed, moving)]
+        inside = moving[:, 1:] * fixed[:, 1:] if fixed.shape[1] > 1 else torch.ones_like(fixed)
+        found = torch.stack([self._search(*images) for images in zip(*seen, inside, strict=True)])
+        searched = compose(enlarge_ddf(found, self.downsampling), ddf)
+        return ddf + SHARE * (searched - ddf)
+
+    def _coarse(self, images: torch.Tensor) -> torch.Tensor:
+        return images if self.downsampling == 1 else _averages(images, self.downsampling, self.downsampling)
+
+    def _search(self, fixed: torch.Tensor, moving: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        """Displacements ``(dims, *shape)`` of the coarse voxels, for self-similarities ``(channels, *shape)``."""
+        shape, dims, reach = fixed.shape[1:], fixed.ndim - 1, self.reach
+        stride = [min(STRIDE, length) for length in shape]
+        # Averages at every voxel, of which each displacement takes every second one.
+        near = F.pad(moving[None], [reach] * 2 * dims, mode="replicate")
+        near, target, weight = (_averages(images, stride, 1)[0] for images in (near, fixed[None], inside[None]))
+        every = (slice(None), *(slice(0, None, step) for step in stride))
+        target, weight = target[every], weight[every]
+        displacements = list(product(range(-reach, reach + 1), repeat=dims))
+        costs = []
+        for displacement in displacements:
+            window = tuple(
+                slice(reach + by, reach + by + length - step + 1, step)
+                for by, length, step in zip(displacement, shape, stride, strict=True)
+            )
+            costs.append(((near[(slice(None), *window)] - target).square() * weight).sum(0))
+        cost = _smooth(_smooth(torch.stack(costs)))
+        tried = cost.new_tensor(displacements)
+        field = cost.new_zeros(dims, *cost.shape[1:])
+        for stiffness in STIFFNESS:
+            # |d - s|^2 without |s|^2, which is the same for all d.
+            far = tried.square().sum(1, keepdim=True) - 2 * tried @ field.flatten(1)
+            best = (cost.flatten(1) + stiffness * far).argmin(0)
+            field = _smooth(tried[best].T.reshape(field.shape))
+        return F.interpolate(field[None], size=shape, mode="trilinear" if dims == 3 else "bilinear")[0]
+
+
+class SearchInferer(Inferer):
+    """Register a pair as another inferer does, and search on from there.
+
+    Args:
+        inferer: a joined pair and a network -> ``ddf``, ``similarity``, ``seconds`` and whatever else it finds.
+        search: a joined pair and its DDF -> DDF, as ``DisplacementSearch``.
+        loss: the objective whose ``similarity`` the result is judged by.
+    """
+
+    def __init__(self, inferer: Inferer, search: nn.Module, loss: nn.Module) -> None:
+        super().__init__()
+        self.inferer = inferer
+        self.search = search
+        self.loss = loss
+
+    def __call__(
+        self,
+        inputs: torch.Tensor,
+        network: nn.Module,
+        *args: Any,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, torch.Tensor]:
+        """Register a batch of pairs; arguments are those of the inferer.
+
+        Returns:
+            The inferer's outputs, with ``ddf`` and, of each pair, the last ``similarity`` and ``seconds`` after the
+            search. The inverse of a velocity field is none of them: it is that of the field before.
+        """
+        found = self.inferer(inputs, network, *args, labels=labels, **kwargs)
+        start = time.perf_counter()
+        with torch.no_grad():
+            found["ddf"] = self.search(inputs, found["ddf"])
+            each = range(len(inputs))
+            own = [None if labels is None else labels[number, None] for number in each]
+            terms = [self.loss(found["ddf"][number, None], inputs[number, None], own[number]) for number in each]
+        similarity = torch.stack([term["similarity"] for term in terms])
+        found["similarity"] = torch.stack([found["similarity"][:, 0], similarity], 1)
+        found["seconds"] = found["seconds"] + (time.perf_counter() - start) / len(inputs)
+        return {key: value for key, value in found.items() if key != "inverse_ddf"}
+
+
+def self_similarities(image: torch.Tensor) -> torch.Tensor:
+    """How alike the neighbours of each voxel are: MIND with its self-similarity context (Heinrich et al. 2013).
+
+    For each two neighbours of a voxel that are no opposites, ``exp(-D / V)``, where ``D`` is the mean square difference
+    of the patches of 3 voxels around them, less the smallest of the voxel's, and ``V`` the mean of these. An image of
+    other brightness or contrast has the same, unless it is constant but for rounding (``CONSTANT``).
+
+    Args:
+        image: ``(batch, 1, *shape)``.
+
+    Returns:
+        ``(batch, 12, *shape)``, 4 channels for a slice; in [0, 1].
+    """
+    dims, shape = image.ndim - 2, image.shape[2:]
+    padded = F.pad(image, [1] * 2 * dims, mode="replicate")
+    neighbours = [(axis, padded.narrow(2 + axis, 1 + side, shape[axis])) for axis in range(dims) for side in (-1, 1)]
+    inner = [
+        part[(..., *(slice(None) if other == axis else slice(1, -1) for other in range(dims)))]
+        for axis, part in neighbours
+    ]
+    pairs = [two for two in combinations(range(2 * dims), 2) if neighbours[two[0]][0] != neighbours[two[1]][0]]
+    squares = torch.cat([(inner[first] - inner[second]).square() for first, second in pairs], 1)
+    patches = _averages(F.pad(squares, [1] * 2 * dims, mode="replicate"), 3, 1)
+    patches = patches - patches.amin(1, keepdim=True)
+    mean = patches.mean(1, keepdim=True)
+    typical = mean.flatten(1).mean(1).reshape(-1, *[1] * (dims + 1))
+    least = (1e-3 * typical).clamp_min(CONSTANT**2)
+    return torch.exp(-patches / mean.maximum(least).minimum((1e3 * typical).maximum(least)))
+
+
+def _averages(images: torch.Tensor, size: int | list[int], stride: int) -> torch.Tensor:
+    """Means over cubes, ``(batch, channels, *shape)``."""
+    return (F.avg_pool3d if images.ndim == 5 else F.avg_pool2d)(images, size, stride)
+
+
+def _smooth(fields: torch.Tensor) -> torch.Tensor:
+    """Means over the neighbours of every voxel that lie in the image, ``(channels, *shape)``."""
+    pooling = F.avg_pool3d if fields.ndim == 4 else F.avg_pool2d
+    return pooling(fields[None], 3, stride=1, padding=1, count_include_pad=False)[0]

@@ -1,0 +1,111 @@
+"""The search for tissue that looks alike, on images whose displacement is known."""
+
+import pytest
+import torch
+
+from bundle.registration import BendingEnergyLoss, DisplacementSearch, MSELoss, RegistrationLoss, SearchInferer
+from bundle.registration.search import SHARE, self_similarities
+
+SHAPE = (24, 20, 16)
+SHIFT = (2, 0, -1)
+
+
+def speckle(shape, seed=0):
+    return torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def shifted(shift=SHIFT, shape=SHAPE):
+    """Moving and fixed image, cut out of one volume: ``fixed(x) = moving(x + shift)``."""
+    scene = speckle([length + 8 for length in shape])
+    cuts = (
+        tuple(slice(4 + by, 4 + by + length) for by, length in zip(s, shape, strict=True)) for s in ((0,) * 3, shift)
+    )
+    return [scene[(..., *cut)] for cut in cuts]
+
+
+def still(*shape):
+    return torch.zeros(1, len(shape), *shape)
+
+
+def test_the_displacement_under_which_images_agree_is_found():
+    found = DisplacementSearch(3, pixdim=1)(torch.cat(shifted(), 1), still(*SHAPE))
+    assert torch.equal(found, SHARE * torch.tensor(SHIFT).reshape(1, 3, 1, 1, 1).expand_as(found).float())
+
+
+def test_the_search_goes_on_from_the_field_that_it_is_given():
+    pair, shift = torch.cat(shifted(), 1), torch.tensor(SHIFT).float()
+    right = still(*SHAPE) + shift.reshape(1, 3, 1, 1, 1)
+    search = DisplacementSearch(3, pixdim=1)
+    assert torch.allclose(search(pair, right)[0, :, 12, 10, 8], shift, atol=1e-5)
+    # A voxel too far along each axis: half of the way back.
+    assert torch.allclose(search(pair, right + 1)[0, :, 12, 10, 8], shift + 1 - SHARE, atol=1e-5)
+
+
+def test_a_finer_grid_is_searched_where_the_network_sees_it():
+    fine = [image.repeat_interleave(2, 2).repeat_interleave(2, 3).repeat_interleave(2, 4) for image in shifted()]
+    found = DisplacementSearch(3, pixdim=0.5, downsampling=2)(torch.cat(fine, 1), still(*fine[0].shape[2:]))
+    assert torch.allclose(found, 2 * SHARE * torch.tensor(SHIFT).reshape(1, 3, 1, 1, 1).float().expand_as(found))
+
+
+@pytest.mark.parametrize("image", [speckle(SHAPE), torch.zeros(1, 1, *SHAPE), torch.full((1, 1, *SHAPE), 0.3)])
+def test_an_image_stays_on_itself_and_nothing_moves_where_there_is_nothing(image):
+    assert not DisplacementSearch(3, pixdim=1)(torch.cat([image, image], 1), still(*SHAPE)).any()
+
+
+def test_what_lies_outside_the_masks_does_not_count():
+    moving, fixed = shifted()
+    inside = torch.zeros_like(fixed)
+    inside[..., 4:20, 4:16, 4:12] = 1
+    disturbed = torch.where(inside > 0, fixed, speckle(SHAPE, seed=1))
+    pair = torch.cat([moving, torch.ones_like(moving), disturbed, inside], 1)
+    found = DisplacementSearch(3, pixdim=1)(pair, still(*SHAPE))
+    middle = SHARE * torch.tensor(SHIFT).float()
+    assert torch.allclose(found[0, :, 12, 10, 8], middle)
+    pair[:, 3] = 0
+    assert not DisplacementSearch(3, pixdim=1)(pair, still(*SHAPE)).any()
+
+
+def test_pairs_of_a_batch_and_slices_are_searched_each_on_its_own():
+    moving, fixed = shifted((0, 1, 0))
+    search = DisplacementSearch(2, pixdim=1)
+    pairs = torch.cat([torch.cat([moving, fixed], 1), torch.cat([fixed, fixed], 1)])
+    both = search(pairs, still(*SHAPE).repeat(2, 1, 1, 1, 1))
+    assert torch.equal(both[:1], search(pairs[:1], still(*SHAPE)))
+    assert not both[1].any()
+    assert both[0, 1].mean() == SHARE
+    scene = speckle((40, 40))
+    planar = search(torch.cat([scene[..., 2:34, 2:34], scene[..., 3:35, 2:34]], 1), still(32, 32))
+    assert torch.equal(planar[0, :, 16, 16], torch.tensor([SHARE, 0]))
+
+
+def test_self_similarities_know_no_brightness_and_no_contrast():
+    image = speckle(SHAPE)
+    assert self_similarities(image).shape == (1, 12, *SHAPE)
+    assert self_similarities(image[..., 0]).shape == (1, 4, *SHAPE[:2])
+    assert torch.allclose(self_similarities(5 - 3 * image), self_similarities(image), atol=1e-4)
+    assert not torch.allclose(self_similarities(speckle(SHAPE, seed=1)), self_similarities(image), atol=0.1)
+
+
+@pytest.mark.parametrize("reach", [0, 1.1, -3])
+def test_a_reach_of_no_voxel_is_refused(reach):
+    with pytest.raises(ValueError, match=r"search_mm is .*; expected 2\.4 \(a voxel of the network\) or more, or null"):
+        DisplacementSearch(reach, pixdim=0.8, downsampling=3)
+
+
+def test_the_result_of_a_registration_is_judged_after_the_search():
+    pair = torch.cat(shifted(), 1)
+    loss = RegistrationLoss(MSELoss(), BendingEnergyLoss(), 0.01)
+
+    def register(inputs, network, labels=None):
+        assert network == "network" and labels is None
+        identity = loss(still(*SHAPE), inputs)["similarity"]
+        found = {"similarity": torch.stack([identity, identity])[None], "seconds": torch.tensor([1.0])}
+        return found | {"ddf": still(*SHAPE), "inverse_ddf": still(*SHAPE), "losses": torch.tensor([[3.0]])}
+
+    search = DisplacementSearch(3, pixdim=1)
+    found = SearchInferer(register, search, loss)(pair, "network")
+    assert torch.equal(found["ddf"], search(pair, still(*SHAPE)))
+    assert found["similarity"][0, 0] == register(pair, "network")["similarity"][0, 0]
+    assert found["similarity"][0, 1] == loss(found["ddf"], pair)["similarity"]
+    assert found["seconds"] > 1 and found["losses"].tolist() == [[3.0]]
+    assert "inverse_ddf" not in found  # it would be that of another field
