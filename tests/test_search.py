@@ -41,10 +41,20 @@ def test_the_search_goes_on_from_the_field_that_it_is_given():
     assert torch.allclose(search(pair, right + 1)[0, :, 12, 10, 8], shift + 1 - SHARE, atol=1e-5)
 
 
-def test_a_finer_grid_is_searched_where_the_network_sees_it():
-    fine = [image.repeat_interleave(2, 2).repeat_interleave(2, 3).repeat_interleave(2, 4) for image in shifted()]
-    found = DisplacementSearch(3, pixdim=0.5, downsampling=2)(torch.cat(fine, 1), still(*fine[0].shape[2:]))
-    assert torch.allclose(found, 2 * SHARE * torch.tensor(SHIFT).reshape(1, 3, 1, 1, 1).float().expand_as(found))
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_finer_grid_is_searched_by_averages_of_about_a_third_of_the_reach(cut):
+    fine = torch.cat(
+        [image.repeat_interleave(2, 2).repeat_interleave(2, 3).repeat_interleave(2, 4) for image in shifted()], 1
+    )
+    fine = fine[..., cut:]  # of any length
+    search = DisplacementSearch(3, pixdim=0.5)
+    assert (search.downsampling, search.reach) == (2, 3)
+    found = search(fine, still(*fine.shape[2:]))
+    assert found.shape[2:] == fine.shape[2:]
+    if not cut:
+        assert torch.allclose(found, 2 * SHARE * torch.tensor(SHIFT).reshape(1, 3, 1, 1, 1).float().expand_as(found))
+    finest = DisplacementSearch(7.2, pixdim=0.8)
+    assert (finest.downsampling, finest.reach) == (3, 3)
 
 
 @pytest.mark.parametrize("image", [speckle(SHAPE), torch.zeros(1, 1, *SHAPE), torch.full((1, 1, *SHAPE), 0.3)])
@@ -86,10 +96,10 @@ def test_self_similarities_know_no_brightness_and_no_contrast():
     assert not torch.allclose(self_similarities(speckle(SHAPE, seed=1)), self_similarities(image), atol=0.1)
 
 
-@pytest.mark.parametrize("reach", [0, 1.1, -3])
+@pytest.mark.parametrize("reach", [0, 0.3, -3])
 def test_a_reach_of_no_voxel_is_refused(reach):
-    with pytest.raises(ValueError, match=r"search_mm is .*; expected 2\.4 \(a voxel of the network\) or more, or null"):
-        DisplacementSearch(reach, pixdim=0.8, downsampling=3)
+    with pytest.raises(ValueError, match=r"search_mm is .*; expected 0\.8 \(a voxel\) or more, or null"):
+        DisplacementSearch(reach, pixdim=0.8)
 
 
 def test_the_result_of_a_registration_is_judged_after_the_search():

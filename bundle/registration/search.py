@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from bundle.data import split_pair
 from bundle.geometry import Warp, compose, enlarge_ddf
 
+REACH = 3
+"""Coarse voxels that a displacement reaches, about: the number of displacements grows with its cube."""
 STRIDE = 2
 """Coarse voxels between two places for which a displacement is searched."""
 STIFFNESS = (0.003, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -38,23 +40,19 @@ class DisplacementSearch(nn.Module):
     patient, it finds what inside an organ belongs together; between patients it follows chance.
 
     Args:
-        reach_mm: largest displacement along every axis; rounded to whole coarse voxels.
+        reach_mm: largest displacement along every axis; rounded to whole coarse voxels, about a third of it each.
         pixdim: mm, spacing of the grid of the pair.
-        downsampling: voxels of the grid per coarse voxel, along every axis.
 
     Raises:
         ValueError: when the reach is no voxel.
     """
 
-    def __init__(self, reach_mm: float, pixdim: float, downsampling: int = 1) -> None:
+    def __init__(self, reach_mm: float, pixdim: float) -> None:
         super().__init__()
-        coarse = pixdim * downsampling
-        self.reach = round(reach_mm / coarse)
+        self.downsampling = max(1, round(reach_mm / REACH / pixdim))
+        self.reach = round(reach_mm / (pixdim * self.downsampling))
         if self.reach < 1:
-            raise ValueError(
-                f"search_mm is {reach_mm:g}; expected {coarse:g} (a voxel of the network) or more, or null"
-            )
-        self.downsampling = downsampling
+            raise ValueError(f"search_mm is {reach_mm:g}; expected {pixdim:g} (a voxel) or more, or null")
 
     def forward(self, pair: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
         """The DDF after the search.
@@ -72,10 +70,14 @@ class DisplacementSearch(nn.Module):
         seen = [self_similarities(side[:, :1]) for side in (fixed, moving)]
         inside = moving[:, 1:] * fixed[:, 1:] if fixed.shape[1] > 1 else torch.ones_like(fixed)
         found = torch.stack([self._search(*images) for images in zip(*seen, inside, strict=True)])
-        searched = compose(enlarge_ddf(found, self.downsampling), ddf)
+        fine = enlarge_ddf(found, self.downsampling)
+        for axis, length in enumerate(ddf.shape[2:], start=2):
+            fine = fine.narrow(axis, 0, length)
+        searched = compose(fine, ddf)
         return ddf + SHARE * (searched - ddf)
 
     def _coarse(self, images: torch.Tensor) -> torch.Tensor:
+        """Averages over cubes; the last of an axis may be of fewer voxels."""
         return images if self.downsampling == 1 else _averages(images, self.downsampling, self.downsampling)
 
     def _search(self, fixed: torch.Tensor, moving: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -180,7 +182,7 @@ def self_similarities(image: torch.Tensor) -> torch.Tensor:
 
 def _averages(images: torch.Tensor, size: int | list[int], stride: int) -> torch.Tensor:
     """Means over cubes, ``(batch, channels, *shape)``."""
-    return (F.avg_pool3d if images.ndim == 5 else F.avg_pool2d)(images, size, stride)
+    return (F.avg_pool3d if images.ndim == 5 else F.avg_pool2d)(images, size, stride, ceil_mode=stride != 1)
 
 
 def _smooth(fields: torch.Tensor) -> torch.Tensor:
