@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from bundle.evaluation.measures import FOLDED, LARGEST, SECONDS, Measure
 from bundle.evaluation.table import accuracy, metrics_row
-from bundle.evaluation.verdict import VERDICTS
+from bundle.evaluation.verdict import SCORE_DIGITS, VERDICTS
 from bundle.pages.markup import ABSENT, render, rules_shown
 from bundle.system import processes, written_whole
 
@@ -110,7 +110,7 @@ def _done(
         "reasons": verdict["reasons"],
         "error": None,
         "numbers": [
-            *[f"{row['score']:.2f}" if "score" in row else ABSENT] * ("score" in titles),
+            *[f"{row['score']:.{SCORE_DIGITS}f}" if "score" in row else ABSENT] * ("score" in titles),
             *(_both(row, measure) for measure in shown),
             ABSENT if gain is None else f"{gain:.1f}",
             FOLDED.text(row[FOLDED.key]),

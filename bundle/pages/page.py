@@ -12,6 +12,7 @@ from monai.transforms import Transform
 from bundle.data import by_name
 from bundle.evaluation.measures import MEASURES
 from bundle.evaluation.quality import length_unit
+from bundle.evaluation.verdict import SCORE_DIGITS
 from bundle.pages.drawing import FIXED, FOLDED, MOVING, colour_bar, deformed_grid, loss_curve, outline, panel, picture
 from bundle.pages.explorer import explored
 from bundle.pages.markup import ABSENT, render, rules_shown
@@ -102,7 +103,7 @@ def _verdict_part(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def score_text(verdict: Mapping[str, Any]) -> str:
     """The score of a verdict; empty if there is none."""
-    return "" if verdict.get("score") is None else f"{verdict['score']:.2f}"
+    return "" if verdict.get("score") is None else f"{verdict['score']:.{SCORE_DIGITS}f}"
 
 
 def _contours(shown: ShownSlice, name: str) -> list[Markup]:

@@ -135,7 +135,8 @@ class SearchInferer(Inferer):
 
         Returns:
             The inferer's outputs, with ``ddf`` and, of each pair, the last ``similarity`` and ``seconds`` after the
-            search. The inverse of a velocity field is none of them: it is that of the field before.
+            search. ``losses`` and ``best_step`` are those of the steps before it. The inverse of a velocity field is
+            left out: it would be that of another field.
         """
         found = self.inferer(inputs, network, *args, labels=labels, **kwargs)
         start = time.perf_counter()
