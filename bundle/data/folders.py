@@ -166,7 +166,7 @@ def _files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict
             problems.append(f"{folder.name}/{path.name} is {lost}")
         if not named and (path.name.startswith(".") or not path.is_dir()):
             continue
-        if holds_results(path):
+        if path.is_dir() and holds_results(path):
             warnings.warn(f"{path} holds results, which are no data, and is left out", DataWarning, stacklevel=3)
             continue
         name = composed(path.name) if path.is_dir() else stem(path)

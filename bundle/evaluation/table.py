@@ -118,15 +118,16 @@ def compare(results: Sequence[str | os.PathLike[str]]) -> str:
     titles = " ".join(f"{f'{measure.title} {measure.unit}'.rstrip():>15s}" for measure in shown)
     lines = [f"{'':{NAME_WIDTH}s} {titles} {'folded %':>9s} {'s/pair':>7s}"]
     starts = [_line("not registered", rows, shown, "before") for rows in tables]
-    if len(set(starts)) == 1:
+    alike = len(set(starts)) == 1
+    if alike:
         lines.append(starts[0])
     for folder, run, rows in zip(results, runs, tables, strict=True):
-        if len(set(starts)) > 1:
+        if not alike:
             lines.append(_line(f"not registered ({Path(folder).name})", rows, shown, "before"))
         steps = next(iter(run.values()))["steps"]
         method = f"after {steps} steps" if steps else "0 steps"
         lines.append(_line(f"{method} ({Path(folder).name})", rows, shown, "after"))
-    if len(set(starts)) > 1:
+    if not alike:
         lines.append("the runs have other grids, alignments or labels: compare each with its own start")
     return "\n".join([*lines, *left_out])
 

@@ -25,8 +25,6 @@ from bundle.evaluation.measures import (
 GOOD, CHECK, FAILED = VERDICTS = ("good", "check", "failed")
 MOST_DECIMALS = 8
 """How many more decimals a value may need to be told from a limit."""
-SCORE_DIGITS = 3
-"""Scores of the pairs of a run often agree to two."""
 Limits = Mapping[str, Sequence[float | None] | None]
 
 

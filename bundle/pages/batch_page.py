@@ -15,8 +15,8 @@ from markupsafe import Markup
 
 from bundle.evaluation.measures import FOLDED, LARGEST, SECONDS, Measure
 from bundle.evaluation.table import accuracy, metrics_row
-from bundle.evaluation.verdict import SCORE_DIGITS, VERDICTS
-from bundle.pages.markup import ABSENT, render, rules_shown
+from bundle.evaluation.verdict import VERDICTS
+from bundle.pages.markup import ABSENT, render, rules_shown, score_text
 from bundle.system import processes, written_whole
 
 ERROR = "error"
@@ -110,7 +110,7 @@ def _done(
         "reasons": verdict["reasons"],
         "error": None,
         "numbers": [
-            *[f"{row['score']:.{SCORE_DIGITS}f}" if "score" in row else ABSENT] * ("score" in titles),
+            *[score_text(verdict) or ABSENT] * ("score" in titles),
             *(_both(row, measure) for measure in shown),
             ABSENT if gain is None else f"{gain:.1f}",
             FOLDED.text(row[FOLDED.key]),

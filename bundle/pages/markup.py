@@ -80,3 +80,8 @@ def _rule_shown(entry: Mapping[str, Any]) -> dict[str, Any]:
         **limits,
         "advice": rule.advice,
     }
+
+
+def score_text(verdict: Mapping[str, Any]) -> str:
+    """The score of a verdict, with three digits, since those of a run often agree to two; empty if there is none."""
+    return "" if verdict.get("score") is None else f"{verdict['score']:.3f}"

@@ -12,10 +12,9 @@ from monai.transforms import Transform
 from bundle.data import by_name
 from bundle.evaluation.measures import MEASURES
 from bundle.evaluation.quality import length_unit
-from bundle.evaluation.verdict import SCORE_DIGITS
 from bundle.pages.drawing import FIXED, FOLDED, MOVING, colour_bar, deformed_grid, loss_curve, outline, panel, picture
 from bundle.pages.explorer import explored
-from bundle.pages.markup import ABSENT, render, rules_shown
+from bundle.pages.markup import ABSENT, render, rules_shown, score_text
 from bundle.pages.slices import ShownSlice, shown_slices
 
 MOST_STRETCH = 2.0
@@ -99,11 +98,6 @@ def _verdict_part(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "device": metrics["device"],
         "rules": rules_shown(verdict["rules"]),
     }
-
-
-def score_text(verdict: Mapping[str, Any]) -> str:
-    """The score of a verdict; empty if there is none."""
-    return "" if verdict.get("score") is None else f"{verdict['score']:.{SCORE_DIGITS}f}"
 
 
 def _contours(shown: ShownSlice, name: str) -> list[Markup]:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from bundle.data import split_pair
 from bundle.geometry import Warp, compose, enlarge_ddf
+from bundle.registration.adaptation import one_by_one
 
 REACH = 3
 """Coarse voxels that a displacement reaches, about: the number of displacements grows with its cube."""
@@ -138,17 +139,21 @@ class SearchInferer(Inferer):
             search. ``losses`` and ``best_step`` are those of the steps before it. The inverse of a velocity field is
             left out: it would be that of another field.
         """
-        found = self.inferer(inputs, network, *args, labels=labels, **kwargs)
-        start = time.perf_counter()
-        with torch.no_grad():
-            found["ddf"] = self.search(inputs, found["ddf"])
-            each = range(len(inputs))
-            own = [None if labels is None else labels[number, None] for number in each]
-            terms = [self.loss(found["ddf"][number, None], inputs[number, None], own[number]) for number in each]
-        similarity = torch.stack([term["similarity"] for term in terms])
-        found["similarity"] = torch.stack([found["similarity"][:, 0], similarity], 1)
-        found["seconds"] = found["seconds"] + (time.perf_counter() - start) / len(inputs)
-        return {key: value for key, value in found.items() if key != "inverse_ddf"}
+
+        def register(pair: torch.Tensor, label: torch.Tensor | None) -> dict[str, torch.Tensor]:
+            found = self.inferer(pair, network, *args, labels=label, **kwargs)
+            start = time.perf_counter()
+            with torch.no_grad():
+                ddf = self.search(pair, found["ddf"])
+                similarity = self.loss(ddf, pair, label)["similarity"]
+            found |= {
+                "ddf": ddf,
+                "similarity": torch.stack([found["similarity"][0, 0], similarity])[None],
+                "seconds": found["seconds"] + time.perf_counter() - start,
+            }
+            return {key: value for key, value in found.items() if key != "inverse_ddf"}
+
+        return one_by_one(register, inputs, labels)
 
 
 def self_similarities(image: torch.Tensor) -> torch.Tensor:
@@ -178,12 +183,12 @@ def self_similarities(image: torch.Tensor) -> torch.Tensor:
     mean = patches.mean(1, keepdim=True)
     typical = mean.flatten(1).mean(1).reshape(-1, *[1] * (dims + 1))
     least = (1e-3 * typical).clamp_min(CONSTANT**2)
-    return torch.exp(-patches / mean.maximum(least).minimum((1e3 * typical).maximum(least)))
+    return torch.exp(-patches / mean.minimum(1e3 * typical).maximum(least))
 
 
 def _averages(images: torch.Tensor, size: int | list[int], stride: int) -> torch.Tensor:
     """Means over cubes, ``(batch, channels, *shape)``."""
-    return (F.avg_pool3d if images.ndim == 5 else F.avg_pool2d)(images, size, stride, ceil_mode=stride != 1)
+    return (F.avg_pool3d if images.ndim == 5 else F.avg_pool2d)(images, size, stride, ceil_mode=True)
 
 
 def _smooth(fields: torch.Tensor) -> torch.Tensor:
