@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from monai.networks.utils import to_norm_affine
 from monai.transforms import RandAffineGrid, RandomizableTransform
 from monai.utils import convert_to_tensor
 from torch.nn import functional as F
@@ -156,25 +155,24 @@ class RandomPairAffine:
     def _warp(self, image: torch.Tensor, matrices: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
         """An image ``(1, channels, *shape)`` under ``(versions, ...)`` affines: ``(versions, channels, *shape)``.
 
-        Slab ``s`` of the first axis is the image under ``A T(s)``, the affine shifted to the slab's first voxel; an
-        elastic displacement is added to where the slab is sampled.
+        Voxel ``v`` is sampled at ``sum_a A[:, a] v_a + t``, plus an elastic displacement. The terms of the axes are
+        added by broadcasting: a matrix product for every voxel, as in ``affine_grid``, takes as long as the sampling.
         """
-        length, *others = image.shape[2:]
-        slabs = math.gcd(length, SLABS)
-        starts = torch.eye(len(image.shape) - 1).repeat(slabs, 1, 1).to(matrices)
-        starts[:, 0, -1] = torch.arange(slabs).to(matrices) * (length // slabs)
-        each = (matrices[:, None] @ starts).flatten(0, 1)
-        size = [len(each), image.shape[1], length // slabs, *others]
-        normalised = to_norm_affine(each, image.shape[2:], size[2:], align_corners=True)
-        # torch puts the last axis first.
-        axes = [*reversed(range(len(size) - 2)), -1]
-        grid = F.affine_grid(normalised[:, axes[:-1]][:, :, axes], size, align_corners=True)
+        shape = image.shape[2:]
+        dims, slabs = len(shape), math.gcd(shape[0], SLABS)
+        # In torch's units, [-1, 1] from the first voxel's centre to the last one's, and its order, the last axis first.
+        halves = matrices.new_tensor([max(length - 1, 1) / 2 for length in shape])
+        affines = (matrices[:, :-1] / halves[:, None]).flip(1)
+        grid = affines[..., -1].reshape(-1, *[1] * dims, dims) - 1
+        # The last axis first: only the last sum is over all voxels.
+        for axis in reversed(range(dims)):
+            places = torch.arange(shape[axis]).to(matrices).reshape(-1, *[1] * (dims - axis))
+            grid = grid + places * affines[..., axis].reshape(-1, *[1] * dims, dims)
         if displacement.shape[1]:
-            halves = displacement.new_tensor([(length - 1) / 2 for length in image.shape[2:]])
-            moved = (displacement.movedim(1, -1) / halves).flip(-1)
-            grid = grid + moved.unflatten(1, (slabs, -1)).flatten(0, 1)
+            grid = grid + (displacement.movedim(1, -1) / halves).flip(-1)
+        grid = grid.unflatten(1, (slabs, -1)).flatten(0, 1)
         # MONAI's AffineTransform would copy the image for every slab.
         warped = F.grid_sample(
-            image.expand(len(each), *image.shape[1:]), grid, padding_mode="border", align_corners=True
+            image.expand(len(grid), *image.shape[1:]), grid, padding_mode="border", align_corners=True
         )
         return warped.unflatten(0, (-1, slabs)).movedim(1, 2).flatten(2, 3)
