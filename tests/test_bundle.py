@@ -279,9 +279,16 @@ def test_workers_that_load_pairs_leave_the_gpu_to_the_process_that_trains():
     assert made == [torch.device("cuda:0"), "cpu"]
 
 
-@pytest.mark.parametrize("name", ["presets/hippocampus_mr", "presets/repeat_scans", "overlays/residual_field"])
+@pytest.mark.parametrize(
+    ("name", "points", "rate"),
+    [
+        ("presets/hippocampus_mr", (10, 14, 8), 0.1),
+        ("presets/repeat_scans", (6, 7, 6), 0.3),
+        ("overlays/residual_field", (6, 7, 6), 0.3),
+    ],
+)
 @pytest.mark.parametrize("base", [TRAIN, INFERENCE], ids=lambda path: path.stem)
-def test_control_points_put_a_coarse_field_beside_the_network_which_alone_moves(base, name):
+def test_control_points_put_a_coarse_field_beside_the_network_which_alone_moves(base, name, points, rate):
     parser = ConfigParser({**content(base), "map_weights": None, "weights": None})
     plain = parser.get_parsed_content("registration_network")
     assert type(plain) is RegistrationNetwork
@@ -289,9 +296,9 @@ def test_control_points_put_a_coarse_field_beside_the_network_which_alone_moves(
     files = [str(base), str(CONFIGS / f"{name}.yaml")]
     parser = ConfigParser({**ConfigParser.load_config_files(files), "map_weights": None})
     network, optimizer = (parser.get_parsed_content(key) for key in ("registration_network", "inner_optimizer"))
-    assert network.residual.shape == (1, 3, 6, 7, 6)
+    assert network.residual.shape == (1, 3, *points)
     assert moved_names(network, optimizer) == {"residual"}
-    assert optimizer(network.named_parameters()).param_groups[0]["lr"] == 0.3
+    assert optimizer(network.named_parameters()).param_groups[0]["lr"] == rate
     assert not parser.get_parsed_content("step_sizes")
 
 

@@ -207,7 +207,7 @@ HIPPOCAMPUS, SLICES = ["presets/hippocampus_mr"], ["overlays/2d"]
         (["presets/repeat_scans"], {}, (0, [], True, [])),
         ([], {"map_weights": None}, (0, [], True, [])),
         ([], {"weights": "elsewhere/models/model.pt"}, None),
-        (HIPPOCAMPUS, {}, None),
+        (HIPPOCAMPUS, {}, (None, [], True, [0, 1])),
         (SLICES, {}, None),
     ],
 )
