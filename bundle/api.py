@@ -31,7 +31,7 @@ from bundle.system.configurations import (
     unknown_option,
 )
 from bundle.system.console import hide_what_is_harmless
-from bundle.system.overrides import check_known, literal, literal_paths
+from bundle.system.overrides import check_known, check_settings, literal, literal_paths
 
 IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False, "dicom": False}
 """Settings that turn off all output files: they are made when the result is saved."""
@@ -193,7 +193,8 @@ def register(
 
     Raises:
         FileNotFoundError: for a missing file.
-        ValueError: for a setting that the configuration does not have, or images that cannot be registered.
+        ValueError: for a setting that the configuration does not have or whose value is of another kind, or images that
+            cannot be registered.
     """
     parts = {"fixed_label": fixed_label, "moving_label": moving_label, "fixed_mask": fixed_mask}
     parts |= {"moving_mask": moving_mask, "fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
@@ -244,6 +245,7 @@ def read_configuration(config_file: str | Path | Sequence[str | Path], settings:
     unknown = [name for name in settings if name not in content]
     if unknown:
         raise ValueError(unknown_option(unknown, content))
+    check_settings(settings, content)
     if settings.get("device") is not None:
         processes.check_device(settings["device"])
     return ConfigParser({**content, **literal_paths(settings)})

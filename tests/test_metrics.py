@@ -495,7 +495,6 @@ def test_centres_of_structures_are_points_in_the_moving_world():
     ("patient", "structures", "landmarks", "expected"),
     [
         (["A", "B"], [0], [1], ([0], [1])),
-        (None, [0], [1, 7], ([0], [1])),
         (["A"], [0], [1], ([0], [1, 2, 3])),
         (["A"], [0, 2], [1], ([0, 2], [1, 3])),
         (["A", "B"], [0], None, ([0], [1, 2, 3])),
@@ -503,8 +502,19 @@ def test_centres_of_structures_are_points_in_the_moving_world():
     ],
 )
 def test_within_a_patient_all_channels_correspond(patient, structures, landmarks, expected):
-    data = {} if patient is None else {"patient": patient}
-    assert scored_channels(data, 4, structures, landmarks) == expected
+    assert scored_channels({"patient": patient}, 4, structures, landmarks) == expected
+
+
+@pytest.mark.parametrize(
+    ("structures", "landmarks", "absent", "expected"),
+    [([0], [1, 7], "7", ([0], [1])), ([99, -1], [1], "-1, 99", ([], [1])), ([4], None, "4", ([], [0, 1, 2, 3]))],
+)
+def test_a_channel_that_the_labels_lack_is_told(structures, landmarks, absent, expected):
+    """``--structure_channels [99]`` measured no overlap, in silence."""
+    with pytest.warns(
+        DataWarning, match=rf"pair a: the labels have no channel {absent} \(theirs are 0 to 3\), so noth"
+    ):
+        assert scored_channels({"pair_id": "a"}, 4, structures, landmarks) == expected
 
 
 @pytest.fixture

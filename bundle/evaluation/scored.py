@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.data import by_name, corresponding, one_patient
+from bundle.system import DataWarning
 
 MOVING = (
     "native_moving_label",
@@ -61,7 +63,18 @@ def scored_channels(
 
     Returns:
         Structures and landmarks. No structure is a landmark, nor is the first channel if all are structures.
+
+    Warns:
+        DataWarning: when the labels lack a channel that is asked for, of which nothing can be measured.
     """
+    absent = sorted({k for k in (*(structures or ()), *(landmarks or ())) if not 0 <= k < count})
+    if absent:
+        warnings.warn(
+            f"pair {data.get('pair_id')}: the labels have no channel {', '.join(map(str, absent))} (theirs are 0 to "
+            f"{count - 1}), so nothing is measured there; structure_channels and landmark_channels say what to score",
+            DataWarning,
+            stacklevel=4,
+        )
     shared = [fixed for _, fixed, _ in corresponding(data, range(count)) if fixed is not None and fixed < count]
     overlapping = [k for k in shared if structures is None or k in structures]
     if landmarks is None or one_patient(data):

@@ -26,7 +26,7 @@ NULL = ("null", "None")
 POSITIVE = (
     *("window_mm", "map_pixdim", "heat_map_mm", "zoom", "size_divisor", "downsampling", "channels", "map_channels"),
     *("iterations", "iterations_per_epoch", "episodes_per_iteration", "pairs_per_episode", "epochs", "batch_size"),
-    *("val_interval", "spatial_dims"),
+    *("val_interval", "inner_lr", "meta_lr", "lr"),
 )
 """Options of which 0 means nothing; no number of a configuration may be negative."""
 HOLD_LISTS = ("centred_maps", "leading_maps", "held_maps", "control_points", "point_grid")
@@ -181,15 +181,21 @@ def _check(name: str, default: Any, values: Sequence[str]) -> None:
         check_device(value)
 
 
-def check_kind(name: str, default: Any, value: Any, typed: Any) -> None:
-    """Refuse the value of an option, which was ``typed`` so, if it differs in kind from the default.
+def check_settings(settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    """Refuse texts and numbers that differ in kind from the configuration's; objects are left to who uses them.
 
     Raises:
-        ValueError: saying what is expected.
+        ValueError: naming the setting, its value and what is expected.
     """
-    expected = _expected(name, default, value)
-    if expected:
-        raise ValueError(f"--{name} is {typed!r}; expected {expected}")
+    for name, value in settings.items():
+        if isinstance(value, int | float) or (isinstance(value, str) and not _is_language(value)):
+            check_kind(name, _default(name, content), value, value, prefix="")
+
+
+def check_kind(name: str, default: Any, value: Any, typed: Any, prefix: str = "--") -> None:
+    """Raise a ValueError for the value of an option, which was ``typed`` so, of another kind than the default."""
+    if expected := _expected(name, default, value):
+        raise ValueError(f"{prefix}{name} is {typed!r}; expected {expected}")
 
 
 def _expected(name: str, default: Any, value: Any) -> str | None:
@@ -199,6 +205,8 @@ def _expected(name: str, default: Any, value: Any) -> str | None:
     if isinstance(default, int | float):
         kinds = int if isinstance(default, int) else (int, float)
         number = "a whole number" if kinds is int else "a number"
+        if name == "spatial_dims":
+            return None if value in (2, 3) else "2 or 3"
         if isinstance(value, kinds) and not isinstance(value, bool):
             small = value <= 0 if name in POSITIVE else value < 0
             return f"{'more than 0' if name in POSITIVE else '0 or more'}, such as {default}" if small else None
