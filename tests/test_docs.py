@@ -112,9 +112,18 @@ def tiny(command):
     return command
 
 
-@pytest.mark.parametrize("text", snippets("bash"))
-def test_documented_commands_run(text, user):
-    for line in text.strip().splitlines():
+def commands():
+    """The commands of every page that has some."""
+    for page in PAGES:
+        texts = re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
+        if texts:
+            yield pytest.param("".join(texts).splitlines(), id=str(page.relative_to(ROOT)))
+
+
+@pytest.mark.parametrize("lines", commands())
+def test_documented_commands_run(lines, user):
+    """From top to bottom, as they are read: a command may need the results of those above it."""
+    for line in lines:
         execute(tiny(line), user)
 
 

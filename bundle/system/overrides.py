@@ -26,7 +26,7 @@ NULL = ("null", "None")
 POSITIVE = (
     *("window_mm", "map_pixdim", "heat_map_mm", "zoom", "size_divisor", "downsampling", "channels", "map_channels"),
     *("iterations", "iterations_per_epoch", "episodes_per_iteration", "pairs_per_episode", "epochs", "batch_size"),
-    *("val_interval", "inner_lr", "meta_lr", "lr"),
+    *("val_interval", "inner_lr", "meta_lr"),
 )
 """Options of which 0 means nothing; no number of a configuration may be negative."""
 HOLD_LISTS = ("centred_maps", "leading_maps", "held_maps", "control_points", "point_grid")
