@@ -193,8 +193,7 @@ def register(
 
     Raises:
         FileNotFoundError: for a missing file.
-        ValueError: for a setting that the configuration does not have or whose value is of another kind, or images that
-            cannot be registered.
+        ValueError: for an unknown setting, a value of another kind than usual, or images that cannot be registered.
     """
     parts = {"fixed_label": fixed_label, "moving_label": moving_label, "fixed_mask": fixed_mask}
     parts |= {"moving_mask": moving_mask, "fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
@@ -231,9 +230,10 @@ def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: 
 
     Raises:
         FileNotFoundError: for a missing configuration.
-        ValueError: for a setting that the configuration does not have.
+        ValueError: for a setting that the configuration does not have or whose value is of another kind.
     """
-    check_known(settings, load_configurations(config_file))
+    check_known(settings, content := load_configurations(config_file))
+    check_settings(settings, content)
     hide_what_is_harmless()
     files = [str(path) for path in find_configurations(config_file)]
     return monai.bundle.create_workflow(config_file=files, **literal_paths(settings))

@@ -431,6 +431,8 @@ def test_a_workflow_is_made_from_any_folder(tiny_dataset, tmp_path, monkeypatch)
     for name in ("pair_limit::test", "step"):
         with pytest.raises(ValueError, match=rf"unknown option {name}; did you mean \w+s\?; known options are"):
             create_workflow("configs/inference.yaml", **{name: 2})
+    with pytest.raises(ValueError, match="^steps is '3'; expected a whole number, such as 5"):
+        create_workflow("configs/inference.yaml", steps="3")
     with pytest.raises(FileNotFoundError, match="configuration not found: configs/none.yaml"):
         create_workflow("configs/none.yaml")
 

@@ -33,10 +33,16 @@ TINY_SIZE = "--pixdim=6.0 --map_pixdim=6.0 --downsampling=1 --channels=2"
 TINY_INFERENCE = f"{TINY_SIZE} --weights=runs/tiny/model.pt"
 
 
-def snippets(language):
+def blocks(language):
+    """Pages, and the blocks of a language on each."""
     for page in PAGES:
-        for number, text in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)):
-            yield pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}")
+        yield page.relative_to(ROOT), re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def snippets(language):
+    for page, texts in blocks(language):
+        for number, text in enumerate(texts):
+            yield pytest.param(text, id=f"{page}-{number}")
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +120,9 @@ def tiny(command):
 
 def commands():
     """The commands of every page that has some."""
-    for page in PAGES:
-        texts = re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
+    for page, texts in blocks("bash"):
         if texts:
-            yield pytest.param("".join(texts).splitlines(), id=str(page.relative_to(ROOT)))
+            yield pytest.param("".join(texts).splitlines(), id=str(page))
 
 
 @pytest.mark.parametrize("lines", commands())

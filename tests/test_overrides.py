@@ -77,6 +77,7 @@ def test_known_options_pass(arguments):
             r"--intensity_percentiles is '5'; expected a list, such as \"\[0.5, 99.5\]\"",
         ),
         (["--inner_lr", "0"], "--inner_lr is '0'; expected more than 0, such as 0.0002"),
+        (["--spatial_dims", "2.0"], "--spatial_dims is '2.0'; expected a whole number, such as 3"),
         (["--spatial_dims", "4"], "--spatial_dims is '4'; expected 2 or 3"),
         (["--window_mm", "0"], "--window_mm is '0'; expected more than 0, such as 21.6"),
         (["--size_divisor", "-8"], "--size_divisor is '-8'; expected more than 0, such as 8"),

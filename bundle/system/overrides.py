@@ -205,9 +205,9 @@ def _expected(name: str, default: Any, value: Any) -> str | None:
     if isinstance(default, int | float):
         kinds = int if isinstance(default, int) else (int, float)
         number = "a whole number" if kinds is int else "a number"
-        if name == "spatial_dims":
-            return None if value in (2, 3) else "2 or 3"
         if isinstance(value, kinds) and not isinstance(value, bool):
+            if name == "spatial_dims":
+                return None if value in (2, 3) else "2 or 3"
             small = value <= 0 if name in POSITIVE else value < 0
             return f"{'more than 0' if name in POSITIVE else '0 or more'}, such as {default}" if small else None
         return f"{number}, such as {default}"
