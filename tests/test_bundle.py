@@ -382,7 +382,8 @@ UNUSED = {"intensity_percentiles", "maps_seen", "map_held_out", "map_device", "m
 
 
 @pytest.mark.parametrize(
-    ("name", "more"), [("inference_2d.yaml", {"channels", "shipped"}), ("fine_tune_2d.yaml", {"map_folds"})]
+    ("name", "more"),
+    [("inference_2d.yaml", {"channels", "shipped", "score_limits"}), ("fine_tune_2d.yaml", {"map_folds"})],
 )
 def test_a_configuration_of_slices_is_the_one_of_volumes_with_the_overlays(name, more):
     base, overlays, _ = twins.WRITTEN_OUT[name]

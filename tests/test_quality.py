@@ -13,7 +13,8 @@ from bundle.evaluation.quality import border_displacement, overlap_percent
 from bundle.evaluation.verdict import RULES, check_limits, findings, judge, score
 from bundle.geometry import ddf_to_displacement, without_alignment
 
-BARE = {"pair_id": "a", "loss": [2.0, 1.0], "folded_percent": 0.0, "log_jacobian_sd": 0.1}
+SURE = {"fixed": 0.5, "moving": 0.5}
+BARE = {"pair_id": "a", "loss": [2.0, 1.0], "folded_percent": 0.0, "log_jacobian_sd": 0.1, "certainty": SURE}
 
 
 def both(before, after):
@@ -86,6 +87,7 @@ CASES = [  # rule, [check, failed], metrics within, beyond the first, beyond the
     ("tre_rise_mm", [1, 5], both(4.0, 5.0), both(4.0, 9.0), both(4.0, 9.5), "tre_rms_mm"),
     ("lost_landmarks", [0, 1], {}, {"2": "missing in the moving label"}, {"1": "x", "2": "y"}, "lost_landmarks"),
     ("predicted_overlap", [0.85, 0.6], 0.85, 0.84, 0.5, "predicted_overlap"),
+    ("score", [0.25, 0.125], 1.0, 0.9, 0.4, "predicted_overlap"),  # times the certainty of both images
 ]
 
 
@@ -239,7 +241,7 @@ def test_verdict_is_added_to_the_metrics(content):
     alignment[:3, 3] = (40, 0, 0)
     displacement = torch.zeros(3, 8, 8, 8)
     displacement[0] = 40.0
-    displacement[1] = 18.0
+    displacement[1] = 22.0
     moving = affine.copy()
     moving[0, 3] = 40
     data = {
@@ -250,12 +252,12 @@ def test_verdict_is_added_to_the_metrics(content):
         "metrics": BARE,
     }
     metrics = QualityVerdictd(content("inference.yaml", "quality"))(data)["metrics"]
-    # 18 mm are 9 voxels: nothing is left of an image of 8.
-    assert metrics["border_displacement_mm"] == metrics["largest_displacement_mm"] == pytest.approx(18)
+    # 22 mm are 11 voxels: nothing is left of an image of 8.
+    assert metrics["border_displacement_mm"] == metrics["largest_displacement_mm"] == pytest.approx(22)
     assert metrics["overlap_percent"] == 0
     assert metrics["verdict"]["verdict"] == "failed"
     assert metrics["verdict"]["reasons"] == [
         "Only 0.0 % of the fixed image lies inside the moving image (failed below 20 %)",
-        "The border of the fixed image moves by 18.0 mm (check above 15 mm)",
+        "The border of the fixed image moves by 22.0 mm (check above 20 mm)",
     ]
     assert "verdict" not in BARE

@@ -27,21 +27,21 @@ def moved(image, **settings):
     return float(np.linalg.norm(done.displacement, axis=0).mean()) / voxel, done.metrics
 
 
-def corrected_by(weights):
+def known_of(weights):
     settings = read_configuration("inference.yaml", {"weights": str(weights), "map_weights": None})
-    return [settings.get_parsed_content(key) for key in ("mirror_axis", "centred_maps")]
+    return [settings.get_parsed_content(key) for key in ("mirror_axis", "centred_maps", "score_limits")]
 
 
-def test_weights_that_ship_are_corrected_wherever_they_lie(tmp_path):
+def test_weights_that_ship_are_known_wherever_they_lie(tmp_path):
     """A gateway's package and a copy of the folder hold the same weights; those of a training are others."""
     model = (ROOT / "models/model.pt").read_bytes()
     for name, content in (("model.pt", model), ("renamed.pt", model), ("other.pt", model[:-1] + b"x")):
         (tmp_path / name).write_bytes(content)
-    assert corrected_by(ROOT / "models/model.pt") == [0, [0]]
-    assert corrected_by(tmp_path / "model.pt") == [0, [0]]
-    assert corrected_by(tmp_path / "renamed.pt") == [0, [0]]
-    assert corrected_by(tmp_path / "other.pt") == [None, []]
-    assert corrected_by(tmp_path / "gone.pt") == [None, []]
+    assert known_of(ROOT / "models/model.pt") == [0, [0], [0.62, 0.5]]
+    assert known_of(tmp_path / "model.pt") == [0, [0], [0.62, 0.5]]
+    assert known_of(tmp_path / "renamed.pt") == [0, [0], [0.62, 0.5]]
+    assert known_of(tmp_path / "other.pt") == [None, [], None]
+    assert known_of(tmp_path / "gone.pt") == [None, [], None]
 
 
 @pytest.mark.parametrize("steps", [0, 5])
@@ -50,6 +50,13 @@ def test_a_simulated_image_is_registered_to_itself(simulated, steps):
     voxels, metrics = moved(image, steps=steps)
     assert voxels < 0.5
     assert metrics["folded_percent"] == 0
+
+
+def test_no_registration_of_images_that_the_weights_do_not_know_is_good(simulated):
+    fixed, moving = sorted((simulated / "images").iterdir())[:3:2]
+    verdict = register(fixed, moving, **COARSE).metrics["verdict"]
+    assert verdict["verdict"] != "good"
+    assert any("vague or disagree" in reason for reason in verdict["reasons"])
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/prostate_mr_trus")

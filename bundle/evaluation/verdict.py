@@ -69,10 +69,6 @@ def _loss_rise(metrics: Metrics) -> float | None:
     return losses[-1] - losses[0] if len(losses) > 1 else None
 
 
-def _lost_steps(metrics: Metrics) -> float | None:
-    return metrics.get("adaptation", {}).get("lost_steps")
-
-
 def _lost_landmarks(metrics: Metrics) -> float | None:
     return len(metrics["lost_landmarks"]) if "lost_landmarks" in metrics else None
 
@@ -81,6 +77,22 @@ def _lost_names(metrics: Metrics) -> str:
     return "; ".join(
         f"{'landmark ' * name.isdigit()}{name} {what}" for name, what in metrics.get("lost_landmarks", {}).items()
     )
+
+
+def score(metrics: Metrics) -> float | None:
+    """How good a registration is likely to be, without its labels; higher is better.
+
+    ``score = predicted_overlap * certainty(fixed) * certainty(moving)``: that maps overlap says little if one of them
+    is vague, or another network would have made another (``bundle.maps.certainty``).
+
+    Args:
+        metrics: metrics of a pair; ``predicted_overlap`` and ``certainty``, 0 to 1, if the anatomy was predicted.
+
+    Returns:
+        0 to 1; None without such maps.
+    """
+    overlap = PREDICTED.after(metrics)
+    return None if overlap is None else overlap * math.prod(metrics["certainty"].values())
 
 
 RULES = {
@@ -101,7 +113,7 @@ RULES = {
     ),
     "lost_steps": Rule(
         "steps lost to numbers that are not finite",
-        _lost_steps,
+        lambda metrics: metrics.get("adaptation", {}).get("lost_steps"),
         "{value} of the steps led to a loss or gradient that is not finite; the best field before was kept",
         "lower inner_lr, or check the images",
         digits=0,
@@ -158,6 +170,14 @@ RULES = {
         PREDICTED,
         "the predicted anatomy of the two images overlaps by only {value}",
         "look at the contours; try more steps, or weights for such images",
+        least=True,
+    ),
+    "score": Rule(
+        "score",
+        score,
+        "the maps of the anatomy are vague or disagree: the score is only {value}",
+        "look at the contours; try weights for such images",
+        digits=3,
         least=True,
     ),
 }
@@ -219,24 +239,6 @@ def _told_apart(value: float, limit: float, digits: int) -> str:
     """A value beyond a limit, with as many decimals as show that it is beyond: 0.919 is below 0.92, and not 0.92."""
     texts = [f"{value:.{decimals}f}" for decimals in range(digits, digits + MOST_DECIMALS)]
     return next((text for text in texts if float(text) != limit), texts[0])
-
-
-def score(metrics: Metrics) -> float | None:
-    """How good a registration is likely to be, without its labels; higher is better.
-
-    ``score = predicted_overlap * certainty(fixed) * certainty(moving)``, with the certainty of the maps of the two
-    images (``bundle.maps.certainty``): that maps overlap says little if one of them is vague, or another network would
-    have made another. It ranks the pairs of a run, which limits alone do not.
-
-    Args:
-        metrics: metrics of a pair; ``predicted_overlap`` and ``certainty``, 0 to 1, if maps of the anatomy were
-            predicted.
-
-    Returns:
-        0 to 1; None without such maps.
-    """
-    overlap = PREDICTED.after(metrics)
-    return None if overlap is None else overlap * math.prod(metrics["certainty"].values())
 
 
 def judge(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
