@@ -283,7 +283,6 @@ def test_workers_that_load_pairs_leave_the_gpu_to_the_process_that_trains():
     ("name", "points", "rate"),
     [
         ("presets/hippocampus_mr", (10, 14, 8), 0.1),
-        ("presets/repeat_scans", (6, 7, 6), 0.3),
         ("overlays/residual_field", (6, 7, 6), 0.3),
     ],
 )

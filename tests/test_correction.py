@@ -204,7 +204,6 @@ HIPPOCAMPUS, SLICES = ["presets/hippocampus_mr"], ["overlays/2d"]
     [
         ([], {}, (0, [0], True, [1])),
         (["presets/cpu", "overlays/mr_trus"], {}, (0, [0], False, [])),
-        (["presets/repeat_scans"], {}, (0, [], True, [])),
         ([], {"map_weights": None}, (0, [], True, [])),
         ([], {"weights": "elsewhere/models/model.pt"}, None),
         (HIPPOCAMPUS, {}, (None, [], True, [0, 1])),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bundle.registration import BendingEnergyLoss, DisplacementSearch, MSELoss, RegistrationLoss, SearchInferer
-from bundle.registration.search import SHARE, self_similarities
+from bundle.registration.search import AGREEMENT, SHARE, self_similarities
 
 SHAPE = (24, 20, 16)
 SHIFT = (2, 0, -1)
@@ -28,7 +28,7 @@ def still(*shape):
 
 
 def test_the_displacement_under_which_images_agree_is_found():
-    found = DisplacementSearch(3, pixdim=1)(torch.cat(shifted(), 1), still(*SHAPE))
+    found, _ = DisplacementSearch(3, pixdim=1)(torch.cat(shifted(), 1), still(*SHAPE))
     assert torch.equal(found, SHARE * torch.tensor(SHIFT).reshape(1, 3, 1, 1, 1).expand_as(found).float())
 
 
@@ -36,9 +36,9 @@ def test_the_search_goes_on_from_the_field_that_it_is_given():
     pair, shift = torch.cat(shifted(), 1), torch.tensor(SHIFT).float()
     right = still(*SHAPE) + shift.reshape(1, 3, 1, 1, 1)
     search = DisplacementSearch(3, pixdim=1)
-    assert torch.allclose(search(pair, right)[0, :, 12, 10, 8], shift, atol=1e-5)
+    assert torch.allclose(search(pair, right)[0][0, :, 12, 10, 8], shift, atol=1e-5)
     # A voxel too far along each axis: half of the way back.
-    assert torch.allclose(search(pair, right + 1)[0, :, 12, 10, 8], shift + 1 - SHARE, atol=1e-5)
+    assert torch.allclose(search(pair, right + 1)[0][0, :, 12, 10, 8], shift + 1 - SHARE, atol=1e-5)
 
 
 @pytest.mark.parametrize("cut", [0, 1])
@@ -49,7 +49,7 @@ def test_a_finer_grid_is_searched_by_averages_of_about_a_third_of_the_reach(cut)
     fine = fine[..., cut:]  # of any length
     search = DisplacementSearch(3, pixdim=0.5)
     assert (search.downsampling, search.reach) == (2, 3)
-    found = search(fine, still(*fine.shape[2:]))
+    found, _ = search(fine, still(*fine.shape[2:]))
     assert found.shape[2:] == fine.shape[2:]
     if not cut:
         assert torch.allclose(found, 2 * SHARE * torch.tensor(SHIFT).reshape(1, 3, 1, 1, 1).float().expand_as(found))
@@ -59,7 +59,8 @@ def test_a_finer_grid_is_searched_by_averages_of_about_a_third_of_the_reach(cut)
 
 @pytest.mark.parametrize("image", [speckle(SHAPE), torch.zeros(1, 1, *SHAPE), torch.full((1, 1, *SHAPE), 0.3)])
 def test_an_image_stays_on_itself_and_nothing_moves_where_there_is_nothing(image):
-    assert not DisplacementSearch(3, pixdim=1)(torch.cat([image, image], 1), still(*SHAPE)).any()
+    found, disagreement = DisplacementSearch(3, pixdim=1)(torch.cat([image, image], 1), still(*SHAPE))
+    assert not found.any() and disagreement == 0
 
 
 def test_what_lies_outside_the_masks_does_not_count():
@@ -68,23 +69,48 @@ def test_what_lies_outside_the_masks_does_not_count():
     inside[..., 4:20, 4:16, 4:12] = 1
     disturbed = torch.where(inside > 0, fixed, speckle(SHAPE, seed=1))
     pair = torch.cat([moving, torch.ones_like(moving), disturbed, inside], 1)
-    found = DisplacementSearch(3, pixdim=1)(pair, still(*SHAPE))
+    found, _ = DisplacementSearch(3, pixdim=1)(pair, still(*SHAPE))
     middle = SHARE * torch.tensor(SHIFT).float()
     assert torch.allclose(found[0, :, 12, 10, 8], middle)
     pair[:, 3] = 0
-    assert not DisplacementSearch(3, pixdim=1)(pair, still(*SHAPE)).any()
+    found, disagreement = DisplacementSearch(3, pixdim=1)(pair, still(*SHAPE))
+    assert not found.any() and disagreement.isnan()
+
+
+def test_images_of_different_tissue_are_left_where_they_are():
+    unlike = torch.cat([speckle(SHAPE), speckle(SHAPE, seed=1)], 1)
+    start = still(*SHAPE) + 0.5
+    found, disagreement = DisplacementSearch(6, pixdim=2)(unlike, start)
+    assert torch.equal(found, start)
+    assert disagreement > 6 * AGREEMENT
+
+
+def test_the_maps_say_where_the_two_searches_have_to_agree():
+    moving, fixed = shifted()
+    organ = torch.zeros_like(fixed)
+    organ[..., 8:, :, :] = 1
+    inside = torch.ones_like(fixed)
+    half = torch.where(organ > 0, fixed, speckle(SHAPE, seed=1))
+    pair = torch.cat([moving, inside, organ, half, inside, organ], 1)
+    search = DisplacementSearch(3, pixdim=1)
+    found, within = search(pair, still(*SHAPE))
+    assert found.any() and within < AGREEMENT * 3
+    pair[:, [2, 5]] = 1 - organ
+    found, outside = search(pair, still(*SHAPE))
+    assert not found.any() and outside > AGREEMENT * 3
 
 
 def test_pairs_of_a_batch_and_slices_are_searched_each_on_its_own():
     moving, fixed = shifted((0, 1, 0))
     search = DisplacementSearch(2, pixdim=1)
     pairs = torch.cat([torch.cat([moving, fixed], 1), torch.cat([fixed, fixed], 1)])
-    both = search(pairs, still(*SHAPE).repeat(2, 1, 1, 1, 1))
-    assert torch.equal(both[:1], search(pairs[:1], still(*SHAPE)))
+    both, disagreements = search(pairs, still(*SHAPE).repeat(2, 1, 1, 1, 1))
+    alone, disagreement = search(pairs[:1], still(*SHAPE))
+    assert torch.equal(both[:1], alone) and torch.equal(disagreements[:1], disagreement)
     assert not both[1].any()
     assert both[0, 1].mean() == SHARE
     scene = speckle((40, 40))
-    planar = search(torch.cat([scene[..., 2:34, 2:34], scene[..., 3:35, 2:34]], 1), still(32, 32))
+    planar, _ = search(torch.cat([scene[..., 2:34, 2:34], scene[..., 3:35, 2:34]], 1), still(32, 32))
     assert torch.equal(planar[0, :, 16, 16], torch.tensor([SHARE, 0]))
 
 
@@ -114,7 +140,8 @@ def test_the_result_of_a_registration_is_judged_after_the_search():
 
     search = DisplacementSearch(3, pixdim=1)
     found = SearchInferer(register, search, loss)(pair, "network")
-    assert torch.equal(found["ddf"], search(pair, still(*SHAPE)))
+    ddf, disagreement = search(pair, still(*SHAPE))
+    assert torch.equal(found["ddf"], ddf) and torch.equal(found["disagreement"], disagreement)
     assert found["similarity"][0, 0] == register(pair, "network")["similarity"][0, 0]
     assert found["similarity"][0, 1] == loss(found["ddf"], pair)["similarity"]
     assert found["seconds"] > 1 and found["losses"].tolist() == [[3.0]]

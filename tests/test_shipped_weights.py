@@ -8,6 +8,7 @@ import pytest
 
 from bundle import register
 from bundle.api import read_configuration
+from bundle.registration.search import AGREEMENT
 from bundle.simulation import simulate_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,7 +30,7 @@ def moved(image, **settings):
 
 def known_of(weights):
     settings = read_configuration("inference.yaml", {"weights": str(weights), "map_weights": None})
-    return [settings.get_parsed_content(key) for key in ("mirror_axis", "centred_maps", "score_limits")]
+    return [settings.get_parsed_content(key) for key in ("mirror_axis", "centred_maps", "score_limits", "search_mm")]
 
 
 def test_weights_that_ship_are_known_wherever_they_lie(tmp_path):
@@ -37,11 +38,11 @@ def test_weights_that_ship_are_known_wherever_they_lie(tmp_path):
     model = (ROOT / "models/model.pt").read_bytes()
     for name, content in (("model.pt", model), ("renamed.pt", model), ("other.pt", model[:-1] + b"x")):
         (tmp_path / name).write_bytes(content)
-    assert known_of(ROOT / "models/model.pt") == [0, [0], [0.62, 0.5]]
-    assert known_of(tmp_path / "model.pt") == [0, [0], [0.62, 0.5]]
-    assert known_of(tmp_path / "renamed.pt") == [0, [0], [0.62, 0.5]]
-    assert known_of(tmp_path / "other.pt") == [None, [], None]
-    assert known_of(tmp_path / "gone.pt") == [None, [], None]
+    assert known_of(ROOT / "models/model.pt") == [0, [0], [0.62, 0.5], 7.2]
+    assert known_of(tmp_path / "model.pt") == [0, [0], [0.62, 0.5], 7.2]
+    assert known_of(tmp_path / "renamed.pt") == [0, [0], [0.62, 0.5], 7.2]
+    assert known_of(tmp_path / "other.pt") == [None, [], None, None]
+    assert known_of(tmp_path / "gone.pt") == [None, [], None, None]
 
 
 @pytest.mark.parametrize("steps", [0, 5])
@@ -72,3 +73,13 @@ def test_no_registration_is_worse_than_the_initial_alignment_by_its_own_loss():
     done = register(REAL / "obs000.nii.gz", REAL / "obs040.nii.gz", **COARSE)
     adaptation = done.metrics["adaptation"]
     assert adaptation["best_loss"] <= min(done.metrics["loss"][0], adaptation["loss_identity"])
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/prostate_mr_trus")
+@pytest.mark.parametrize(("fixed", "moving", "alike"), [("obs079", "obs080", True), ("obs079", "obs006", False)])
+def test_tissue_that_looks_alike_is_followed_within_a_patient_alone(fixed, moving, alike):
+    pair = REAL / f"{fixed}.nii.gz", REAL / f"{moving}.nii.gz"
+    searched, plain = (register(*pair, **COARSE, **settings) for settings in ({}, {"search_mm": None}))
+    assert (searched.metrics["search_disagreement_mm"] <= 7.2 * AGREEMENT) == alike
+    assert np.array_equal(searched.displacement, plain.displacement) != alike
+    assert "search_disagreement_mm" not in plain.metrics

@@ -112,6 +112,8 @@ class PairMetricsd(Transform):
             metrics["inverse_residual_mm"] = data["inverse_residual_mm"]
         if "similarity" in data["pred"]:
             metrics["similarity"] = dict(zip(WHEN, map(float, data["pred"]["similarity"]), strict=True))
+        if "disagreement" in data["pred"]:
+            metrics["search_disagreement_mm"] = float(data["pred"]["disagreement"])
         metrics |= map_metrics(data, lift_ddf(ddf)) | consistency_metrics(
             data["pred"], np.asarray(data["fixed_image"].affine)
         )

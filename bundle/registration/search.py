@@ -25,10 +25,12 @@ CONSTANT = 1e-4
 """Difference of intensities in [0, 1] up to which they are the same: what rounding leaves of it is no texture."""
 SHARE = 0.5
 """Of the way to what is found: the mean of two estimates, whose errors have little to do with each other."""
+AGREEMENT = 0.25
+"""Of the reach: the largest disagreement of the two searches that is followed. Chance leads to half of the reach."""
 
 
 class DisplacementSearch(nn.Module):
-    """Move a DDF ``u`` half of the way to the displacements under which the two images look most alike.
+    """Move a DDF ``u`` half of the way to the displacements under which the two images look most alike, if any are.
 
     Every place of a coarse grid tries all displacements ``d`` up to a reach. Their cost is the difference of
     self-similarities, of which each voxel has a few (``self_similarities``), between the fixed image and the moving one
@@ -38,7 +40,10 @@ class DisplacementSearch(nn.Module):
         d_i = argmin_d cost_i(d) + t |d - s_i|^2,    s = mean of d over the neighbours
 
     It needs neither labels nor a gradient. Where images of one modality show the same tissue, as in two scans of a
-    patient, it finds what inside an organ belongs together; between patients it follows chance.
+    patient, it finds what inside an organ belongs together; between patients it would follow chance. Which of the two
+    holds shows when the moving image is searched in the fixed one, too: ``e``. The two disagree by the mean of
+    ``|d(x) + e(x + d(x))|`` over the voxels inside, weighted by the maps of the fixed image if there are any; above
+    ``AGREEMENT`` of the reach, ``u`` stays as it is.
 
     Args:
         reach_mm: largest displacement along every axis; rounded to whole coarse voxels, about a third of it each.
@@ -50,32 +55,39 @@ class DisplacementSearch(nn.Module):
 
     def __init__(self, reach_mm: float, pixdim: float) -> None:
         super().__init__()
+        self.pixdim = pixdim
         self.downsampling = max(1, round(reach_mm / REACH / pixdim))
         self.reach = round(reach_mm / (pixdim * self.downsampling))
         if self.reach < 1:
             raise ValueError(f"search_mm is {reach_mm:g}; expected {pixdim:g} (a voxel) or more, or null")
 
-    def forward(self, pair: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
-        """The DDF after the search.
+    def forward(self, pair: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Search on from a DDF.
 
         Args:
-            pair: joined pair ``(batch, channels, *shape)``, its images the first channel of each side and masks, if
-                there are any, the second.
+            pair: joined pair ``(batch, channels, *shape)``: of each side the image, its mask and its maps, if there
+                are any.
             ddf: ``(batch, dims, *shape)``, voxels.
 
         Returns:
-            ``(batch, dims, *shape)``, voxels.
+            The DDF after the search, ``(batch, dims, *shape)`` in voxels, and by how many mm the two searches of each
+            pair disagree, ``(batch,)``.
         """
-        moving, fixed = (self._coarse(side[:, :2]) for side in split_pair(pair))
-        moving = Warp()(moving, self._coarse(ddf) / self.downsampling)
+        moving, fixed = (self._coarse(side) for side in split_pair(pair))
+        moving = Warp()(moving[:, :2], self._coarse(ddf) / self.downsampling)
         seen = [self_similarities(side[:, :1]) for side in (fixed, moving)]
-        inside = moving[:, 1:] * fixed[:, 1:] if fixed.shape[1] > 1 else torch.ones_like(fixed)
-        found = torch.stack([self._search(*images) for images in zip(*seen, inside, strict=True)])
-        fine = enlarge_ddf(found, self.downsampling)
+        inside = moving[:, 1:] * fixed[:, 1:2] if fixed.shape[1] > 1 else torch.ones_like(fixed)
+        forth = torch.stack([self._search(*images) for images in zip(*seen, inside, strict=True)])
+        back = torch.stack([self._search(*images) for images in zip(*reversed(seen), inside, strict=True)])
+        weight = inside * fixed[:, 2:].sum(1, keepdim=True) if fixed.shape[1] > 2 else inside
+        apart = compose(forth, back).norm(dim=1, keepdim=True)
+        disagreement = (weight * apart).flatten(1).sum(1) / weight.flatten(1).sum(1)
+        fine = enlarge_ddf(forth, self.downsampling)
         for axis, length in enumerate(ddf.shape[2:], start=2):
             fine = fine.narrow(axis, 0, length)
-        searched = compose(fine, ddf)
-        return ddf + SHARE * (searched - ddf)
+        share = SHARE * (disagreement <= AGREEMENT * self.reach)
+        moved = ddf + share.reshape(-1, *[1] * (ddf.ndim - 1)) * (compose(fine, ddf) - ddf)
+        return moved, disagreement * self.downsampling * self.pixdim
 
     def _coarse(self, images: torch.Tensor) -> torch.Tensor:
         """Averages over cubes; the last of an axis may be of fewer voxels."""
@@ -90,21 +102,27 @@ class DisplacementSearch(nn.Module):
         near, target, weight = (_averages(images, stride, 1)[0] for images in (near, fixed[None], inside[None]))
         every = (slice(None), *(slice(0, None, step) for step in stride))
         target, weight = target[every], weight[every]
+        # Of every second voxel, in the order of the memory: a step over voxels would take twice as long.
+        lattices = {
+            first: near[(slice(None), *map(slice, first, [None] * dims, stride))].contiguous()
+            for first in product(*map(range, stride))
+        }
         displacements = list(product(range(-reach, reach + 1), repeat=dims))
         costs = []
         for displacement in displacements:
-            window = tuple(
-                slice(reach + by, reach + by + length - step + 1, step)
-                for by, length, step in zip(displacement, shape, stride, strict=True)
-            )
-            costs.append(((near[(slice(None), *window)] - target).square() * weight).sum(0))
+            starts = [divmod(reach + by, step) for by, step in zip(displacement, stride, strict=True)]
+            window = (slice(start, start + length) for (start, _), length in zip(starts, target.shape[1:], strict=True))
+            there = lattices[tuple(first for _, first in starts)][(slice(None), *window)]
+            costs.append((there - target).square_().sum(0) * weight[0])
         cost = _smooth(_smooth(torch.stack(costs)))
         tried = cost.new_tensor(displacements)
         field = cost.new_zeros(dims, *cost.shape[1:])
+        # Place by place, so that the costs of one lie side by side.
+        cost = cost.flatten(1).T.contiguous()
         for stiffness in STIFFNESS:
             # |d - s|^2 without |s|^2, which is the same for all d.
-            far = tried.square().sum(1, keepdim=True) - 2 * tried @ field.flatten(1)
-            best = (cost.flatten(1) + stiffness * far).argmin(0)
+            far = tried.square().sum(1) - 2 * field.flatten(1).T @ tried.T
+            best = torch.add(cost, far, alpha=stiffness).argmin(1)
             field = _smooth(tried[best].T.reshape(field.shape))
         return F.interpolate(field[None], size=shape, mode="trilinear" if dims == 3 else "bilinear")[0]
 
@@ -114,7 +132,7 @@ class SearchInferer(Inferer):
 
     Args:
         inferer: a joined pair and a network -> ``ddf``, ``similarity``, ``seconds`` and whatever else it finds.
-        search: a joined pair and its DDF -> DDF, as ``DisplacementSearch``.
+        search: a joined pair and its DDF -> DDF and disagreement, as ``DisplacementSearch``.
         loss: the objective whose ``similarity`` the result is judged by.
     """
 
@@ -136,20 +154,21 @@ class SearchInferer(Inferer):
 
         Returns:
             The inferer's outputs, with ``ddf`` and, of each pair, the last ``similarity`` and ``seconds`` after the
-            search. ``losses`` and ``best_step`` are those of the steps before it. The inverse of a velocity field is
-            left out: it would be that of another field.
+            search, and its ``disagreement`` ``(batch,)``, mm. ``losses`` and ``best_step`` are those of the steps
+            before it. The inverse of a velocity field is left out: it would be that of another field.
         """
 
         def register(pair: torch.Tensor, label: torch.Tensor | None) -> dict[str, torch.Tensor]:
             found = self.inferer(pair, network, *args, labels=label, **kwargs)
             start = time.perf_counter()
             with torch.no_grad():
-                ddf = self.search(pair, found["ddf"])
+                ddf, disagreement = self.search(pair, found["ddf"])
                 similarity = self.loss(ddf, pair, label)["similarity"]
             found |= {
                 "ddf": ddf,
                 "similarity": torch.stack([found["similarity"][0, 0], similarity])[None],
                 "seconds": found["seconds"] + time.perf_counter() - start,
+                "disagreement": disagreement,
             }
             return {key: value for key, value in found.items() if key != "inverse_ddf"}
 
