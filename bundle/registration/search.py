@@ -70,24 +70,29 @@ class DisplacementSearch(nn.Module):
             ddf: ``(batch, dims, *shape)``, voxels.
 
         Returns:
-            The DDF after the search, ``(batch, dims, *shape)`` in voxels, and by how many mm the two searches of each
-            pair disagree, ``(batch,)``.
+            The DDF after the search, ``(batch, dims, *shape)`` in voxels, which is the given tensor where no search is
+            followed, and by how many mm the two searches of each pair disagree, ``(batch,)``.
         """
-        moving, fixed = (self._coarse(side) for side in split_pair(pair))
-        moving = Warp()(moving[:, :2], self._coarse(ddf) / self.downsampling)
+        moving, fixed = split_pair(pair)
+        moving, fixed = self._coarse(moving[:, :2]), self._coarse(fixed)
+        moving = Warp()(moving, self._coarse(ddf) / self.downsampling)
         seen = [self_similarities(side[:, :1]) for side in (fixed, moving)]
         inside = moving[:, 1:] * fixed[:, 1:2] if fixed.shape[1] > 1 else torch.ones_like(fixed)
-        forth = torch.stack([self._search(*images) for images in zip(*seen, inside, strict=True)])
-        back = torch.stack([self._search(*images) for images in zip(*reversed(seen), inside, strict=True)])
+        forth, back = (
+            torch.stack([self._search(*images) for images in zip(*sides, inside, strict=True)])
+            for sides in (seen, seen[::-1])
+        )
         weight = inside * fixed[:, 2:].sum(1, keepdim=True) if fixed.shape[1] > 2 else inside
         apart = compose(forth, back).norm(dim=1, keepdim=True)
         disagreement = (weight * apart).flatten(1).sum(1) / weight.flatten(1).sum(1)
-        fine = enlarge_ddf(forth, self.downsampling)
-        for axis, length in enumerate(ddf.shape[2:], start=2):
-            fine = fine.narrow(axis, 0, length)
-        share = SHARE * (disagreement <= AGREEMENT * self.reach)
-        moved = ddf + share.reshape(-1, *[1] * (ddf.ndim - 1)) * (compose(fine, ddf) - ddf)
-        return moved, disagreement * self.downsampling * self.pixdim
+        followed = disagreement <= AGREEMENT * self.reach
+        if followed.any():
+            fine = enlarge_ddf(forth, self.downsampling)
+            for axis, length in enumerate(ddf.shape[2:], start=2):
+                fine = fine.narrow(axis, 0, length)
+            share = SHARE * followed.reshape(-1, *[1] * (ddf.ndim - 1))
+            ddf = ddf + share * (compose(fine, ddf) - ddf)
+        return ddf, disagreement * self.downsampling * self.pixdim
 
     def _coarse(self, images: torch.Tensor) -> torch.Tensor:
         """Averages over cubes; the last of an axis may be of fewer voxels."""
@@ -163,13 +168,10 @@ class SearchInferer(Inferer):
             start = time.perf_counter()
             with torch.no_grad():
                 ddf, disagreement = self.search(pair, found["ddf"])
-                similarity = self.loss(ddf, pair, label)["similarity"]
-            found |= {
-                "ddf": ddf,
-                "similarity": torch.stack([found["similarity"][0, 0], similarity])[None],
-                "seconds": found["seconds"] + time.perf_counter() - start,
-                "disagreement": disagreement,
-            }
+                if ddf is not found["ddf"]:
+                    similarity = self.loss(ddf, pair, label)["similarity"]
+                    found |= {"ddf": ddf, "similarity": torch.stack([found["similarity"][0, 0], similarity])[None]}
+            found |= {"seconds": found["seconds"] + time.perf_counter() - start, "disagreement": disagreement}
             return {key: value for key, value in found.items() if key != "inverse_ddf"}
 
         return one_by_one(register, inputs, labels)
