@@ -32,11 +32,12 @@ BAUM = [str(CONFIGS / "experiments/experiment.yaml")]
 
 HIPPOCAMPUS = [*BAUM, str(CONFIGS / "experiments/experiment_hippocampus.yaml")]
 TRUS = [*BAUM, str(CONFIGS / "experiments/experiment_trus.yaml")]
+MR_TRUS = [*BAUM, str(CONFIGS / "experiments/experiment_mr_trus.yaml")]
 PEERS = [*BAUM, str(CONFIGS / "experiments/peers.yaml")]
 PEERS_HIPPOCAMPUS = [*PEERS, str(CONFIGS / "experiments/peers_hippocampus.yaml")]
 
 
-@pytest.mark.parametrize("files", [PLAN, SMALLER, BAUM, HIPPOCAMPUS, TRUS, PEERS, PEERS_HIPPOCAMPUS], ids=str)
+@pytest.mark.parametrize("files", [PLAN, SMALLER, BAUM, HIPPOCAMPUS, TRUS, MR_TRUS, PEERS, PEERS_HIPPOCAMPUS], ids=str)
 def test_the_plans_hold_together(files):
     plan = read_plan(files, {})
     overlays = [*plan["configs"], *(name for kind in ("trainings", "methods") for name in files_of(plan[kind]))]
