@@ -1,5 +1,7 @@
 """The search for tissue that looks alike, on images whose displacement is known."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -146,3 +148,15 @@ def test_the_result_of_a_registration_is_judged_after_the_search():
     assert found["similarity"][0, 1] == loss(found["ddf"], pair)["similarity"]
     assert found["seconds"] > 1 and found["losses"].tolist() == [[3.0]]
     assert "inverse_ddf" not in found  # it would be that of another field
+
+
+def test_the_seconds_of_the_search_are_right_on_a_machine_that_runs_for_long(monkeypatch):
+    clock = iter([1e7, 1e7 + 0.25])  # after 116 days; single precision has steps of a second there
+    monkeypatch.setattr("bundle.registration.search.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+
+    def register(inputs, network, labels=None):
+        return {"similarity": torch.zeros(1, 2), "seconds": torch.tensor([1.0]), "ddf": still(*SHAPE)}
+
+    loss = RegistrationLoss(MSELoss(), BendingEnergyLoss(), 0.01)
+    found = SearchInferer(register, DisplacementSearch(3, pixdim=1), loss)(torch.cat(shifted(), 1), "network")
+    assert found["seconds"].tolist() == [1.25]

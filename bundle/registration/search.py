@@ -171,7 +171,7 @@ class SearchInferer(Inferer):
                 if ddf is not found["ddf"]:
                     similarity = self.loss(ddf, pair, label)["similarity"]
                     found |= {"ddf": ddf, "similarity": torch.stack([found["similarity"][0, 0], similarity])[None]}
-            found |= {"seconds": found["seconds"] + time.perf_counter() - start, "disagreement": disagreement}
+            found |= {"seconds": found["seconds"] + (time.perf_counter() - start), "disagreement": disagreement}
             return {key: value for key, value in found.items() if key != "inverse_ddf"}
 
         return one_by_one(register, inputs, labels)
