@@ -247,3 +247,13 @@ def test_steps_do_not_move_a_landmark_that_is_held():
     start, ddf = (register(images, Shift([1.0, 0.0, 0.0]))["ddf"] for register.steps in (0, 3))
     assert (start - ddf).abs().amax() > 0.05
     torch.testing.assert_close(start[0, :, 6, 3, 4], ddf[0, :, 6, 3, 4], atol=1e-5, rtol=0)
+
+
+def test_a_pair_is_corrected_in_inference_mode_too():
+    images = with_maps([ball((9, 4, 3))], [ball((6, 3, 4))])
+    register = inferer(2, None, lr=0.1)
+    register.correction = FieldCorrection(0, centred_maps=[0], equal_volumes=True, held_maps=[0])
+    expected = register(images, Shift([1.0, 0.0, 0.0]))["ddf"]
+    with torch.inference_mode():
+        found = register(images, Shift([1.0, 0.0, 0.0]))["ddf"]
+    assert torch.equal(found, expected)

@@ -122,14 +122,14 @@ class AdaptationInferer(Inferer):
     def _register(self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module) -> dict[str, torch.Tensor]:
         start = time.perf_counter()
         with torch.inference_mode(False):
-            # A tensor made in inference mode cannot take part in a gradient; its copy can.
+            # What is made in inference mode cannot take part in a gradient; its copy can.
             pair = pair.clone()
             labels = labels if labels is None else labels.clone()
             network, optimizer = self._start(network, pair)
-        check_memory(lambda pair: self._one_step(pair, labels, network, optimizer), pair, self.memory_gib)
+            check_memory(lambda pair: self._one_step(pair, labels, network, optimizer), pair, self.memory_gib)
+            corrected = self.correction(network, pair) if self.correction else nn.Identity()
         best, versions = BestState(), repeat((pair, labels), self.steps)
         ddf: torch.Tensor | None = None
-        corrected = self.correction(network, pair) if self.correction else nn.Identity()
 
         def loss(predicted: torch.Tensor, *rest: Any) -> dict[str, torch.Tensor]:
             return self.loss(corrected(predicted), *rest)
