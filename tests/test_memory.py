@@ -6,6 +6,14 @@ import pytest
 import torch
 
 from bundle.api import read_configuration
+from bundle.registration import (
+    BendingEnergyLoss,
+    ClassicalInferer,
+    GlobalMutualInformationLoss,
+    LocalMutualInformationLoss,
+    MSELoss,
+    RegistrationLoss,
+)
 from bundle.registration.memory import GIB, KERNEL_BYTES_PER_VOXEL, check_memory, free_bytes, peak_bytes
 
 PAIR = torch.rand(1, 2, 16, 24, 32, generator=torch.Generator().manual_seed(0))
@@ -32,8 +40,17 @@ def test_no_memory_is_taken_by_the_estimate():
     assert peak_bytes(double_thrice, vast) > 1000 * GIB
 
 
-def test_what_is_seen_ends_where_a_value_is_read():
-    assert peak_bytes(lambda pair: pair.sum().item(), PAIR) > 2 * 4 * VOXELS
+@pytest.mark.parametrize("read", [lambda pair: pair.sum().item(), lambda pair: pair[pair > 0.5].mean()])
+def test_what_is_seen_ends_where_a_value_is_read(read):
+    assert peak_bytes(read, PAIR) > 2 * 4 * VOXELS
+
+
+def test_every_similarity_is_followed_with_masks():
+    pair = torch.cat([PAIR[:, :1], torch.ones_like(PAIR[:, :1]), PAIR[:, 1:], torch.ones_like(PAIR[:, :1])], 1)
+    for similarity in (MSELoss(), GlobalMutualInformationLoss(), LocalMutualInformationLoss(8)):
+        loss = RegistrationLoss(similarity, BendingEnergyLoss(), 1.0)
+        register = ClassicalInferer(loss, torch.optim.SGD, steps=1, memory_gib=0.01)
+        assert register(pair, torch.nn.Identity())["ddf"].isfinite().all()
 
 
 def test_masks_and_maps_are_counted_to_the_end_of_a_step():

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 # Torch has no public way to run without values; its own counters of memory and operations use these functions.
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
@@ -66,11 +66,12 @@ def peak_bytes(call: Callable[[torch.Tensor], Any], pair: torch.Tensor) -> int:
     """Memory that a call will take, from tensors without values; this costs a second, and no memory.
 
     Args:
-        call: what is done with a pair; followed until it first reads a value.
+        call: what is done with a pair; followed until it first reads a value, or picks voxels by theirs.
         pair: joined pair ``(batch, 2, *shape)``.
     """
     meter = TensorMeter()
-    with suppress(DataDependentOutputException), FakeTensorMode(allow_non_fake_inputs=True), meter:
+    unknown = DataDependentOutputException, DynamicOutputShapeException
+    with suppress(*unknown), FakeTensorMode(allow_non_fake_inputs=True), meter:
         call(torch.empty(pair.shape, dtype=pair.dtype, device=pair.device))
     return int((1 + KERNEL_SHARE) * meter.peak + KERNEL_BYTES_PER_VOXEL * pair[:, 0].numel())
 
