@@ -15,7 +15,7 @@ from torch import nn
 from workflow_fixtures import INFERENCE, ROOT
 
 from bundle.apps.peers import main
-from bundle.registration import CommandInferer, ConsistencyInferer
+from bundle.registration import BendingEnergyLoss, CommandInferer, ConsistencyInferer, MSELoss, RegistrationLoss
 from bundle.system import fingerprint
 
 pytest_plugins = ["workflow_fixtures"]
@@ -112,6 +112,17 @@ def test_a_command_that_fails_is_one_true_line(program, said):
         inferer(program)(pair(), nn.Identity())
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_transform_that_moves_the_masks_apart_has_no_result():
+    registers = inferer(WRITES_A_SHIFT)
+    registers.loss = RegistrationLoss(MSELoss(), BendingEnergyLoss(), 1.0)
+    mask = torch.zeros(1, 1, *SHAPE)
+    mask[:, :, :2] = 1
+    moving, fixed = pair().chunk(2, 1)
+    with pytest.raises(ValueError, match="has a loss of nan, expected a number; if the images have masks, it moves"):
+        registers(torch.cat([moving, mask, fixed, mask], 1), nn.Identity())
+    assert registers(torch.cat([moving, torch.ones_like(mask), fixed, mask], 1), nn.Identity())["losses"].isfinite()
 
 
 def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path):

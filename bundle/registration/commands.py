@@ -86,7 +86,8 @@ class CommandInferer(Inferer):
             reading the transform.
 
         Raises:
-            ValueError: for slices, and when the command fails, takes too long or writes no transform that can be read.
+            ValueError: for slices, and when the command fails, takes too long, or writes no transform that can be read
+                or that has a finite loss.
         """
         if args or kwargs:
             raise ValueError("CommandInferer takes a joined pair, a network and labels, nothing else")
@@ -100,6 +101,11 @@ class CommandInferer(Inferer):
         seconds = time.perf_counter() - start
         with torch.no_grad():
             before, after = (self.loss(field, pair, labels) for field in (torch.zeros_like(ddf), ddf))
+        if not after["loss"].isfinite():
+            raise ValueError(
+                f"the transform of {self.command[0]} has a loss of {after['loss'].item():g}, expected a number; "
+                "if the images have masks, it moves them apart: leave them out, or look at what it does"
+            )
         return {
             "ddf": ddf,
             "losses": after["loss"].reshape(1, 1),
