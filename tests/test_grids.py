@@ -182,6 +182,15 @@ def test_native_warp_of_a_linear_image_is_exact_inside_and_zero_outside(fixed_gr
     assert not warped[outside].any()
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_native_warp_is_zero_outside_an_image_whose_border_is_no_number(value):
+    moving = torch.ones(1, 4, 3, 3)
+    moving[:, 3] = value
+    warped = warp_native(moving, np.eye(4), torch.zeros(3, 8, 3, 3), np.eye(4))[0, :, 1, 1]
+    assert warped[:2].tolist() == [1, 1] and not warped[3].isfinite()
+    assert not warped[4:].any()
+
+
 def test_native_warp_of_a_label_takes_the_nearest_voxel(fixed_grid, moving_grid):
     values = np.random.default_rng(0).choice([0, 3, 200], size=moving_grid.shape)
     displacement = torch.as_tensor(moving_grid.centre - fixed_grid.centre).float().reshape(3, 1, 1, 1)

@@ -244,4 +244,6 @@ def warp_native(
     """
     points = apply_affine(fixed_affine, voxel_grid(displacement.shape[1:], displacement.device)) + displacement
     voxels = apply_affine(np.linalg.inv(moving_affine), points)
-    return sample(moving, voxels, mode=mode, padding_mode="border") * inside_grid(voxels, moving.shape[1:])
+    # The value at the border may be NaN, of which a factor of 0 would leave NaN.
+    values = sample(moving, voxels, mode=mode, padding_mode="border")
+    return values.where(inside_grid(voxels, moving.shape[1:]), 0)
