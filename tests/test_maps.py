@@ -374,6 +374,14 @@ def test_map_networks_travel_beside_the_weights(tmp_path, weights):
     assert maps_beside(tmp_path / "run/model.pt") == found
 
 
+def test_map_networks_beside_weights_may_change_places(tmp_path):
+    files = [tmp_path / f"model_maps_{number}.pt" for number in (0, 1)]
+    for number, file in enumerate(files):
+        file.write_text(f"network {number}")
+    copy_beside([str(file) for file in files[::-1]], tmp_path / "model.pt")
+    assert [file.read_text() for file in files] == ["network 1", "network 0"]
+
+
 def test_weights_get_no_companions_of_those_they_replace(tmp_path, weights):
     for name, maps in (("two", {"fixed": weights, "moving": weights}), ("one", weights[:1])):
         (tmp_path / f"{name}.pt").write_text(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
@@ -73,9 +74,9 @@ def copy_beside(maps: MapWeights | None, *weights: str | os.PathLike[str]) -> No
             for side, files in of_side.items()
             for number, file in enumerate(files)
         }
-        for copy, file in copies.items():
-            with moved_into_place(copy) as partial:
-                shutil.copyfile(file, partial)
+        with ExitStack() as together:  # one may be the source of another, which must not be replaced before it is read
+            for copy, file in copies.items():
+                shutil.copyfile(file, together.enter_context(moved_into_place(copy)))
         belonging = {file.resolve() for names in copies.items() for file in names}
         for older in (Path(file) for side in OF_SIDES for file in _numbered(path, f"{path.stem}{side}_maps_")):
             if older.resolve() not in belonging:
