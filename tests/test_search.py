@@ -59,6 +59,19 @@ def test_a_finer_grid_is_searched_by_averages_of_about_a_third_of_the_reach(cut)
     assert (finest.downsampling, finest.reach) == (3, 3)
 
 
+def test_what_is_found_lies_where_it_was_searched_on_an_axis_of_odd_length():
+    """It was spread over the whole axis, at whose end it lay a voxel too far."""
+    scene = speckle((66, 10, 8))
+    moving, fixed = scene[:, :, :65], scene[:, :, :65].clone()
+    fixed[:, :, 40:] = scene[:, :, 41:]  # from here on the tissue comes from the next voxel
+    odd, even = (
+        DisplacementSearch(2, pixdim=1)(torch.cat([moving, fixed], 1)[:, :, :length], still(length, 10, 8))[0]
+        for length in (65, 64)
+    )
+    assert even[0, 0, 50:60].min() == SHARE
+    torch.testing.assert_close(odd[:, :, :56], even[:, :, :56])
+
+
 @pytest.mark.parametrize("image", [speckle(SHAPE), torch.zeros(1, 1, *SHAPE), torch.full((1, 1, *SHAPE), 0.3)])
 def test_an_image_stays_on_itself_and_nothing_moves_where_there_is_nothing(image):
     found, disagreement = DisplacementSearch(3, pixdim=1)(torch.cat([image, image], 1), still(*SHAPE))

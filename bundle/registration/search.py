@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from itertools import combinations, product
 from typing import Any
 
@@ -129,7 +130,7 @@ class DisplacementSearch(nn.Module):
             far = tried.square().sum(1) - 2 * field.flatten(1).T @ tried.T
             best = torch.add(cost, far, alpha=stiffness).argmin(1)
             field = _smooth(tried[best].T.reshape(field.shape))
-        return F.interpolate(field[None], size=shape, mode="trilinear" if dims == 3 else "bilinear")[0]
+        return _at_voxels(field, stride, shape)
 
 
 class SearchInferer(Inferer):
@@ -216,3 +217,15 @@ def _smooth(fields: torch.Tensor) -> torch.Tensor:
     """Means over the neighbours of every voxel that lie in the image, ``(channels, *shape)``."""
     pooling = F.avg_pool3d if fields.ndim == 4 else F.avg_pool2d
     return pooling(fields[None], 3, stride=1, padding=1, count_include_pad=False)[0]
+
+
+def _at_voxels(field: torch.Tensor, stride: list[int], shape: Sequence[int]) -> torch.Tensor:
+    """A field of every second voxel at all voxels, ``(dims, *shape)``.
+
+    Place ``j`` is the middle of the ``stride`` voxels from ``stride * j``. Beyond the outermost places, of which the
+    last leaves out a voxel of an axis of odd length, the field is constant.
+    """
+    scale = list(map(float, stride))
+    fine = F.interpolate(field[None], scale_factor=scale, mode="trilinear" if len(shape) == 3 else "bilinear")
+    left = [[0, length - reached] for length, reached in zip(shape, fine.shape[2:], strict=True)]
+    return F.pad(fine, sum(reversed(left), []), mode="replicate")[0]
