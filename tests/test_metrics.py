@@ -42,6 +42,12 @@ def test_correlation_is_of_what_the_mask_holds():
     assert math.isnan(normalised_cross_correlation(image, other, 0 * mask))
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3, 0.7])
+def test_a_constant_image_correlates_with_nothing(value):
+    image = torch.rand(40, 40, 40, generator=torch.Generator().manual_seed(0))
+    assert math.isnan(normalised_cross_correlation(torch.full_like(image, value), image))
+
+
 def test_root_mean_square_is_over_the_finite_errors():
     assert root_mean_square([3.0, np.nan, 4.0]) == pytest.approx(math.sqrt(12.5))
     assert math.isnan(root_mean_square([np.nan]))

@@ -43,9 +43,10 @@ def normalised_cross_correlation(image: torch.Tensor, other: torch.Tensor, mask:
         -1 to 1; NaN for a constant image, and where fewer than two voxels count.
     """
     inside = torch.ones_like(image, dtype=torch.bool) if mask is None else mask > 0.5
-    if inside.sum() < 2:
+    values = torch.stack([image[inside], other[inside]])
+    if values.shape[1] < 2 or (values.amin(1) == values.amax(1)).any():  # the mean of equal numbers may be rounded
         return float("nan")
-    return float(torch.corrcoef(torch.stack([image[inside], other[inside]]))[0, 1])
+    return float(torch.corrcoef(values)[0, 1])
 
 
 class PairMetricsd(Transform):
