@@ -80,6 +80,19 @@ def test_free_memory_of_this_machine_is_plausible():
     assert 2**26 < free_bytes(torch.device("cpu")) < 2**50
 
 
+def test_files_that_a_container_has_read_do_not_take_its_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr("bundle.registration.memory.CGROUP", tmp_path)
+    monkeypatch.setattr("bundle.registration.memory.MEMINFO", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemTotal: 32000000 kB\nMemAvailable: 16000000 kB\n")
+    assert free_bytes(torch.device("cpu")) == 16000000 * 1024
+    for name, number in (("max", 8 * GIB), ("current", 7 * GIB)):
+        (tmp_path / f"memory.{name}").write_text(f"{number}\n")
+    (tmp_path / "memory.stat").write_text(f"anon {2 * GIB}\nfile {5 * GIB}\ninactive_file {4 * GIB}\n")
+    assert free_bytes(torch.device("cpu")) == 5 * GIB
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_bytes(torch.device("cpu")) == 16000000 * 1024
+
+
 def test_a_registration_that_does_not_fit_takes_no_step():
     parser = read_configuration("inference.yaml", {"memory_gib": 0.06, "weights": None, "quality_pages": False})
     network, inferer = (parser.get_parsed_content(name) for name in ("registration_network", "inferer"))

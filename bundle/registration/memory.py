@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 GIB = 2**30
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 SPARE_BYTES_PER_VOXEL = 4000
 """More than a step of LocalNet with 32 channels takes: if this much is free, nothing needs to be estimated."""
 KERNEL_BYTES_PER_VOXEL, KERNEL_SHARE = 170, 0.2
@@ -83,12 +84,18 @@ def free_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0] + cached
     free = math.inf
     with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
-    with suppress(OSError, ValueError):
-        limit, used = (Path("/sys/fs/cgroup", f"memory.{name}").read_text() for name in ("max", "current"))
-        free = min(free, int(limit) - int(used))
+        free = 1024 * _entry(MEMINFO, "MemAvailable:")
+    with suppress(OSError, StopIteration, ValueError):
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        # Files that were read are kept in memory, and count as used, until something else needs it.
+        free = min(free, limit - used + _entry(CGROUP / "memory.stat", "inactive_file"))
     return int(min(free, 2**62))
+
+
+def _entry(path: Path, name: str) -> int:
+    """The number behind a name in a file of the kernel."""
+    lines = (line.split() for line in path.read_text().splitlines())
+    return next(int(words[1]) for words in lines if words[:1] == [name])
 
 
 def check_memory(call: Callable[[torch.Tensor], Any], pair: torch.Tensor, limit_gib: float | None = None) -> None:
