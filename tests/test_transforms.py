@@ -1,6 +1,7 @@
 """Transforms in world space: chains of affines and displacements, and their inverse."""
 
 import numpy as np
+import pytest
 import torch
 from toys import apply, rigid
 
@@ -112,6 +113,19 @@ def test_inverse_where_the_field_stretches_and_turns(fixed_grid):
     found = transform.inverse_at(transform(near))
     assert len(near.T) > 100
     assert (transform(found) - transform(near)).norm(dim=0).max() < 1e-3
+
+
+@pytest.mark.parametrize("spacing", [1.0, 0.1, 1e-3])
+def test_inverse_is_as_near_in_voxels_however_fine_the_field_is(spacing):
+    """At 0.001 mm all that is nearer than a voxel was near enough, and a Jacobian was of 400 voxels."""
+    affine, voxels = np.diag([spacing, spacing, spacing, 1.0]), voxel_grid((20, 20, 20))
+    field = 1.5 * spacing * torch.stack([torch.sin(voxels[axis] / 2) for axis in (1, 2, 0)])
+    transform = Transform([Displacement(field, affine)])
+    points = apply_affine(affine, voxels)[:, 4:16, 4:16, 4:16].flatten(1)
+    target = transform(points)
+    assert (transform(transform.inverse_at(target)) - target).norm(dim=0).max() <= 0.01 * spacing
+    assert transform.scale == pytest.approx(min(1, 10 * spacing))
+    assert Transform([1e-3 * np.eye(4)]).scale == 1
 
 
 def test_where_the_field_folds_the_inverse_is_as_near_as_its_start(fixed_grid):

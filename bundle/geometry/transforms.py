@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from bundle.geometry.affines import spacing_of
 from bundle.geometry.grids import apply_affine, inside_grid, sample, voxel_grid
 
 FIT_POINTS = 20
@@ -21,6 +22,8 @@ FIXED_POINT = 12
 """Fixed-point iterations before Newton's."""
 DIFFERENCE = 0.2
 """Distance (mm) over which differences for a Jacobian are taken."""
+FINEST = 0.1
+"""Spacing (mm) of a field down to which these lengths hold; in finer ones (microscopy) they are as many voxels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +100,12 @@ class Transform:
         """Whether there is no displacement among the parts."""
         return not any(isinstance(part, Displacement) for part in self.parts)
 
+    @property
+    def scale(self) -> float:
+        """Factor of lengths that are negligible, such as ``CLOSE_MM``: below 1 if a displacement is very fine."""
+        spacing = [spacing_of(part.affine).min() for part in self.parts if isinstance(part, Displacement)]
+        return float(min([FINEST, *spacing]) / FINEST)
+
     def affine_part(self) -> np.ndarray:
         """Affine ``(4, 4)`` of the parts, each displacement replaced by the affine closest to it."""
         matrix = np.eye(4)
@@ -141,9 +150,9 @@ class Transform:
         linear[:3, 3] = 0
         residual = self(found) - target
         distance = residual.norm(dim=0)
-        step = torch.ones_like(distance)
+        step, close = torch.ones_like(distance), self.scale * CLOSE_MM
         for iteration in range(MOST_ITERATIONS):
-            active = (distance > CLOSE_MM).nonzero()[:, 0]
+            active = (distance > close).nonzero()[:, 0]
             if not len(active):
                 break
             here, error = found[:, active], residual[:, active]
@@ -159,8 +168,9 @@ class Transform:
 
     def _newton(self, points: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """Step ``J(p)^-1 r`` of Newton's iteration, the Jacobian by central differences."""
-        axes = DIFFERENCE * torch.eye(3).to(points)
-        columns = [(self(points + axis[:, None]) - self(points - axis[:, None])) / (2 * DIFFERENCE) for axis in axes]
+        apart = self.scale * DIFFERENCE
+        axes = apart * torch.eye(3).to(points)
+        columns = [(self(points + axis[:, None]) - self(points - axis[:, None])) / (2 * apart) for axis in axes]
         jacobian = torch.stack(columns, dim=-1).movedim(1, 0)
         # Where the field folds the Jacobian can be singular.
         return (torch.linalg.pinv(jacobian) @ residual.T[..., None])[..., 0].T

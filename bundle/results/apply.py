@@ -32,7 +32,7 @@ from bundle.system import DataWarning, exists, spelt_otherwise
 from bundle.system.limits import is_same_file
 
 NOT_REACHED = 0.1
-"""Distance (mm) to which the inverse may approach a point before the point counts as not reached."""
+"""Distance (mm) to which the inverse may approach a point that counts as not reached; less in very fine fields."""
 LISTED = 10
 """Most points whose numbers a line lists."""
 LABEL_MODES = ("nearest", "gaussian")
@@ -64,7 +64,7 @@ class Pull:
 
     def _backward(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         found = self.transform.inverse_at(points)
-        reached = (self.transform(found) - points).norm(dim=0) < NOT_REACHED
+        reached = (self.transform(found) - points).norm(dim=0) < self.transform.scale * NOT_REACHED
         return found, reached & self.transform.covers(found)
 
 
