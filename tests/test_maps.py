@@ -119,12 +119,20 @@ def test_distance_of_landmarks_is_in_mm_over_those_that_are_known():
 
 
 @pytest.mark.parametrize(
-    ("overlays", "measured"), [([], ["val_landmark_mm"]), (["overlays/hippocampus_maps.yaml"], [])]
+    ("settings", "measured"),
+    [
+        ({}, ["val_dice", "val_landmark_mm"]),
+        ({"structures": [1, 2], "landmarks": []}, ["val_dice"]),
+        ({"structures": [1], "landmarks": [1]}, ["val_landmark_mm"]),
+    ],
 )
-def test_maps_without_landmarks_have_no_distance_of_landmarks(overlays, measured):
-    files = [ROOT / "configs" / name for name in ("maps.yaml", *overlays)]
-    parser = ConfigParser(ConfigParser.load_config_files(files))
-    assert list(parser.get_parsed_content("validate::additional_metrics")) == measured
+def test_the_best_weights_have_the_highest_dice_or_without_structures_the_nearest_landmarks(settings, measured):
+    parser = ConfigParser(ConfigParser.load_config_files([ROOT / "configs/maps.yaml"]))
+    parser.update(settings)
+    key, others = (parser.get_parsed_content(f"validate::{kind}") for kind in ("key_metric", "additional_metrics"))
+    assert [*key, *others] == measured and len(key) == 1
+    better = parser.get_parsed_content("validate::evaluator::metric_cmp_fn")
+    assert better(0.5, 0.25) == ("val_dice" in key) and better(0.25, 0.5) == ("val_dice" not in key)
 
 
 def test_depth_attenuation_fades_away_from_the_probe():
