@@ -135,6 +135,24 @@ def test_the_best_weights_have_the_highest_dice_or_without_structures_the_neares
     assert better(0.5, 0.25) == ("val_dice" in key) and better(0.25, 0.5) == ("val_dice" not in key)
 
 
+@pytest.mark.parametrize(("images", "episodes"), [(1, 2), (2, 2), (3, 2), (5, 4)])
+def test_a_map_network_learns_from_fewer_images_than_a_batch_has(images, episodes):
+    """One image made an epoch of nothing, and a training without weights said where they are."""
+    parser = ConfigParser(ConfigParser.load_config_files([ROOT / "configs/maps.yaml"]))
+    parser.update({"images": {"training": [{"image": str(number)} for number in range(images)], "validation": []}})
+    assert parser.get_parsed_content("train::sampler::episodes") == episodes
+
+
+def test_a_map_network_without_images_is_refused():
+    parser = ConfigParser(ConfigParser.load_config_files([ROOT / "configs/maps.yaml"]))
+    parser.update({"images": {"training": [], "validation": [{"image": "a"}]}})
+    first = next(number for number, step in enumerate(parser["maps"]) if "require" in step)
+    assert not any("start" in step for step in parser["maps"][:first])  # nothing is written yet
+    with pytest.raises(RuntimeError) as refused:
+        parser.get_parsed_content(f"maps::{first}")
+    assert str(refused.value.__cause__).startswith("no training images (found: training 0, validation 1)")
+
+
 def test_depth_attenuation_fades_away_from_the_probe():
     transform = RandDepthAttenuationd("image", axis=1, attenuation=2.0, prob=1.0).set_random_state(seed=0)
     image = transform({"image": torch.ones(1, 3, 11, 4)})["image"]

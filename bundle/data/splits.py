@@ -112,21 +112,22 @@ def _groups(entries: Iterable[Pair]) -> list[set[str]]:
     return groups
 
 
-def require(sections: Mapping[str, Sequence[Any]], *names: str) -> None:
-    """Refuse sections without pairs.
+def require(sections: Mapping[str, Sequence[Any]], *names: str, what: str = "pairs") -> None:
+    """Refuse sections without pairs, or images.
 
     Args:
-        sections: pairs of each section.
+        sections: pairs, or images, of each section.
         names: sections that are needed.
+        what: what the error calls them.
 
     Raises:
-        ValueError: when one of them has no pair.
+        ValueError: when one of them has none.
     """
     empty = [name for name in names if not sections.get(name)]
     if empty:
         counts = ", ".join(f"{name} {len(pairs)}" for name, pairs in sections.items())
         raise ValueError(
-            f"no {' and no '.join(empty)} pairs (found: {counts}); add them, or change fractions or limits"
+            f"no {' and no '.join(empty)} {what} (found: {counts}); add them, or change fractions or limits"
         )
 
 
