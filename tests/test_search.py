@@ -129,6 +129,15 @@ def test_pairs_of_a_batch_and_slices_are_searched_each_on_its_own():
     assert torch.equal(planar[0, :, 16, 16], torch.tensor([SHARE, 0]))
 
 
+@pytest.mark.parametrize("thin", [1, 2, 3, 5])
+def test_an_image_of_few_voxels_along_an_axis_is_searched(thin):
+    scene = speckle((22, 20, thin))
+    pair = torch.cat([scene[:, :, :-2], scene[:, :, 2:]], 1)  # fixed(x) = moving(x + 2)
+    found, _ = DisplacementSearch(3, pixdim=1)(pair, still(20, 20, thin))
+    expected = SHARE * torch.tensor([2.0, 0, 0]).reshape(3, 1, 1, 1)
+    torch.testing.assert_close(found[0, :, 7:13, 7:13], expected.expand(3, 6, 6, thin))
+
+
 def test_self_similarities_know_no_brightness_and_no_contrast():
     image = speckle(SHAPE)
     assert self_similarities(image).shape == (1, 12, *SHAPE)

@@ -215,7 +215,12 @@ def _averages(images: torch.Tensor, size: int | list[int], stride: int) -> torch
 
 def _smooth(fields: torch.Tensor) -> torch.Tensor:
     """Means over the neighbours of every voxel that lie in the image, ``(channels, *shape)``."""
-    pooling = F.avg_pool3d if fields.ndim == 4 else F.avg_pool2d
+    dims = fields.ndim - 1
+    pooling = F.avg_pool3d if dims == 3 else F.avg_pool2d
+    if min(fields.shape[1:]) < 3:  # where torch refuses a window of 3, even with what is added at the ends
+        both = torch.cat([fields, torch.ones_like(fields[:1])])
+        sums = pooling(F.pad(both, [1] * 2 * dims)[None], 3, 1)[0]
+        return sums[:-1] / sums[-1:]
     return pooling(fields[None], 3, stride=1, padding=1, count_include_pad=False)[0]
 
 
