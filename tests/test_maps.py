@@ -153,6 +153,26 @@ def test_a_map_network_without_images_is_refused():
     assert str(refused.value.__cause__).startswith("no training images (found: training 0, validation 1)")
 
 
+@pytest.mark.parametrize(
+    ("values", "structures", "told"),
+    [
+        ([2, 7], [0, 1, 2], r"but its label is an integer map of the values 2, 7; name some of these"),
+        ([2, 7], [1], r"the structures are \[1\], but its label is an integer map"),
+        ([None, (2, 3, 4)], [0], r"but its label shows something in the channels \(from 0\) 1; name"),
+    ],
+)
+def test_a_label_without_the_structures_and_the_background_as_one_are_refused(values, structures, told):
+    """The background was learned as the organ, and from a label without any structure nothing, with a loss of 0."""
+    if values == [2, 7]:
+        found = MetaTensor(torch.zeros(1, *SHAPE), affine=AFFINE)
+        found[0, 2], found[0, 5] = values
+        assert MapTargetsd([2, 9])({"label": found})["label"].amax((1, 2, 3)).tolist() == [1, -1]
+    else:
+        found = label(*values)
+    with pytest.raises(ValueError, match=told):
+        MapTargetsd(structures)({"label": found})
+
+
 def test_depth_attenuation_fades_away_from_the_probe():
     transform = RandDepthAttenuationd("image", axis=1, attenuation=2.0, prob=1.0).set_random_state(seed=0)
     image = transform({"image": torch.ones(1, 3, 11, 4)})["image"]

@@ -51,7 +51,7 @@ class MapTargetsd(Transform):
 
     The target of a structure is its binary label. The target of a landmark with centroid ``c`` is a heat map,
     ``exp(-|p - c|^2 / (2 s^2))``, since a network finds a spot of a few voxels by its surroundings. The target of a
-    structure that the label does not hold is ``UNKNOWN`` everywhere.
+    structure that the label does not hold is ``UNKNOWN`` everywhere; a label without any of them is refused.
 
     Args:
         structures: channels (from 0) of a label with a channel per structure, or values of an integer map.
@@ -71,8 +71,20 @@ class MapTargetsd(Transform):
         self.heat_map_mm = heat_map_mm
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace ``label`` ``(channels, *shape)`` by its targets ``(len(structures), *shape)``."""
+        """Replace ``label`` ``(channels, *shape)`` by its targets ``(len(structures), *shape)``.
+
+        Raises:
+            ValueError: for a label that holds none of the structures, and for the background of an integer map as one.
+        """
         label = data["label"]
+        held = values_or_channels(label)
+        if held.isdisjoint(self.structures) or (len(label) == 1 and 0 in self.structures):
+            image = data.get("image", label).meta.get(ImageMetaKey.FILENAME_OR_OBJ, "")
+            what = "is an integer map of the values" if len(label) == 1 else "shows something in the channels (from 0)"
+            found = ", ".join(map(str, sorted(held)))
+            raise ValueError(
+                f"{image}: the structures are {self.structures}, but its label {what} {found}; name some of these"
+            )
         targets = [self._target(label, structure) for structure in self.structures]
         return {**data, "label": MetaTensor(torch.stack(targets), affine=label.affine)}
 
@@ -86,3 +98,10 @@ class MapTargetsd(Transform):
         centre = torch.as_tensor(centroids(binary[None], affine)[0]).reshape(-1, *[1] * binary.ndim)
         distance = (apply_affine(affine, voxel_grid(binary.shape)) - centre).square().sum(0)
         return torch.exp(-distance / (2 * self.heat_map_mm**2)).float()
+
+
+def values_or_channels(label: torch.Tensor) -> set[int]:
+    """What a label ``(channels, *shape)`` holds: values of an integer map, without its background 0, or channels."""
+    if len(label) == 1:
+        return {int(value) for value in label.unique() if value != 0}
+    return {channel for channel, part in enumerate(label) if part.any()}
