@@ -23,15 +23,11 @@ from bundle.geometry import Transform, move_points, warp_native
 from bundle.pages import PairPictured, QualityPaged, QualityPdfd
 from bundle.results import DicomOutputsd, NoObjects, SavePaird, TransformsBothWaysd, save_objects, series_of
 from bundle.system import exists, processes, spelt_otherwise, unwrapped
-from bundle.system.configurations import (
-    check_landmarks,
-    find_configurations,
-    load_configurations,
-    on_inference,
-    unknown_option,
-)
+from bundle.system.configurations import check_landmarks, find_configurations, on_inference, unknown_option
 from bundle.system.console import hide_what_is_harmless
-from bundle.system.overrides import check_known, check_settings, literal, literal_paths
+from bundle.system.kinds import check_settings, load_checked
+from bundle.system.overrides import check_known, literal_paths
+from bundle.system.text import literal
 
 IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False, "dicom": False}
 """Settings that turn off all output files: they are made when the result is saved."""
@@ -232,7 +228,7 @@ def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: 
         FileNotFoundError: for a missing configuration.
         ValueError: for a setting that the configuration does not have or whose value is of another kind.
     """
-    check_known(settings, content := load_configurations(config_file))
+    check_known(settings, content := load_checked(config_file))
     check_settings(settings, content)
     hide_what_is_harmless()
     files = [str(path) for path in find_configurations(config_file)]
@@ -241,7 +237,7 @@ def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: 
 
 def read_configuration(config_file: str | Path | Sequence[str | Path], settings: Mapping[str, Any]) -> ConfigParser:
     """The configuration with some values replaced."""
-    content = load_configurations(config_file)
+    content = load_checked(config_file)
     unknown = [name for name in settings if name not in content]
     if unknown:
         raise ValueError(unknown_option(unknown, content))

@@ -236,7 +236,7 @@ def test_other_settings_weights_or_images_do_a_pair_again(register, dataset, tra
 
 
 def test_second_run_into_a_folder_is_refused_and_names_the_first(register, tiny_dataset, command, tmp_path):
-    process = register("out", held=("bundle.system.lock.FolderLock.acquire", signal.SIGKILL))
+    process = register("out", held=("bundle.system.session.FolderLock.acquire", signal.SIGKILL))
     try:
         wait_for(lambda: (tmp_path / "out/run.lock").exists() and (tmp_path / "out/run.lock").read_text(), process)
         assert finish(register("out")) == 1

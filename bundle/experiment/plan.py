@@ -10,7 +10,7 @@ from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import is_of_maps, map_trainings
 from bundle.experiment.runs import Run, slug
 from bundle.system.configurations import load_configurations, unknown_option
-from bundle.system.overrides import check_kind
+from bundle.system.kinds import check_kind, load_checked
 
 Plan = dict[str, Any]
 Entry = Mapping[str, Any]
@@ -39,7 +39,7 @@ def read_plan(config_files: Sequence[str], overrides: Entry) -> Plan:
     Raises:
         ValueError: for an unknown key, or a name of something that does not exist.
     """
-    plan = load_configurations(config_files)
+    plan = load_checked(config_files)
     unknown = [f"--{name}" for name in overrides if name not in plan]
     if unknown:
         raise ValueError(unknown_option(unknown, plan, ("dataset_dir", "output_dir")))

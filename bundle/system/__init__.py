@@ -13,7 +13,6 @@ from bundle.system.files import (
     written_whole,
 )
 from bundle.system.limits import exists, regular_file, spelt_otherwise
-from bundle.system.lock import FolderLock
 from bundle.system.on_demand import on_demand
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
         hash_of_transforms,
         sources,
     )
-    from bundle.system.session import Session, start_worker
+    from bundle.system.session import FolderLock, Session, start_worker
 else:
     __getattr__, __dir__ = on_demand(__name__, __file__)
 

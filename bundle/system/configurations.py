@@ -120,18 +120,28 @@ def load_configurations(names: str | Path | Sequence[str | Path]) -> dict[str, A
         FileNotFoundError: as in :func:`find_configurations`.
         ValueError: for a file that is not a configuration.
     """
+    content: dict[str, Any] = {}
+    for file, changes in read_configurations(names):
+        change(content, changes, file)
+    return content
+
+
+def read_configurations(names: str | Path | Sequence[str | Path]) -> list[tuple[Path, dict[str, Any]]]:
+    """Configurations with what each holds itself; errors are those of :func:`load_configurations`."""
     files = find_configurations(names)
     for file in files:
         if file.suffix.lower() not in (".yaml", ".yml", ".json"):
             raise ValueError(f"configuration {file} is not YAML or JSON by its name; expected .yaml, .yml or .json")
-    content: dict[str, Any] = {}
-    for file in files:
+    return [(file, _read(file)) for file in files]
+
+
+def change(content: dict[str, Any], changes: Mapping[str, Any], file: Path) -> None:
+    """Put the keys of a later configuration, which is named in errors, into the content of those before."""
+    for key, value in changes.items():
         try:
-            for key, value in _read(file).items():
-                _put(content, key, value)
-        except Exception as error:  # PyYAML's errors have no common class with JSON's
+            _put(content, key, value)
+        except (ValueError, TypeError) as error:  # a part of a text cannot be changed
             raise ValueError(f"configuration {file} cannot be read: {brief(error)}") from error
-    return content
 
 
 def explained(names: str | Path | Sequence[str | Path]) -> dict[str, tuple[str, str]]:
@@ -169,14 +179,18 @@ def explained(names: str | Path | Sequence[str | Path]) -> dict[str, tuple[str, 
 
 
 def _read(file: Path) -> dict[str, Any]:
-    with file.open() as opened:
-        is_json = file.suffix.lower() == ".json"
-        content = json.load(opened, object_pairs_hook=distinct) if is_json else Loader(opened).get_single_data()
-    if not isinstance(content, dict):
-        raise ValueError(f"expected keys and values, found {'nothing' if content is None else type(content).__name__}")
-    for key in content:
-        if not isinstance(key, str):
-            raise ValueError(f"expected names for keys, found {key!r}")
+    try:
+        with file.open() as opened:
+            is_json = file.suffix.lower() == ".json"
+            content = json.load(opened, object_pairs_hook=distinct) if is_json else Loader(opened).get_single_data()
+        if not isinstance(content, dict):
+            found = "nothing" if content is None else type(content).__name__
+            raise ValueError(f"expected keys and values, found {found}")
+        for key in content:
+            if not isinstance(key, str):
+                raise ValueError(f"expected names for keys, found {key!r}")
+    except Exception as error:  # PyYAML's errors have no common class with JSON's
+        raise ValueError(f"configuration {file} cannot be read: {brief(error)}") from error
     return content
 
 

@@ -6,31 +6,21 @@ Libraries are imported where they are needed, so that a wrong option is refused 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from bundle.system.commands import TWICE, option_of
-from bundle.system.configurations import keys_of, load_configurations, unknown_option
+from bundle.system.configurations import keys_of, unknown_option
+from bundle.system.kinds import check_kind, load_checked, part_of
 from bundle.system.limits import at_home, exists
-from bundle.system.text import several
+from bundle.system.text import is_language, is_path, literal, several
 
 RUNNER_OPTIONS = {"run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"}
 WORKFLOW_OPTIONS = {"workflow_name", "workflow_type", "properties_path"}
-PATHS = re.compile(r"\w*(_dir|weights|datalist|_root|_file)")
-"""Names of the options that are files and folders."""
 NEVER_NULL = ("dataset_dir", "output_dir")
 LISTED = ("map_weights", "config_file", "meta_file")
 """Options that may hold several paths, in brackets."""
 NULL = ("null", "None")
-POSITIVE = (
-    *("window_mm", "map_pixdim", "heat_map_mm", "zoom", "size_divisor", "downsampling", "channels", "map_channels"),
-    *("iterations", "iterations_per_epoch", "episodes_per_iteration", "pairs_per_episode", "epochs", "batch_size"),
-    *("val_interval", "inner_lr", "meta_lr"),
-)
-"""Options of which 0 means nothing; no number of a configuration may be negative."""
-HOLD_LISTS = ("centred_maps", "leading_maps", "held_maps", "control_points", "point_grid")
-"""Options that are lists, although the configuration has null or an expression for them."""
 Options = Mapping[str, Sequence[str]]
 
 
@@ -94,10 +84,10 @@ def check_overrides(options: Options, own: Collection[str] = ()) -> None:
     """
     if not options.get("config_file"):
         return
-    content = load_configurations(several(options["config_file"]))
+    content = load_checked(several(options["config_file"]))
     check_known(options, content, "--", own)
     for name, values in options.items():
-        _check(name, _default(name, content), values)
+        _check(name, part_of(name, content), values)
 
 
 def check_known(
@@ -124,40 +114,10 @@ def check_known(
         raise ValueError(unknown_option(unknown, content, own))
 
 
-def _default(name: str, content: Any) -> Any:
-    for key in keys_of(name):
-        content = content.get(key) if isinstance(content, Mapping) else None
-    return content
-
-
-def _is_language(value: str) -> bool:
-    """Whether a value is an expression, a reference or a macro of MONAI's configuration language."""
-    return value[:1] in ("$", "@", "%")
-
-
-def is_path(name: str) -> bool:
-    """Whether the values of an option are names of files or folders."""
-    return PATHS.fullmatch(name) is not None
-
-
-def literal(name: str) -> str:
-    """A name in a form that MONAI's configurations keep: they turn ``#`` into ``::``, and ``$`` begins an expression.
-
-    Args:
-        name: name of a file or folder, or made of one.
-
-    Returns:
-        The name or, where it would not stay as it is, an expression that gives it.
-    """
-    if not _is_language(name) and "#" not in name:
-        return name
-    return "$'" + "".join(letter if letter.isalnum() else f"\\U{ord(letter):08x}" for letter in name) + "'"
-
-
 def literal_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a configuration whose files and folders keep their names; expressions are left to MONAI."""
     return {
-        name: literal(value) if is_path(name) and isinstance(value, str) and not _is_language(value) else value
+        name: literal(value) if is_path(name) and isinstance(value, str) and not is_language(value) else value
         for name, value in settings.items()
     }
 
@@ -169,7 +129,7 @@ def _check(name: str, default: Any, values: Sequence[str]) -> None:
             raise ValueError(f"--{name} has no value; write --{name} VALUE")
         return
     value = values[0]
-    if _is_language(value):
+    if is_language(value):
         return
     if value in NULL and not (is_path(name) and (name in NEVER_NULL or exists(value))):
         file = f"; a file of that name is ./{value}" if is_path(name) else ""
@@ -179,45 +139,6 @@ def _check(name: str, default: Any, values: Sequence[str]) -> None:
         from bundle.system.processes import check_device
 
         check_device(value)
-
-
-def check_settings(settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
-    """Refuse texts and numbers that differ in kind from the configuration's; objects are left to who uses them.
-
-    Raises:
-        ValueError: naming the setting, its value and what is expected.
-    """
-    for name, value in settings.items():
-        if isinstance(value, int | float) or (isinstance(value, str) and not _is_language(value)):
-            check_kind(name, _default(name, content), value, value, prefix="")
-
-
-def check_kind(name: str, default: Any, value: Any, typed: Any, prefix: str = "--") -> None:
-    """Raise a ValueError for the value of an option, which was ``typed`` so, of another kind than the default."""
-    if expected := _expected(name, default, value):
-        raise ValueError(f"{prefix}{name} is {typed!r}; expected {expected}")
-
-
-def _expected(name: str, default: Any, value: Any) -> str | None:
-    """What a value should be if its kind differs from the default's; None if it does not."""
-    if isinstance(default, bool):
-        return None if isinstance(value, bool) else "True or False"
-    if isinstance(default, int | float):
-        kinds = int if isinstance(default, int) else (int, float)
-        number = "a whole number" if kinds is int else "a number"
-        if isinstance(value, kinds) and not isinstance(value, bool):
-            if name == "spatial_dims":
-                return None if value in (2, 3) else "2 or 3"
-            small = value <= 0 if name in POSITIVE else value < 0
-            return f"{'more than 0' if name in POSITIVE else '0 or more'}, such as {default}" if small else None
-        return f"{number}, such as {default}"
-    if name in HOLD_LISTS and not isinstance(value, list | tuple):
-        return 'a list, such as "[0]"' if name.endswith("maps") else "a list, with a number for each axis"
-    if isinstance(default, list) and not isinstance(value, list | tuple):
-        return f'a list, such as "{default}"'
-    if isinstance(default, Mapping) and not isinstance(value, Mapping):
-        return f"one of its parts, such as --{name}::{next(iter(default), 'key')} VALUE"
-    return None
 
 
 def names_as_text(options: Options) -> dict[str, str]:
@@ -231,7 +152,7 @@ def names_as_text(options: Options) -> dict[str, str]:
         for name, values in options.items()
         if is_path(name)
         and values
-        and not _is_language(values[0])
+        and not is_language(values[0])
         and not (name in LISTED and values[0][0] in "[({" and not exists(values[0]))
     }
 

@@ -1,4 +1,4 @@
-"""Text as people write it: files in any encoding, and lists of names."""
+"""Text as people write it: files in any encoding, lists of names, and names in configurations."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ BRACKETS = re.compile(r"\[(.*)\]|\((.*)\)", re.DOTALL)
 TRUTH = {"true": True, "false": False}
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 """What no text contains, and nearly all other files do."""
+PATHS = re.compile(r"\w*(_dir|weights|datalist|_root|_file)")
+"""Names of the options that are files and folders."""
 
 
 def decode(content: bytes) -> tuple[str, str]:
@@ -130,3 +132,27 @@ def truth(word: str) -> bool:
 def truth_or_text(word: str) -> bool | str:
     """``True``, ``False``, or another word as it is."""
     return TRUTH.get(word.lower(), word)
+
+
+def is_language(value: Any) -> bool:
+    """Whether a value is an expression, a reference or a macro of MONAI's configuration language."""
+    return isinstance(value, str) and value.startswith(("$", "@", "%"))
+
+
+def is_path(name: str) -> bool:
+    """Whether the values of an option are names of files or folders."""
+    return PATHS.fullmatch(name) is not None
+
+
+def literal(name: str) -> str:
+    """A name in a form that MONAI's configurations keep: they turn ``#`` into ``::``, and ``$`` begins an expression.
+
+    Args:
+        name: name of a file or folder, or made of one.
+
+    Returns:
+        The name or, where it would not stay as it is, an expression that gives it.
+    """
+    if not is_language(name) and "#" not in name:
+        return name
+    return "$'" + "".join(letter if letter.isalnum() else f"\\U{ord(letter):08x}" for letter in name) + "'"
