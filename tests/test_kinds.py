@@ -66,3 +66,24 @@ def test_a_configuration_of_ones_own_is_checked_too(tmp_path):
     (tmp_path / "whole.yaml").write_text(TRAIN.read_text().replace("iterations: 2000 ", "iterations: 0 "))
     with pytest.raises(ValueError, match="whole.yaml: iterations is 0; expected more than 0"):
         load_checked(tmp_path / "whole.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{training: null, test: 4}", {"training": None, "test": 4}),
+        ("{training: None}", {"training": None}),
+        ("[0.0, null]", [0.0, None]),
+        ("{_target_: L1Loss, flags: [true, false]}", {"_target_": "L1Loss", "flags": [True, False]}),
+        ("['gland', 'null_space']", ["gland", "null_space"]),
+    ],
+)
+def test_words_within_brackets_are_those_of_yaml(text, found):
+    assert overrides.parsed({"quality": [text]}) == {"quality": found}
+
+
+@pytest.mark.parametrize("value", ["{training: null}", "{training: {a: [true]}}"])
+def test_where_monai_reads_words_as_text_they_are_refused(value):
+    overrides.refuse_words({"pair_limits": ["{training: None}"], "output_dir": ["[null]"], "pictures": []})
+    with pytest.raises(ValueError, match="--pair_limits .*: within brackets write None, True and False, as in Python"):
+        overrides.refuse_words({"pair_limits": [value]})

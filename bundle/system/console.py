@@ -101,10 +101,11 @@ def setup(resolved: dict[str, Any] | None = None) -> None:
     for library in ("nibabel.global", "pydicom"):
         logging.getLogger(library).setLevel(logging.ERROR)
     if Path(sys.argv[0]).parent.name == "bundle" and Path(sys.argv[0]).parent.parent.name == "monai":
-        from bundle.system.overrides import check_overrides, names_as_text, overrides
+        from bundle.system.overrides import check_overrides, names_as_text, overrides, refuse_words
 
         options = overrides(sys.argv[2:])
         check_overrides(options)
+        refuse_words(options)
         if resolved is not None:
             resolved |= names_as_text(options)
 

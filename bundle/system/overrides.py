@@ -21,6 +21,8 @@ NEVER_NULL = ("dataset_dir", "output_dir")
 LISTED = ("map_weights", "config_file", "meta_file")
 """Options that may hold several paths, in brackets."""
 NULL = ("null", "None")
+WORDS = {"null": None, "true": True, "false": False}
+"""Words of YAML that are no words of Python."""
 Options = Mapping[str, Sequence[str]]
 
 
@@ -174,7 +176,32 @@ def parsed(options: Options) -> dict[str, Any]:
 
 
 def _as_python(value: str) -> Any:
-    """A value as MONAI's runner reads it."""
+    """A value as MONAI's runner reads it, but with YAML's ``null``, ``true`` and ``false`` within brackets."""
     from fire.parser import DefaultParseValue
 
-    return DefaultParseValue(value)
+    found = DefaultParseValue(value)
+    return found if isinstance(found, str) else _with_words(found)
+
+
+def _with_words(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_words(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_with_words, value))
+    return WORDS.get(value, value) if isinstance(value, str) else value
+
+
+def refuse_words(options: Options) -> None:
+    """Refuse ``null``, ``true`` and ``false`` within brackets, which MONAI's own runner takes for text.
+
+    Args:
+        options: as :func:`overrides` gives them, checked.
+
+    Raises:
+        ValueError: saying how to write them.
+    """
+    from fire.parser import DefaultParseValue
+
+    for name, values in options.items():
+        if values and not is_path(name) and _as_python(values[0]) != DefaultParseValue(values[0]):
+            raise ValueError(f"--{name} {values[0]}: within brackets write None, True and False, as in Python")
