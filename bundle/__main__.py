@@ -132,10 +132,10 @@ def experiment(
     """
     refuse_missing("the folder that holds the images", dataset_dir)
     from bundle.experiment import Experiment
-    from bundle.system.overrides import listed, parsed
+    from bundle.system.overrides import settings
 
     files = [str(path) for path in configurations.find_configurations(several(config_file))]
-    options = parsed(listed(overrides))
+    options = settings(files, {}, overrides, commands.options_of(experiment))
     print("report:", Experiment(files, Path(dataset_dir).absolute(), Path(output_dir).absolute(), options).run())
 
 

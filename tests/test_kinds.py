@@ -4,6 +4,7 @@ import pytest
 from workflow_fixtures import INFERENCE, TRAIN
 
 import bundle
+from bundle.experiment.plan import read_plan
 from bundle.system import CONFIGS, overrides
 from bundle.system.kinds import load_checked
 
@@ -87,3 +88,37 @@ def test_where_monai_reads_words_as_text_they_are_refused(value):
     overrides.refuse_words({"pair_limits": ["{training: None}"], "output_dir": ["[null]"], "pictures": []})
     with pytest.raises(ValueError, match="--pair_limits .*: within brackets write None, True and False, as in Python"):
         overrides.refuse_words({"pair_limits": [value]})
+
+
+PLAN = CONFIGS / "experiments/experiment.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "methods::LocalNet::options: {stpes: 3}",
+            r"'LocalNet' in 'Between patients': unknown option stpes; did you mean steps",
+        ),
+        ("training_options: {inner_lr: -1}", "trainings: 'meta': inner_lr is -1; expected more than 0"),
+        (
+            "trainings::meta::options: {iterations: 1e3}",
+            "trainings: 'meta': iterations is '1e3'; expected a whole",
+        ),
+        ("trainings::maps::options: {epoch: 3}", r"trainings: 'maps': unknown option epoch; did you mean epochs\?"),
+        ("inference_options: {pictures: maybe}", "pictures is 'maybe'; expected True or False"),
+        ("trainings::meta::configs: [none_such.yaml]", "trainings: 'meta': configuration not found: none_such.yaml"),
+        ("titel: mine", r"plan.yaml: nothing uses the key titel; did you mean title\?"),
+        ("seed: 0.5", "plan.yaml: seed is 0.5; expected a whole number"),
+    ],
+)
+def test_wrong_options_of_a_plan_are_refused_before_it_begins(text, message, tmp_path):
+    (tmp_path / "plan.yaml").write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        read_plan([str(PLAN), str(tmp_path / "plan.yaml")], {})
+
+
+def test_null_of_the_command_line_is_null_in_a_plan():
+    assert read_plan([str(PLAN)], {"report_dir": "$None"})["report_dir"] is None
+    with pytest.raises(ValueError, match=r"--seed is '\$None'; expected a whole number"):
+        read_plan([str(PLAN)], {"seed": "$None"})

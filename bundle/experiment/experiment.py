@@ -10,7 +10,8 @@ from typing import Any
 
 from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import final_folders, fold_folders, is_of_maps, map_files, map_options
-from bundle.experiment.plan import curve_points, kept_epochs, list_name, own_files, read_plan, registrations, run_of
+from bundle.experiment.options import own_files
+from bundle.experiment.plan import curve_points, kept_epochs, list_name, read_plan, registrations, run_of
 from bundle.experiment.runs import Curves, Evaluation, Run, slug
 from bundle.system import console
 from bundle.system.configurations import find_configurations

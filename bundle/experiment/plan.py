@@ -8,6 +8,7 @@ from typing import Any
 
 from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import is_of_maps, map_trainings
+from bundle.experiment.options import check_options, own_files
 from bundle.experiment.runs import Run, slug
 from bundle.system.configurations import load_configurations, unknown_option
 from bundle.system.kinds import check_kind, load_checked
@@ -21,6 +22,7 @@ KEYS = {
     "methods": {"training", "epoch", "network", "configs", "steps", "options"},
     "evaluations": {"list", "methods", "reference", "measures", "curves", "options"},
 }
+NULL = "$None"
 CURVES = {"over", "points", "starts", "level"}
 ROOTS = ("dataset_dir", "target_dir")
 # What a curve runs over -> the key of its methods that gets the value of each point.
@@ -43,9 +45,12 @@ def read_plan(config_files: Sequence[str], overrides: Entry) -> Plan:
     unknown = [f"--{name}" for name in overrides if name not in plan]
     if unknown:
         raise ValueError(unknown_option(unknown, plan, ("dataset_dir", "output_dir")))
-    for name, value in overrides.items():
-        check_kind(name, plan[name], value, value)
-    plan |= overrides
+    # A plan is no configuration of MONAI, and null is the one expression that it takes.
+    changes = {name: None if value == NULL else value for name, value in overrides.items()}
+    for name, value in changes.items():
+        if value is not None or isinstance(plan[name], int | float):
+            check_kind(name, plan[name], value, overrides[name])
+    plan |= changes
     absent = [kind for kind in KEYS if not isinstance(plan.get(kind), Mapping)]
     if absent:
         raise ValueError(
@@ -62,6 +67,7 @@ def read_plan(config_files: Sequence[str], overrides: Entry) -> Plan:
     _check_choices(plan)
     _check_epochs(plan)
     _check_folders(plan)
+    check_options(plan)
     return plan
 
 
@@ -91,11 +97,6 @@ def registrations(plan: Plan, title: str) -> Iterator[tuple[str, dict[str, int]]
     """Methods of an evaluation, and those of the points of its curves with the value that a point varies."""
     yield from ((name, {}) for name in plan["evaluations"][title].get("methods") or plan["methods"])
     yield from ((method, value) for _, method, _, value in curve_points(plan["evaluations"][title]))
-
-
-def own_files(entry: Entry, training: Entry) -> list[str]:
-    """Configuration files of an entry: those of its network, or else of its training's, then its own."""
-    return [*entry.get("network", training.get("network", [])), *entry.get("configs", [])]
 
 
 def run_of(plan: Plan, name: str, point: Mapping[str, int] | None = None) -> Run:
