@@ -106,7 +106,7 @@ class Registration:
         """Write what the workflow writes for a pair, and the transforms both ways. The folder is complete or not there.
 
         Args:
-            folder: output folder; an older result is replaced.
+            folder: output folder; an older result is replaced, a folder of anything else refused.
 
         Returns:
             The folder.

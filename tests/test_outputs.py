@@ -235,6 +235,17 @@ def test_saving_again_replaces_the_older_result(fixed_grid, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["images", "notes.txt"])
+def test_what_is_no_result_of_a_pair_is_not_replaced(fixed_grid, tmp_path, name):
+    (tmp_path / "images").mkdir()
+    for file in ("images/P00.nii.gz", "notes.txt"):
+        (tmp_path / file).write_text("mine")
+    with pytest.raises(OSError, match=f"{name}: it is there already and holds no results of a pair; give another name"):
+        SavePaird(tmp_path)({**saveable(fixed_grid), "pair_id": name})
+    assert (tmp_path / "images/P00.nii.gz").read_text() == (tmp_path / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "notes.txt"]
+
+
 RECORDED = {"images_at": "there", "images": "those", "thumbnail": "<svg/>"}
 
 

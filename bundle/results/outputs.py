@@ -20,9 +20,12 @@ from bundle.formats import PICTURE_SUFFIXES, displacement_image, save_image, sma
 from bundle.geometry import ddf_to_displacement, lift_ddf, warp_native
 from bundle.results.resume import write_record
 from bundle.system import whole_folder
+from bundle.system.files import RECORD
 
 ORIGIN = (ImageMetaKey.FILENAME_OR_OBJ, "stored_type")
 """What a warped image keeps of the moving image's file: its name, and the type of its voxels."""
+METRICS = "metrics.json"
+"""File that every folder of a pair has."""
 PAGES = {"picture": "overview.png", "page": "quality.html"}
 """What people look at, by its key in a pair."""
 
@@ -87,6 +90,7 @@ class SavePaird(Transform):
         """Write one pair (``NativeOutputsd``, ``bundle.evaluation.PairMetricsd``); an older result is replaced."""
         final = self.output_dir / data["pair_id"]
         try:
+            _check_replaceable(final)
             with whole_folder(final) as folder:
                 self._write(data, folder)
         except OSError as error:
@@ -114,10 +118,23 @@ class SavePaird(Transform):
         for name in ("transform", "inverse_transform"):
             if name in data:
                 write_transform(data[name], folder / f"{name}{'.tfm' if data[name].is_affine else '.h5'}")
-        (folder / "metrics.json").write_text(json.dumps(data["metrics"], indent=2) + "\n")
+        (folder / METRICS).write_text(json.dumps(data["metrics"], indent=2) + "\n")
         for key, name in PAGES.items():
             if key in data:
                 (folder / name).write_bytes(data[key])
         write_objects(data.get("dicom", {}), folder / "dicom")
         if "images_at" in data:
             write_record(folder, data)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse a folder of anything but a pair's results, which would be deleted with all that is in it.
+
+    Raises:
+        FileExistsError: when there is a file, or a folder with other content.
+    """
+    known = any((folder / name).is_file() for name in (METRICS, RECORD))
+    if known or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if folder.exists():
+        raise FileExistsError("it is there already and holds no results of a pair; give another name")
