@@ -353,6 +353,17 @@ def test_compare_leaves_out_what_one_run_lost(tmp_path):
     assert lines[4:] == ["DSC leaves out structure 1 of 1 pair in every row, because one of the runs lost it there"]
 
 
+def test_compare_tells_runs_apart_by_their_folders(tmp_path, monkeypatch):
+    runs = [write_run(tmp_path / name / "results", metrics("a")) for name in ("one", "two")]
+    assert [line.split(")")[0] for line in compare(runs).splitlines()[2:]] == [
+        "after 5 steps (one/results",
+        "after 5 steps (two/results",
+    ]
+    monkeypatch.chdir(runs[0])
+    assert "after 5 steps (results)" in compare(["."])
+    assert compare([".", runs[0]]).count("after 5 steps (results)") == 2
+
+
 def test_compare_works_for_one_pair_and_without_labels(tmp_path):
     bare = {key: value for key, value in metrics().items() if key not in ("dsc", "tre_rms_mm")}
     lines = compare([write_run(tmp_path / "run", bare)]).splitlines()

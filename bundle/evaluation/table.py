@@ -116,20 +116,32 @@ def compare(results: Sequence[str | os.PathLike[str]]) -> str:
     tables = [[metrics_row(metrics) for metrics in run.values()] for run in compared]
     shown = accuracy([row for rows in tables for row in rows])
     titles = " ".join(f"{f'{measure.title} {measure.unit}'.rstrip():>15s}" for measure in shown)
+    called = _names(results)
     lines = [f"{'':{NAME_WIDTH}s} {titles} {'folded %':>9s} {'s/pair':>7s}"]
     starts = [_line("not registered", rows, shown, "before") for rows in tables]
     alike = len(set(starts)) == 1
     if alike:
         lines.append(starts[0])
-    for folder, run, rows in zip(results, runs, tables, strict=True):
+    for name, run, rows in zip(called, runs, tables, strict=True):
         if not alike:
-            lines.append(_line(f"not registered ({Path(folder).name})", rows, shown, "before"))
+            lines.append(_line(f"not registered ({name})", rows, shown, "before"))
         steps = next(iter(run.values()))["steps"]
         method = f"after {steps} steps" if steps else "0 steps"
-        lines.append(_line(f"{method} ({Path(folder).name})", rows, shown, "after"))
+        lines.append(_line(f"{method} ({name})", rows, shown, "after"))
     if not alike:
         lines.append("the runs have other grids, alignments or labels: compare each with its own start")
     return "\n".join([*lines, *left_out])
+
+
+def _names(folders: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Names of folders, with as many of those above as tell them apart."""
+    paths = [Path(folder).resolve() for folder in folders]
+    depth = 1
+    while depth < max(len(path.parts) for path in paths) and len({path.parts[-depth:] for path in paths}) < len(
+        set(paths)
+    ):
+        depth += 1
+    return ["/".join(path.parts[-depth:]) for path in paths]
 
 
 def read_table(folder: Path) -> list[dict[str, str]]:
