@@ -377,6 +377,14 @@ def outputs(fixed_grid):
     return [good, {"pair_id": "broken", "error": "a < b.nii.gz: cannot be read"}, bad]
 
 
+def test_a_run_without_pages_removes_that_of_an_earlier_one(outputs, tmp_path):
+    for shown in (True, False):
+        engine = Engine(lambda engine, output: [output])
+        QualityIndex(tmp_path, shown).attach(engine)
+        engine.run(outputs)
+        assert (tmp_path / "quality.html").exists() == shown
+
+
 def test_page_of_a_run_lists_every_pair(outputs, tmp_path):
     engine = Engine(lambda engine, output: [output])
     QualityIndex(tmp_path).attach(engine)

@@ -29,18 +29,27 @@ class QualityIndex:
 
     Args:
         output_dir: folder of the run, with a ``<pair_id>/quality.html`` for each pair.
+        shown: False if the pairs have no pages: that of an earlier run, which leads to them, is removed.
     """
 
-    def __init__(self, output_dir: str | os.PathLike[str]) -> None:
+    def __init__(self, output_dir: str | os.PathLike[str], shown: bool = True) -> None:
         self.path = Path(output_dir) / "quality.html"
+        self.shown = shown
         self.pairs: list[Mapping[str, Any]] = []
         self.due = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
+        if not self.shown:
+            engine.add_event_handler(Events.STARTED, self._remove)
+            return
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         engine.add_event_handler(Events.COMPLETED, self._gather)
+
+    def _remove(self, engine: Engine) -> None:
+        if processes.is_first():
+            self.path.unlink(missing_ok=True)
 
     def _start(self, engine: Engine) -> None:
         self.pairs, self.due = [], 0.0
