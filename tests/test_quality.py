@@ -215,7 +215,13 @@ def test_the_worst_rule_decides_and_comes_first():
             r"quality::folded_percent is \[5, 1\]; expected \[check, failed\] with the second",
         ),
         ({"overlap_percent": [50, 75]}, "the second no larger, or null"),
-        ({"folded_percent": [5]}, "expected"),
+        (
+            {"folded_percent": [5]},
+            r"quality::folded_percent is \[5\]; expected two numbers, \[check, failed\], or null",
+        ),
+        ({"score": 0.5}, r"quality::score is 0.5; expected two numbers"),
+        ({"folded_percent": [0.5, "null"]}, r"quality::folded_percent is \[0.5, 'null'\]; expected two numbers"),
+        ({"folded_percent": "05"}, "quality::folded_percent is '05'; expected two numbers"),
     ],
 )
 def test_wrong_limits_are_refused(limits, message):

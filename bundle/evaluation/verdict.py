@@ -195,8 +195,10 @@ def check_limits(limits: Limits) -> None:
     for key, pair in limits.items():
         if pair is None:
             continue
-        numbers = [limit for limit in pair if limit is not None]
-        if len(pair) != 2 or numbers != sorted(numbers, reverse=RULES[key].least):
+        numbers = [limit for limit in pair if limit is not None] if isinstance(pair, list | tuple) else ["no list"]
+        if not all(isinstance(limit, int | float) for limit in numbers) or len(pair) != 2:
+            raise ValueError(f"quality::{key} is {pair!r}; expected two numbers, [check, failed], or null")
+        if numbers != sorted(numbers, reverse=RULES[key].least):
             order = "the second no larger" if RULES[key].least else "the second no smaller"
             raise ValueError(f"quality::{key} is {list(pair)}; expected [check, failed] with {order}, or null")
 
