@@ -100,9 +100,9 @@ def apply(
     """Apply a saved transform to images, labels, points and surfaces.
 
     Args:
-        transform: displacement.nii.gz, transform.h5 or .tfm of a pair, or a transform of ITK, 3D Slicer or ANTs.
+        transform: folder of a pair, or displacement.nii.gz, transform.h5, .tfm in it; or one of ITK, 3D Slicer, ANTs.
         moving: file to move, or several separated by commas; points and surfaces go where the moved image shows them.
-        output: output file, or a folder for several files.
+        output: output file, or a folder, which ends in / if it is new.
         reference: image whose grid the result has: the fixed image.
         inverse: move files of the fixed image to the moving one; the moving image is then the reference.
         label: the images are labels, which keep their values; 'gaussian' for smooth borders.

@@ -370,3 +370,13 @@ def test_bad_input_is_refused_before_anything_is_written(pair):
             apply_transform(**call)
         assert "\n" not in str(raised.value)
     assert sorted(path.name for path in pair.iterdir()) == before
+
+
+def test_a_name_that_ends_in_a_slash_is_a_folder_and_the_folder_of_a_pair_its_transform(pair):
+    (line,) = apply_transform(pair, [pair / "label.nii.gz"], f"{pair}/new/", pair / "fixed.nii.gz", label="nearest")
+    assert line.startswith(f"{pair}/label.nii.gz -> {pair}/new/label.nii.gz: ")
+    apply_transform(
+        pair / "displacement.nii.gz", [pair / "label.nii.gz"], pair / "b.nii.gz", pair / "fixed.nii.gz", label="nearest"
+    )
+    ours, theirs = (nib.load(pair / name).get_fdata() for name in ("new/label.nii.gz", "b.nii.gz"))
+    np.testing.assert_array_equal(ours, theirs)

@@ -48,8 +48,8 @@ def read_transform(path: str | Path) -> Transform:
     """Read a transform: an affine, a displacement field, or several of them.
 
     Args:
-        path: a field (NIfTI, NRRD, MetaImage), an ITK transform (``.h5``, ``.tfm``, ``.txt``, ``.mat``) or a DICOM
-            registration (``.dcm``).
+        path: a field (NIfTI, NRRD, MetaImage), an ITK transform (``.h5``, ``.tfm``, ``.txt``, ``.mat``), a DICOM
+            registration (``.dcm``) or the folder of a registered pair.
 
     Returns:
         From fixed points to moving points, mm, RAS.
@@ -58,7 +58,7 @@ def read_transform(path: str | Path) -> Transform:
         FileNotFoundError: when there is no such file.
         ValueError: when it is not a transform, is of another kind, or is larger than the limit.
     """
-    path = Path(path)
+    path = inside if (inside := Path(path, "displacement.nii.gz")).is_file() else Path(path)
     name = path.name.lower()
     if not exists(path):
         raise FileNotFoundError(f"transform not found: {path}{spelt_otherwise(path)}")

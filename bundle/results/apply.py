@@ -86,7 +86,7 @@ def apply_transform(
     Args:
         transform: a file that ``bundle.formats.read_transform`` reads.
         moving: images, and files of points and surfaces, in the moving image's world.
-        output: file, or for several files a folder, where they keep their names.
+        output: file; or a folder, which ends in ``/`` or is there, where the files keep their names.
         reference: image whose grid the images get; points in voxels are written in its voxels.
         inverse: the transform leads from the moving image to the reference instead.
         label: one of ``LABEL_MODES`` for labels; None for images, which are interpolated linearly.
@@ -102,7 +102,7 @@ def apply_transform(
     if label is not None and label not in LABEL_MODES:
         raise ValueError(f"label is {label!r}; expected {' or '.join(LABEL_MODES)}")
     others = {"transform": transform, "reference": reference, "image of moving_grid": moving_grid}
-    targets = _targets([Path(path) for path in moving], Path(output), others)
+    targets = _targets([Path(path) for path in moving], output, others)
     pull = Pull(read_transform(transform), inverse)
     grid = None if reference is None else _load(reference)
     before = None if moving_grid is None else _load(moving_grid)
@@ -119,12 +119,13 @@ def apply_transform(
     return lines
 
 
-def _targets(moving: Sequence[Path], output: Path, others: Mapping[str, str | Path | None]) -> dict[Path, Path]:
+def _targets(moving: Sequence[Path], to: str | Path, others: Mapping[str, str | Path | None]) -> dict[Path, Path]:
     """Where the result of every file goes; problems are refused before anything is computed."""
     missing = [f"{path}{spelt_otherwise(path)}" for path in moving if not exists(path)]
     if missing or not moving:
         raise FileNotFoundError(f"not found: {', '.join(missing) or 'no file was given'}")
-    if len(moving) == 1 and not output.is_dir():
+    output = Path(to)
+    if len(moving) == 1 and not output.is_dir() and not str(to).endswith("/"):
         targets = {moving[0]: output}
     elif output.is_file() or (not output.exists() and output.name.lower().endswith(WRITTEN_SUFFIXES)):
         what = "a file" if output.is_file() else "a file by its name"
