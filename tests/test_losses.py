@@ -409,3 +409,8 @@ def test_the_field_goes_on_smoothly_outside_the_mask(fan):
     assert BendingEnergyLoss()(outside) < BendingEnergyLoss()(ddf)
     # No term moves the very edges of the volume.
     assert folded_voxels(ddf[0, :, 1:-1, 1:-1, 1:-1]) == 0
+
+
+def test_no_leading_maps_at_all_are_refused():
+    with pytest.raises(ValueError, match=r"leading_maps is \[\]; expected maps, counted from 0"):
+        RegistrationLoss(MSELoss(), BendingEnergyLoss(), 0.0, leading_maps=[])

@@ -145,3 +145,11 @@ def test_reptile_learns_nothing_from_a_field_that_starts_at_zero():
 def test_control_points_are_of_two_or_three_axes():
     with pytest.raises(ValueError, match=r"control_points is \[4\]; expected a number for each of 2 or 3 axes"):
         ResidualField(Shift(), (4,))
+
+
+def test_control_points_are_as_many_as_the_axes_of_the_pair():
+    field = ResidualField(nn.Identity(), (4, 4))
+    with pytest.raises(
+        ValueError, match=r"control_points is \[4, 4\]; expected a number for each of the 3 axes of the"
+    ):
+        field(torch.zeros(1, 2, 8, 8, 8))

@@ -138,6 +138,8 @@ class RegistrationLoss(nn.Module):
         self.label_weight = label_weight
         self.anatomy = anatomy
         self.anatomy_weight = anatomy_weight
+        if leading_maps is not None and not len(leading_maps):
+            raise ValueError("leading_maps is []; expected maps, counted from 0, such as [0], or null for all")
         self.leading_maps = None if leading_maps is None else list(leading_maps)
         self.warp = Warp()
 

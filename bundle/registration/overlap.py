@@ -66,7 +66,7 @@ def chosen_maps(maps: torch.Tensor, numbers: Sequence[int], key: str, otherwise:
     Raises:
         ValueError: when the image has no such map.
     """
-    if max(numbers, default=-1) >= maps.shape[1]:
+    if not set(numbers) <= set(range(maps.shape[1])):
         raise ValueError(f"{key} is {numbers} and the pair has {maps.shape[1]} maps, counted from 0; {otherwise}")
     return maps[:, numbers]
 

@@ -45,7 +45,13 @@ class ResidualField(nn.Module):
 
         Returns:
             ``(batch, dims, *shape)``, voxels of the pair's grid.
+
+        Raises:
+            ValueError: when the pair has another number of axes than the control points.
         """
+        if len(self.control_points) != pair.ndim - 2:
+            found, axes = list(self.control_points), pair.ndim - 2
+            raise ValueError(f"control_points is {found}; expected a number for each of the {axes} axes of the pair")
         ddf = self._predicted(pair)
         mode = MODES[self.residual.shape[1]]
         return ddf + F.interpolate(self.residual, size=ddf.shape[2:], mode=mode, align_corners=True)
