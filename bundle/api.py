@@ -193,6 +193,8 @@ def register(
     """
     parts = {"fixed_label": fixed_label, "moving_label": moving_label, "fixed_mask": fixed_mask}
     parts |= {"moving_mask": moving_mask, "fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
+    if settings.get("output_dir") is not None:
+        raise ValueError("register() writes nothing into an output_dir; write the result with save(folder)")
     check_landmarks(given := {key: value for key, value in parts.items() if value is not None})
     images = {"fixed_image": fixed, "moving_image": moving}
     pair = {key: _loadable(value, key) for key, value in {**images, **given}.items()}

@@ -439,3 +439,8 @@ def test_a_workflow_is_made_from_any_folder(tiny_dataset, tmp_path, monkeypatch)
 
 def test_the_package_hands_it_on():
     assert bundle.register is register
+
+
+def test_a_folder_for_results_is_not_ignored(tmp_path):
+    with pytest.raises(ValueError, match=r"register\(\) writes nothing into an output_dir; write the result with save"):
+        register(__file__, __file__, output_dir=tmp_path / "out")
