@@ -49,7 +49,7 @@ def load_checked(names: str | Path | Sequence[str | Path]) -> dict[str, Any]:
     for key, file in added.items():
         if not _is_used(key, content):
             near = did_you_mean([key], content.keys() - added.keys())
-            raise ValueError(f"{file}: nothing uses the key {key}{near or '; take it out'}")
+            raise ValueError(f"{file}: nothing uses the key {key}{near or '; take it out, or begin its name with _'}")
     return content
 
 
