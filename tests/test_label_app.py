@@ -1,6 +1,7 @@
 """The parts of the MONAI Label app that need no MONAI Label: what may be asked for, what comes back, what is kept."""
 
 import json
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +19,7 @@ from workflow_fixtures import volume
 from bundle import Registration, register
 from bundle.apps.label.__main__ import serve
 from bundle.apps.label.candidates import candidates
-from bundle.apps.label.datastore import Images
+from bundle.apps.label.datastore import Images, OriginalsKept
 from bundle.apps.label.errors import ClientError, one_answer, without_folders, without_paths
 from bundle.apps.label.record import LossRecord
 from bundle.apps.label.registrar import ServedWeights
@@ -462,6 +463,44 @@ def test_without_studies_patients_are_simulated(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
+class FollowingLinks:
+    """What MONAI Label's datastore of files does with images; the server's own tests have the real one."""
+
+    def __init__(self, folder):
+        images = {name: SimpleNamespace(image=SimpleNamespace(ext=".nii.gz")) for name in "ab"}
+        self._datastore = SimpleNamespace(image_path=lambda: str(folder), objects=images)
+        self.folder = folder
+
+    def _to_id(self, file):
+        return file.removesuffix(".nii.gz"), ".nii.gz"
+
+    def add_image(self, image_id, image_filename, image_info):
+        shutil.copy(image_filename, (self.folder / f"{image_id}.nii.gz").resolve())
+
+    def remove_image(self, image_id):
+        (self.folder / f"{image_id}.nii.gz").resolve().unlink()
+
+
+class LinksKept(OriginalsKept, FollowingLinks):
+    pass
+
+
+def test_an_uploaded_image_takes_the_place_of_a_link_and_outlives_a_start(tmp_path):
+    images, upload = tmp_path / "images", tmp_path / "upload.nii.gz"
+    images.mkdir()
+    for path in (images / "a.nii.gz", images / "b.nii.gz", upload):
+        path.write_bytes(path.name.encode())
+    folder = linked_studies(images, tmp_path / "home")
+    LinksKept(folder).add_image("a", str(upload), {})
+    assert linked_studies(images, tmp_path / "home") == folder
+    assert (folder / "a.nii.gz").read_bytes() == b"upload.nii.gz"
+    assert {path.name: path.read_bytes() for path in images.iterdir()} == {
+        "a.nii.gz": b"a.nii.gz",
+        "b.nii.gz": b"b.nii.gz",
+    }
+    assert sorted(path.name for path in folder.iterdir()) == ["a.nii.gz", "b.nii.gz", "labels"]
+
+
 def test_the_users_folder_of_images_stays_as_it_is(tmp_path):
     home, images, labels = tmp_path / "home", tmp_path / "data/images", tmp_path / "data/labels"
     for folder in (images, labels):
@@ -477,7 +516,8 @@ def test_the_users_folder_of_images_stays_as_it_is(tmp_path):
     # What MONAI Label does: it saves a label and its list, and a client deletes an image.
     (folder / "labels/final/a.nii.gz").write_bytes(b"corrected")
     (folder / "datastore_v2.json").write_text("{}")
-    (folder / "b.nii.gz").unlink()
+    LinksKept(folder).remove_image("b")
+    assert not (folder / "b.nii.gz").exists()
     assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()} == before
     (images / "a.nii.gz").rename(images / "c.nii.gz")
     assert linked_studies(images, home) == folder

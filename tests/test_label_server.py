@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -504,3 +505,23 @@ def test_the_logs_name_no_image_and_nothing_is_left_behind(server):
     text = "".join(log.read_text() for log in logs)
     assert "warped" in text
     assert not [patient for patient in PATIENTS if patient in text]
+
+
+def test_what_clients_upload_and_delete_leaves_the_users_files_as_they_are(server, tmp_path):
+    before = {path.name: digest(path) for path in server.studies.glob("*.nii.gz")}
+    upload = tmp_path / "x.nii.gz"
+    shutil.copy(server.studies / f"{SECOND[1]}.nii.gz", upload)
+    address = f"{server.url}/datastore/"
+    with upload.open("rb") as file:
+        sent = requests.put(f"{address}?image={SECOND[0]}", files={"file": (upload.name, file)}, timeout=600)
+    assert sent.status_code == 200
+    assert requests.get(f"{address}image?image={SECOND[0]}", timeout=600).content == upload.read_bytes()
+    for image in (SECOND[0], FIRST[0]):
+        assert requests.delete(f"{address}?id={image}", timeout=600).status_code == 200
+        for _ in range(100):  # MONAI Label sees that a file has gone a moment later
+            if image not in requests.get(f"{address}?output=all", timeout=600).json()["objects"]:
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError(f"{image} is still there")
+    assert {path.name: digest(path) for path in server.studies.glob("*.nii.gz")} == before

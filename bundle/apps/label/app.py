@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
-from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
@@ -23,7 +23,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
-from bundle.apps.label.datastore import Images
+from bundle.apps.label.datastore import Images, OriginalsKept
 from bundle.apps.label.errors import ClientError, one_answer
 from bundle.apps.label.infer import RegistrationTask
 from bundle.apps.label.record import LossRecord
@@ -59,6 +59,10 @@ def names_nothing(record: logging.LogRecord) -> bool:
     return re.search(r'\(bundle\.apps\.label|^  File "', record.getMessage()) is not None
 
 
+class LinkedDatastore(OriginalsKept, LocalDatastore):
+    """A folder of links to images."""
+
+
 class RegistrationApp(MONAILabelApp):
     """Registration, training and the choice of the next pair, on the images of a datastore.
 
@@ -86,8 +90,16 @@ class RegistrationApp(MONAILabelApp):
 
     def init_datastore(self) -> Datastore:
         """The datastore, which takes ids only."""
-        store = super().init_datastore()
-        folder = None if isinstance(store, DICOMWebDatastore) else Path(self.studies)
+        if "://" in self.studies:
+            store, folder = super().init_datastore(), None
+        else:
+            folder = Path(self.studies)
+            store = LinkedDatastore(
+                self.studies,
+                extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+                auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+                read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+            )
         # Over DICOMweb, the label of an image would be looked for as a series with the image's own UID.
         self.images = Images(store, folder, partial(LocalDatastore.get_label_uri, store))
         return store

@@ -26,6 +26,37 @@ class Store(Protocol):
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]: ...  # noqa: D102
 
 
+class OriginalsKept:
+    """What comes before MONAI Label's ``LocalDatastore`` in a datastore whose images are links to a user's files.
+
+    MONAI Label follows links: an image that a client uploads under a known id would overwrite the user's file, and one
+    that a client deletes would be deleted there. So the link is replaced first.
+    """
+
+    _datastore: Any
+
+    def add_image(self, image_id: str, image_filename: str, *others: Any) -> str:
+        """Add an image as MONAI Label does."""
+        own, suffix = self._to_id(Path(image_filename).name)  # type: ignore[attr-defined]
+        self._unlink((image_id or own) + suffix)
+        return super().add_image(image_id, image_filename, *others)  # type: ignore[misc]
+
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image and its labels as MONAI Label does."""
+        known = self._datastore.objects.get(image_id)
+        if known is not None:
+            self._unlink(image_id + known.image.ext)
+        super().remove_image(image_id)  # type: ignore[misc]
+
+    def _unlink(self, name: str) -> None:
+        """Put an empty file in the place of a link, at once: MONAI Label forgets the labels of what is not there."""
+        link = Path(self._datastore.image_path(), name)
+        if link.is_symlink():
+            empty = link.with_name(f".{name}.empty")
+            empty.touch()
+            empty.replace(link)
+
+
 class Images:
     """Images of a datastore.
 

@@ -58,8 +58,8 @@ def linked_studies(images: Path, home: Path) -> Path:
     """Links to a user's images, with the labels and the ``patients.csv`` that lie beside them.
 
     MONAI Label writes its list and its labels into the folder of its images, and its clients may delete images. So it
-    gets a folder of links: the user's stays a data set. Labels are copies, since saving one would write through a link;
-    one that was saved before is kept.
+    gets a folder of links: the user's stays a data set (``OriginalsKept``). Labels are copies, since saving one would
+    write through a link; one that was saved before is kept, and so is an image that a client uploaded.
 
     Args:
         images: folder of images, with labels in ``labels/`` beside it or in it.
@@ -77,7 +77,8 @@ def linked_studies(images: Path, home: Path) -> Path:
     for link in (path for path in folder.iterdir() if path.is_symlink()):
         link.unlink()
     for path in files:
-        (folder / path.name).symlink_to(path.absolute())
+        if not (folder / path.name).exists():  # a client has uploaded one of this name
+            (folder / path.name).symlink_to(path.absolute())
     names = {stem(path) for path in files}
     for place in (images.parent / "labels", images / "labels"):
         for label in (path for path in sorted(place.rglob("*")) if stem(path) in names and path.is_file()):
