@@ -19,7 +19,7 @@ from dicom_checks import (
     written,
 )
 from dicom_toys import RAS_TO_LPS
-from pydicom.uid import DeformableSpatialRegistrationStorage, SpatialRegistrationStorage
+from pydicom.uid import DeformableSpatialRegistrationStorage, ExplicitVRBigEndian, SpatialRegistrationStorage
 from scipy.ndimage import gaussian_filter, map_coordinates
 from toys import rigid
 
@@ -164,6 +164,18 @@ def test_a_left_handed_grid_is_turned_round(pair, transform, tmp_path):
     read = written(registration_object(Transform([left, alignment]), pair.fixed, pair.moving), tmp_path / "r.dcm")
     points = points_inside()
     np.testing.assert_allclose(by_the_standard(read, points * LPS) * LPS, moved(transform, points), atol=1e-3)
+
+
+def test_an_object_in_big_endian_has_the_same_field(pair, transform, tmp_path):
+    made = registration_object(transform, pair.fixed, pair.moving)
+    read_back = written(made, tmp_path / "little.dcm")
+    item = read_back.DeformableRegistrationSequence[1].DeformableRegistrationGridSequence[0]
+    item.VectorGridData = np.frombuffer(item.VectorGridData, "<f4").astype(">f4").tobytes()
+    read_back.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    pydicom.dcmwrite(tmp_path / "big.dcm", read_back, enforce_file_format=True)
+    little, big = (read_transform(tmp_path / f"{order}.dcm").parts[0] for order in ("little", "big"))
+    assert little.field.abs().max() > 3
+    torch.testing.assert_close(big.field, little.field, rtol=0, atol=0)
 
 
 def test_objects_of_others_with_a_matrix_before_the_deformation(pair, transform, tmp_path):

@@ -201,7 +201,9 @@ def _read_deformable(read: Dataset) -> Transform:
         raise ValueError(f"it holds {len(items)} deformation grids, expected one")
     (item,) = items
     before, after = (_optional_matrix(item, f"{when}DeformationMatrixRegistrationSequence") for when in ("Pre", "Post"))
-    displacement = _read_grid(item.DeformableRegistrationGridSequence[0])
+    # pydicom gives the bytes of numbers as the file has them.
+    order = ">" if read.original_encoding[1] is False else "<"
+    displacement = _read_grid(item.DeformableRegistrationGridSequence[0], order)
     if not np.array_equal(before, np.eye(4)):
         # D is looked up at X itself, so M_pre X + D(X) is X displaced by (M_pre X - X) + D(X), which is affine + D.
         grid = displacement.affine, displacement.field.shape[1:]
@@ -222,7 +224,7 @@ def _numbers(item: Dataset) -> np.ndarray:
     return matrix
 
 
-def _read_grid(item: Dataset) -> Displacement:
+def _read_grid(item: Dataset, order: str) -> Displacement:
     shape = [int(size) for size in item.GridDimensions]
     spacing = np.array(item.GridResolution, dtype=float)
     axes = np.array(item.ImageOrientationPatient, dtype=float).reshape(2, 3)
@@ -234,7 +236,7 @@ def _read_grid(item: Dataset) -> Displacement:
     lps = np.eye(4)
     lps[:3, :3] = np.stack([*axes, np.cross(*axes)], axis=1) * spacing
     lps[:3, 3] = np.array(item.ImagePositionPatient, dtype=float)
-    vectors = np.frombuffer(item.VectorGridData, "<f4").reshape(*shape[::-1], 3).transpose(3, 2, 1, 0)
+    vectors = np.frombuffer(item.VectorGridData, f"{order}f4").reshape(*shape[::-1], 3).transpose(3, 2, 1, 0)
     if not np.isfinite(vectors).all():
         raise ValueError("its field is undefined (NaN) or infinite at some points; expected one that is defined")
     ras = vectors * LPS_SIGNS
