@@ -354,6 +354,13 @@ def test_a_palette_of_greys_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("slices", [1, SHAPE[2]])
+def test_a_palette_of_greys_is_read_without_a_preamble(tmp_path, slices):
+    for path in colours(tmp_path / "s", slices):
+        path.write_bytes(path.read_bytes()[132:])
+    np.testing.assert_array_equal(read(tmp_path / "s")[0][0].numpy(), VOXELS[..., :slices] % 256)
+
+
+@pytest.mark.parametrize("slices", [1, SHAPE[2]])
 @pytest.mark.parametrize(
     "changes",
     [

@@ -25,16 +25,16 @@ OFFSET = 4
 MOST_SEGMENTS = 15
 """Most parts of a frame that is compressed by RLE, whose number begins it."""
 EXPLICIT = (b"OB", b"OW", b"OF", b"OD", b"OV", b"UN")
+PALETTE = tuple(
+    f"{colour}PaletteColorLookupTable{part}" for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")
+)
 NEEDED = (
     *("SOPClassUID", "Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration", "PixelData"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", "SliceThickness"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *PALETTE),
 )
 """What ITK needs to read pixels and to place a planar image."""
-PALETTE = tuple(
-    f"{colour}PaletteColorLookupTable{part}" for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")
-)
 STORED = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", *PALETTE),
