@@ -106,6 +106,14 @@ def test_fields_that_itk_writes_are_read(fixed_grid, tmp_path, name, size):
     np.testing.assert_allclose(read_transform(tmp_path / name)(points), field(points), atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
+def test_a_field_between_worlds_that_are_far_apart_keeps_its_double_precision(tmp_path, name):
+    vectors = np.tile([1e7 + 0.3, -4e6 - 0.7, 0.1], (4, 5, 6, 1))
+    sitk.WriteImage(sitk.GetImageFromArray(vectors, isVector=True), str(tmp_path / name))
+    read = read_transform(tmp_path / name).parts[0].field
+    np.testing.assert_allclose(read[:, 3, 2, 1], vectors[0, 0, 0] * [-1, -1, 1], rtol=1e-15)
+
+
 def test_the_intent_decides_the_frame_of_the_vectors(fixed_grid, tmp_path):
     """ITK reads intent 1006 as RAS vectors, and writes 1007."""
     image = displacement_image(torch.ones(3, *fixed_grid.shape), fixed_grid.affine)

@@ -218,8 +218,9 @@ def _read_itk_field(path: Path) -> Displacement:
     image = checked_header(path)
     if image.GetNumberOfComponents() != 3:
         raise Refused(f"not a transform: {image.GetNumberOfComponents()} value(s) per voxel, expected vectors of 3")
-    # ITK would read a file of one slice as a planar image unless it is told the dimensions.
-    reader = itk.ImageFileReader[itk.Image[itk.Vector[itk.F, 3], 3]].New(FileName=str(path))
+    # ITK would read a file of one slice as a planar image, and round double precision, unless it is told.
+    number = itk.F if image.GetComponentSize() <= np.dtype(np.float32).itemsize else itk.D
+    reader = itk.ImageFileReader[itk.VectorImage[number, 3]].New(FileName=str(path))
     reader.Update()
     return _displacement(reader.GetOutput())
 
