@@ -1,5 +1,7 @@
 """Images in files: types, formats, all or nothing."""
 
+import struct
+
 import itk
 import nibabel as nib
 import numpy as np
@@ -106,6 +108,18 @@ def test_a_scaled_file_holds_no_whole_numbers(tmp_path):
     image.header.set_slope_inter(0.5, 10)
     nib.save(image, tmp_path / "a.nii")
     assert load_image(tmp_path / "a.nii").meta["stored_type"] == "float32"
+
+
+def test_scaled_values_that_single_precision_rounds_come_back_as_they_were(tmp_path):
+    stored = np.arange(504, dtype=np.int16).reshape(7, 8, 9)
+    values = 10**9 + stored.astype(np.int64)
+    content = bytearray(nib.Nifti1Image(stored, np.eye(4)).to_bytes())
+    content[112:120] = struct.pack("<2f", 1, 1e9)  # scl_slope, scl_inter
+    (tmp_path / "a.nii").write_bytes(content)
+    found = load_image(tmp_path / "a.nii")
+    assert found.meta["stored_type"] == "float64"
+    save_image(found.numpy(), np.eye(4), np.dtype(found.meta["stored_type"]), tmp_path / "b.nii.gz")
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "b.nii.gz").dataobj), values)
 
 
 def test_types_of_arrays_and_dicom(tmp_path):

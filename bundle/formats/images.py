@@ -99,8 +99,7 @@ def read_image(path: str | Path, kind: str = "image") -> Found:
         picture in ``meta``.
 
     Raises:
-        ValueError: when the file cannot be read, needs more memory than the limit, or is no label; in one line that
-            names it.
+        ValueError: naming the file in one line, when it cannot be read, is larger than the limit, or is no label.
 
     Warns:
         DataWarning: about a header that other tools read differently.
@@ -172,7 +171,9 @@ def as_volume(found: Found, kind: str, name: str) -> Found:
     channels = found.channels if found.channels.ndim != 3 else found.channels[..., None]
     numbers = np.ascontiguousarray(channels, dtype=image_precision(channels) if kind == "image" else np.float64)
     ends = (channels.min(), channels.max()) if found.stored.kind in "iub" and channels.size else (0, 0)
-    return replace(found, channels=numbers, stored=kept_type(found.stored, *ends), note="")
+    # What a slope and an intercept make of whole numbers may need double precision.
+    own = found.stored if (kind, found.stored.kind) != ("image", "f") else np.promote_types(found.stored, numbers.dtype)
+    return replace(found, channels=numbers, stored=kept_type(own, *ends), note="")
 
 
 def as_label(label: Found, kind: str, name: str) -> Found:
