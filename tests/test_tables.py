@@ -151,6 +151,16 @@ def test_points_of_every_dialect_are_read_and_replaced(points, delimiter, encodi
     assert value_of(again.rows[-1][0][4] if again.rows[-1][0] != [""] else again.rows[-2][0][4]) == "1"
 
 
+@pytest.mark.parametrize("mark", ["|", "^", "*", "\\"])
+def test_any_delimiter_that_the_file_names_separates_cells(tmp_path, mark):
+    text = f"sep={mark}\nx;y;z;name\n1,5;-2;3;a\n".replace(";", mark)
+    (tmp_path / "p.csv").write_text(text)
+    file = read_points(tmp_path / "p.csv")
+    np.testing.assert_array_equal(file.points, [[1.5, -2, 3]])
+    file.write(tmp_path / "q.csv", file.points + 1)
+    assert (tmp_path / "q.csv").read_text() == text.replace(f"1,5{mark}-2{mark}3", f"2,5{mark}-1,0{mark}4,0")
+
+
 def test_points_as_a_german_spreadsheet_writes_them(tmp_path):
     (tmp_path / "p.csv").write_bytes("sep=;\r\nName;x;y;z\r\nGefäß;1,5;-2,25;3\r\n".encode("cp1252"))
     points = read_points(tmp_path / "p.csv")

@@ -71,9 +71,10 @@ class Table:
         rows: list[Row] = []
         cells: list[str] = []
         # A cell as it is written, quotes and blanks included, and what ends it.
-        plain = rf"[^{delimiter}\r\n]*"
-        quoted = rf'(?:(?!{delimiter})[^\S\r\n])*"(?:[^"]|"")*"'
-        part = re.compile(rf"({quoted}{plain}|{plain})({delimiter}|\r\n|\n|\r|\Z)")
+        mark = re.escape(delimiter)
+        plain = rf"[^{mark}\r\n]*"
+        quoted = rf'(?:(?!{mark})[^\S\r\n])*"(?:[^"]|"")*"'
+        part = re.compile(rf"({quoted}{plain}|{plain})({mark}|\r\n|\n|\r|\Z)")
         for cell, end in part.findall(text):  # an empty row at the end of the text changes nothing
             cells.append(cell)
             if end != delimiter:
