@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
+from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from monai.transforms import Compose
 from toys import Grid, affine_ddf, oblique_affine
 
 from bundle.evaluation import PairMetricsd, QualityVerdictd
-from bundle.pages import QualityIndex, QualityPaged
+from bundle.pages import PairPictured, QualityIndex, QualityPaged, QualityPdfd
 from bundle.pages.batch_page import batch_page
 from bundle.pages.drawing import deformed_grid, outline
 from bundle.pages.explorer import Blocks, explored
@@ -383,6 +384,34 @@ def test_a_run_without_pages_removes_that_of_an_earlier_one(outputs, tmp_path):
         QualityIndex(tmp_path, shown).attach(engine)
         engine.run(outputs)
         assert (tmp_path / "quality.html").exists() == shown
+
+
+def test_no_text_of_the_pdf_is_hidden_or_taken_for_a_formula(fixed_grid, monkeypatch):
+    names = [f"lobe {number} of the $\\foo$ and all that is called after it" for number in range(60)]
+    data = PairPictured()(registered(fixed_grid, labels=True))
+    metrics = {**data["metrics"], "dsc": {name: {"before": 0.5, "after": 0.75} for name in names}}
+    metrics["verdict"] = {**metrics["verdict"], "reasons": names}
+    boxes = {}
+
+    def measured(figure, *place, **style):
+        figure.draw_without_rendering()
+        texts = [text for axis in figure.axes for text in axis.texts if text.get_text()]
+        boxes.update({text: text.get_window_extent() for text in texts})
+        return savefig(figure, *place, **style)
+
+    savefig = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", measured)
+    QualityPdfd()({**data, "metrics": metrics})
+    shown = {text.get_text() for text in boxes}
+    assert {names[0], "... 51 more", "DSC of lobe 0 of the $\\foo$ and all that is", "0.750"} <= shown
+    figure = next(iter(boxes)).figure
+    picture = figure.axes[1].get_window_extent()
+    for text, box in boxes.items():
+        assert figure.bbox.y0 <= box.y0, text
+        assert box.x1 <= figure.bbox.x1, text
+        inside = box.padded(-2)  # boxes of lines touch
+        assert not inside.overlaps(picture), text
+        assert not [other for other, its in boxes.items() if other is not text and inside.overlaps(its)], text
 
 
 def test_page_of_a_run_lists_every_pair(outputs, tmp_path):
