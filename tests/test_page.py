@@ -15,6 +15,7 @@ from monai.transforms import Compose
 from toys import Grid, affine_ddf, oblique_affine
 
 from bundle.evaluation import PairMetricsd, QualityVerdictd
+from bundle.geometry import apply_affine
 from bundle.pages import PairPictured, QualityIndex, QualityPaged, QualityPdfd
 from bundle.pages.batch_page import batch_page
 from bundle.pages.drawing import deformed_grid, outline
@@ -321,6 +322,20 @@ def test_large_images_are_explored_in_blocks_near_to_cubes(monkeypatch):
     np.testing.assert_allclose(blocks.middle(plane)[:, 0, 0], [*np.arange(8) * 4 + 2, 32])
     # The middle of the first block, voxels 0..3 by 0..3 by 0.
     np.testing.assert_allclose(blocks.affine @ [0, 0, 0, 1], volumes.affine @ [1.5, 1.5, 0, 1])
+
+
+def test_blocks_at_the_end_of_an_axis_show_the_displacement_of_their_voxels(monkeypatch, fixed_grid):
+    """Voxels that correspond by index, in a moving image that is mirrored and twice as large: 3 mm to the left."""
+    monkeypatch.setattr("bundle.pages.explorer.MOST_VOXELS", 300)
+    data = registered(fixed_grid)
+    start, own = np.diag([-2.0, 2.0, 2.0, 1.0]), torch.tensor([-3.0, 0.0, 0.0]).reshape(3, 1, 1, 1)
+    points = torch.as_tensor(fixed_grid.world())
+    displacement = apply_affine(start, points + own) - points
+    data |= {"initial_alignment": start, "displacement": MetaTensor(displacement.float(), affine=fixed_grid.affine)}
+    found = explored(data, 5.0, 1.0, {})
+    assert min(found["steps"]) > 1
+    shown = np.stack([(unpacked(found, f"u_{axis}") - 128.0) / 127 * found["reach"] for axis in range(3)])
+    np.testing.assert_allclose(np.linalg.norm(shown, axis=0), 3, atol=0.03)
 
 
 def coordinates(path):

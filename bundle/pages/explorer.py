@@ -95,8 +95,9 @@ def explored(data: Mapping[Hashable, Any], longest: float, stretch: float, names
     views = volumes.views(fixed_label)
     alignment = np.asarray(data["initial_alignment"])
     displacement = torch.as_tensor(np.stack([volumes.turn(component) for component in data["displacement"].numpy()]))
-    coarse = torch.as_tensor(np.stack([blocks.averaged(component) for component in displacement.numpy()]))
-    field = without_alignment(coarse, blocks.affine, alignment)
+    # Averaged at last: the blocks at the end of an axis may be smaller, and their middle is elsewhere.
+    own = without_alignment(displacement, volumes.affine, alignment)
+    field = torch.as_tensor(np.stack([blocks.averaged(component) for component in own.numpy()]))
     along = volumes.along_axes(field.numpy())
     reach = float(np.abs(along).max()) or 1.0
     found = _images(data, blocks) | {f"u_{axis}": 128 + 127 * part / reach for axis, part in enumerate(along)}
