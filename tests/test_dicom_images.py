@@ -100,6 +100,17 @@ def test_other_kinds_of_image(pair, source, tags, expected, warped_voxels, tmp_p
     check_conformance(tmp_path / "warped/00.dcm")
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_window_of_inverted_numbers_is_left_out(pair, warped_voxels, kept, tmp_path):
+    """Of MONOCHROME1 the bundle and ITK read 65535 minus the numbers that the window is of."""
+    tags = {"PhotometricInterpretation": "MONOCHROME2" if kept else "MONOCHROME1", "EchoTime": 33}
+    write_series(tmp_path / "m", pair.voxels["moving"], MOVING, WindowCenter=450, WindowWidth=800, **tags)
+    (first, *_) = write_warped(warped_voxels, True, pair.fixed, read_series(tmp_path / "m"), tmp_path / "warped")
+    assert (first.PhotometricInterpretation, first.EchoTime) == ("MONOCHROME2", 33)
+    assert ("WindowCenter" in first, "WindowWidth" in first) == (kept, kept)
+    check_modules(first)
+
+
 @pytest.mark.parametrize(
     ("values", "whole", "kind", "slope"),
     [

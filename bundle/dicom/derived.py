@@ -12,6 +12,8 @@ from pydicom.uid import CTImageStorage, MRImageStorage, SecondaryCaptureImageSto
 from pydicom.valuerep import DSfloat
 
 from bundle.dicom.common import code, first_header, image_references, new_object, refer_to, share
+from bundle.dicom.headers import TABLE
+from bundle.dicom.pixels import GREY
 from bundle.dicom.series import Series
 from bundle.dicom.spatial_registration import decimals
 from bundle.geometry import RAS_TO_LPS, spacing_of
@@ -131,7 +133,9 @@ def _describe(made: Dataset, header: Dataset, modality: str) -> None:
     made.BurnedInAnnotation = str(header.get("BurnedInAnnotation", "NO"))
     made.LossyImageCompression = str(header.get("LossyImageCompression", "00"))
     lossy = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
-    share(made, header, (*lossy, *OF_THE_SUBJECT, *KEPT[sop_class], *WINDOW))
+    # The window of inverted numbers, or of those that a table gives, is not that of the values that are read.
+    others = header.get("PhotometricInterpretation") == GREY[0] or TABLE in header
+    share(made, header, (*lossy, *OF_THE_SUBJECT, *KEPT[sop_class], *(() if others else WINDOW)))
     if made.get("WindowCenter") is None or made.get("WindowWidth") is None:
         for name in WINDOW:
             made.pop(name, None)
