@@ -15,6 +15,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import (
     BasicTextSRStorage,
+    CTImageStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     RTStructureSetStorage,
@@ -301,6 +302,15 @@ def test_tiles_are_named_with_what_converts_them(tmp_path, kind):
 
 
 # --- values and headers -----------------------------------------------------------------------------------------------
+
+
+def test_a_slope_of_more_digits_than_dicom_allows_is_applied_without_a_preamble(tmp_path):
+    short, long = b"DS\x10\x000.00001234567890", b"DS\x16\x001.2345678901234567e-05"
+    for path in series(tmp_path / "s", SOPClassUID=CTImageStorage, RescaleSlope=short[4:].decode(), RescaleIntercept=0):
+        content = path.read_bytes()
+        assert short in content
+        path.write_bytes(content.replace(short, long)[132:])
+    np.testing.assert_allclose(load_image(tmp_path / "s")[0].numpy(), VOXELS * 1.23456789e-05, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, MRImageStorage, RLELossless, generate_uid
+from pydicom.valuerep import DSfloat
 
 from bundle.dicom.files import is_as_declared, open_dicom, start_of
 from bundle.system.on_demand import itk
@@ -190,7 +191,7 @@ def _copy(path: Path, rescale: tuple[float, float] | None, copy: Path) -> Path:
         with suppress(KeyError, ValueError, TypeError):
             made[keyword] = source[keyword]
     if rescale not in (None, (1, 0)):
-        made.RescaleSlope, made.RescaleIntercept = (repr(number)[:16] for number in rescale)
+        made.RescaleSlope, made.RescaleIntercept = (DSfloat(number, auto_format=True) for number in rescale)
     if "Storage" not in UID(str(made.get("SOPClassUID", ""))).name:  # absent, or a maker's own, which GDCM refuses
         made.SOPClassUID = MRImageStorage
     made.SOPInstanceUID = generate_uid(prefix=None)
