@@ -24,7 +24,7 @@ from bundle.apps.label.errors import ClientError, one_answer, without_folders, w
 from bundle.apps.label.record import LossRecord
 from bundle.apps.label.registrar import ServedWeights
 from bundle.apps.label.request import OUTPUTS, Wanted
-from bundle.apps.label.results import named, one_map, summary, write_result
+from bundle.apps.label.results import named, new_file, one_map, summary, write_result
 from bundle.apps.label.settings import ServerSettings
 from bundle.apps.label.studies import linked_studies, simulated_studies
 from bundle.apps.label.training import Wish, better, prepare, read_progress, split_images
@@ -461,6 +461,15 @@ def test_without_studies_patients_are_simulated(tmp_path):
     assert label.shape == nib.load(folder / labels[0].name).shape
     assert np.unique(label.dataobj).tolist() == [0, 1]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_an_answer_that_fails_leaves_no_file(tmp_path):
+    with new_file(tmp_path, ".nii") as sent:
+        sent.write_bytes(b"whole")
+    with pytest.raises(OSError, match="full"), new_file(tmp_path, ".nii") as file:
+        file.write_bytes(b"half")
+        raise OSError("full")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"whole"]
 
 
 class FollowingLinks:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -505,6 +506,15 @@ def test_the_logs_name_no_image_and_nothing_is_left_behind(server):
     text = "".join(log.read_text() for log in logs)
     assert "warped" in text
     assert not [patient for patient in PATIENTS if patient in text]
+
+
+def test_a_request_that_is_refused_after_the_registration_leaves_no_file(server):
+    results = Path(tempfile.gettempdir())
+    before = set(results.glob("registration-*/*"))
+    response = server.infer("registration", SECOND[0], "json", {"moving": FIRST[0], "save_label": True})
+    assert response.status_code == 400
+    assert "save_label goes with the output 'label'" in response.json()["detail"]
+    assert set(results.glob("registration-*/*")) == before
 
 
 def test_what_clients_upload_and_delete_leaves_the_users_files_as_they_are(server, tmp_path):

@@ -29,6 +29,7 @@ from bundle.apps.label.infer import RegistrationTask
 from bundle.apps.label.record import LossRecord
 from bundle.apps.label.registrar import Registrar, ServedWeights
 from bundle.apps.label.request import LABEL, OUTPUTS
+from bundle.apps.label.results import removed_on_error
 from bundle.apps.label.settings import ServerSettings
 from bundle.apps.label.strategy import LargestLoss
 from bundle.apps.label.train import MetaTraining
@@ -137,7 +138,8 @@ class RegistrationApp(MONAILabelApp):
                     f"no model {request.get('model')!r}; expected {', '.join(self._infers)}", HTTPStatus.NOT_FOUND
                 )
             file, answer = task(request)
-            saved = self._save(request, file, answer) if request.get("save_label") else None
+            with removed_on_error(Path(file)):
+                saved = self._save(request, file, answer) if request.get("save_label") else None
             tag = request.get("label_tag", "original")
             return {"label": saved or file, "tag": tag, "file": file, "params": answer}
 

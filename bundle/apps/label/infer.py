@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from bundle.apps.label.datastore import Images
 from bundle.apps.label.errors import ClientError
 from bundle.apps.label.registrar import Registrar
 from bundle.apps.label.request import FINAL, LABEL, MAPS, Wanted
-from bundle.apps.label.results import named, summary, write_result
+from bundle.apps.label.results import named, new_file, summary, write_result
 
 logger = logging.getLogger(__name__)
 
@@ -108,18 +107,18 @@ class RegistrationTask(InferTask):
         )
         if wanted.proposal and found.proposed_label is None:
             raise ClientError(f"label is {MAPS!r}, and the weights of this server have no map networks; give a tag")
-        with tempfile.NamedTemporaryFile(dir=self.results, suffix=wanted.suffix, delete=False) as file:
-            values = write_result(found, wanted.output, Path(file.name), wanted.proposal)
-        answer = summary(found, wanted.fixed, moving, wanted.output)
-        saved = {} if wanted.proposal else self.images.label_names(moving, wanted.label)
-        remark = " (proposed)" if wanted.proposal else ""
-        answer["label_names"] = named(values, saved | self._stated_names(), remark)
+        with new_file(self.results, wanted.suffix) as file:
+            values = write_result(found, wanted.output, file, wanted.proposal)
+            answer = summary(found, wanted.fixed, moving, wanted.output)
+            saved = {} if wanted.proposal else self.images.label_names(moving, wanted.label)
+            remark = " (proposed)" if wanted.proposal else ""
+            answer["label_names"] = named(values, saved | self._stated_names(), remark)
         answer["seconds"] = round(time.monotonic() - start, 3)
         # Ids of images are file names, which may name patients.
         logger.info(
             "%s, %d steps: %s, %.1f s", wanted.output, wanted.steps, answer["verdict"], time.monotonic() - start
         )
-        return file.name, answer
+        return str(file), answer
 
     def _moving_label(self, moving: str, wanted: Wanted) -> Path | None:
         # Viewers send the default tag with every request, even if nothing is labelled yet.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,30 @@ import torch
 from bundle import Registration
 from bundle.apps.label.request import DISPLACEMENT, WARPED
 from bundle.formats import displacement_image, save_image
+
+
+@contextmanager
+def new_file(folder: Path, suffix: str) -> Iterator[Path]:
+    """A file for an answer; MONAI Label deletes it when it is sent, and this where the body fails, as nothing is sent.
+
+    Args:
+        folder: its folder.
+        suffix: end of its name.
+    """
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=suffix, delete=False) as file:
+        path = Path(file.name)
+    with removed_on_error(path):
+        yield path
+
+
+@contextmanager
+def removed_on_error(path: Path) -> Iterator[None]:
+    """Remove a file if the body fails."""
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def write_result(found: Registration, output: str, path: Path, proposal: bool = False) -> list[int]:
