@@ -510,6 +510,24 @@ def test_an_uploaded_image_takes_the_place_of_a_link_and_outlives_a_start(tmp_pa
     assert sorted(path.name for path in folder.iterdir()) == ["a.nii.gz", "b.nii.gz", "labels"]
 
 
+def test_a_label_that_was_copied_by_half_is_copied_again(tmp_path, monkeypatch):
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for folder in (images, labels):
+        folder.mkdir()
+        (folder / "a.nii.gz").write_bytes(b"whole")
+
+    def full(source, target):
+        Path(target).write_bytes(b"wh")
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", full)
+        with pytest.raises(OSError, match="No space"):
+            linked_studies(images, tmp_path / "home")
+    folder = linked_studies(images, tmp_path / "home")
+    assert [path.read_bytes() for path in (folder / "labels/final").iterdir()] == [b"whole"]
+
+
 def test_the_users_folder_of_images_stays_as_it_is(tmp_path):
     home, images, labels = tmp_path / "home", tmp_path / "data/images", tmp_path / "data/labels"
     for folder in (images, labels):

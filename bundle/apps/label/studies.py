@@ -13,7 +13,7 @@ import nibabel as nib
 from bundle.data.layouts import stem
 from bundle.formats import IMAGE_SUFFIXES
 from bundle.simulation import simulate_dataset
-from bundle.system import whole_folder
+from bundle.system import moved_into_place, whole_folder
 
 FINAL = Path("labels") / "final"
 """Where MONAI Label keeps labels that a person saved."""
@@ -93,5 +93,5 @@ def linked_studies(images: Path, home: Path) -> Path:
 
 def _copy(source: Path, target: Path, over: bool) -> None:
     if source.is_file() and (over or not target.exists()):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        with moved_into_place(target) as partial:
+            shutil.copyfile(source, partial)
