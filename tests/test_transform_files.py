@@ -114,6 +114,21 @@ def test_a_field_between_worlds_that_are_far_apart_keeps_its_double_precision(tm
     np.testing.assert_allclose(read[:, 3, 2, 1], vectors[0, 0, 0] * [-1, -1, 1], rtol=1e-15)
 
 
+def test_lengths_of_a_field_that_are_missing_or_in_another_unit_are_told(tmp_path):
+    """As those of an image are; a spacing that is missing is 1 mm, also to ITK."""
+    head = "ObjectType = Image\nNDims = 3\nDimSize = 2 3 4\n{}ElementType = MET_FLOAT\nElementNumberOfChannels = 3\n"
+    for name, lengths, said in (
+        ("spaced", "ElementSpacing = 2 2 2\n", ""),
+        ("unspaced", "", "lacks the spacing of its voxels"),
+        ("micron", "ElementSpacing = 2 2 2\nDistanceUnits = um\n", "lengths in um, which count as mm"),
+    ):
+        path = tmp_path / f"{name}.mha"
+        content = head.format(lengths) + "BinaryData = True\nElementDataFile = LOCAL\n"
+        path.write_bytes(content.encode() + np.ones(72, "<f4").tobytes())
+        with contextlib.nullcontext() if not said else pytest.warns(DataWarning, match=f"{name}.mha: .*{said}"):
+            assert read_transform(path).parts[0].affine[2, 2] == (1 if name == "unspaced" else 2)
+
+
 def test_the_intent_decides_the_frame_of_the_vectors(fixed_grid, tmp_path):
     """ITK reads intent 1006 as RAS vectors, and writes 1007."""
     image = displacement_image(torch.ones(3, *fixed_grid.shape), fixed_grid.affine)

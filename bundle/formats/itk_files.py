@@ -194,7 +194,7 @@ def _names(where: str, slices: int) -> list[str]:
     return [pattern % number for number in range(first, last + 1, step)[:slices]]
 
 
-def _header_note(path: Path) -> str:
+def header_note(path: Path) -> str:
     """A line about a NRRD or MetaImage header whose lengths are missing or in another unit, but are read as mm."""
     with path.open("rb") as file:
         text = file.read(LONGEST_TEXT).partition(b"\n\n")[0]
@@ -228,7 +228,7 @@ def read_itk(path: Path, kind: str, held: int | None = None) -> Found:
     meta = image.GetMetaDataDictionary()
     segments = kind != "image" and bool(segment_numbers(meta))
     channels, kept = segments_of(channels, meta) if segments else (channels, {})
-    note = _header_note(path) if header.GetNameOfClass() in ("NrrdImageIO", "MetaImageIO") else ""
+    note = header_note(path) if header.GetNameOfClass() in ("NrrdImageIO", "MetaImageIO") else ""
     return Found(channels, _affine(image), _type_of(header), note, kept, segments)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from bundle.dicom.spatial_registration import read_registration
-from bundle.formats.itk_files import checked_header
+from bundle.formats.itk_files import checked_header, header_note
 from bundle.formats.nibabel_files import nifti, opened_nifti
 from bundle.formats.nifti_place import nifti_place
 from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip, spacing_of
@@ -90,10 +90,9 @@ def _read_dicom(path: Path) -> Transform:
 
 def _check_size(path: Path) -> None:
     """Refuse a file that asks for more memory than it can hold."""
-    name = path.name.lower()
-    if name.endswith((".h5", ".hdf5")):
+    if path.suffix.lower() in (".h5", ".hdf5"):
         check_hdf5(path)
-    elif name.endswith(".mat"):
+    elif path.suffix.lower() == ".mat":
         check_matlab(path)
     else:
         check_text(path)
@@ -222,6 +221,8 @@ def _read_itk_field(path: Path) -> Displacement:
     number = itk.F if image.GetComponentSize() <= np.dtype(np.float32).itemsize else itk.D
     reader = itk.ImageFileReader[itk.VectorImage[number, 3]].New(FileName=str(path))
     reader.Update()
+    if note := header_note(path):
+        warnings.warn(f"{path}: {note}", DataWarning, stacklevel=2)
     return _displacement(reader.GetOutput())
 
 
@@ -242,10 +243,9 @@ def _read_nifti_field(path: Path) -> Displacement:
                 f"not a transform: {shape} values with intent {intent}, expected a field of X x Y x Z x 1 x 3 with "
                 f"intent {INTENT_VECTOR} (vectors), such as displacement.nii.gz"
             )
-        name = header["intent_name"].item()
-        other = next((what for start, what in OTHER_FIELDS.items() if name.startswith(start)), None)
-        if other:
-            raise Refused(f"{other}; convert it to displacements in mm as ITK and ANTs have them (LPS)")
+        for start, what in OTHER_FIELDS.items():
+            if header["intent_name"].item().startswith(start):
+                raise Refused(f"{what}; convert it to displacements in mm as ITK and ANTs have them (LPS)")
         affine, note = nifti_place(header, voxels.shape[:3])
         vectors = np.moveaxis(np.asarray(voxels, dtype=np.float64)[..., 0, :], -1, 0)
     if note:
