@@ -174,6 +174,18 @@ VOXELS_ELSEWHERE = {
 }
 
 
+def test_a_name_is_a_name_whatever_folder_is_called_so(tmp_path, monkeypatch):
+    """In the folder of the results, that of a pair has its name, and what is in it changes with every run."""
+    monkeypatch.chdir(tmp_path)
+    entry = {"pair_id": "a_to_b", "patient": "P0", "task": "brain", "image": "a.nii"}
+    before = sources(entry)
+    assert before == [["image", "a.nii", []], ["pair_id", "a_to_b", []], ["patient", "P0", []], ["task", "brain", []]]
+    for name in ("a_to_b", "P0", "brain"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text("{}")
+    assert sources(entry) == before
+
+
 @pytest.mark.parametrize("name", VOXELS_ELSEWHERE)
 def test_voxels_in_another_file_than_their_header_count(tmp_path, name):
     text, voxels = VOXELS_ELSEWHERE[name]

@@ -29,6 +29,8 @@ NOT_A_VALUE = (np.random.Generator, np.random.RandomState, Iterator)
 ADDRESS = re.compile("0x[0-9a-f]{6,}", re.IGNORECASE)
 HALVES = re.compile(r"\.(?:hdr|img)(?:\.gz)?$", re.IGNORECASE)
 """Suffixes of an image in two files, one with the header, the other with the voxels."""
+FILES = ("image", "label", "mask", "landmarks")
+"""How those keys of a pair end that name files; the name of a pair, a patient or a task may be that of any folder."""
 NAMING = (".mhd", ".mha", ".nhdr", ".nrrd")
 """Suffixes of images whose headers may name other files, which hold the voxels."""
 LONGEST_TEXT = 2**16
@@ -94,7 +96,7 @@ def sources(pair: Mapping[str, Any], known_by: Callable[[Path], Any] = content_o
     """
     found = []
     for key, value in sorted(pair.items()):
-        path = Path(value) if isinstance(value, str) else None
+        path = Path(value) if isinstance(value, str) and key.endswith(FILES) else None
         files = [] if path is None else _below(path) if path.is_dir() else _image_files(path) if path.is_file() else []
         place = None if files and known_by is content_of else value
         found.append([key, place, [(file.name, known_by(file)) for file in files]])
