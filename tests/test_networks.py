@@ -1,6 +1,7 @@
 """Networks: identity at the start, instance statistics, exact affine fields at any size, composition."""
 
 import copy
+from itertools import repeat
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from monai.networks.nets import GlobalNet, LocalNet
 from torch import nn
 from toys import affine_ddf
 
+from bundle.api import read_configuration
 from bundle.geometry import integrate
-from bundle.registration import FixedSizeNetwork, GlobalThenLocal, RegistrationNetwork, use_instance_statistics
+from bundle.registration import FixedSizeNetwork, GlobalThenLocal, RegistrationNetwork, adapt, use_instance_statistics
 from bundle.registration.networks import SafeConv3d, has_bfloat16
 
 SHAPE = (16, 8, 8)
@@ -280,3 +282,20 @@ def test_auto_is_bfloat16_where_the_device_has_it(local_net, native, monkeypatch
 def test_bfloat16_is_native_where_the_processor_says_so(monkeypatch, name):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, name: True})
     assert has_bfloat16(torch.device("cpu")) == (name is not None)
+
+
+@pytest.mark.parametrize("overlay", ["globalnet.yaml", "composite.yaml"])
+@pytest.mark.parametrize("lr", [1e-3, 2e-4])
+def test_five_steps_that_suit_convolutions_do_not_take_the_image_out_of_view(overlay, lr):
+    """Without the scale, the first step of a fresh GlobalNet does, and no gradient brings the image back."""
+    settings = {"map_weights": None, "channels": 4, "inner_lr": lr, "precision": "float32", "window_mm": 12}
+    parser = read_configuration(["train.yaml", "cpu.yaml", overlay], settings)
+    torch.manual_seed(0)
+    network, loss, optimizer = map(
+        parser.get_parsed_content, ("registration_network", "adaptation_loss", "inner_optimizer")
+    )
+    image = torch.rand(1, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    fixed = torch.nn.functional.interpolate(image, size=(24, 24, 24), mode="trilinear")
+    moving = fixed.roll(2, 2)
+    losses = adapt(network, loss, optimizer, repeat((torch.cat([moving, fixed], 1), None), 6)).losses
+    assert losses[-1] < losses[0] - 0.002

@@ -197,19 +197,22 @@ class FixedSizeNetwork(nn.Module):
     Args:
         network: joined pair of ``spatial_size`` -> DDF of ``spatial_size``.
         spatial_size: the size the network was built for.
+        scale: factor of the DDF. Every weight of a GlobalNet's dense layer moves the whole image, so steps that suit
+            convolutions take it out of view, where no gradient brings it back; a small factor makes one size suit both.
     """
 
-    def __init__(self, network: nn.Module, spatial_size: Sequence[int]) -> None:
+    def __init__(self, network: nn.Module, spatial_size: Sequence[int], scale: float = 1.0) -> None:
         super().__init__()
         self.network = network
         self.spatial_size = tuple(spatial_size)
+        self.scale = scale
 
     def forward(self, pair: torch.Tensor) -> torch.Tensor:
         """``(batch, 2, *shape)`` -> DDF ``(batch, dims, *shape)`` in voxels of the pair's grid."""
         mode = "trilinear" if pair.ndim == 5 else "bilinear"
         with torch.autocast(pair.device.type, enabled=False):
             resized = F.interpolate(pair.float(), size=self.spatial_size, mode=mode, align_corners=True)
-            return resize_ddf(self.network(resized), pair.shape[2:])
+            return self.scale * resize_ddf(self.network(resized), pair.shape[2:])
 
 
 class GlobalThenLocal(nn.Module):
