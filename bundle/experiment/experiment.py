@@ -10,9 +10,17 @@ from typing import Any
 
 from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import final_folders, fold_folders, is_of_maps, map_files, map_options
-from bundle.experiment.options import own_files
-from bundle.experiment.plan import curve_points, kept_epochs, list_name, read_plan, registrations, run_of
-from bundle.experiment.runs import Curves, Evaluation, Run, slug
+from bundle.experiment.plan import curve_points, kept_epochs, list_name, read_plan, registrations
+from bundle.experiment.runs import (
+    Curves,
+    Evaluation,
+    Run,
+    registration_files,
+    registration_options,
+    run_of,
+    slug,
+    training_files,
+)
 from bundle.system import console
 from bundle.system.configurations import find_configurations
 from bundle.system.files import BUNDLE_ROOT, written_whole
@@ -115,7 +123,7 @@ class Experiment:
         kept = [epoch for epoch in kept_epochs(self.plan, name) if epoch > 0]
         if kept:
             options["kept_epochs"] = kept
-        files = self.files("train.yaml", own_files(training, training))
+        files = _configurations(training_files(self.plan, training))
         self.once(folder / "finished.json", "training", files, options)
 
     def train_maps(self, name: str, lists: Mapping[str, Path]) -> None:
@@ -159,19 +167,17 @@ class Experiment:
             The folder of the run; runs that are the same under two names are done once.
         """
         evaluation, made = self.plan["evaluations"][title], run_of(self.plan, method_name, point)
-        options: dict[str, Any] = dict(self.plan["inference_options"])
-        options |= evaluation.get("options", {}) | made.options
+        options = registration_options(self.plan, title, made)
         options |= map_options(self.plan, {"maps": made.maps}, self.training_folder)
         if made.source:
             options["weights"] = str(self.weights(made.source, made.epoch))
         elif options.setdefault("weights", None):
             options["weights"] = str(find_weights(options["weights"]))
-        if made.steps is not None:
-            options["steps"] = made.steps
         folder = self.results_folder(title, made)
         root = self.lists.root(list_name("evaluations", evaluation))
         options |= {"dataset_dir": str(root), "datalist": str(pairs), "section": "test", "output_dir": str(folder)}
-        self.once(folder / "finished.json", "run", self.files("inference.yaml", made.configs), options)
+        files = _configurations(registration_files(self.plan, made))
+        self.once(folder / "finished.json", "run", files, options)
         return folder
 
     def training_folder(self, training: str) -> Path:
@@ -194,10 +200,6 @@ class Experiment:
         if not path.is_file():
             raise ValueError(f"{path} is not there, the training passed epoch {epoch} without keeping it; train anew")
         return path
-
-    def files(self, base: str, own: Sequence[str]) -> list[str]:
-        """Configuration files of a run: the base, those that all runs share, then its own."""
-        return _configurations([base, *self.plan["configs"], *own])
 
     def once(self, marker: Path, run_id: str, files: Sequence[str], options: Mapping[str, Any]) -> None:
         """Run a workflow unless its marker says that the same one has finished with the same files."""

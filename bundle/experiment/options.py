@@ -7,16 +7,9 @@ from functools import cache
 from typing import Any
 
 from bundle.experiment.maps import is_of_maps
+from bundle.experiment.runs import Plan, registration_files, registration_options, run_of, training_files
 from bundle.system.kinds import check_settings, load_checked
 from bundle.system.overrides import check_known
-
-Plan = Mapping[str, Any]
-Entry = Mapping[str, Any]
-
-
-def own_files(entry: Entry, training: Entry) -> list[str]:
-    """Configuration files of an entry: those of its network, or else of its training's, then its own."""
-    return [*entry.get("network", training.get("network", [])), *entry.get("configs", [])]
 
 
 def check_options(plan: Plan) -> None:
@@ -48,13 +41,9 @@ def _runs(plan: Plan) -> Iterator[tuple[str, Sequence[str], Mapping[str, Any]]]:
         if is_of_maps(training):
             files, options = ["maps.yaml", *training.get("configs", [])], own | training.get("all_patients", {})
         else:
-            files = ["train.yaml", *plan["configs"], *own_files(training, training)]
-            options = plan["training_options"] | own
+            files, options = training_files(plan, training), plan["training_options"] | own
         yield f"trainings: {name!r}", files, options
     for title, entry in plan["evaluations"].items():
         for name in entry.get("methods") or plan["methods"]:
-            method = plan["methods"][name]
-            files = own_files(method, plan["trainings"].get(method.get("training"), {}))
-            options = plan["inference_options"] | entry.get("options", {}) | method.get("options", {})
-            steps = {} if method.get("steps") is None else {"steps": method["steps"]}
-            yield f"{name!r} in {title!r}", ["inference.yaml", *plan["configs"], *files], options | steps
+            made = run_of(plan, name)
+            yield f"{name!r} in {title!r}", registration_files(plan, made), registration_options(plan, title, made)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import is_of_maps, map_trainings
-from bundle.experiment.options import check_options, own_files
-from bundle.experiment.runs import Run, slug
+from bundle.experiment.options import check_options
+from bundle.experiment.runs import Run, run_of, slug, training_files
 from bundle.system.configurations import load_configurations, unknown_option
 from bundle.system.kinds import check_kind, load_checked
 
@@ -48,8 +47,7 @@ def read_plan(config_files: Sequence[str], overrides: Entry) -> Plan:
     # A plan is no configuration of MONAI, and null is the one expression that it takes.
     changes = {name: None if value == NULL else value for name, value in overrides.items()}
     for name, value in changes.items():
-        if value is not None or isinstance(plan[name], int | float):
-            check_kind(name, plan[name], value, overrides[name])
+        check_kind(name, plan[name], value, overrides[name])
     plan |= changes
     absent = [kind for kind in KEYS if not isinstance(plan.get(kind), Mapping)]
     if absent:
@@ -97,21 +95,6 @@ def registrations(plan: Plan, title: str) -> Iterator[tuple[str, dict[str, int]]
     """Methods of an evaluation, and those of the points of its curves with the value that a point varies."""
     yield from ((name, {}) for name in plan["evaluations"][title].get("methods") or plan["methods"])
     yield from ((method, value) for _, method, _, value in curve_points(plan["evaluations"][title]))
-
-
-def run_of(plan: Plan, name: str, point: Mapping[str, int] | None = None) -> Run:
-    """How a method registers; for a point of a curve, with other ``steps`` or another ``epoch`` than its own."""
-    method = {**plan["methods"][name], **(point or {})}
-    training = plan["trainings"].get(method.get("training"), {})
-    source, epoch, steps = (method.get(key) for key in ("training", "epoch", "steps"))
-    if epoch == 0:
-        source, epoch = training["start"], None
-    options = method.get("options", {})
-    overlays = [Path(file).stem for file in own_files(method, {})]
-    own = [f"{key}_{value}" for key, value in options.items()]
-    numbers = [f"{value} {name}" for name, value in (("epoch", epoch), ("steps", steps)) if value is not None]
-    folder = slug(" ".join([source or "random start", *overlays, *own, *numbers]))
-    return Run(folder, source, epoch, steps, own_files(method, training), options, training.get("maps"))
 
 
 def kept_epochs(plan: Plan, training: str) -> list[int]:
@@ -218,7 +201,7 @@ def _epochs(plan: Plan, training: Entry) -> int | None:
     """How many epochs a training has by its configuration; None if that depends on its images."""
     from monai.bundle import ConfigParser
 
-    content = load_configurations(["train.yaml", *plan["configs"], *own_files(training, training)])
+    content = load_configurations(training_files(plan, training))
     content |= {**plan["training_options"], **training.get("options", {})}
     counts = (content["iterations"], content["iterations_per_epoch"])
     return ConfigParser(content).get_parsed_content("epochs") if all(isinstance(n, int) for n in counts) else None

@@ -11,6 +11,9 @@ from typing import Any
 from bundle import system  # whose fingerprint is imported when it is used, with torch
 from bundle.evaluation.measures import DSC, HD95, TRE, Measure
 
+Plan = Mapping[str, Any]
+Entry = Mapping[str, Any]
+
 LONGEST_NAME = 100
 
 
@@ -77,3 +80,39 @@ class Evaluation:
     curves: Curves = Curves({})
     measures: Sequence[Measure] = (DSC, TRE, HD95)
     dataset_dir: Path | None = None
+
+
+def own_files(entry: Entry, training: Entry) -> list[str]:
+    """Configuration files of an entry: those of its network, or else of its training's, then its own."""
+    return [*entry.get("network", training.get("network", [])), *entry.get("configs", [])]
+
+
+def training_files(plan: Plan, training: Entry) -> list[str]:
+    """Configuration files of the training of a registration network."""
+    return ["train.yaml", *plan["configs"], *own_files(training, training)]
+
+
+def run_of(plan: Plan, name: str, point: Mapping[str, int] | None = None) -> Run:
+    """How a method registers; for a point of a curve, with other ``steps`` or another ``epoch`` than its own."""
+    method = {**plan["methods"][name], **(point or {})}
+    training = plan["trainings"].get(method.get("training"), {})
+    source, epoch, steps = (method.get(key) for key in ("training", "epoch", "steps"))
+    if epoch == 0:
+        source, epoch = training["start"], None
+    options = method.get("options", {})
+    overlays = [Path(file).stem for file in own_files(method, {})]
+    own = [f"{key}_{value}" for key, value in options.items()]
+    numbers = [f"{value} {name}" for name, value in (("epoch", epoch), ("steps", steps)) if value is not None]
+    folder = slug(" ".join([source or "random start", *overlays, *own, *numbers]))
+    return Run(folder, source, epoch, steps, own_files(method, training), options, training.get("maps"))
+
+
+def registration_files(plan: Plan, made: Run) -> list[str]:
+    """Configuration files of a run of an evaluation."""
+    return ["inference.yaml", *plan["configs"], *made.configs]
+
+
+def registration_options(plan: Plan, title: str, made: Run) -> dict[str, Any]:
+    """Options of a run of an evaluation: those that all share, those of the evaluation, the method's own."""
+    options = {**plan["inference_options"], **plan["evaluations"][title].get("options", {}), **made.options}
+    return options if made.steps is None else options | {"steps": made.steps}
