@@ -40,25 +40,26 @@ def load_checked(names: str | Path | Sequence[str | Path]) -> dict[str, Any]:
     for file, changes in read_configurations(names):
         for name, value in changes.items():
             default, key = part_of(name, content), keys_of(name)[0]
-            # Null switches off what is no number, and the first file has nothing before it.
-            if not (is_language(value) or value is None and not isinstance(default, int | float)):
+            if not is_language(value):  # the first file has nothing before it
                 check_kind(name, value if default is None else default, value, value, prefix="", place=f"{file}: ")
             if content and key not in content:
                 added[key] = file
         change(content, changes, file)
-    for key, file in added.items():
-        if not _is_used(key, content):
+    text = json.dumps(content, default=str, ensure_ascii=False) if added else ""
+    unused = {key: file for key, file in added.items() if not _is_used(key, content[key], text)}
+    # An overlay may be for several configurations.
+    others = set().union(*map(load_configurations, BASES)) if unused else set()
+    for key, file in unused.items():
+        if key not in others:
             near = did_you_mean([key], content.keys() - added.keys())
             raise ValueError(f"{file}: nothing uses the key {key}{near or '; take it out, or begin its name with _'}")
     return content
 
 
-def _is_used(key: str, content: Mapping[str, Any]) -> bool:
-    """Whether a key that an overlay adds is referred to, run, of another configuration it is also for, or hidden."""
-    value = content[key]
+def _is_used(key: str, value: Any, text: str) -> bool:
+    """Whether a key that an overlay adds to a configuration, here as text, is referred to, run, or hidden."""
     runs = key in STAGES or isinstance(value, list) and any(map(is_language, value))
-    referred = re.search(rf"[@%]{re.escape(key)}\b", json.dumps(content, default=str, ensure_ascii=False))
-    return key.startswith("_") or runs or bool(referred) or any(key in load_configurations(name) for name in BASES)
+    return key.startswith("_") or runs or re.search(rf"[@%]{re.escape(key)}\b", text) is not None
 
 
 def part_of(name: str, content: Any) -> Any:
@@ -96,6 +97,8 @@ def check_kind(name: str, default: Any, value: Any, typed: Any, prefix: str = "-
 
 def _expected(name: str, default: Any, value: Any, prefix: str) -> str | None:
     """What a value should be if its kind differs from the default's; None if it does not."""
+    if value is None and not isinstance(default, int | float):  # null switches off what is no number
+        return None
     if isinstance(default, bool):
         return None if isinstance(value, bool) else "True or False"
     if isinstance(default, int | float):
