@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bundle.data.field_of_view import FieldOfViewMaskd
     from bundle.data.fitness import CheckedPairs, CheckPaird, check_headers, check_shared_values, parts_on_grid
     from bundle.data.images import read_folds, read_images
-    from bundle.data.label_channels import LabelChannelsd, structure_mask
+    from bundle.data.label_channels import LabelChannelsd, structure_mask, values_of
     from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, SIDES, stem
     from bundle.data.pairing import check_mixture, of_kinds, pair_kind
     from bundle.data.pairs import (
@@ -72,5 +72,6 @@ __all__ = [
     "split_pair",
     "stem",
     "structure_mask",
+    "values_of",
     "write_datalist",
 ]

@@ -124,6 +124,11 @@ class LabelChannelsd(Transform):
             )
 
 
+def values_of(label: torch.Tensor) -> list[int]:
+    """Values of an integer map, without the background 0."""
+    return [int(value) for value in label.unique() if value != 0]
+
+
 def structure_mask(label: torch.Tensor, number: int | None) -> torch.Tensor:
     """Where a label shows a structure.
 

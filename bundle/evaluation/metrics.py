@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from monai.transforms import Transform
 
-from bundle.data import SIDES, Timed, corresponding, side_tensor
+from bundle.data import SIDES, Timed, corresponding, side_tensor, values_of
 from bundle.evaluation.anatomy import map_metrics
 from bundle.evaluation.landmark_metrics import landmark_metrics
 from bundle.evaluation.landmarks import label_landmarks, native_affine, point_errors, reached_points
 from bundle.evaluation.measures import WHEN
-from bundle.evaluation.overlap import missing_structures, overlap_metrics, told, values_of
+from bundle.evaluation.overlap import missing_structures, overlap_metrics, told
 from bundle.evaluation.scored import in_fixed_numbers, scored_channels
 from bundle.geometry import (
     compose,

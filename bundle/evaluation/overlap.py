@@ -20,11 +20,6 @@ def structure_channels(label: torch.Tensor, values: Sequence[int]) -> torch.Tens
     return torch.stack([structure_mask(label, value) for value in values]).float()
 
 
-def values_of(label: torch.Tensor) -> list[int]:
-    """Values of an integer map, without the background 0."""
-    return [int(value) for value in label.unique() if value != 0]
-
-
 def missing_structures(fixed: torch.Tensor, moving: torch.Tensor, structures: Sequence[int]) -> dict[str, str]:
     """Structures that one of two labels lacks, which no registration brings to overlap.
 

@@ -136,11 +136,9 @@ def compare(results: Sequence[str | os.PathLike[str]]) -> str:
 def _names(folders: Sequence[str | os.PathLike[str]]) -> list[str]:
     """Names of folders, with as many of those above as tell them apart."""
     paths = [Path(folder).resolve() for folder in folders]
-    depth = 1
-    while depth < max(len(path.parts) for path in paths) and len({path.parts[-depth:] for path in paths}) < len(
-        set(paths)
-    ):
-        depth += 1
+    deepest = max(len(path.parts) for path in paths)
+    depths = (n for n in range(1, deepest) if len({path.parts[-n:] for path in paths}) == len(set(paths)))
+    depth = next(depths, deepest)
     return ["/".join(path.parts[-depth:]) for path in paths]
 
 

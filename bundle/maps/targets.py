@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils import ImageMetaKey
 
-from bundle.data import parts_on_grid, structure_mask
+from bundle.data import parts_on_grid, structure_mask, values_of
 from bundle.formats.problems import image_problems
 from bundle.geometry import apply_affine, centroids, voxel_grid
 
@@ -103,5 +103,5 @@ class MapTargetsd(Transform):
 def values_or_channels(label: torch.Tensor) -> set[int]:
     """What a label ``(channels, *shape)`` holds: values of an integer map, without its background 0, or channels."""
     if len(label) == 1:
-        return {int(value) for value in label.unique() if value != 0}
+        return set(values_of(label))
     return {channel for channel, part in enumerate(label) if part.any()}

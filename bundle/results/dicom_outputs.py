@@ -24,6 +24,7 @@ from bundle.dicom.spatial_registration import registration_object
 from bundle.formats.dicom_volume import is_dicom_image
 from bundle.results.inverse import pair_transform
 from bundle.system import DataWarning, brief, whole_folder
+from bundle.system.files import is_occupied
 
 TITLE = "Quality of the registration"
 
@@ -158,7 +159,7 @@ def save_objects(objects: Mapping[str, Dataset], folder: Path) -> None:
     Raises:
         FileExistsError: when there is something in it.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if is_occupied(folder):
         raise FileExistsError(f"{folder} is not empty; give the DICOM files a folder of their own")
     with whole_folder(folder) as partial:
         write_objects(objects, partial)

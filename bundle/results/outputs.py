@@ -20,7 +20,7 @@ from bundle.formats import PICTURE_SUFFIXES, displacement_image, save_image, sma
 from bundle.geometry import ddf_to_displacement, lift_ddf, warp_native
 from bundle.results.resume import write_record
 from bundle.system import whole_folder
-from bundle.system.files import RECORD
+from bundle.system.files import RECORD, is_occupied
 
 ORIGIN = (ImageMetaKey.FILENAME_OR_OBJ, "stored_type")
 """What a warped image keeps of the moving image's file: its name, and the type of its voxels."""
@@ -133,8 +133,5 @@ def _check_replaceable(folder: Path) -> None:
     Raises:
         FileExistsError: when there is a file, or a folder with other content.
     """
-    known = any((folder / name).is_file() for name in (METRICS, RECORD))
-    if known or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if folder.exists():
+    if is_occupied(folder) and not any((folder / name).is_file() for name in (METRICS, RECORD)):
         raise FileExistsError("it is there already and holds no results of a pair; give another name")

@@ -18,6 +18,7 @@ from bundle.geometry import RAS_TO_LPS
 from bundle.simulation.scan import known_displacement, simulate_scan
 from bundle.simulation.slices import simulate_slices
 from bundle.system import whole_folder
+from bundle.system.files import is_occupied
 
 
 def _save(array: np.ndarray, affine: np.ndarray, path: Path, intent: str = "none") -> None:
@@ -106,7 +107,7 @@ def simulate_dataset(output_dir: str | os.PathLike[str], patients: int = 12, sca
             f"patients={patients}, scans={scans}, seed={seed}; expected at least 6 patients, 2 scans and a seed from 0"
         )
     output = Path(output_dir).resolve()
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if is_occupied(output):
         raise FileExistsError(f"{output} exists and is not an empty folder; choose another or remove it")
     with whole_folder(output) as folder:
         _write_dataset(folder, patients, scans, seed)

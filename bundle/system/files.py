@@ -29,6 +29,11 @@ def holds_results(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (*TAKEN, RECORD))
 
 
+def is_occupied(path: Path) -> bool:
+    """Whether there is a file, or a folder with something in it, which a new folder must not replace."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
 def flush(path: Path) -> None:
     """Make sure that the content of a file, or the names in a folder, are on the disk before going on."""
     descriptor = os.open(path, os.O_RDONLY)
