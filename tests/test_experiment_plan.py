@@ -1,6 +1,7 @@
 """Plans: what is refused, the epochs that trainings keep, and lists of several folders."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -293,12 +294,32 @@ def test_methods_that_differ_in_their_network_have_folders_of_their_own(tmp_path
 def test_a_run_is_done_again_when_the_weights_that_it_starts_from_change(key, experiment, folders, monkeypatch):
     runs, start = [], folders / "start.pt"
     monkeypatch.setattr("monai.bundle.run", lambda **given: runs.append(given[key]))
-    (folders / "list.json").touch()
-    options = {"datalist": str(folders / "list.json"), key: str(start)}
+    options = {"datalist": str(experiment.lists.write()["test"]), key: str(start)}
     for name, content in (("", b"1"), ("", b"1"), ("", b"2"), ("_step_sizes", b"3"), ("_step_sizes", b"3")):
         start.with_name(f"start{name}.pt").write_bytes(content)
         experiment.once(folders / "out/finished.json", "training", [], options)
     assert runs == [str(start)] * 3
+
+
+def test_a_run_is_done_again_when_an_image_of_its_list_changes(experiment, folders, monkeypatch):
+    runs = []
+    monkeypatch.setattr("monai.bundle.run", lambda **given: runs.append(given["datalist"]))
+    image = {name: folders / f"target/{name}/moving_images/000.png" for name in ("test", "finetune")}
+
+    def again():
+        lists = experiment.lists.write()
+        for name in image:
+            experiment.once(folders / f"out/{name}/finished.json", "run", [], {"datalist": str(lists[name])})
+        found = [Path(path).stem for path in runs]
+        runs.clear()
+        return found
+
+    assert again() == ["test", "finetune"]
+    os.utime(image["test"], ns=(0, 0))  # as a copy of the data set may have
+    assert again() == []
+    for name, path in image.items():
+        Image.fromarray(np.eye(4, dtype=np.uint8)).save(path)
+        assert again() == [name]
 
 
 def test_start_weights_of_a_training_are_found_as_those_of_a_method(experiment, calls, folders, monkeypatch):

@@ -202,14 +202,14 @@ class Experiment:
         return path
 
     def once(self, marker: Path, run_id: str, files: Sequence[str], options: Mapping[str, Any]) -> None:
-        """Run a workflow unless its marker says that the same one has finished with the same files."""
+        """Run a workflow unless its marker says that the same one has finished with the same files and images."""
         from monai.bundle import run
 
         from bundle.system import fingerprint
 
         weights = [file for key in ("weights", "start_weights") for file in of_weights(options.get(key))]
-        inputs = [options["datalist"], *weights, *map_files(options)]
-        made_of = fingerprint(run_id, dict(options), [Path(file).read_bytes() for file in (*files, *inputs)])
+        inputs = [Path(file).read_bytes() for file in (*files, options["datalist"], *weights, *map_files(options))]
+        made_of = fingerprint(run_id, dict(options), inputs, self.lists.made_of[options["datalist"]])
         if marker.is_file() and json.loads(marker.read_text()).get("made_of") == made_of:
             return
         folder = marker.parent

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bundle import system  # whose fingerprint is imported when it is used, with torch
 from bundle.data import SECTIONS, read_datalist, require, write_datalist
 from bundle.experiment.plan import Plan, needed_sections
 from bundle.experiment.runs import slug
@@ -23,6 +24,9 @@ class PairLists:
         dataset_dir: folder of images.
         output_dir: where the lists are written.
 
+    Attributes:
+        made_of: fingerprint of every list that was written, with the content of its files.
+
     Raises:
         ValueError: when the command line does not say where a list is read from.
     """
@@ -30,6 +34,7 @@ class PairLists:
     plan: Plan
     dataset_dir: Path
     output_dir: Path
+    made_of: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         for name in needed_sections(self.plan):
@@ -71,7 +76,10 @@ class PairLists:
                 print(f"{name}: left out ({error})")
                 continue
             lists[name] = self.output_dir / f"{slug(name)}.json"
-            write_datalist(lists[name], {section: sections[section] for section in needed}, self.root(name))
+            pairs = {section: sections[section] for section in needed}
+            write_datalist(lists[name], pairs, self.root(name))
+            files = [system.sources(pair) for found in pairs.values() for pair in found]
+            self.made_of[str(lists[name])] = system.fingerprint(files)
         return lists
 
     def read(self, name: str) -> dict[str, list[dict[str, Any]]]:
