@@ -11,6 +11,7 @@ from PIL import Image
 from workflow_fixtures import ROOT, write_json
 
 from bundle.data import read_datalist
+from bundle.evaluation import SomePairsFailed
 from bundle.experiment import Experiment
 from bundle.experiment.experiment import find_weights, of_weights
 from bundle.experiment.plan import curve_points, kept_epochs, read_plan, run_of
@@ -320,6 +321,39 @@ def test_a_run_is_done_again_when_an_image_of_its_list_changes(experiment, folde
     for name, path in image.items():
         Image.fromarray(np.eye(4, dtype=np.uint8)).save(path)
         assert again() == [name]
+
+
+@pytest.mark.parametrize(
+    ("kind", "registered", "message"),
+    [
+        (
+            SomePairsFailed,
+            ["pretrain_0_steps", "meta_0_steps"],
+            r"2 of 2 runs lack pairs, which .*report.html names; the same command tries them again "
+            r"\(results/target_task/pretrain_0_steps: 1 of 3 pairs failed \(b: why\)\)",
+        ),
+        (RuntimeError, ["pretrain_0_steps"], "Failed to evaluate"),
+    ],
+)
+def test_an_experiment_goes_on_behind_a_pair_that_fails_but_not_behind_a_run_without_pairs(
+    kind, registered, message, experiment, calls, monkeypatch
+):
+    def fail(marker, *_):
+        found.append(marker.parent.name)
+        raise RuntimeError("Failed to evaluate '$@table.conclude()'") from kind("1 of 3 pairs failed (b: why)")
+
+    found, written = [], []
+    monkeypatch.setattr(experiment, "once", fail)
+    monkeypatch.setattr(
+        "bundle.experiment.report.write_report", lambda folder, *_, **__: written.append(1) or folder / "report.html"
+    )
+    experiment.plan["trainings"] = {}
+    experiment.plan["evaluations"] = {"Target task": {"methods": ["Transfer", "Meta-learned start"]}}
+    monkeypatch.setattr(experiment, "weights", lambda training, epoch: Path(training))
+    with pytest.raises(RuntimeError, match=message):
+        experiment.run()
+    assert found == registered
+    assert len(written) == len(registered) - 1  # the report of what there is
 
 
 def test_start_weights_of_a_training_are_found_as_those_of_a_method(experiment, calls, folders, monkeypatch):

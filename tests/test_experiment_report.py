@@ -17,6 +17,7 @@ from toys import Grid, oblique_affine
 from bundle.data import write_datalist
 from bundle.evaluation.measures import HD95, MEASURES
 from bundle.evaluation.table import metrics_row, table_columns, write_table
+from bundle.experiment.figures import experiment_figures
 from bundle.experiment.report import write_report
 from bundle.experiment.results import median_pair, read_evaluation
 from bundle.experiment.runs import Curves, Evaluation
@@ -180,6 +181,17 @@ def test_a_failed_pair_is_reported_and_left_out_of_its_method_only(runs, tmp_pat
     assert "random, 5 steps failed on P01: cannot be read" in page
     failed = [row for row in read(tmp_path / "report/pairs_e.csv") if row["status"] == "failed"]
     assert [(row["pair_id"], row["method"], row["error"]) for row in failed] == [("P01", LOCAL, "cannot be read")]
+
+
+def test_a_curve_is_of_the_same_pairs_at_every_point(runs, tmp_path):
+    failing = write_method(tmp_path / "failing", LOCAL, failed=["P01"])
+    curves = Curves({"meta": {0: runs[LOCAL], 5: runs[META]}, "other": {5: failing}}, level=META)
+    figure, caption = experiment_figures(read_evaluation(Evaluation("E", runs, META, curves)))["steps"]
+    kept = [k for k in range(8) if k != 1]
+    means = {name: (BEFORE + gain)[kept].mean() for name, gain in GAIN.items()}
+    drawn = [line.get_ydata().tolist() for line in figure.axes[0].lines]
+    assert drawn == [pytest.approx([means[LOCAL], means[META]]), pytest.approx([means[LOCAL]]), [means[META]] * 2]
+    assert "a pair that has no value at one point counts at none" in caption
 
 
 def test_a_structure_that_one_method_loses_is_in_no_row(tmp_path):

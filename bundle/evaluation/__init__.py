@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from bundle.evaluation.landmarks import target_registration_error
     from bundle.evaluation.measures import root_mean_square
     from bundle.evaluation.metrics import PairMetricsd
-    from bundle.evaluation.metrics_table import ColumnMean, MetricsTable
+    from bundle.evaluation.metrics_table import ColumnMean, MetricsTable, SomePairsFailed
     from bundle.evaluation.quality import QualityVerdictd
     from bundle.evaluation.table import compare
 else:
@@ -19,6 +19,7 @@ __all__ = [
     "MetricsTable",
     "PairMetricsd",
     "QualityVerdictd",
+    "SomePairsFailed",
     "compare",
     "root_mean_square",
     "target_registration_error",

@@ -58,6 +58,10 @@ class ColumnMean(Metric):
             super().completed(engine, name)
 
 
+class SomePairsFailed(RuntimeError):
+    """Some pairs of a run failed, and others were registered."""
+
+
 class MetricsTable:
     """Evaluation handler that keeps ``metrics.csv`` over all pairs, including failed ones, and ``summary.csv``.
 
@@ -117,7 +121,8 @@ class MetricsTable:
         """Print where the results are, in the first process.
 
         Raises:
-            RuntimeError: in that process, when pairs failed, naming each and its reason.
+            RuntimeError: in that process, when pairs failed, naming each and its reason; ``SomePairsFailed`` if others
+                did not.
         """
         if not processes.is_first():
             return
@@ -127,4 +132,5 @@ class MetricsTable:
         print(f"{len(self.rows) - len(failed)} of {len(self.rows)} pairs registered{verdicts}; table: {self.path}")
         if failed:
             reasons = "; ".join(f"{row['pair_id']}: {row['error']}" for row in failed)
-            raise RuntimeError(f"{len(failed)} of {len(self.rows)} pairs failed ({reasons})")
+            kind = SomePairsFailed if len(failed) < len(self.rows) else RuntimeError
+            raise kind(f"{len(failed)} of {len(self.rows)} pairs failed ({reasons})")

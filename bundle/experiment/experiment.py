@@ -21,7 +21,7 @@ from bundle.experiment.runs import (
     slug,
     training_files,
 )
-from bundle.system import console
+from bundle.system import console, one_line, root_cause
 from bundle.system.configurations import find_configurations
 from bundle.system.files import BUNDLE_ROOT, written_whole
 
@@ -56,16 +56,21 @@ class Experiment:
 
         self.lists = PairLists(self.plan, self.dataset_dir, self.output_dir / "pairs")
         self.workflows: dict[Path, int] = {}  # by their folders, numbered
+        self.incomplete: list[str] = []  # folders of runs without some of their pairs, and why
 
     def run(self) -> Path:
         """Do everything that is not done yet.
 
         Returns:
             The report, ``report.html``.
+
+        Raises:
+            RuntimeError: when a run registered some of its pairs only; the report is written, and names them.
         """
         from bundle.experiment.report import write_report
 
         lists = self.lists.write()
+        self.incomplete = []
         self.workflows = {folder: number for number, folder in enumerate(self._folders(lists), start=1)}
         for name in self.plan["trainings"]:
             self.train(name, lists)
@@ -74,12 +79,12 @@ class Experiment:
             for title, entry in self.plan["evaluations"].items()
             if list_name("evaluations", entry) in lists
         ]
-        return write_report(
-            Path(self.plan["report_dir"] or self.output_dir).absolute(),
-            evaluations,
-            title=self.plan["title"],
-            notes=self.plan["notes"],
-        )
+        folder = Path(self.plan["report_dir"] or self.output_dir).absolute()
+        report = write_report(folder, evaluations, title=self.plan["title"], notes=self.plan["notes"])
+        if self.incomplete:
+            number, what = len(self.incomplete), f"pairs, which {report} names; the same command tries them again"
+            raise RuntimeError(f"{number} of {len(self.workflows)} runs lack {what} ({self.incomplete[0]})")
+        return report
 
     def _folders(self, lists: Mapping[str, Path]) -> dict[Path, None]:
         """Folders of all trainings and registrations, in the order in which they are made."""
@@ -166,6 +171,8 @@ class Experiment:
         Returns:
             The folder of the run; runs that are the same under two names are done once.
         """
+        from bundle.evaluation import SomePairsFailed
+
         evaluation, made = self.plan["evaluations"][title], run_of(self.plan, method_name, point)
         options = registration_options(self.plan, title, made)
         options |= map_options(self.plan, {"maps": made.maps}, self.training_folder)
@@ -177,7 +184,12 @@ class Experiment:
         root = self.lists.root(list_name("evaluations", evaluation))
         options |= {"dataset_dir": str(root), "datalist": str(pairs), "section": "test", "output_dir": str(folder)}
         files = _configurations(registration_files(self.plan, made))
-        self.once(folder / "finished.json", "run", files, options)
+        try:
+            self.once(folder / "finished.json", "run", files, options)
+        except RuntimeError as error:
+            if not isinstance(root_cause(error), SomePairsFailed):
+                raise
+            self.incomplete.append(f"{folder.relative_to(self.output_dir)}: {one_line(root_cause(error))}")
         return folder
 
     def training_folder(self, training: str) -> Path:

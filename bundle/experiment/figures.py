@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from bundle.evaluation.measures import LOSS, Measure
 from bundle.experiment.curves import FILES, Panels, boxplots, method_curves, method_slices, read_volumes
 from bundle.experiment.planar_figures import POINT_FILES, is_planar, overlays, read_planar
-from bundle.experiment.results import Results, Run, column, done, median_pair, numbers
+from bundle.experiment.results import Results, column, done, median_pair, numbers
 
 Figures = dict[str, tuple[Figure, str]]
 
@@ -98,23 +98,29 @@ def _curves(results: Results) -> Figures:
     panels: Panels = {}
     levels: dict[str, float] = {}
     for measure, title in (*((measure, measure.label()) for measure in shown), (LOSS, f"{LOSS.label()} (test pairs)")):
+        pairs = _common(results, measure)
         for start, runs in results.curves.items():
             for number, run in runs.items():
-                values = _after(results, run, measure)
+                values = numbers(column(run, measure, pairs))
                 if values:
                     panels.setdefault(start, {}).setdefault(title, {})[number] = values
-        level = _after(results, results.runs[curves.level], measure) if curves.level else []
+        level = numbers(column(results.runs[curves.level], measure, pairs)) if curves.level else []
         if level:
             levels[title] = float(np.mean(level))
     if not panels:
         return {}
     dotted = f" Dotted: the mean of {curves.level}." if curves.level else ""
     caption = (
-        f"Mean over the pairs after each number of {OVER[curves.over]}, in a band of ± its standard error. The loss is "
-        f"that of the test pairs after registration.{dotted}"
+        f"Mean over the pairs after each number of {OVER[curves.over]}, in a band of ± its standard error; a pair that "
+        f"has no value at one point counts at none. The loss is that of the test pairs after registration.{dotted}"
     )
     return {curves.over: (method_curves(panels, OVER[curves.over], levels), caption)}
 
 
-def _after(results: Results, run: Run, measure: Measure) -> list[float]:
-    return numbers(column(run, measure, results.pairs))
+def _common(results: Results, measure: Measure) -> list[str]:
+    """Pairs with a value at every point of the curves that has any, and by the method of their level."""
+    level = results.evaluation.curves.level
+    runs = [run for each in results.curves.values() for run in each.values()]
+    runs += [results.runs[level]] if level else []
+    measured = [run for run in runs if numbers(column(run, measure, results.pairs))]
+    return [pair for pair in results.pairs if all(numbers(column(run, measure, [pair])) for run in measured)]
