@@ -832,3 +832,25 @@ def test_many_pairs_are_announced_and_few_are_not(capsys):
     assert capsys.readouterr().out == ""
     announce(range(51))
     assert capsys.readouterr().out.startswith("51 pairs: ")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("001", "1"), "'001' and '1' count as different patients; if they are one, spell them alike"),
+        (("P1", "p 1", "P01"), "'P1' and 'p 1' and 'P01' count as different patients"),
+        (("Jos\u00e9", "Jose\u0301"), "count as different patients"),
+        (("A", "a", "B", "b"), r"'A' and 'a' count as different patients \(and 1 more\)"),
+        (("10", "100", "1", "A.1", "A1"), None),
+    ],
+)
+def test_patients_that_are_spelt_differently_are_told(tmp_path, names, told, recwarn):
+    entries = []
+    for number, patient in enumerate(names):
+        (tmp_path / f"{number}.nii.gz").touch()
+        entries.append({"image": f"{number}.nii.gz", "patient": patient})
+    (tmp_path / "list.json").write_text(json.dumps({"training": entries}))
+    read_datalist(tmp_path, tmp_path / "list.json")
+    found = [str(warning.message) for warning in recwarn if warning.category is DataWarning]
+    assert len(found) == (told is not None)
+    assert told is None or re.search(told, found[0])

@@ -20,7 +20,7 @@ from bundle.data.layouts import (
     read_patients,
 )
 from bundle.data.pairing import check_mixture, mixed_pairs, pair_singles, repeat_problems, repeated_images
-from bundle.data.splits import split_entries, tell_one_sided
+from bundle.data.splits import split_entries, tell_alike, tell_one_sided
 from bundle.data.structures import complete_structures, structure_conflicts
 from bundle.data.tasks import folder_reader
 from bundle.data.validation import (
@@ -167,6 +167,7 @@ def read_entries(
     complete_patients(entries, patients, root)
     complete_structures(entries, root, problems)
     tell_one_sided(entries)
+    tell_alike(entries)
     return entries, problems + missing_files(entries) + leaks(entries), reader is not None
 
 

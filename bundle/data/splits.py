@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bundle.data.layouts import SECTIONS
+from bundle.data.layouts import SECTIONS, composed
 from bundle.data.validation import Pair
 from bundle.system.errors import DataWarning
 
@@ -18,6 +19,7 @@ ONE_SIDED = {
     "fixed_label": "moving_label",
 }
 """Files of an image that are of no use without that of the other; a moving label alone is moved."""
+LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 
 def split_patients(patients: Iterable[str], fractions: Sequence[float], least: int, seed: int) -> dict[str, str]:
@@ -171,3 +173,22 @@ def tell_one_sided(sections: Mapping[str, Sequence[Pair]]) -> None:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             note = f"{found[0][key]}{more}: {key} without {other}, which is not used; give both, or neither"
             warnings.warn(note, DataWarning, stacklevel=2)
+
+
+def tell_alike(sections: Mapping[str, Sequence[Pair]]) -> None:
+    """Warn of patients whose names differ by capitals, spaces or leading zeros alone, and who may be one.
+
+    They would be registered to each other as two patients, and be in two sections.
+
+    Args:
+        sections: pairs and single images of each section, with their patients.
+    """
+    spellings: dict[str, dict[str, None]] = defaultdict(dict)
+    for name in dict.fromkeys(name for pairs in sections.values() for pair in pairs for name in pair["patient"]):
+        plain = LEADING_ZEROS.sub("", "".join(composed(name).casefold().split()))
+        spellings[plain][name] = None
+    found = [" and ".join(map(repr, names)) for names in spellings.values() if len(names) > 1]
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        note = f"{found[0]} count as different patients{more}; if they are one, spell them alike"
+        warnings.warn(note, DataWarning, stacklevel=2)
