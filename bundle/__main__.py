@@ -128,7 +128,8 @@ def experiment(
         dataset_dir: folder of images with labels, or of the source tasks of configs/experiments/experiment_2d.yaml.
         output_dir: folder of the trained networks, the results and report.html.
         config_file: what is compared (see configs/experiments/experiment.yaml); further files change the first.
-        overrides: Every key of configs/experiments/experiment.yaml is an option too, such as --seed 1.
+        overrides: Every key of configs/experiments/experiment.yaml is an option too, such as --seed 1 or
+            --pair_limits::test 5.
     """
     refuse_missing("the folder that holds the images", dataset_dir)
     from bundle.experiment import Experiment

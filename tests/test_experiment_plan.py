@@ -56,6 +56,9 @@ def test_the_plans_hold_together(files):
         ),
         (BAUM, {"methods": "nope"}, "--methods is 'nope'; expected one of its parts, such as --methods::"),
         (BAUM, {"seed": "x"}, "--seed is 'x'; expected a whole number, such as"),
+        (BAUM, {"pair_limits::test": "x"}, "--pair_limits::test is 'x'; expected a whole number, such as 16"),
+        (BAUM, {"lists::tset::pairing": "paired"}, "lists::tset::pairing changes a part of lists::tset, which is not"),
+        (BAUM, {"training_options::iterationz": 1}, "trainings: 'meta': unknown option iterationz; did you mean"),
         (BAUM, {"sead": 1}, "unknown option --sead; did you mean --seed"),
     ],
 )
@@ -66,6 +69,25 @@ def test_what_is_no_plan_is_refused(files, options, message):
 
 def files_of(entries):
     return [name for entry in entries.values() for name in (*entry.get("network", []), *entry.get("configs", []))]
+
+
+def test_options_change_parts_of_a_plan():
+    before = read_plan(BAUM, {})
+    plan = read_plan(BAUM, {"pair_limits::test": 5, "trainings::anatomy bilevel::options::iterations": 7})
+    assert plan["pair_limits"] == {**before["pair_limits"], "test": 5}
+    assert plan["trainings"]["anatomy bilevel"]["options"]["iterations"] == 7
+
+
+def test_parts_that_share_an_anchor_are_changed_one_by_one(tmp_path):
+    change = {
+        "trainings::anatomy bilevel::options::iterations": 7,
+        "+evaluations::Repeat scans::methods": ["Maps, 0 steps"],
+    }
+    before, plan = read_plan(BAUM, {}), read_plan([*BAUM, str(write_json(tmp_path / "change.json", change))], {})
+    assert plan["trainings"]["anatomy bilevel"]["options"]["iterations"] == 7
+    assert plan["evaluations"]["Repeat scans"]["methods"][-1] == "Maps, 0 steps"
+    assert plan["trainings"]["anatomy step sizes"] == before["trainings"]["anatomy step sizes"]
+    assert plan["evaluations"]["Between patients"] == before["evaluations"]["Between patients"]
 
 
 def test_numbers_of_the_paper():

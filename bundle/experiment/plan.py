@@ -9,8 +9,8 @@ from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import is_of_maps, map_trainings
 from bundle.experiment.options import check_options
 from bundle.experiment.runs import Run, run_of, slug, training_files
-from bundle.system.configurations import load_configurations, unknown_option
-from bundle.system.kinds import check_kind, load_checked
+from bundle.system.configurations import keys_of, load_configurations, put, unknown_option
+from bundle.system.kinds import check_kind, load_checked, part_of
 
 Plan = dict[str, Any]
 Entry = Mapping[str, Any]
@@ -35,20 +35,20 @@ def read_plan(config_files: Sequence[str], overrides: Entry) -> Plan:
 
     Args:
         config_files: ``configs/experiments/experiment.yaml``, and files that change it.
-        overrides: keys of the plan with other values.
+        overrides: keys of the plan, or parts of them such as ``pair_limits::test``, with other values.
 
     Raises:
         ValueError: for an unknown key, or a name of something that does not exist.
     """
     plan = load_checked(config_files)
-    unknown = [f"--{name}" for name in overrides if name not in plan]
+    unknown = [f"--{name}" for name in overrides if keys_of(name)[0] not in plan]
     if unknown:
         raise ValueError(unknown_option(unknown, plan, ("dataset_dir", "output_dir")))
     # A plan is no configuration of MONAI, and null is the one expression that it takes.
     changes = {name: None if value == NULL else value for name, value in overrides.items()}
     for name, value in changes.items():
-        check_kind(name, plan[name], value, overrides[name])
-    plan |= changes
+        check_kind(name, part_of(name, plan), value, overrides[name])
+        put(plan, name, value)
     absent = [kind for kind in KEYS if not isinstance(plan.get(kind), Mapping)]
     if absent:
         raise ValueError(

@@ -139,7 +139,7 @@ def change(content: dict[str, Any], changes: Mapping[str, Any], file: Path) -> N
     """Put the keys of a later configuration, which is named in errors, into the content of those before."""
     for key, value in changes.items():
         try:
-            _put(content, key, value)
+            put(content, key, value)
         except (ValueError, TypeError) as error:  # a part of a text cannot be changed
             raise ValueError(f"configuration {file} cannot be read: {brief(error)}") from error
 
@@ -189,13 +189,24 @@ def _read(file: Path) -> dict[str, Any]:
         for key in content:
             if not isinstance(key, str):
                 raise ValueError(f"expected names for keys, found {key!r}")
+        return {key: _apart(value) for key, value in content.items()}
     except Exception as error:  # PyYAML's errors have no common class with JSON's
         raise ValueError(f"configuration {file} cannot be read: {brief(error)}") from error
-    return content
 
 
-def _put(content: dict[str, Any], key: str, value: Any) -> None:
-    """Put a key of a later configuration into the content: ``a::b`` is part ``b`` of ``a``, ``+a`` adds to ``a``."""
+def _apart(value: Any) -> Any:
+    """A copy in which an anchor's value (``&name``) is another one wherever it stands, so that one can be changed."""
+    if isinstance(value, dict):
+        return {key: _apart(part) for key, part in value.items()}
+    return [_apart(part) for part in value] if isinstance(value, list) else value
+
+
+def put(content: dict[str, Any], key: str, value: Any) -> None:
+    """Put a key of a later configuration into the content: ``a::b`` is part ``b`` of ``a``, ``+a`` adds to ``a``.
+
+    Raises:
+        ValueError: when there is no such ``a``, or nothing can be added to it.
+    """
     *above, name = keys_of(key)
     place: Any = content
     try:
