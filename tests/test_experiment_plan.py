@@ -111,6 +111,13 @@ def test_trainings_keep_the_epochs_that_methods_and_curves_take():
     assert kept_epochs(plan, "fine-tune") == [10]
 
 
+def test_options_of_a_method_that_only_a_curve_has_are_checked(tmp_path):
+    method = {"training": "meta", "steps": 5, "options": {"inner_lrr": 1}}
+    change = {"methods::Drawn": method, "evaluations::Steps::curves::starts::drawn": "Drawn"}
+    with pytest.raises(ValueError, match=r"'Drawn' in 'Steps': unknown option inner_lrr; did you mean inner_lr\?"):
+        read_plan([*BAUM, str(write_json(tmp_path / "change.json", change))], {})
+
+
 def test_points_of_a_curve_are_a_number_of_the_method():
     curves = {"points": [0, 3], "starts": {"A": "a", "B": "b"}}
     epochs = list(curve_points({"curves": {**curves, "over": "epochs"}}))

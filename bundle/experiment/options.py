@@ -44,6 +44,7 @@ def _runs(plan: Plan) -> Iterator[tuple[str, Sequence[str], Mapping[str, Any]]]:
             files, options = training_files(plan, training), plan["training_options"] | own
         yield f"trainings: {name!r}", files, options
     for title, entry in plan["evaluations"].items():
-        for name in entry.get("methods") or plan["methods"]:
+        drawn = (entry.get("curves") or {}).get("starts", {}).values()
+        for name in dict.fromkeys([*(entry.get("methods") or plan["methods"]), *drawn]):
             made = run_of(plan, name)
             yield f"{name!r} in {title!r}", registration_files(plan, made), registration_options(plan, title, made)
