@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +244,20 @@ def test_pairs_of_several_folders_are_told_apart_and_read_back(experiment, folde
     names = {pair["pair_id"] for pair in pairs}
     assert len(names) == 7
     assert {"finetune_000_to_000", "test_000_to_000"} <= names
+
+
+def test_pairs_of_folders_of_one_name_are_told_apart(folders):
+    lists = {
+        "lists__test__folders": ["target_dir/test", "dataset_dir/test"],
+        "lists__source": {"folders": ["target_dir"]},
+    }
+    shutil.copytree(folders / "target/test", folders / "source/test")
+    shutil.rmtree(folders / "target/finetune")
+    plan = changed(folders, **lists, lists__test__split=[0.0, 0.0, 1.0])
+    found = Experiment(plan, folders / "source", folders / "out", {"target_dir": str(folders / "target")})
+    pairs = found.lists.read("test")["test"]
+    assert [pair["pair_id"] for pair in pairs[2:4]] == ["target_test_002_to_002", "source_test_000_to_000"]
+    assert len({pair["pair_id"] for pair in pairs}) == len({pair["patient"] for pair in pairs}) == 6
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,11 +99,12 @@ class PairLists:
                 mixture=choices.get("mixture"),
             )
             for section, pairs in sections.items():
-                joined[section] += pairs if len(folders) == 1 else [_of_folder(folder.name, pair) for pair in pairs]
+                own = folder.relative_to(self.root(name)).parts or (folder.name,)
+                joined[section] += pairs if len(folders) == 1 else [_of_folder(own, pair) for pair in pairs]
         return joined
 
 
-def _of_folder(name: str, pair: Mapping[str, Any]) -> dict[str, Any]:
+def _of_folder(folder: Sequence[str], pair: Mapping[str, Any]) -> dict[str, Any]:
     """A pair of one of several folders, named after its folder: 001 is a different image in each."""
-    patients = tuple(f"{name}/{patient}" for patient in pair["patient"])
-    return {**pair, "pair_id": f"{name}_{pair['pair_id']}", "patient": patients}
+    patients = tuple("/".join([*folder, patient]) for patient in pair["patient"])
+    return {**pair, "pair_id": "_".join([*folder, pair["pair_id"]]), "patient": patients}
