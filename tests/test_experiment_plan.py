@@ -260,6 +260,18 @@ def test_pairs_of_folders_of_one_name_are_told_apart(folders):
     assert len({pair["pair_id"] for pair in pairs}) == len({pair["patient"] for pair in pairs}) == 6
 
 
+def test_a_training_that_has_test_patients_is_told(experiment, folders, capsys):
+    # The plan's Model-Seen learns from test pairs, as in the paper; one of the three is for its validation.
+    experiment.lists.write()
+    told = ["Target task: the training 'seen' has 2 of the 3 test patients."]
+    assert experiment.lists.learned_from() == capsys.readouterr().out.splitlines() == told
+    plan = changed(folders, split=[0.8, 0.2, 0.0], lists__finetune={"folders": ["target_dir/test"]})
+    other = Experiment(plan, folders / "source", folders / "out", {"target_dir": str(folders / "target")})
+    other.lists.write()
+    # What starts from a training has learned from its patients too.
+    assert "Target task: the training 'fine-tune' has 2 of the 3 test patients." in other.lists.learned_from()
+
+
 @pytest.fixture
 def calls(experiment, monkeypatch):
     """Marker's folder, files and options of every run, which leaves the epochs it was asked to keep."""
@@ -373,7 +385,7 @@ def test_a_run_is_done_again_when_an_image_of_its_list_changes(experiment, folde
         (
             SomePairsFailed,
             ["pretrain_0_steps", "meta_0_steps"],
-            r"2 of 2 runs lack pairs, which .*report.html names; the same command tries them again "
+            r"2 of 10 runs lack pairs, which .*report.html names; the same command tries them again "
             r"\(results/target_task/pretrain_0_steps: 1 of 3 pairs failed \(b: why\)\)",
         ),
         (RuntimeError, ["pretrain_0_steps"], "Failed to evaluate"),
@@ -391,7 +403,7 @@ def test_an_experiment_goes_on_behind_a_pair_that_fails_but_not_behind_a_run_wit
     monkeypatch.setattr(
         "bundle.experiment.report.write_report", lambda folder, *_, **__: written.append(1) or folder / "report.html"
     )
-    experiment.plan["trainings"] = {}
+    monkeypatch.setattr(experiment, "train", lambda *_: None)
     experiment.plan["evaluations"] = {"Target task": {"methods": ["Transfer", "Meta-learned start"]}}
     monkeypatch.setattr(experiment, "weights", lambda training, epoch: Path(training))
     with pytest.raises(RuntimeError, match=message):

@@ -79,8 +79,8 @@ class Experiment:
             for title, entry in self.plan["evaluations"].items()
             if list_name("evaluations", entry) in lists
         ]
-        folder = Path(self.plan["report_dir"] or self.output_dir).absolute()
-        report = write_report(folder, evaluations, title=self.plan["title"], notes=self.plan["notes"])
+        folder, notes = self.plan["report_dir"] or self.output_dir, [*self.plan["notes"], *self.lists.learned_from()]
+        report = write_report(Path(folder).absolute(), evaluations, self.plan["title"], notes)
         if self.incomplete:
             number, what = len(self.incomplete), f"pairs, which {report} names; the same command tries them again"
             raise RuntimeError(f"{number} of {len(self.workflows)} runs lack {what} ({self.incomplete[0]})")

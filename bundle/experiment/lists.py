@@ -10,7 +10,8 @@ from typing import Any
 
 from bundle import system  # whose fingerprint is imported when it is used, with torch
 from bundle.data import SECTIONS, read_datalist, require, write_datalist
-from bundle.experiment.plan import Plan, needed_sections
+from bundle.experiment.maps import map_trainings
+from bundle.experiment.plan import Plan, list_name, needed_sections, registrations
 from bundle.experiment.runs import slug
 from bundle.system.limits import expanded
 
@@ -26,6 +27,7 @@ class PairLists:
 
     Attributes:
         made_of: fingerprint of every list that was written, with the content of its files.
+        patients: those of every section of every list that was written, by their names below the list's folder.
 
     Raises:
         ValueError: when the command line does not say where a list is read from.
@@ -35,6 +37,7 @@ class PairLists:
     dataset_dir: Path
     output_dir: Path
     made_of: dict[str, str] = field(default_factory=dict, init=False)
+    patients: dict[str, dict[str, set[Path]]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         for name in needed_sections(self.plan):
@@ -80,7 +83,29 @@ class PairLists:
             write_datalist(lists[name], pairs, self.root(name))
             files = [system.sources(pair) for found in pairs.values() for pair in found]
             self.made_of[str(lists[name])] = system.fingerprint(files)
+            self.patients[name] = {
+                section: {self.root(name) / patient for pair in found for patient in pair["patient"]}
+                for section, found in pairs.items()
+            }
+        for line in self.learned_from():
+            print(line)
         return lists
+
+    def learned_from(self) -> list[str]:
+        """Sentences about the trainings whose weights or maps have learned from patients that they are tested on.
+
+        The split keeps them apart, but a list may have a split or a datalist of its own, or mean to show it.
+        """
+        found: dict[str, None] = {}
+        for title, evaluation in self.plan["evaluations"].items():
+            tested = self.patients.get(list_name("evaluations", evaluation), {}).get("test", set())
+            methods = (self.plan["methods"][name] for name, _ in registrations(self.plan, title))
+            for training in dict.fromkeys(name for one in methods for name in _chain(self.plan, one.get("training"))):
+                source = self.patients.get(list_name("trainings", self.plan["trainings"][training]), {})
+                both = len(tested & source.get("training", set()))
+                if both:
+                    found[f"{title}: the training {training!r} has {both} of the {len(tested)} test patients."] = None
+        return list(found)
 
     def read(self, name: str) -> dict[str, list[dict[str, Any]]]:
         """Pairs of a list by section; pairs of several folders carry the names of their folders."""
@@ -108,3 +133,12 @@ def _of_folder(folder: Sequence[str], pair: Mapping[str, Any]) -> dict[str, Any]
     """A pair of one of several folders, named after its folder: 001 is a different image in each."""
     patients = tuple("/".join([*folder, patient]) for patient in pair["patient"])
     return {**pair, "pair_id": "_".join([*folder, pair["pair_id"]]), "patient": patients}
+
+
+def _chain(plan: Plan, training: str | None) -> list[str]:
+    """A training, and those that its start and its maps come from."""
+    if training is None:
+        return []
+    entry = plan["trainings"][training]
+    before = [entry.get("start"), *map_trainings(entry).values()]
+    return [training, *(name for each in before for name in _chain(plan, each))]
