@@ -12,6 +12,7 @@ from monai.utils import convert_to_tensor
 from torch.nn import functional as F
 
 from bundle.data.pairs import join_pair, split_pair
+from bundle.geometry import LINEAR
 
 ELASTIC_POINTS = 5
 SLABS = 8
@@ -135,8 +136,7 @@ class RandomPairAffine:
         points = [self.versions, dims, *[ELASTIC_POINTS] * dims]
         strength = random.uniform(0, self.elastic, size=[self.versions, *[1] * (dims + 1)])
         drawn = torch.as_tensor(strength * random.normal(size=points), dtype=torch.float32)
-        mode = "trilinear" if dims == 3 else "bilinear"
-        return F.interpolate(drawn, size=tuple(shape), mode=mode, align_corners=True)
+        return F.interpolate(drawn, size=tuple(shape), mode=LINEAR[dims], align_corners=True)
 
     def _with_intensities(self, side: torch.Tensor, random: np.random.RandomState) -> torch.Tensor:
         """Versions ``(versions, channels, *shape)`` of a side, with changed intensities in their first channel."""

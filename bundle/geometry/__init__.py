@@ -26,8 +26,10 @@ if TYPE_CHECKING:
         native_ddf,
     )
     from bundle.geometry.grids import (
+        LINEAR,
         apply_affine,
         at_faces,
+        averages,
         ddf_to_displacement,
         enlarge_ddf,
         inside_grid,
@@ -45,12 +47,14 @@ else:
 
 __all__ = [
     "Displacement",
+    "LINEAR",
     "LPS_SIGNS",
     "RAS_TO_LPS",
     "Transform",
     "Warp",
     "apply_affine",
     "at_faces",
+    "averages",
     "centre_of_volume",
     "centroids",
     "compose",

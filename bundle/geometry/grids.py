@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from torch.nn import functional as F
 
 HALF_VOXEL = 0.5 + 1e-3
 """Half a voxel, with a margin so that rounding does not lose a point on the face of a grid."""
+LINEAR = {2: "bilinear", 3: "trilinear"}
+"""What torch calls linear interpolation, by the number of spatial axes."""
 
 
 def voxel_grid(shape: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
@@ -128,6 +131,11 @@ def at_faces(volume: torch.Tensor) -> torch.Tensor:
     return torch.cat([face.flatten() for face in faces or [volume]])
 
 
+def averages(images: torch.Tensor, size: int | list[int], stride: int | None = None, **options: Any) -> torch.Tensor:
+    """Means over cubes of voxels, ``(batch, channels, *shape)``; arguments are those of torch's average pooling."""
+    return (F.avg_pool3d if images.ndim == 5 else F.avg_pool2d)(images, size, stride, **options)
+
+
 def resize_ddf(ddf: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """Resample a DDF to a grid of another size over the same extent, scaling its vectors.
 
@@ -143,8 +151,7 @@ def resize_ddf(ddf: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """
     old = ddf.shape[2:]
     scale = ddf.new_tensor([(new - 1) / max(size - 1, 1) for new, size in zip(shape, old, strict=True)])
-    mode = "trilinear" if len(old) == 3 else "bilinear"
-    resized = F.interpolate(ddf, size=tuple(shape), mode=mode, align_corners=True)
+    resized = F.interpolate(ddf, size=tuple(shape), mode=LINEAR[len(old)], align_corners=True)
     return resized * scale.reshape(1, -1, *[1] * len(old))
 
 
@@ -163,8 +170,7 @@ def enlarge_ddf(ddf: torch.Tensor, factor: int) -> torch.Tensor:
     """
     if factor == 1:
         return ddf
-    mode = "trilinear" if ddf.ndim == 5 else "bilinear"
-    return factor * F.interpolate(ddf, scale_factor=factor, mode=mode, align_corners=False)
+    return factor * F.interpolate(ddf, scale_factor=factor, mode=LINEAR[ddf.ndim - 2], align_corners=False)
 
 
 def lift_ddf(ddf: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from monai.networks.nets import DynUNet
 from torch import nn
 from torch.nn import functional as F
 
+from bundle.geometry import LINEAR
 from bundle.registration import CoarseNetwork, weights_of
 
 COARSEST = 1.5
@@ -44,7 +45,7 @@ class MapNetwork(CoarseNetwork):
         padded = F.pad(image, self._missing(shape), mode="replicate")
         logits = self.coarse(padded)
         if self.downsampling > 1:
-            mode = "trilinear" if image.ndim == 5 else "bilinear"
+            mode = LINEAR[len(shape)]
             logits = F.interpolate(logits, scale_factor=self.downsampling, mode=mode, align_corners=False)
         for axis, length in enumerate(shape, start=2):
             logits = logits.narrow(axis, 0, length)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bundle.data import images_of, seen_of, split_pair
-from bundle.geometry import Warp, compose, enlarge_ddf, integrate, resize_ddf
+from bundle.geometry import LINEAR, Warp, averages, compose, enlarge_ddf, integrate, resize_ddf
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 SMALL = 20480
@@ -109,8 +109,7 @@ class CoarseNetwork(nn.Module):
 
     def coarse(self, images: torch.Tensor) -> torch.Tensor:
         """Output of the network on its own grid, float32."""
-        pooling = F.avg_pool3d if images.ndim == 5 else F.avg_pool2d
-        seen = pooling(images, self.downsampling)
+        seen = averages(images, self.downsampling)
         precision = self.precision or (torch.bfloat16 if has_bfloat16(images.device) else torch.float32)
         with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
             output = self.network(seen.contiguous(memory_format=CHANNELS_LAST[images.ndim]))
@@ -209,7 +208,7 @@ class FixedSizeNetwork(nn.Module):
 
     def forward(self, pair: torch.Tensor) -> torch.Tensor:
         """``(batch, 2, *shape)`` -> DDF ``(batch, dims, *shape)`` in voxels of the pair's grid."""
-        mode = "trilinear" if pair.ndim == 5 else "bilinear"
+        mode = LINEAR[pair.ndim - 2]
         with torch.autocast(pair.device.type, enabled=False):
             resized = F.interpolate(pair.float(), size=self.spatial_size, mode=mode, align_corners=True)
             return self.scale * resize_ddf(self.network(resized), pair.shape[2:])

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from monai.losses import DiceLoss
 from torch import nn
-from torch.nn import functional as F
+
+from bundle.geometry import averages
 
 SCALES = (1, 2, 4, 8)
 
@@ -37,11 +38,10 @@ class OverlapLoss(nn.Module):
             present: ``(batch, structures)``, 1 for the structures that count; None counts all.
         """
         present = torch.ones_like(fixed.flatten(2)[..., 0]) if present is None else present
-        pooling = F.avg_pool3d if fixed.ndim == 5 else F.avg_pool2d
         loss = fixed.new_zeros(())
         for scale in self.scales:
             # A cube of one voxel is the map itself; pooling would copy it in a twentieth of the time of a step.
-            dice = self.dice(*(maps if scale == 1 else pooling(maps, scale) for maps in (warped, fixed))).flatten(1)
+            dice = self.dice(*(maps if scale == 1 else averages(maps, scale) for maps in (warped, fixed))).flatten(1)
             loss = loss + mean_over(dice, present) / len(self.scales)
         return loss
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-MODES = {2: "bilinear", 3: "trilinear"}
+from bundle.geometry import LINEAR
 
 
 class ResidualField(nn.Module):
@@ -30,7 +30,7 @@ class ResidualField(nn.Module):
     def __init__(self, network: nn.Module, control_points: Sequence[int]) -> None:
         super().__init__()
         dims = len(control_points)
-        if dims not in MODES:
+        if dims not in LINEAR:
             raise ValueError(f"control_points is {list(control_points)}; expected a number for each of 2 or 3 axes")
         self.network = network
         self.control_points = tuple(control_points)
@@ -53,7 +53,7 @@ class ResidualField(nn.Module):
             found, axes = list(self.control_points), pair.ndim - 2
             raise ValueError(f"control_points is {found}; expected a number for each of the {axes} axes of the pair")
         ddf = self._predicted(pair)
-        mode = MODES[self.residual.shape[1]]
+        mode = LINEAR[self.residual.shape[1]]
         return ddf + F.interpolate(self.residual, size=ddf.shape[2:], mode=mode, align_corners=True)
 
     def _predicted(self, pair: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bundle.data import split_pair
-from bundle.geometry import Warp, compose, enlarge_ddf
+from bundle.geometry import LINEAR, Warp, averages, compose, enlarge_ddf
 from bundle.registration.adaptation import one_by_one
 
 REACH = 3
@@ -97,7 +97,7 @@ class DisplacementSearch(nn.Module):
 
     def _coarse(self, images: torch.Tensor) -> torch.Tensor:
         """Averages over cubes; the last of an axis may be of fewer voxels."""
-        return images if self.downsampling == 1 else _averages(images, self.downsampling, self.downsampling)
+        return images if self.downsampling == 1 else averages(images, self.downsampling, ceil_mode=True)
 
     def _search(self, fixed: torch.Tensor, moving: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """Displacements ``(dims, *shape)`` of the coarse voxels, for self-similarities ``(channels, *shape)``."""
@@ -105,7 +105,7 @@ class DisplacementSearch(nn.Module):
         stride = [min(STRIDE, length) for length in shape]
         # Averages at every voxel, of which each displacement takes every second one.
         near = F.pad(moving[None], [reach] * 2 * dims, mode="replicate")
-        near, target, weight = (_averages(images, stride, 1)[0] for images in (near, fixed[None], inside[None]))
+        near, target, weight = (averages(images, stride, 1)[0] for images in (near, fixed[None], inside[None]))
         every = (slice(None), *(slice(0, None, step) for step in stride))
         target, weight = target[every], weight[every]
         # Of every second voxel, in the order of the memory: a step over voxels would take twice as long.
@@ -200,7 +200,7 @@ def self_similarities(image: torch.Tensor) -> torch.Tensor:
     ]
     pairs = [two for two in combinations(range(2 * dims), 2) if neighbours[two[0]][0] != neighbours[two[1]][0]]
     squares = torch.cat([(inner[first] - inner[second]).square() for first, second in pairs], 1)
-    patches = _averages(F.pad(squares, [1] * 2 * dims, mode="replicate"), 3, 1)
+    patches = averages(F.pad(squares, [1] * 2 * dims, mode="replicate"), 3, 1)
     patches = patches - patches.amin(1, keepdim=True)
     mean = patches.mean(1, keepdim=True)
     typical = mean.flatten(1).mean(1).reshape(-1, *[1] * (dims + 1))
@@ -208,20 +208,14 @@ def self_similarities(image: torch.Tensor) -> torch.Tensor:
     return torch.exp(-patches / mean.minimum(1e3 * typical).maximum(least))
 
 
-def _averages(images: torch.Tensor, size: int | list[int], stride: int) -> torch.Tensor:
-    """Means over cubes, ``(batch, channels, *shape)``."""
-    return (F.avg_pool3d if images.ndim == 5 else F.avg_pool2d)(images, size, stride, ceil_mode=True)
-
-
 def _smooth(fields: torch.Tensor) -> torch.Tensor:
     """Means over the neighbours of every voxel that lie in the image, ``(channels, *shape)``."""
     dims = fields.ndim - 1
-    pooling = F.avg_pool3d if dims == 3 else F.avg_pool2d
     if min(fields.shape[1:]) < 3:  # where torch refuses a window of 3, even with what is added at the ends
         both = torch.cat([fields, torch.ones_like(fields[:1])])
-        sums = pooling(F.pad(both, [1] * 2 * dims)[None], 3, 1)[0]
+        sums = averages(F.pad(both, [1] * 2 * dims)[None], 3, 1)[0]
         return sums[:-1] / sums[-1:]
-    return pooling(fields[None], 3, stride=1, padding=1, count_include_pad=False)[0]
+    return averages(fields[None], 3, stride=1, padding=1, count_include_pad=False)[0]
 
 
 def _at_voxels(field: torch.Tensor, stride: list[int], shape: Sequence[int]) -> torch.Tensor:
@@ -231,6 +225,6 @@ def _at_voxels(field: torch.Tensor, stride: list[int], shape: Sequence[int]) -> 
     last leaves out a voxel of an axis of odd length, the field is constant.
     """
     scale = list(map(float, stride))
-    fine = F.interpolate(field[None], scale_factor=scale, mode="trilinear" if len(shape) == 3 else "bilinear")
+    fine = F.interpolate(field[None], scale_factor=scale, mode=LINEAR[len(shape)])
     left = [[0, length - reached] for length, reached in zip(shape, fine.shape[2:], strict=True)]
     return F.pad(fine, sum(reversed(left), []), mode="replicate")[0]
