@@ -9,7 +9,7 @@ import numpy as np
 
 from bundle.formats.tables import FROM_1, Header, Table, number_of, replace_numbers, value_of, words_of
 from bundle.geometry import transform_points
-from bundle.geometry.correspondence import NamedPoints
+from bundle.geometry.correspondence import NamedPoints, count_rows
 from bundle.geometry.spaces import MILLIMETRE, OTHER_LENGTHS, VOXEL, swap_space
 
 Axes = dict[tuple[str, ...], tuple[int, ...]]
@@ -98,7 +98,8 @@ def find_columns(table: Table, side: str | None, planar: bool) -> Columns:
         line = f"{table.line(header.row)[:60]!r}, a single cell; put commas, semicolons or tabs between cells"
         raise ValueError(f"{_expected(prefix, planar)}; row {header.row + 1} is {line}")
     names = ("i", "j") if planar and width == 2 else ("i", "j", "k")
-    if len(filled) > 1 and width > (2 if planar else 3) and _counts(table, filled):
+    first = [value_of(table.rows[number][0][0]) for number in filled]
+    if len(filled) > 1 and width > (2 if planar else 3) and count_rows(first):
         raise ValueError(f"the first of its {width} columns counts the rows; {_expected(prefix, planar)}")
     if header.names == list(map(str, range(width))) and len(filled) > 1:
         raise ValueError(f"its first row, {table.line(filled[0])}, counts the columns; {_expected(prefix, planar)}")
@@ -125,12 +126,6 @@ def _check_units(
             advice = "call voxels i,j,k, counted from 0" if VOXEL.intersection(others) else "convert them"
             advice = "call mm in LPS l,p,s and in RAS x,y,z" if {"lps", "ras"}.intersection(others) else advice
             raise ValueError(f"the numbers of its {where} are in {others[0]}, expected {what}; {advice}")
-
-
-def _counts(table: Table, filled: Sequence[int]) -> bool:
-    """Whether the first cells of the rows are 0, 1, 2, ... or 1, 2, 3, ..."""
-    found = [value_of(table.rows[number][0][0]) for number in filled]
-    return any(found == [str(start + place) for place in range(len(found))] for start in (0, 1))
 
 
 def _expected(prefix: str, planar: bool) -> str:

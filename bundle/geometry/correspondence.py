@@ -55,7 +55,7 @@ def corresponding_rows(fixed: Sequence[str], moving: Sequence[str]) -> tuple[lis
     if not by_program and all(fixed) and len(set(fixed)) == len(rows) and set(fixed) == set(moving):
         return [moving.index(name) for name in fixed], ""
     others = bool(fixed_numbers and moving_numbers) and fixed_list != moving_list
-    if not (by_program or others or _counts(fixed) or _counts(moving)):
+    if not (by_program or others or count_rows(fixed) or count_rows(moving)):
         found = _different(fixed, moving, apart[0])
         raise ValueError(f"{found}, and not every name is in both, once; give corresponding points one name, or none")
     if fixed_numbers != moving_numbers and sorted(fixed_numbers) == sorted(moving_numbers):
@@ -78,6 +78,6 @@ def _numbering(names: Sequence[str]) -> tuple[str, list[int]]:
     return lists.pop(), [int(match[2]) for match in found]
 
 
-def _counts(names: Sequence[str]) -> bool:
-    """Whether the names are the numbers of the rows."""
+def count_rows(names: Sequence[str]) -> bool:
+    """Whether texts are the numbers of their rows, from 0 or 1."""
     return any(list(names) == [str(start + row) for row in range(len(names))] for start in (0, 1))
