@@ -229,7 +229,7 @@ def read_itk(path: Path, kind: str, held: int | None = None) -> Found:
     segments = kind != "image" and bool(segment_numbers(meta))
     channels, kept = segments_of(channels, meta) if segments else (channels, {})
     note = header_note(path) if header.GetNameOfClass() in ("NrrdImageIO", "MetaImageIO") else ""
-    return Found(channels, _affine(image), _type_of(header), note, kept, segments)
+    return Found(channels, affine_of(image), _type_of(header), note, kept, segments)
 
 
 def write_itk(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
@@ -244,7 +244,8 @@ def write_itk(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
     itk.imwrite(image, str(path))
 
 
-def _affine(image: Any) -> np.ndarray:
+def affine_of(image: Any) -> np.ndarray:
+    """Voxel-to-world ``(4, 4)`` of an image of ITK, mm, RAS; of a slice or a time series, that of the axes in space."""
     axes = min(image.GetImageDimension(), 3)
     lps = np.eye(4)
     lps[:axes, :axes] = (itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing()))[:axes, :axes]

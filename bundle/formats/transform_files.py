@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from bundle.dicom.spatial_registration import read_registration
-from bundle.formats.itk_files import checked_header, header_note
+from bundle.formats.itk_files import affine_of, checked_header, header_note
 from bundle.formats.nibabel_files import nifti, opened_nifti
 from bundle.formats.nifti_place import nifti_place
 from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip, spacing_of
@@ -228,10 +228,7 @@ def _read_itk_field(path: Path) -> Displacement:
 
 def _displacement(image: Any) -> Displacement:
     """Displacement of an ITK image of vectors, LPS mm."""
-    lps = np.eye(4)
-    lps[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing())
-    lps[:3, 3] = np.array(image.GetOrigin())
-    return _from_lps(itk.array_from_image(image).transpose(3, 2, 1, 0), RAS_TO_LPS @ lps)
+    return _from_lps(itk.array_from_image(image).transpose(3, 2, 1, 0), affine_of(image))
 
 
 def _read_nifti_field(path: Path) -> Displacement:
