@@ -226,7 +226,7 @@ def _arrows(axis: Any, vectors: np.ndarray, spacing: Sequence[float]) -> None:
 
 def wrapped(name: str) -> str:
     """Break a name between words into lines of at most 18 letters."""
-    return "\n".join(textwrap.wrap(name, 18, break_long_words=False, break_on_hyphens=False)) or name
+    return textwrap.fill(name, 18, break_long_words=False, break_on_hyphens=False) or name
 
 
 def save_figure(figure: Figure, stem: Path) -> str:
