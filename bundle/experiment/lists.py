@@ -11,8 +11,8 @@ from typing import Any
 from bundle import system  # whose fingerprint is imported when it is used, with torch
 from bundle.data import SECTIONS, read_datalist, require, write_datalist
 from bundle.experiment.maps import map_trainings
-from bundle.experiment.plan import Plan, list_name, needed_sections, registrations
-from bundle.experiment.runs import slug
+from bundle.experiment.plan import list_name, needed_sections, registrations
+from bundle.experiment.runs import Plan, slug
 from bundle.system.limits import expanded
 
 

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-Plan = Mapping[str, Any]
-Entry = Mapping[str, Any]
+from bundle.experiment.runs import Entry, Plan
 
 
 def is_of_maps(training: Entry) -> bool:

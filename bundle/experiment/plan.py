@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import is_of_maps, map_trainings
 from bundle.experiment.options import check_options
-from bundle.experiment.runs import Run, run_of, slug, training_files
+from bundle.experiment.runs import Entry, Plan, Run, run_of, slug, training_files
 from bundle.system.configurations import keys_of, load_configurations, put, unknown_option
 from bundle.system.kinds import check_kind, load_checked, part_of
-
-Plan = dict[str, Any]
-Entry = Mapping[str, Any]
 
 KEYS = {
     "lists": {"folders", "datalist", "pairing", "mixture", "split", "pair_limits"},

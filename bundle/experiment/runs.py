@@ -12,7 +12,9 @@ from bundle import system  # whose fingerprint is imported when it is used, with
 from bundle.evaluation.measures import DSC, HD95, TRE, Measure
 
 Plan = Mapping[str, Any]
+"""Plan of an experiment, as ``read_plan`` gives it."""
 Entry = Mapping[str, Any]
+"""One of its trainings, methods or evaluations."""
 
 LONGEST_NAME = 100
 
