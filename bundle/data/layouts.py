@@ -26,8 +26,8 @@ PAIRINGS = ("paired", "fixed", "moving", "repeat")
 KINDS = ("image", "label", "mask", "landmarks")
 # Files that belong to an image, and their (DeepReg) folders; pairs put `fixed_` or `moving_` before both.
 FOLDERS = {"image": "images", "label": "labels", "mask": "masks", "landmarks": "landmarks"}
-LOWER_CASE = {*SIDES, *FOLDERS.values(), *(f"{side}_{name}" for side in SIDES for name in FOLDERS.values())}
-"""Names of the folders of a data set."""
+FOLDER_NAMES = {*SIDES, *FOLDERS.values(), *(f"{side}_{name}" for side in SIDES for name in FOLDERS.values())}
+"""Names of the folders of a data set, in small letters."""
 # Learn2Reg's names of files that belong to `imagesTr/X.nii.gz`: folder, and suffix if it differs.
 LEARN2REG_FOLDERS = {"label": ("labels", None), "mask": ("masks", None), "landmarks": ("keypoints", ".csv")}
 LEARN2REG_PAIRS = {
@@ -118,11 +118,11 @@ def find_dataset_json(root: Path) -> Path:
     found = sorted(root.glob("*dataset*.json"))
     if len(found) == 1:
         return found[0]
-    capital = [path.name for path in sorted(root.iterdir()) if path.name != path.name.lower() in LOWER_CASE]
+    capital = [path.name for path in sorted(root.iterdir()) if path.name != path.name.lower() in FOLDER_NAMES]
     seen = f"; found {', '.join(path.name for path in found)}" if found else ""
     seen += f"; found {', '.join(capital)}, whose names are written in small letters" if capital else ""
     loose = next((path for path in sorted(root.iterdir()) if path.name.lower().endswith(SUFFIXES)), None)
-    if root.name in LOWER_CASE:
+    if root.name in FOLDER_NAMES:
         advice = f"give the folder above, which holds {root.name}/"
     elif loose is not None:
         advice = f"name a datalist, or put {loose.name} and the other images into images/"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.data.folders import has_folders, has_slices, image_entries, slice_entries
-from bundle.data.layouts import FOLDERS, SIDES, read_patients
+from bundle.data.layouts import FOLDER_NAMES, read_patients
 
 # (root, pairing, patients, problems) -> entries
 Reader = Callable[[Path, str, Mapping[str, str], list[str]], list[dict[str, Any]]]
@@ -67,9 +67,8 @@ def _layout(root: Path) -> Reader | None:
 
 def _has_tasks(root: Path) -> bool:
     """Whether a sub-folder is a data set. A folder such as ``labels/`` means that its images are missing instead."""
-    companions = {prefix + name for prefix in ("", *(f"{side}_" for side in SIDES)) for name in FOLDERS.values()}
     folders = _subfolders(root)
-    return any(map(_layout, folders)) and companions.isdisjoint(folder.name for folder in folders)
+    return any(map(_layout, folders)) and FOLDER_NAMES.isdisjoint(folder.name for folder in folders)
 
 
 def _subfolders(root: Path) -> list[Path]:
