@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
@@ -72,8 +71,7 @@ class LabelChannelsd(Transform):
         if fixed.shape[0] > 1:
             numbers = list(range(min(fixed.shape[0], moving.shape[0])))
         else:
-            values = np.union1d(np.unique(fixed.numpy()), np.unique(moving.numpy()))
-            numbers = [int(value) for value in values if value != 0]
+            numbers = sorted({*values_of(fixed), *values_of(moving)})
             if not numbers:
                 raise ValueError(
                     f"pair {data['pair_id']}: fixed_label and moving_label are empty, every value is 0; leave them out"
