@@ -90,11 +90,6 @@ def _side(pair: Pair, side: str) -> Pair:
     return kept | {"patient": (pair["patient"][0 if side == "moving" else -1],)} | task
 
 
-def self_pair(image: Pair) -> Pair:
-    """An image as both sides of a pair, which the augmentation then deforms differently."""
-    return _pair(image, image)
-
-
 def pair_singles(images: Sequence[Pair], limit: int | None, rng: random.Random, repeat: bool = False) -> list[Pair]:
     """Ordered pairs (moving, fixed) of images of one task: of different patients, or of one patient.
 
@@ -226,7 +221,8 @@ def mixed_pairs(
     if mixture.get("self", 0) > 0 and "self" not in listed:
         alone = single_images(entries, problems)
         few = limit is not None and limit < len(alone)
-        pairs += map(self_pair, random.Random(f"{seed}/self").sample(alone, limit or 0) if few else alone)
+        chosen = random.Random(f"{seed}/self").sample(alone, limit or 0) if few else alone
+        pairs += [_pair(image, image) for image in chosen]  # both sides, which the augmentation deforms differently
     kinds = of_kinds(pairs, mixture)
     if limit != 0:
         problems += [
