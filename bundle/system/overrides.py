@@ -45,11 +45,6 @@ def overrides(arguments: Sequence[str]) -> dict[str, list[str]]:
     return options
 
 
-def listed(options: Mapping[str, str | None]) -> dict[str, list[str]]:
-    """The same for options with one value each, or none."""
-    return {name: [] if value is None else [value] for name, value in options.items()}
-
-
 def settings(
     files: Sequence[str], names: Mapping[str, str], options: Mapping[str, str | None], own: Collection[str]
 ) -> dict[str, Any]:
@@ -68,7 +63,7 @@ def settings(
     if "config_file" in options:
         raise ValueError(f"--config_file is for python -m bundle run; here it is {files[0]}, which --config changes")
     kept = {option: literal(name) for option, name in names.items() if option not in options}
-    words = listed(options)
+    words = {name: [] if value is None else [value] for name, value in options.items()}
     check_overrides({"config_file": list(files), **{name: [value] for name, value in kept.items()}, **words}, own)
     return {**kept, **parsed(words)}
 
