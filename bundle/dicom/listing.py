@@ -12,6 +12,7 @@ from pathlib import Path
 from bundle.dicom.series import Series, patient_of, read_folder
 from bundle.geometry import spacing_of
 from bundle.system import whole_folder
+from bundle.system.limits import size
 
 LONGEST_NAME = 60
 
@@ -59,9 +60,8 @@ def can_be_registered(series: Series) -> bool:
 
 
 def _described(series: Series) -> str:
-    spacing = spacing_of(series.affine)
-    size = f"{' x '.join(f'{length:.3g}' for length in spacing)} mm" if series.positioned else "no geometry"
-    return f"{series}, {size}"
+    spacing = size([f"{length:.3g}" for length in spacing_of(series.affine)])
+    return f"{series}, {f'{spacing} mm' if series.positioned else 'no geometry'}"
 
 
 def _verdict(series: Series) -> str:

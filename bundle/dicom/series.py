@@ -30,6 +30,7 @@ from bundle.dicom.volume_grid import affine_of, fault_of, lacks_slices
 from bundle.dicom.volumes import PARALLEL, has_geometry, sorted_along_normal, stacks
 from bundle.geometry import spacing_of
 from bundle.system.contents import not_an_image
+from bundle.system.limits import size
 
 LISTED = 6
 """Most series that a message names."""
@@ -89,9 +90,8 @@ class Series:
         return all(number.is_integer() for rescale in self.rescales for number in rescale or ())
 
     def __str__(self) -> str:
-        number = "-" if self.number is None else self.number
-        size = " x ".join(map(str, self.shape))
-        return " ".join(filter(None, (f"{number}", self.modality, self.description, f"({size})")))
+        number = "-" if self.number is None else str(self.number)
+        return " ".join(filter(None, (number, self.modality, self.description, f"({size(self.shape)})")))
 
 
 def read_folder(folder: str | Path) -> tuple[list[Series], dict[Path, str]]:

@@ -22,6 +22,7 @@ from pydicom.valuerep import DSfloat
 from bundle.dicom.common import code, first_header, image_references, new_object, refer_to
 from bundle.dicom.series import Series
 from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip, spacing_of
+from bundle.system.limits import size
 
 MOST_BYTES = 2**32 - 2**24
 """Most bytes of a field: lengths in DICOM have 32 bits, and the sequences around a field also hold references."""
@@ -174,10 +175,10 @@ def decimals(values: np.ndarray) -> list[DSfloat]:
     return [DSfloat(value, auto_format=True) for value in np.asarray(values, dtype=float).tolist()]
 
 
-def _reversed_last_axis(size: int) -> np.ndarray:
+def _reversed_last_axis(length: int) -> np.ndarray:
     """From voxel indices of a grid with a reversed last axis to those of the grid itself, ``(4, 4)``."""
     turn = np.diag([1.0, 1.0, -1.0, 1.0])
-    turn[2, 3] = size - 1
+    turn[2, 3] = length - 1
     return turn
 
 
@@ -225,14 +226,13 @@ def _numbers(item: Dataset) -> np.ndarray:
 
 
 def _read_grid(item: Dataset, order: str) -> Displacement:
-    shape = [int(size) for size in item.GridDimensions]
+    shape = [int(length) for length in item.GridDimensions]
     spacing = np.array(item.GridResolution, dtype=float)
     axes = np.array(item.ImageOrientationPatient, dtype=float).reshape(2, 3)
     if len(shape) != 3 or min(shape) < 1 or not (spacing > 0).all() or np.abs(axes @ axes.T - np.eye(2)).max() > 1e-3:
         raise ValueError("the header of its grid is damaged")
     if len(item.VectorGridData) != 12 * int(np.prod(shape, dtype=object)):
-        expected = " x ".join(map(str, shape))
-        raise ValueError(f"{len(item.VectorGridData)} bytes of vectors, expected {expected} vectors of 12 bytes")
+        raise ValueError(f"{len(item.VectorGridData)} bytes of vectors, expected {size(shape)} vectors of 12 bytes")
     lps = np.eye(4)
     lps[:3, :3] = np.stack([*axes, np.cross(*axes)], axis=1) * spacing
     lps[:3, 3] = np.array(item.ImagePositionPatient, dtype=float)

@@ -117,7 +117,7 @@ def grid_problems(shape: Sequence[int], affine: np.ndarray, name: str, spatial_d
         return [*problems, f"{name}: the affine has NaN or infinite values; correct the header"]
     axes, spacing = affine[:AXES, :AXES], spacing_of(affine)
     if (spacing == 0).any():
-        found = " x ".join(f"{length:g}" for length in spacing)
+        found = size([f"{length:g}" for length in spacing])
         problems.append(f"{name}: spacing {found}, expected more than 0 (singular affine); correct the header")
     # Volume spanned by the unit axes: 1 when they are orthogonal, 0 when one lies in the plane of the others.
     elif abs(np.linalg.det(axes / spacing)) < 1e-3:
@@ -147,7 +147,7 @@ def extent_problems(shape: Sequence[int], affine: np.ndarray, name: str, pixdim:
         fault = f"more than {MOST_VALUES} voxels"
     else:
         return []
-    across = " x ".join(f"{length:.3g}" for length in extent)
+    across = size([f"{length:.3g}" for length in extent])
     return [f"{name}: {across} mm, {fault} of pixdim {pixdim:g} mm; correct the spacing in the header, or pixdim"]
 
 

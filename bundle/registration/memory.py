@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from bundle.system.limits import size
+
 GIB = 2**30
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 SPARE_BYTES_PER_VOXEL = 4000
@@ -114,11 +116,10 @@ def check_memory(call: Callable[[torch.Tensor], Any], pair: torch.Tensor, limit_
         return
     needed = peak_bytes(call, pair)
     if needed > free:
-        shape = " x ".join(map(str, pair.shape[2:]))
         coarser = math.ceil(20 * (needed / max(free, 1)) ** (1 / (pair.ndim - 2))) / 20
         raise ValueError(
-            f"registering {shape} voxels takes about {needed / GIB:.1f} GiB, of which {free / GIB:.1f} are free; "
-            f"take a pixdim {coarser:g} times as large (cpu.yaml takes 2.4 mm), or a machine with more memory"
+            f"registering {size(pair.shape[2:])} voxels takes about {needed / GIB:.1f} GiB, of which {free / GIB:.1f} "
+            f"are free; take a pixdim {coarser:g} times as large (cpu.yaml takes 2.4 mm), or a machine with more memory"
         )
 
 

@@ -29,7 +29,7 @@ from bundle.formats.problems import dimensions
 from bundle.formats.voxels import few_values
 from bundle.geometry import Transform, apply_affine, inside_grid, voxel_grid, warp_native
 from bundle.system import DataWarning, exists, spelt_otherwise
-from bundle.system.limits import is_same_file
+from bundle.system.limits import is_same_file, size
 
 NOT_REACHED = 0.1
 """Distance (mm) to which the inverse may approach a point that counts as not reached; less in very fine fields."""
@@ -197,7 +197,7 @@ def _resample(pull: Pull, path: Path, target: Path, grid: MetaTensor, label: str
         warped = warp_label(image.as_tensor(), moving_affine, displacement, affine, label)
     save_image(warped.numpy(), affine, dtype, target)
     volumes = f"{len(warped)} x " if len(warped) > 1 else ""
-    return f"{volumes}{' x '.join(map(str, shape))}, {dtype}"
+    return f"{volumes}{size(shape)}, {dtype}"
 
 
 def _move_points(pull: Pull, path: Path, target: Path, before: MetaTensor | None, grid: MetaTensor | None) -> str:
