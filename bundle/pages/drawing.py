@@ -15,7 +15,7 @@ from PIL import Image
 from bundle.pages.markup import part
 from bundle.pages.views import View
 
-FIXED, MOVING, FOLDED = "#00e000", "#ff3030", "#ff00ff"
+FIXED, MOVING, FOLDED, GRID = "#00e000", "#ff3030", "#ff00ff", "#ffd000"
 LETTER = 0.065
 """Height of a letter on a picture, as a share of the picture's longer side."""
 CURVE = (420, 200, 64, 34)
@@ -93,14 +93,13 @@ def _path(points: np.ndarray) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
-def deformed_grid(view: View, right: np.ndarray, down: np.ndarray, colour: str = "#ffd000") -> tuple[Markup, float]:
+def deformed_grid(view: View, right: np.ndarray, down: np.ndarray) -> tuple[Markup, float]:
     """The straight lines of a grid on the fixed slice, drawn where their points come from: ``p + u(p)``, in the plane.
 
     Args:
         view: view of the slice.
         right: component of ``u`` to the right, ``(rows, columns)``, mm.
         down: component of ``u`` downwards.
-        colour: colour of the lines.
 
     Returns:
         SVG element, and the distance between the lines in mm.
@@ -114,7 +113,7 @@ def deformed_grid(view: View, right: np.ndarray, down: np.ndarray, colour: str =
     fine = max(1, max(rows, columns) // 80)
     lines = [points[row, ::fine] for row in _lines(rows, along, distance)]
     lines += [points[::fine, column] for column in _lines(columns, across, distance)]
-    return part("path", "grid", "".join(map(_path, lines)), colour), distance
+    return part("path", "grid", "".join(map(_path, lines)), GRID), distance
 
 
 def _lines(count: int, spacing: float, distance: float) -> np.ndarray:
