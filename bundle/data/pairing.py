@@ -90,7 +90,7 @@ def _side(pair: Pair, side: str) -> Pair:
     return kept | {"patient": (pair["patient"][0 if side == "moving" else -1],)} | task
 
 
-def pair_singles(images: Sequence[Pair], limit: int | None, rng: random.Random, repeat: bool = False) -> list[Pair]:
+def pair_singles(images: Sequence[Pair], limit: int | None, rng: random.Random, repeat: bool) -> list[Pair]:
     """Ordered pairs (moving, fixed) of images of one task: of different patients, or of one patient.
 
     The images are sorted by task and patient, and the pairs are numbered. The partners of moving image ``i`` are a span

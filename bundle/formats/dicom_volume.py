@@ -24,7 +24,7 @@ def is_dicom_image(path: Path) -> bool:
     return path.is_dir() or (path.is_file() and (is_named(path) or is_dicom(start_of(regular_file(path)))))
 
 
-def read_volume(folder: Path, kind: str = "image") -> Found:
+def read_volume(folder: Path, kind: str) -> Found:
     """Read the one volume in a folder or file of DICOM, with each slice's slope and intercept applied.
 
     Slices are ordered and placed by their positions. MONOCHROME1 shows high numbers dark: its stored numbers are

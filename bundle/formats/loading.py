@@ -46,7 +46,7 @@ class LoadPaird(MapTransform):
         for key, kind in sorted(kinds.items(), key=lambda item: KINDS.index(item[1])):
             image = output.get(f"{str(key).removesuffix(kind)}image")
             grid = (image.shape[1:], np.asarray(image.affine)) if isinstance(image, MetaTensor) else None
-            output[key] = load_part(output[key], kind, None if kind == "image" else grid, str(key))
+            output[key] = load_part(output[key], kind, grid, str(key))
         return output
 
 
@@ -55,7 +55,7 @@ def load_image(path: str | Path, kind: str = "image") -> MetaTensor:
     return _tensor(read_image(path, kind), {ImageMetaKey.FILENAME_OR_OBJ: str(Path(path))})
 
 
-def load_part(value: str | Path | MetaTensor, kind: str, grid: Grid | None = None, name: str = "") -> MetaTensor:
+def load_part(value: str | Path | MetaTensor, kind: str, grid: Grid | None, name: str) -> MetaTensor:
     """``bundle.formats.parts.read_part`` as a tensor; an image in memory is treated as a file would be.
 
     Args:

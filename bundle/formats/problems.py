@@ -38,7 +38,7 @@ def image_problems(array: np.ndarray, affine: np.ndarray, name: str, spatial_dim
     return problems
 
 
-def shape_problems(shape: Sequence[int], affine: np.ndarray, name: str, spatial_dims: int = 3) -> list[str]:
+def shape_problems(shape: Sequence[int], affine: np.ndarray, name: str, spatial_dims: int) -> list[str]:
     """Those of the problems of an image that its header tells; ``shape`` is ``(channels, X, Y, Z)``."""
     problems = grid_problems(shape[1:], affine, name, spatial_dims)
     if len(shape) == AXES + 1 and shape[0] > 1:
@@ -96,7 +96,7 @@ def other_grid(
     return [f"{name} lies up to {distance:.3g} mm from its image by their affines; give both one header"]
 
 
-def grid_problems(shape: Sequence[int], affine: np.ndarray, name: str, spatial_dims: int = 3) -> list[str]:
+def grid_problems(shape: Sequence[int], affine: np.ndarray, name: str, spatial_dims: int) -> list[str]:
     """What is wrong with a grid: its number of axes and voxels, its affine.
 
     Args:

@@ -100,7 +100,7 @@ def _entry(path: Path, name: str) -> int:
     return next(int(words[1]) for words in lines if words[:1] == [name])
 
 
-def check_memory(call: Callable[[torch.Tensor], Any], pair: torch.Tensor, limit_gib: float | None = None) -> None:
+def check_memory(call: Callable[[torch.Tensor], Any], pair: torch.Tensor, limit_gib: float | None) -> None:
     """Refuse a registration that would not fit, before it fills the memory.
 
     Args:
