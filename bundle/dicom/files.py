@@ -13,7 +13,7 @@ from typing import IO
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID, ImplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from bundle.system.contents import POINTER, POINTERS
+from bundle.system.contents import GZIP, POINTER, POINTERS
 from bundle.system.limits import elsewhere
 
 START = 1024
@@ -170,7 +170,7 @@ def why_not_read(start: bytes) -> str:
     """Why a file that is or should be DICOM is not read; empty if no reason is known."""
     if start.startswith(POINTERS):
         return POINTER
-    if start[:2] == b"\x1f\x8b":
+    if start.startswith(GZIP):
         try:
             inside = zlib.decompressobj(31).decompress(start, START)
         except zlib.error:
