@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bundle.data.fitness import CheckedPairs, CheckPaird, check_headers, check_shared_values, parts_on_grid
     from bundle.data.images import read_folds, read_images
     from bundle.data.label_channels import LabelChannelsd, structure_mask, values_of
-    from bundle.data.layouts import POINT_SUFFIXES, SECTIONS, SIDES, stem
+    from bundle.data.layouts import SECTIONS, SIDES, stem
     from bundle.data.pairing import check_mixture, of_kinds, pair_kind
     from bundle.data.pairs import (
         PreparePair,
@@ -38,7 +38,6 @@ __all__ = [
     "FieldOfViewMaskd",
     "InitialAlignmentd",
     "LabelChannelsd",
-    "POINT_SUFFIXES",
     "PreparePair",
     "RandomPairAffine",
     "RobustIntensityd",

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bundle.system.errors import WRAPPING, DataWarning, brief, one_line, root_cause, unwrapped
+from bundle.system.errors import DataWarning, brief, one_line, root_cause, unwrapped
 from bundle.system.files import (
     BUNDLE_ROOT,
     CONFIGS,
@@ -35,7 +35,6 @@ __all__ = [
     "DataWarning",
     "FolderLock",
     "Session",
-    "WRAPPING",
     "brief",
     "changes",
     "described",
