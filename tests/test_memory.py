@@ -7,6 +7,7 @@ import torch
 
 from bundle.api import read_configuration
 from bundle.registration import (
+    AdaptationInferer,
     BendingEnergyLoss,
     ClassicalInferer,
     GlobalMutualInformationLoss,
@@ -62,6 +63,15 @@ def test_masks_and_maps_are_counted_to_the_end_of_a_step():
         step = partial(inferer._one_step, labels=None, network=network, optimizer=inferer.optimizer)
         found[channels] = peak_bytes(step, pair)
     assert found[10] > found[2] + 1.2 * 8 * 4 * 48**3
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_the_prediction_is_counted_with_and_without_steps(steps):
+    network = torch.nn.Sequential(torch.nn.Conv3d(2, 64, 1), torch.nn.Conv3d(64, 3, 1))
+    loss = RegistrationLoss(MSELoss(), BendingEnergyLoss(), 1.0)
+    register = AdaptationInferer(loss, torch.optim.SGD, steps)
+    step = partial(register._one_step, labels=None, network=network, optimizer=torch.optim.SGD)
+    assert peak_bytes(step, PAIR) > (2 + 64 + 3) * 4 * VOXELS
 
 
 def test_a_pair_that_does_not_fit_is_refused_with_the_estimate():

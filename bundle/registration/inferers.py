@@ -20,7 +20,6 @@ from bundle.registration.adaptation import (
     STOPPED,
     BestState,
     OptimizerFactory,
-    adapt,
     check_finite,
     inner_loop,
     one_by_one,
@@ -190,11 +189,10 @@ class AdaptationInferer(Inferer):
     def _one_step(
         self, pair: torch.Tensor, labels: torch.Tensor | None, network: nn.Module, optimizer: OptimizerFactory
     ) -> None:
-        """One gradient step, which takes the most memory."""
-        versions = repeat((pair, labels), min(self.steps, 1))
-        adapted = adapt(network, self.loss, optimizer, versions).network
+        """One gradient step, which takes the most memory, and the prediction after it; no value is read."""
+        *_, last = inner_loop(network, self.loss, optimizer, repeat((pair, labels), min(self.steps, 1)))
         with torch.no_grad():
-            self.loss(adapted(pair), pair, labels)
+            self.loss(last.network(pair), pair, labels)
 
 
 def _whole(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
