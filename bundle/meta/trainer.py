@@ -170,15 +170,14 @@ class ReptileTrainer(SupervisedTrainer):
         (first, last), *means = mean_over_episodes(episodes, like=[parameters[0].new_zeros(2), *parameters])
         counts = processes.total(torch.tensor([len(starts), len(episodes)], device=engine.state.device)).tolist()
         self._count(*counts)
+        engine.state.output = [{CommonKeys.LOSS: last, "loss_first_step": first}]
         if not counts[1]:
-            engine.state.output = [{CommonKeys.LOSS: last, "loss_first_step": first}]
             return engine.state.output
         for parameter, mean in zip(parameters, means, strict=True):
             parameter.grad = mean
         if self.clip_gradient is not None:
             nn.utils.clip_grad_norm_(parameters, self.clip_gradient)
         engine.optimizer.step()
-        engine.state.output = [{CommonKeys.LOSS: last, "loss_first_step": first}]
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
 
