@@ -34,10 +34,7 @@ class CheckedPairs(CacheDataset):
     def _fill_cache(self, indices: Sequence[int] | None = None) -> list[Any]:
         self._problems: list[str] = []
         items = super()._fill_cache(indices)
-        problems = list(dict.fromkeys(self._problems))
-        if problems:
-            count = f"{len(problems)} problems in the pairs: " if len(problems) > 1 else ""
-            raise ValueError(count + "; ".join(problems))
+        _refuse(list(dict.fromkeys(self._problems)), "pairs")
         return items
 
     def _load_cache_item(self, idx: int) -> Any:
@@ -106,9 +103,9 @@ def check_shared_values(pairs: Iterable[Mapping[str, Any]]) -> None:
     _refuse(problems or unshared_values(pairs, values))
 
 
-def _refuse(problems: Sequence[str]) -> None:
+def _refuse(problems: Sequence[str], where: str = "files of the pairs") -> None:
     if problems:
-        count = f"{len(problems)} problems in the files of the pairs: " if len(problems) > 1 else ""
+        count = f"{len(problems)} problems in the {where}: " if len(problems) > 1 else ""
         raise ValueError(count + "; ".join(problems))
 
 
