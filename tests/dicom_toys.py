@@ -259,3 +259,11 @@ def write_directory(path):
     directory.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     directory.FileSetID, directory.DirectoryRecordSequence = "", []
     directory.save_as(path, enforce_file_format=True)
+
+
+def edit(path, **tags):
+    """Change attributes of a file."""
+    data = dcmread(path)
+    for keyword, value in tags.items():
+        setattr(data, keyword, value)
+    data.save_as(path)

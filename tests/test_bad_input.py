@@ -1,6 +1,5 @@
 """Bad input as a user meets it: one line that names the cause, a non-zero exit code, nothing half-written."""
 
-import csv
 import errno
 import gzip
 import json
@@ -27,6 +26,7 @@ from corpus import (
     write_datalist_case,
     write_pair,
 )
+from toys import by_pair, csv_rows
 from workflow_fixtures import (
     INFERENCE,
     SMALL,
@@ -76,8 +76,7 @@ def registered(root, dataset, weights, entries, **options):
         (root / kind).symlink_to(dataset / kind)
     datalist = write_json(root / "datalist.json", {"test": entries})
     finished = Command(root).register(root / "results", dataset_dir=root, datalist=datalist, weights=weights, **options)
-    with (root / "results/metrics.csv").open() as file:
-        return finished, {row["pair_id"]: row for row in csv.DictReader(file)}
+    return finished, by_pair(root / "results")
 
 
 def test_the_corpus_is_large():
@@ -105,8 +104,7 @@ def test_bad_pair_is_reported_in_the_table_and_the_error_line(batch, name):
 def test_good_pair_among_bad_ones_is_registered(batch):
     finished, folder, rows = batch
     assert rows["good"]["status"] == "done"
-    with (folder / "summary.csv").open() as file:
-        mean, _sd = csv.DictReader(file)
+    mean, _sd = csv_rows(folder / "summary.csv")
     assert float(mean["loss_after"]) == float(rows["good"]["loss_after"])
     assert json.loads((folder / "good/metrics.json").read_text())["pair_id"] == "good"
     assert f"{len(PAIRS)} of {len(PAIRS) + 1} pairs failed" in error_line(finished)

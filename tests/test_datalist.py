@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from toys import touch
 
 from bundle.data.datalist import announce, read_datalist, survey, write_datalist
 from bundle.data.layouts import stem
@@ -13,12 +14,6 @@ from bundle.system import DataWarning, one_line
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 ALL = {"training": None, "validation": None, "test": None}
 TRAIN_ONLY = (1.0, 0.0, 0.0)
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
 
 
 def write(root, content, name="list.json"):

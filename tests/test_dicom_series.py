@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 from dicom_toys import (
     RAS_TO_LPS,
+    edit,
     oblique_affine,
     write_directory,
     write_emission,
@@ -49,13 +50,6 @@ LOCALIZER = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
 def voxels(seed=0, shape=SHAPE, dtype=np.uint16):
     limits = np.iinfo(dtype)
     return np.random.default_rng(seed).integers(max(limits.min, -3000), min(limits.max, 4000), shape, dtype=dtype)
-
-
-def edit(path, **tags):
-    data = dcmread(path)
-    for keyword, value in tags.items():
-        setattr(data, keyword, value)
-    data.save_as(path)
 
 
 def refusal(folder):

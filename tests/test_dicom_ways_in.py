@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_toys import RAS_TO_LPS, oblique_affine, write_series
+from dicom_toys import RAS_TO_LPS, edit, oblique_affine, write_series
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
@@ -42,13 +42,6 @@ def read(folder):
         warnings.simplefilter("always")
         image = load_image(folder)
     return image, [str(one.message) for one in caught if issubclass(one.category, DataWarning)]
-
-
-def edit(path, **tags):
-    data = dcmread(path)
-    for keyword, value in tags.items():
-        setattr(data, keyword, value)
-    data.save_as(path)
 
 
 def dataset(path, implicit=False, little=True):

@@ -1,6 +1,5 @@
 """A list of pairs: what fails is reported and in the table, everything else is done."""
 
-import csv
 import json
 import logging
 from functools import partial
@@ -14,6 +13,7 @@ from monai.data import DataLoader
 from monai.losses import BendingEnergyLoss
 from monai.transforms import Compose
 from torch import nn
+from toys import by_pair
 
 from bundle.data import PreparePair
 from bundle.evaluation import MetricsTable, PairMetricsd
@@ -78,14 +78,9 @@ def register(tmp_path, content):
     return run
 
 
-def rows(folder, name="metrics"):
-    with (folder / f"{name}.csv").open() as file:
-        return {row["pair_id"]: row for row in csv.DictReader(file)}
-
-
 def test_a_truncated_file_is_reported_and_the_other_pairs_are_done(pairs, register, tmp_path, caplog):
     table = register(pairs)
-    written = rows(tmp_path / "out")
+    written = by_pair(tmp_path / "out")
     assert list(written) == ["first", "second", "third"]
     assert [row["status"] for row in written.values()] == ["done", "failed", "done"]
     assert "second_moving.nii.gz" in written["second"]["error"]
@@ -109,7 +104,7 @@ def test_all_pairs_done_concludes_quietly(pairs, register, tmp_path, capsys):
 
 def test_table_holds_what_the_metrics_of_the_pairs_say(pairs, register, tmp_path):
     register([pairs[0], pairs[2]])
-    written = rows(tmp_path / "out")
+    written = by_pair(tmp_path / "out")
     metrics = json.loads((tmp_path / "out/first/metrics.json").read_text())
     assert float(written["first"]["loss_start"]) == metrics["loss"][0]
     assert float(written["first"]["loss_before"]) == metrics["adaptation"]["loss_identity"]
@@ -117,7 +112,7 @@ def test_table_holds_what_the_metrics_of_the_pairs_say(pairs, register, tmp_path
     assert float(written["first"]["dsc_before"]) == metrics["dsc"]["1"]["before"]
     assert metrics["dsc"]["1"]["before"] > 0.8
     # The pairs hold the same images, so the mean is either's and the spread is 0.
-    summary = rows(tmp_path / "out", "summary")
+    summary = by_pair(tmp_path / "out", "summary")
     assert list(summary) == ["mean", "sd"]
     assert summary["mean"]["dsc_after"] == written["first"]["dsc_after"] == written["third"]["dsc_after"]
     assert float(summary["sd"]["dsc_after"]) == 0
@@ -135,7 +130,7 @@ def test_a_pair_that_fails_in_registration_does_not_stop_the_next(pairs, registe
             return {"loss": terms["loss"] * torch.nan} if self.calls == 1 else terms
 
     table = register([pairs[0], pairs[2]], loss=Picky(nn.MSELoss(), BendingEnergyLoss(), 10.0))
-    written = rows(tmp_path / "out")
+    written = by_pair(tmp_path / "out")
     assert "the loss became nan at adaptation step 0" in written["first"]["error"]
     assert written["third"]["status"] == "done"
     assert len(table.rows) == 2
@@ -147,7 +142,7 @@ def test_a_pair_that_cannot_be_saved_is_reported(pairs, register, tmp_path, monk
 
     monkeypatch.setattr(nib, "save", full)
     register(pairs[:1])
-    error = rows(tmp_path / "out")["first"]["error"]
+    error = by_pair(tmp_path / "out")["first"]["error"]
     assert "cannot write the results of pair first" in error
     assert "No space left on device" in error
 

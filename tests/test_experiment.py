@@ -1,11 +1,10 @@
 """The whole experiment on simulated patients: every method, the report, and nothing done twice."""
 
-import csv
 import re
-from pathlib import Path
 
 import pytest
 import yaml
+from toys import csv_rows
 from workflow_fixtures import ROOT, Command, write_json
 
 from bundle.experiment import Experiment
@@ -61,11 +60,6 @@ def finished(folder, tmp_path_factory):
     return home / "out", first, lambda *more: command(*arguments, *files, *more)
 
 
-def rows(path):
-    with Path(path).open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_every_method_is_in_the_table(finished):
     out, _first, _again = finished
     plan = yaml.safe_load(CONFIG.read_text())
@@ -73,10 +67,10 @@ def test_every_method_is_in_the_table(finished):
         name = slug(title)
         evaluation = plan["evaluations"][title]
         methods = evaluation["methods"]
-        table = rows(out / f"table_{name}.csv")
+        table = csv_rows(out / f"table_{name}.csv")
         assert [row["method"] for row in table] == ["not registered", *methods]
         assert all(0 < float(row["dsc_mean"]) < 1 and row["n"] == "2" for row in table)
-        compared = {row["compared_with"] for row in rows(out / f"tests_{name}.csv")}
+        compared = {row["compared_with"] for row in csv_rows(out / f"tests_{name}.csv")}
         assert compared == {"not registered", *methods} - {evaluation.get("reference", plan["reference"])}
     assert not (out / "steps_between_patients.png").exists()
     assert (out / "steps_steps.png").stat().st_size > 10_000
@@ -104,9 +98,9 @@ def test_test_patients_are_in_no_training(finished):
 
 def test_methods_of_one_training_share_its_weights_and_differ(finished):
     out = finished[0]
-    table = {row["method"]: row for row in rows(out / "table_between_patients.csv")}
+    table = {row["method"]: row for row in csv_rows(out / "table_between_patients.csv")}
     assert float(table["not registered"]["folded_percent_mean"] or 0) == 0
-    pairs = rows(out / "pairs_between_patients.csv")
+    pairs = csv_rows(out / "pairs_between_patients.csv")
     loss = {(row["method"], row["pair_id"]): float(row["loss_after"]) for row in pairs if row["loss_after"]}
     for pair in {pair for _method, pair in loss}:
         assert loss["LocalNet, 5 steps", pair] != loss["LocalNet", pair]

@@ -1,6 +1,5 @@
 """The experiment of Park et al. 2021 in miniature: pre-training, meta-training, fine-tuning, test, report."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from toys import csv_rows
 from workflow_fixtures import ROOT, Command, write_json
 
 from bundle.experiment.results import slug
@@ -87,15 +87,10 @@ def finished(folders):
     return folders / "out", lambda output_dir="out": command(*arguments, output_dir)
 
 
-def rows(path):
-    with Path(path).open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_every_method_is_in_table_1(finished):
     out, _again = finished
     plan = yaml.safe_load(CONFIG.read_text())
-    table = rows(out / f"table_{slug('Target task')}.csv")
+    table = csv_rows(out / f"table_{slug('Target task')}.csv")
     methods = plan["evaluations"]["Target task"]["methods"]
     assert [row["method"] for row in table] == ["not registered", *methods]
     scale = 400 / SIZE

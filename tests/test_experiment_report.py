@@ -1,6 +1,5 @@
 """The report of an experiment: its numbers, tests and example, and a page that needs nothing but its folder."""
 
-import csv
 import json
 import re
 from dataclasses import replace
@@ -12,7 +11,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 from scipy import stats
-from toys import Grid, oblique_affine
+from toys import Grid, csv_rows, oblique_affine
 
 from bundle.data import write_datalist
 from bundle.evaluation.measures import HD95, MEASURES
@@ -85,12 +84,6 @@ def runs(tmp_path):
     return {name: write_method(tmp_path / f"runs/{number}", name) for number, name in enumerate(GAIN)}
 
 
-def read(path):
-    """Rows of a CSV file."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def report(folder, *evaluations, **changes):
     """The page."""
     return write_report(folder, evaluations, "Title", **changes).read_text(encoding="utf-8")
@@ -98,7 +91,7 @@ def report(folder, *evaluations, **changes):
 
 def test_table_has_not_registered_first_and_the_numbers_of_every_method(runs, tmp_path):
     report(tmp_path / "report", Evaluation("Between patients", runs, META))
-    rows = read(tmp_path / "report/table_between_patients.csv")
+    rows = csv_rows(tmp_path / "report/table_between_patients.csv")
     assert [(row["method"], row["n"]) for row in rows] == [(START, "8"), (LOCAL, "8"), (META, "8")]
     for row, values in zip(rows, (BEFORE, BEFORE + GAIN[LOCAL], BEFORE + GAIN[META]), strict=True):
         for key, expected in (("dsc", values), ("tre_mm", 10 - 10 * values), ("hd95_mm", 20 - 20 * values)):
@@ -120,18 +113,18 @@ def test_a_measure_that_only_a_registration_has_is_absent_before_it(runs, tmp_pa
     asked = {name: tmp_path / f"asked/{number}" for number, name in enumerate(GAIN)}
     measures = (MEASURES["self_displacement_mm"], MEASURES["dsc"])
     page = report(tmp_path / "report", Evaluation("On itself", asked, META, measures=measures))
-    rows = read(tmp_path / "report/table_on_itself.csv")
+    rows = csv_rows(tmp_path / "report/table_on_itself.csv")
     assert [row["self_displacement_mm_n"] for row in rows] == ["0", "8", "8"]
     assert [row["self_displacement_mm_mean"] for row in rows] == ["", *(f"{1.0 + list(GAIN).index(n)}" for n in asked)]
     assert "mean displacement on itself (mm)" in page
-    tests = read(tmp_path / "report/tests_on_itself.csv")
+    tests = csv_rows(tmp_path / "report/tests_on_itself.csv")
     compared = [(row["measure"], row["compared_with"]) for row in tests]
     assert compared == [("self_displacement_mm", LOCAL), ("dsc", START), ("dsc", LOCAL)]
 
 
 def test_tests_agree_with_scipy(runs, tmp_path):
     page = report(tmp_path / "report", Evaluation("Repeat scans", runs, META))
-    rows = read(tmp_path / "report/tests_repeat_scans.csv")
+    rows = csv_rows(tmp_path / "report/tests_repeat_scans.csv")
     assert [(row["measure"], row["compared_with"]) for row in rows] == [
         (measure, other) for measure in ("dsc", "tre_mm", "hd95_mm") for other in (START, LOCAL)
     ]
@@ -160,7 +153,7 @@ def test_a_worse_reference_is_called_worse(runs, tmp_path):
 
 def test_pairs_are_listed_with_every_column(runs, tmp_path):
     report(tmp_path / "report", Evaluation("E", runs, META))
-    rows = read(tmp_path / "report/pairs_e.csv")
+    rows = csv_rows(tmp_path / "report/pairs_e.csv")
     assert [(row["pair_id"], row["method"]) for row in rows] == [(pair, name) for pair in PAIRS for name in GAIN]
     assert list(rows[0])[:2] == ["pair_id", "method"]
     assert rows[0].keys() > {*metrics_row(metrics("P00", (0, 0))), "steps", "device"}
@@ -171,7 +164,7 @@ def test_a_failed_pair_is_reported_and_left_out_of_its_method_only(runs, tmp_pat
     # The failed pair has results of an older run, which count no more.
     runs[LOCAL] = write_method(tmp_path / "failing", LOCAL, failed=["P01"])
     page = report(tmp_path / "report", Evaluation("E", runs, META, Curves({"random": {5: runs[LOCAL]}})))
-    table, tests = read(tmp_path / "report/table_e.csv"), read(tmp_path / "report/tests_e.csv")
+    table, tests = csv_rows(tmp_path / "report/table_e.csv"), csv_rows(tmp_path / "report/tests_e.csv")
     assert [row["n"] for row in table] == ["8", "7", "8"]
     kept = [k for k in range(8) if k != 1]
     assert float(table[1]["dsc_mean"]) == pytest.approx((BEFORE + GAIN[LOCAL])[kept].mean())
@@ -179,7 +172,7 @@ def test_a_failed_pair_is_reported_and_left_out_of_its_method_only(runs, tmp_pat
     assert float(tests[1]["t_p"]) == pytest.approx(stats.ttest_rel(GAIN[META][kept], GAIN[LOCAL][kept]).pvalue)
     assert "LocalNet failed on P01: cannot be read" in page
     assert "random, 5 steps failed on P01: cannot be read" in page
-    failed = [row for row in read(tmp_path / "report/pairs_e.csv") if row["status"] == "failed"]
+    failed = [row for row in csv_rows(tmp_path / "report/pairs_e.csv") if row["status"] == "failed"]
     assert [(row["pair_id"], row["method"], row["error"]) for row in failed] == [("P01", LOCAL, "cannot be read")]
 
 
@@ -210,9 +203,9 @@ def test_a_structure_that_one_method_loses_is_in_no_row(tmp_path):
     }
     curves = Curves({"start": {1: runs["keeps"]}})
     page = report(tmp_path / "report", Evaluation("E", runs, "keeps", curves, measures=(HD95,)))
-    table = read(tmp_path / "report/table_e.csv")
+    table = csv_rows(tmp_path / "report/table_e.csv")
     assert [(row["method"], float(row["hd95_mm_mean"])) for row in table] == [(START, 14), ("keeps", 10), ("loses", 10)]
-    pairs = read(tmp_path / "report/pairs_e.csv")
+    pairs = csv_rows(tmp_path / "report/pairs_e.csv")
     assert [row["hd95_after_mm"] for row in pairs] == ["4.0", "4.0", "16.0", "16.0"]
     assert "HD95 leaves out structure 2 of 1 pair in every row, because one of the runs lost it there" in page
 
@@ -226,7 +219,7 @@ def test_a_pair_whose_only_structure_one_method_loses_counts_for_none(tmp_path):
         for name, after in (("keeps", 4.0), ("loses", None))
     }
     report(tmp_path / "report", Evaluation("E", runs, "keeps"))
-    rows = read(tmp_path / "report/table_e.csv")
+    rows = csv_rows(tmp_path / "report/table_e.csv")
     assert [(row["n"], row["hd95_mm_n"], row["dsc_n"]) for row in rows] == [("2", "1", "2")] * 3
 
 
@@ -236,17 +229,17 @@ def test_a_run_that_was_not_measured_takes_nothing_from_the_others(tmp_path):
         for name, found in (("measured", {"1": {"before": 8.0, "after": 4.0}}), ("older", None))
     }
     page = report(tmp_path / "report", Evaluation("E", runs, "measured"))
-    assert [row["hd95_mm_mean"] for row in read(tmp_path / "report/table_e.csv")] == ["8.0", "4.0", ""]
+    assert [row["hd95_mm_mean"] for row in csv_rows(tmp_path / "report/table_e.csv")] == ["8.0", "4.0", ""]
     assert "in every row" not in page
 
 
 def test_a_pair_without_a_measure_has_an_empty_cell(tmp_path):
     found = [metrics("P00", (0.4, 0.5)), metrics("P01", (0.4, 0.7), dsc=None), metrics("P02", (0.4, 0.6))]
     page = report(tmp_path / "report", Evaluation("E", {META: write_run(tmp_path / "run", found)}, META))
-    row = read(tmp_path / "report/table_e.csv")[1]
+    row = csv_rows(tmp_path / "report/table_e.csv")[1]
     assert (row["n"], row["dsc_n"], row["tre_mm_n"]) == ("3", "2", "3")
     assert float(row["dsc_mean"]) == pytest.approx(0.55)
-    assert read(tmp_path / "report/pairs_e.csv")[1]["dsc_after"] == ""
+    assert csv_rows(tmp_path / "report/pairs_e.csv")[1]["dsc_after"] == ""
     assert "] (n = 2)<" in page
 
 
@@ -263,15 +256,15 @@ def test_runs_without_labels_have_no_accuracy(tmp_path):
         "tests_e.csv",
     ]
     assert "DSC" not in page
-    assert [row["seconds_median"] for row in read(tmp_path / "report/table_e.csv")] == ["", "5.0"]
+    assert [row["seconds_median"] for row in csv_rows(tmp_path / "report/table_e.csv")] == ["", "5.0"]
 
 
 def test_one_pair_is_enough(tmp_path):
     run = write_run(tmp_path / "run", [metrics("P00", (0.4, 0.5), seconds_per_step=None, log_jacobian_sd=None)])
     page = report(tmp_path / "report", Evaluation("E", {META: run}, META))
-    row = read(tmp_path / "report/table_e.csv")[1]
+    row = csv_rows(tmp_path / "report/table_e.csv")[1]
     assert (row["dsc_sd"], row["seconds_per_step_median"]) == ("", "")
-    assert read(tmp_path / "report/tests_e.csv")[0]["t_p"] == ""
+    assert csv_rows(tmp_path / "report/tests_e.csv")[0]["t_p"] == ""
     assert "time per step" not in page
     assert "nan" not in re.sub('base64,[^"]*', "", page)
 
@@ -405,7 +398,7 @@ def test_pairs_of_an_earlier_run_over_a_longer_list_do_not_count(runs, tmp_path)
         (folder / "p9/metrics.json").write_text(json.dumps(metrics("p9", (0.0, 1.0))))
     report(tmp_path / "after", Evaluation("Between patients", runs, META))
     table = "table_between_patients.csv"
-    assert read(tmp_path / "after" / table) == read(tmp_path / "before" / table)
+    assert csv_rows(tmp_path / "after" / table) == csv_rows(tmp_path / "before" / table)
 
 
 def test_a_run_in_which_every_pair_failed_is_refused(runs, tmp_path):

@@ -6,7 +6,7 @@ from itertools import repeat
 
 import pytest
 import torch
-from meta_toys import make_trainer
+from meta_toys import Distance, make_trainer
 from monai.losses import BendingEnergyLoss
 from torch import nn
 
@@ -26,13 +26,6 @@ class Sum(nn.Module):
 
     def forward(self, pair):
         return self.first + self.second
-
-
-class Distance(nn.Module):
-    """``L = (f - t)^2 / 2``, with the target ``t`` of the pair."""
-
-    def forward(self, output, pair, labels=None):
-        return {"loss": 0.5 * ((output - pair.mean()) ** 2).sum()}
 
 
 def versions(steps, target=7.0):

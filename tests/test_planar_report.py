@@ -1,6 +1,5 @@
 """The report of planar images: distance and NCC, curves over epochs with a level, overlays of the example."""
 
-import csv
 import json
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from toys import csv_rows
 
 from bundle.data import write_datalist
 from bundle.evaluation.measures import MEASURES
@@ -93,14 +93,9 @@ def written(evaluation, tmp_path_factory):
     return folder, write_report(folder, [evaluation], "Title").read_text(encoding="utf-8")
 
 
-def rows(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def test_table_has_the_measures_of_the_plan_in_their_order(written):
     folder, page = written
-    table = {row["method"]: row for row in rows(folder / "table_target_task.csv")}
+    table = {row["method"]: row for row in csv_rows(folder / "table_target_task.csv")}
     assert list(table) == ["not registered", *LEFT]
     keys = [name.removesuffix("_mean") for name in table[LONG] if name.endswith("_mean")]
     assert keys[:3] == ["distance_px", "ncc", "inverse_distance_px"]
@@ -116,7 +111,7 @@ def test_table_has_the_measures_of_the_plan_in_their_order(written):
 
 def test_the_long_run_is_tested_against_the_others(written):
     folder, page = written
-    tests = rows(folder / "tests_target_task.csv")
+    tests = csv_rows(folder / "tests_target_task.csv")
     assert [row["compared_with"] for row in tests[:3]] == ["not registered", "Transfer", "Ours - 10 epochs"]
     # 4 < 5, 3 < 4, 2 < 6, 1 < 4.5, but not 8 < 5.5.
     assert tests[2]["improved"] == "4"

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from toys import touch
 
 from bundle.data.check import check_data
 from bundle.data.datalist import read_datalist, survey, write_datalist
@@ -15,12 +16,6 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 ALL = {"training": None, "validation": None, "test": None}
 TRAIN_ONLY = (1.0, 0.0, 0.0)
 SPLIT = (0.4, 0.3, 0.3)
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
 
 
 def read(root, **options):

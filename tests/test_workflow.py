@@ -1,6 +1,5 @@
 """The commands of the README from start to end, as processes of their own on tiny data."""
 
-import csv
 import json
 import re
 import signal
@@ -12,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from toys import by_pair
 from workflow_fixtures import (
     INFERENCE,
     ROOT,
@@ -49,11 +49,6 @@ def displacement(folder, pair_id):
 
 def names(folder):
     return {path.name for path in folder.iterdir()}
-
-
-def table(folder, name="metrics"):
-    with (folder / f"{name}.csv").open() as file:
-        return {row["pair_id"]: row for row in csv.DictReader(file)}
 
 
 # --- training -----------------------------------------------------------------------------------------------------
@@ -218,8 +213,8 @@ def test_metrics_of_a_pair_say_what_was_done(registered):
 
 
 def test_table_has_a_row_per_pair_and_their_mean_and_sd(registered):
-    rows = table(registered)
-    summary = table(registered, "summary")
+    rows = by_pair(registered)
+    summary = by_pair(registered, "summary")
     assert (list(rows), list(summary)) == (["first", "second"], ["mean", "sd"])
     for column in ("loss_before", "loss_after", "dsc_before", "dsc_after", "folded_percent", "seconds"):
         first, second, mean, sd = (float(row[column]) for row in (*rows.values(), *summary.values()))
@@ -274,7 +269,7 @@ def test_steps_that_lead_nowhere_keep_what_was_before_them_and_are_flagged(train
     )
     assert reason in metrics["verdict"]["reasons"]
     assert reason in finished.out
-    row = table(tmp_path / "far")["first"]
+    row = by_pair(tmp_path / "far")["first"]
     assert float(row["loss_after"]) == pytest.approx(min(identity, start))
 
 

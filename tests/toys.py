@@ -1,7 +1,9 @@
 """Toy grids, images and fields with known answers."""
 
+import csv
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -72,6 +74,24 @@ def apply(transform, points):
     """Homogeneous ``(4, 4)`` transform of points ``(3, ...)``."""
     offset = transform[:3, 3].reshape(3, *[1] * (points.ndim - 1))
     return np.tensordot(transform[:3, :3], points, axes=1) + offset
+
+
+def touch(root, *names):
+    """Empty files, with their folders."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def csv_rows(path):
+    """Rows of a table, as text."""
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def by_pair(folder, name="metrics"):
+    """Rows of a run's table by their pairs."""
+    return {row["pair_id"]: row for row in csv_rows(folder / f"{name}.csv")}
 
 
 def killer(number):
