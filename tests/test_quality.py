@@ -212,7 +212,7 @@ def test_the_worst_rule_decides_and_comes_first():
         ({"folded": [1, 2]}, "quality has no rule folded; expected some of similarity_gain_percent"),
         (
             {"folded_percent": [5, 1]},
-            r"quality::folded_percent is \[5, 1\]; expected \[check, failed\] with the second",
+            r"quality::folded_percent is \[5, 1\]; expected \[check, failed\] with the second no smaller, or null",
         ),
         ({"overlap_percent": [50, 75]}, "the second no larger, or null"),
         (

@@ -9,16 +9,12 @@ import pytest
 from bundle import register
 from bundle.api import read_configuration
 from bundle.registration.search import AGREEMENT
-from bundle.simulation import simulate_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared/data/prostate_mr_trus/fixed_images"
 COARSE = {"config_file": ["inference.yaml", "cpu.yaml"]}
 
-
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory):
-    return simulate_dataset(tmp_path_factory.mktemp("simulated") / "data", patients=6)
+pytest_plugins = ["workflow_fixtures"]
 
 
 def moved(image, **settings):
@@ -46,15 +42,15 @@ def test_weights_that_ship_are_known_wherever_they_lie(tmp_path):
 
 
 @pytest.mark.parametrize("steps", [0, 5])
-def test_a_simulated_image_is_registered_to_itself(simulated, steps):
-    image = sorted((simulated / "images").iterdir())[0]
+def test_a_simulated_image_is_registered_to_itself(simulated_dataset, steps):
+    image = sorted((simulated_dataset / "images").iterdir())[0]
     voxels, metrics = moved(image, steps=steps)
     assert voxels < 0.5
     assert metrics["folded_percent"] == 0
 
 
-def test_no_registration_of_images_that_the_weights_do_not_know_is_good(simulated):
-    fixed, moving = sorted((simulated / "images").iterdir())[:3:2]
+def test_no_registration_of_images_that_the_weights_do_not_know_is_good(simulated_dataset):
+    fixed, moving = sorted((simulated_dataset / "images").iterdir())[:3:2]
     verdict = register(fixed, moving, **COARSE).metrics["verdict"]
     assert verdict["verdict"] != "good"
     assert any("vague or disagree" in reason for reason in verdict["reasons"])
