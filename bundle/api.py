@@ -238,7 +238,7 @@ def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: 
 
 
 def read_configuration(config_file: str | Path | Sequence[str | Path], settings: Mapping[str, Any]) -> ConfigParser:
-    """The configuration with some values replaced."""
+    """The configuration with some values replaced; errors are those of :func:`create_workflow`, and of the device."""
     content = load_checked(config_file)
     unknown = [name for name in settings if name not in content]
     if unknown:

@@ -151,6 +151,10 @@ def read_entries(
     Returns:
         Single images and pairs of each section, with patients and structures; the problems, one line each; and
         whether folders were split rather than a datalist read.
+
+    Raises:
+        FileNotFoundError: when the folder or the datalist does not exist.
+        ValueError: for a layout that is none, or options that are not as expected.
     """
     root = expanded(dataset_dir).absolute()
     if not root.is_dir():

@@ -87,7 +87,7 @@ def first_paths(paths: Iterable[str]) -> dict[str, str]:
     return {path: known.setdefault(Path(path).resolve() if exists(path) else Path(path), path) for path in paths}
 
 
-def elsewhere(path: Path, suffixes: tuple[str, ...] = ("",)) -> str:
+def elsewhere(path: Path, suffixes: tuple[str, ...]) -> str:
     """Why the content of a file is not here, and what to do; empty if it is.
 
     Args:
