@@ -12,19 +12,17 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 
-from bundle.formats import nifti
-from bundle.geometry import RAS_TO_LPS
+from bundle.formats import displacement_image, nifti
 from bundle.simulation.scan import known_displacement, simulate_scan
 from bundle.simulation.slices import simulate_slices
 from bundle.system import whole_folder
 from bundle.system.files import is_occupied
 
 
-def _save(array: np.ndarray, affine: np.ndarray, path: Path, intent: str = "none") -> None:
+def _save(image: nib.Nifti1Image, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
-    image = nifti(array, affine)
-    image.header.set_intent(intent)
     nib.save(image, path.absolute())  # nibabel takes a leading ~ for the home folder
 
 
@@ -69,15 +67,14 @@ def _write_dataset(folder: Path, patients: int, scans: int, seed: int) -> None:
         patient_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         volumes = [simulate_scan(patient_seed, k) for k in range(scans)]
         for k, scan in enumerate(volumes):
-            _save(scan.image, scan.affine, folder / "images" / f"{name}_{k}.nii.gz")
-            _save(scan.labels, scan.affine, folder / "labels" / f"{name}_{k}.nii.gz")
+            _save(nifti(scan.image, scan.affine), folder / "images" / f"{name}_{k}.nii.gz")
+            _save(nifti(scan.labels, scan.affine), folder / "labels" / f"{name}_{k}.nii.gz")
         if name not in test:
             continue
         for (i, moving), (j, fixed) in product(enumerate(volumes), repeat=2):
             if i != j:
-                truth = np.tensordot(RAS_TO_LPS[:3, :3], known_displacement(fixed, moving), axes=1)
-                vectors = np.moveaxis(truth, 0, -1)[..., None, :].astype(np.float32)
-                _save(vectors, fixed.affine, folder / "displacements" / f"{name}_{i}_to_{name}_{j}.nii.gz", "vector")
+                truth = displacement_image(torch.as_tensor(known_displacement(fixed, moving)), fixed.affine)
+                _save(truth, folder / "displacements" / f"{name}_{i}_to_{name}_{j}.nii.gz")
 
 
 def simulate_dataset(output_dir: str | os.PathLike[str], patients: int = 12, scans: int = 2, seed: int = 0) -> Path:
