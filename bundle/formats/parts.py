@@ -51,7 +51,7 @@ def read_part(path: str | Path, kind: str, grid: Grid | None = None) -> Found:
 
 
 def on_axes_of(label: Found, shape: Sequence[int], target: np.ndarray, name: str) -> Found:
-    """A label with its axes in the order and direction of its image's, if it then lies on the image's grid.
+    """A label with its axes in the order and direction of its image's, and its affine, if it then lies on its grid.
 
     A segmentation of 3D Slicer that covers a part of the grid gets the rest, which is background; background beside the
     grid is left out.
@@ -68,12 +68,14 @@ def on_axes_of(label: Found, shape: Sequence[int], target: np.ndarray, name: str
     found = _turned(label, shape, target)
     own, planar = found.channels.shape[1:], dimensions(shape)
     placed = not any(grid_problems(own, affine, name, planar) for affine in (found.affine, target))
-    if placed and not other_grid(own, found.affine, name, shape, target):
-        distance = corner_distance(shape, found.affine, target)
-        if distance > OFF * spacing_of(target).min():
-            note = f"it lies up to {distance:.2g} mm, a part of a voxel, from its image by their affines"
-            warnings.warn(f"{name}: {note}, and is taken to lie on it; give both one header", DataWarning, stacklevel=2)
-    return found
+    if not placed or other_grid(own, found.affine, name, shape, target):
+        return found
+    distance = corner_distance(shape, found.affine, target)
+    if distance > OFF * spacing_of(target).min():
+        note = f"it lies up to {distance:.2g} mm, a part of a voxel, from its image by their affines"
+        warnings.warn(f"{name}: {note}, and is taken to lie on it; give both one header", DataWarning, stacklevel=2)
+    # Even affines that differ by rounding may lead to different grids of the network.
+    return replace(found, affine=np.array(target, dtype=float))
 
 
 def _turned(label: Found, shape: Sequence[int], target: np.ndarray) -> Found:
