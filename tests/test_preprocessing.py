@@ -6,10 +6,11 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter1d
-from toys import Grid, apply
+from toys import Grid, apply, oblique_affine
 
-from bundle.data import CheckPaird, InitialAlignmentd, LabelChannelsd, SmoothToSpacingd, Timed
-from bundle.geometry import apply_affine, centroids, initial_alignment, sample, voxel_grid
+from bundle.data import CheckPaird, InitialAlignmentd, IsotropicGridd, LabelChannelsd, SmoothToSpacingd, Timed
+from bundle.formats import save_image
+from bundle.geometry import apply_affine, centroids, initial_alignment, isotropic_grid, sample, voxel_grid
 from bundle.system import hash_of_transforms
 
 AXCODES = ("RAS", "LPS", "PIR", "SLA")
@@ -393,3 +394,40 @@ def test_smoothing_refuses_a_spacing_that_is_none():
 
 def test_timed_notes_the_seconds_of_its_stage():
     assert Timed(lambda data: {**data, "b": 2}, "loading")({"a": 1}).keys() == {"a", "b", "seconds_loading"}
+
+
+def test_a_label_in_single_precision_lies_on_its_image_in_double(tmp_path, content):
+    """Of NRRD and NIfTI with the same oblique, thick slices, the network's grids lay half a slice apart in silence."""
+    pair = {"pair_id": "pair"}
+    for side in ("fixed", "moving"):
+        grid = Grid(oblique_affine([0.9, 0.9, 5.0], [20, -15, 8], [10, -25, 33.3], single=False), (24, 26, 12))
+        ball = grid.ball(grid.centre, 8)
+        pair[f"{side}_image"], pair[f"{side}_label"] = (str(tmp_path / f"{side}{end}") for end in (".nrrd", ".nii.gz"))
+        save_image(ball[None].astype(np.float32), grid.affine, np.dtype(np.float32), pair[f"{side}_image"])
+        nib.save(nib.Nifti1Image(ball.astype(np.uint8), grid.affine), pair[f"{side}_label"])
+    result = content("inference.yaml", "preprocessing", pixdim=0.9, downsampling=1)(pair)
+    for side in ("fixed", "moving"):
+        torch.testing.assert_close(result[f"{side}_label"].as_tensor(), result[f"{side}_image"].as_tensor())
+
+
+def test_the_network_s_grid_does_not_depend_on_the_precision_of_the_header():
+    """36 voxels of 0.4 mm are 14 mm from first to last, 17.5 of 0.8 mm, which rounding makes one more or less."""
+    exact = oblique_affine([0.4, 1.5, 5.0], [20, -15, 8], [10, -25, 33.3], single=False)
+    image = torch.rand(1, 36, 9, 5, generator=torch.Generator().manual_seed(0))
+    grids = [
+        IsotropicGridd("image", pixdim=0.8)({"image": MetaTensor(image, affine=torch.as_tensor(affine))})["image"]
+        for affine in (exact, exact * (1 - 1e-7), exact.astype(np.float32).astype(float))
+    ]
+    assert grids[0].shape == (1, 19, 16, 26)
+    np.testing.assert_allclose(grids[0].affine[:3, :3], exact[:3, :3] / [0.4, 1.5, 5.0] * 0.8, atol=1e-12)
+    np.testing.assert_allclose(grids[0].affine[:3, 3], exact[:3, 3], atol=1e-12)
+    for grid in grids[1:]:
+        torch.testing.assert_close(grid.as_tensor(), grids[0].as_tensor(), atol=1e-4, rtol=0)
+        np.testing.assert_allclose(grid.affine, grids[0].affine, atol=1e-5)
+
+
+def test_the_network_s_grid_covers_a_sheared_image():
+    affine = np.array([[2.0, 0, 1, 5], [0, 2, 0, 6], [0, 0, 4, 7], [0, 0, 0, 1]])
+    grid, shape = isotropic_grid(affine, (6, 5, 4), 1.0)
+    np.testing.assert_allclose(grid, [[1, 0, 0, 5], [0, 1, 0, 6], [0, 0, 1, 7], [0, 0, 0, 1]], atol=1e-12)
+    assert shape == (14, 9, 13)

@@ -10,13 +10,13 @@ import torch
 from scipy.spatial.transform import Rotation
 
 
-def oblique_affine(spacing, degrees, origin, mirrored=()):
-    """Voxel-to-world affine with the given spacing, rotation (xyz Euler angles) and mirrored axes."""
+def oblique_affine(spacing, degrees, origin, mirrored=(), single=True):
+    """Voxel-to-world affine of a spacing, a rotation (xyz Euler angles), mirrored axes; as in NIfTI if ``single``."""
     signs = [-1.0 if axis in mirrored else 1.0 for axis in range(3)]
     affine = np.eye(4)
     affine[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() * spacing * signs
     affine[:3, 3] = origin
-    return affine.astype(np.float32).astype(np.float64)  # what a NIfTI header keeps
+    return affine.astype(np.float32).astype(np.float64) if single else affine
 
 
 def rigid(degrees, translation, centre):

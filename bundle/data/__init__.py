@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bundle.data.pairing import check_mixture, of_kinds, pair_kind
     from bundle.data.pairs import (
         PreparePair,
+        Timed,
         collate_episodes,
         images_of,
         is_picture,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
         side_tensor,
         split_pair,
     )
-    from bundle.data.preprocessing import InitialAlignmentd, RobustIntensityd, SmoothToSpacingd, Timed
+    from bundle.data.preprocessing import InitialAlignmentd, IsotropicGridd, RobustIntensityd, SmoothToSpacingd
     from bundle.data.splits import require, select_pairs
     from bundle.data.structures import Correspondence, by_name, corresponding, one_patient
     from bundle.data.validation import default_names
@@ -37,6 +38,7 @@ __all__ = [
     "Correspondence",
     "FieldOfViewMaskd",
     "InitialAlignmentd",
+    "IsotropicGridd",
     "LabelChannelsd",
     "PreparePair",
     "RandomPairAffine",

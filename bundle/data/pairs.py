@@ -1,8 +1,8 @@
 """What a pair is: the keys that it carries along its way, and the joined tensor the network sees.
 
 ``<side>`` is fixed or moving. Images, labels and masks are MONAI tensors with the affine of their grid: the file's own
-grid until ``Spacingd`` and ``ResampleToMatchd`` of the preprocessing bring both sides to the fixed image's 0.8 mm grid,
-the network's. World coordinates are in mm, RAS; a picture's "mm" are pixels.
+grid until ``IsotropicGridd`` and ``ResampleToMatchd`` of the preprocessing bring both sides to the fixed image's 0.8 mm
+grid, the network's. World coordinates are in mm, RAS; a picture's "mm" are pixels.
 
 key | what, shape, space, unit | added by | read by
 --- | --- | --- | ---
@@ -47,12 +47,14 @@ error | text: why there is no result, in place of all else but pair_id | PairDat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.data import MetaTensor, list_data_collate
 from monai.engines import PrepareBatch
+from monai.transforms import Transform
 
 
 def join_pair(moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
@@ -172,3 +174,25 @@ def side_tensor(data: Mapping[Any, Any], side: str, kind: str) -> torch.Tensor:
 def is_picture(image: MetaTensor) -> bool:
     """Whether an image was read from a picture, whose header has no lengths and whose rows run downwards."""
     return "mode" in image.meta  # Pillow gives this for every picture
+
+
+class Timed(Transform):
+    """Run a transform and record under ``seconds_<stage>`` how long it took.
+
+    Args:
+        transform: the transform to run.
+        stage: name of the stage.
+    """
+
+    PREFIX = "seconds_"
+
+    def __init__(self, transform: Callable[[Any], dict[Hashable, Any]], stage: str) -> None:
+        self.transform = transform
+        self.stage = stage
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Apply the transform to one pair."""
+        start = time.perf_counter()
+        output = dict(self.transform(data))
+        output[f"{self.PREFIX}{self.stage}"] = time.perf_counter() - start
+        return output

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, ScaleIntensityRange, Transform
+from monai.transforms import MapTransform, ScaleIntensityRange, SpatialResample, Transform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from monai.utils import convert_to_tensor
 from scipy.ndimage import gaussian_filter1d
 
-from bundle.geometry import at_faces, initial_alignment
+from bundle.geometry import at_faces, initial_alignment, isotropic_grid
 
 FAR = 2.0
 """An extreme value that many voxels share is not an intensity but a marker, such as the padding around the field of
@@ -91,25 +90,30 @@ class SmoothToSpacingd(MapTransform):
         return output
 
 
-class Timed(Transform):
-    """Run a transform and record under ``seconds_<stage>`` how long it took.
+class IsotropicGridd(MapTransform):
+    """Resample an image, and what belongs to it, linearly to one isotropic grid on the axes of the image.
+
+    As MONAI's ``Spacingd``, but the grid does not depend on how a header has rounded the image's place
+    (``bundle.geometry.isotropic_grid``).
 
     Args:
-        transform: the transform to run.
-        stage: name of the stage.
+        keys: the image, then its label and mask.
+        pixdim: spacing of the grid, mm.
+        allow_missing_keys: as in MONAI.
     """
 
-    PREFIX = "seconds_"
-
-    def __init__(self, transform: Callable[[Any], dict[Hashable, Any]], stage: str) -> None:
-        self.transform = transform
-        self.stage = stage
+    def __init__(self, keys: str | list[str], pixdim: float, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.pixdim = pixdim
+        self.resample = SpatialResample(mode="bilinear", padding_mode="border", dtype=torch.float64)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Apply the transform to one pair."""
-        start = time.perf_counter()
-        output = dict(self.transform(data))
-        output[f"{self.PREFIX}{self.stage}"] = time.perf_counter() - start
+        """Resample every key to the grid of the first."""
+        output = dict(data)
+        image = output[self.keys[0]]
+        affine, shape = isotropic_grid(np.asarray(image.affine), image.shape[1:], self.pixdim)
+        for key in self.key_iterator(output):
+            output[key] = self.resample(output[key], torch.as_tensor(affine), shape)
         return output
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         corner_distance,
         flip,
         initial_alignment,
+        isotropic_grid,
         spacing_of,
         transform_points,
     )
@@ -68,6 +69,7 @@ __all__ = [
     "initial_alignment",
     "inside_grid",
     "integrate",
+    "isotropic_grid",
     "jacobian_determinant",
     "lift_ddf",
     "log_jacobian_sd",

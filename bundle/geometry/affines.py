@@ -11,6 +11,8 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Its own inverse."""
 LPS_SIGNS = np.diag(RAS_TO_LPS)[:3].reshape(3, 1, 1, 1)
 """Factors of a field of vectors ``(3, X, Y, Z)`` between RAS and LPS."""
+HALF_VOXEL = 0.5 + 1e-3
+"""Half a voxel, with a margin so that rounding does not lose a point on the face of a grid."""
 
 
 def flip(matrix: np.ndarray) -> np.ndarray:
@@ -83,6 +85,30 @@ def initial_alignment(
     if mode == "none":
         return moving_affine @ np.linalg.inv(fixed_affine)
     raise ValueError(f"initial_alignment is {mode!r}; expected 'world', 'center' or 'none'")
+
+
+def isotropic_grid(affine: np.ndarray, shape: Sequence[int], spacing: float) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Grid of cubic voxels along the axes of another grid, from its first voxel to its last.
+
+    Affines that differ by rounding have the same grid: a header in single precision tilts oblique axes by 1e-8, and
+    a length of half a voxel may become less than that. The axes of a sheared grid are made orthogonal.
+
+    Args:
+        affine: ``(4, 4)`` voxel-to-world.
+        shape: voxels along each of three axes.
+        spacing: mm.
+
+    Returns:
+        ``(4, 4)`` voxel-to-world, and the shape.
+    """
+    linear = affine[:3, :3]
+    cubic = np.eye(4)
+    cubic[:3, :3] = spacing * linear @ np.linalg.inv(np.linalg.cholesky(linear.T @ linear).T)
+    ends = np.array(list(itertools.product(*((0, length - 1) for length in shape))))
+    corners = transform_points(np.linalg.solve(cubic, affine), ends)
+    first, last = corners.min(0), corners.max(0)
+    cubic[:3, 3] = transform_points(cubic, first[None])[0]
+    return cubic, tuple(int(length) for length in np.floor(last - first + 1 + HALF_VOXEL))
 
 
 def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-HALF_VOXEL = 0.5 + 1e-3
-"""Half a voxel, with a margin so that rounding does not lose a point on the face of a grid."""
+from bundle.geometry.affines import HALF_VOXEL
+
 LINEAR = {2: "bilinear", 3: "trilinear"}
 """What torch calls linear interpolation, by the number of spatial axes."""
 
