@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from toys import Grid, affine_ddf, apply, oblique_affine, rigid
 
@@ -189,6 +190,21 @@ def test_native_warp_is_zero_outside_an_image_whose_border_is_no_number(value):
     warped = warp_native(moving, np.eye(4), torch.zeros(3, 8, 3, 3), np.eye(4))[0, :, 1, 1]
     assert warped[:2].tolist() == [1, 1] and not warped[3].isfinite()
     assert not warped[4:].any()
+
+
+@pytest.mark.parametrize("size", [12, 35, 129])
+@pytest.mark.parametrize("spacing", [0.3, 1.0, 1.5])
+def test_a_label_between_grids_half_a_voxel_apart_keeps_every_slice(size, spacing):
+    """The centres of 35 and 36 slices lie half a voxel apart: every other slice was taken twice, or not at all."""
+    slices = torch.arange(size).reshape(1, size, 1, 1).expand(1, size, 2, 2)
+    affine = np.diag([spacing, spacing, spacing, 1.0]) + 1e3 * np.eye(4, k=3)
+    shift = torch.zeros(3, size - 1, 2, 2, dtype=torch.float64)
+    shift[0] = spacing / 2
+    warped = warp_native(slices, affine, shift, affine, "nearest")[0]
+    assert torch.equal(warped.long(), slices[0, 1:])
+    fixed, moving = sitk.Image([size - 1, 2, 2], sitk.sitkInt32), sitk.GetImageFromArray(slices[0].numpy().T)
+    moved = sitk.Resample(moving, fixed, sitk.TranslationTransform(3, [0.5, 0, 0]), sitk.sitkNearestNeighbor)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(moved).T, warped)
 
 
 def test_native_warp_of_a_label_takes_the_nearest_voxel(fixed_grid, moving_grid):

@@ -64,12 +64,14 @@ def sample(
     Args:
         image: ``(channels, *shape)``; a floating-point image sets the precision of the interpolation.
         coordinates: ``(dims, *out_shape)`` in voxels of ``image``.
-        mode: ``"bilinear"`` (linear along every axis) or ``"nearest"``.
+        mode: ``"bilinear"`` (linear along every axis) or ``"nearest"``, of two that are as near the next, as in ITK.
         padding_mode: value outside the volume, ``"zeros"`` or ``"border"``.
 
     Returns:
         Tensor ``(channels, *out_shape)``.
     """
+    if mode == "nearest":  # torch takes the even one of two; between grids half a voxel apart it skips every other
+        coordinates = torch.floor(coordinates + HALF_VOXEL)
     sizes = torch.tensor(image.shape[1:], dtype=coordinates.dtype, device=coordinates.device)
     # torch's corner-aligned coordinates run from -1 to 1 with the last axis first; an axis of one voxel has no extent.
     scale = (2 / (sizes - 1).clamp(min=1)).reshape(-1, *[1] * (coordinates.ndim - 1))
