@@ -166,9 +166,13 @@ def planes(read):
     ("label", "structures"),
     [
         (boxes(), {"structure 3": boxes()[0] == 3, "structure 7": boxes()[0] == 7}),
+        (
+            boxes().astype(float) * 1e9 + (boxes() > 0),  # as many digits as in the Allen atlas
+            {"structure 3000000001": boxes()[0] == 3, "structure 7000000001": boxes()[0] == 7},
+        ),
         (overlapping(), {f"structure {channel}": overlapping()[channel] == 1 for channel in range(3)}),
     ],
-    ids=["values", "channels"],
+    ids=["values", "large values", "channels"],
 )
 def test_segments_lie_where_the_label_does(pair, label, structures, tmp_path):
     path = tmp_path / "segmentation.dcm"

@@ -310,23 +310,24 @@ def test_an_image_in_place_of_a_label_is_one_problem(tmp_path):
     assert problem.startswith("b.nii: the label has fractions")
 
 
-def test_the_check_names_labels_without_a_value_in_both(tmp_path):
+@pytest.mark.parametrize("other", [255, 614454277])
+def test_the_check_names_labels_without_a_value_in_both(tmp_path, other):
     """ImageJ and others save a mask as 0 and 255, which is another structure than 1: nothing could be compared."""
-    values = {"a": 1, "b": 255, "c": 255, "d": 1}
+    values = {"a": 1, "b": other, "c": other, "d": 1}
     for number, (name, value) in enumerate(values.items()):
-        label = np.zeros(volume().shape, np.uint8)
+        label = np.zeros(volume().shape, np.uint32)
         label[1:3] = value
         save(tmp_path / f"images/{name}.nii.gz", volume(number))
         save(tmp_path / f"labels/{name}.nii.gz", label)
     said = [
-        "pair b_to_a and 3 more: the fixed label has the values 1 and the moving label 255, none of which is in both; "
-        "give a structure one value in both",
-        "pair a_to_b and 3 more: the fixed label has the values 255 and the moving label 1, none of which is in both; "
-        "give a structure one value in both",
+        f"pair b_to_a and 3 more: the fixed label has the values 1 and the moving label {other}, none of which is in "
+        "both; give a structure one value in both",
+        f"pair a_to_b and 3 more: the fixed label has the values {other} and the moving label 1, none of which is in "
+        "both; give a structure one value in both",
     ]
     assert sorted(check_data(tmp_path, fractions=TRAIN_ONLY).problems) == sorted(said)
     # By name these are one structure.
-    named = {"default": {"gland": 1}, "b": {"gland": 255}, "c": {"gland": 255}}
+    named = {"default": {"gland": 1}, "b": {"gland": other}, "c": {"gland": other}}
     (tmp_path / "structures.json").write_text(json.dumps(named))
     assert check_data(tmp_path, fractions=TRAIN_ONLY).problems == []
 

@@ -246,7 +246,7 @@ def _structures(facts: Sequence[FileFacts]) -> str:
     most, least = max(fact.channels for fact in facts), min(fact.channels for fact in facts)
     if most > 1:
         return f"{most} channels" if most == least else f"{least}-{most} channels"
-    return _first([f"{value:g}" for value in sorted({value for fact in facts for value in fact.values})], 6)
+    return _first([f"{value:.0f}" for value in sorted({value for fact in facts for value in fact.values})], 6)
 
 
 def _first(items: Sequence[str], count: int) -> str:

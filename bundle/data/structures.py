@@ -205,7 +205,7 @@ def unshared_values(pairs: Iterable[Mapping[str, Any]], values: Mapping[str, Ite
                 found.setdefault((tuple(sorted(fixed)), tuple(sorted(moving))), []).append(pair["pair_id"])
     problems = []
     for numbers, names in found.items():
-        fixed_values, moving_values = (", ".join(f"{value:g}" for value in side[:MOST_VALUES]) for side in numbers)
+        fixed_values, moving_values = (", ".join(f"{value:.0f}" for value in side[:MOST_VALUES]) for side in numbers)
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         problems.append(
             f"pair {names[0]}{more}: the fixed label has the values {fixed_values} and the moving label "

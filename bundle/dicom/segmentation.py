@@ -96,7 +96,7 @@ def _segments(label: np.ndarray) -> tuple[list[str], np.ndarray]:
     values, places = np.unique(label[0], return_inverse=True)
     numbers = np.cumsum(values != 0) * (values != 0)
     kind = np.uint8 if len(values) < 256 else np.uint16
-    names = [f"structure {value:g}" for value in values[values != 0]]
+    names = [f"structure {value:.0f}" for value in values[values != 0]]
     return names, numbers.astype(kind)[places].reshape(label[0].shape).transpose(2, 1, 0)
 
 

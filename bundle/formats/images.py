@@ -198,7 +198,7 @@ def as_label(label: Found, kind: str, name: str) -> Found:
         low, high = channel.min(initial=np.inf, where=channel != 0), channel.max(initial=-np.inf, where=channel != 0)
         if low < high:
             raise Refused(
-                f"channel {number} has the values {low:g} to {high:g}; a label with channels has one structure in "
+                f"channel {number} has the values {low:.0f} to {high:.0f}; a label with channels has one structure in "
                 "each, 0 and one other number: save it as an integer map of one channel"
             )
     stored = label.stored

@@ -182,7 +182,7 @@ def _resample(pull: Pull, path: Path, target: Path, grid: MetaTensor, label: str
             "the transform was made for"
         )
     if label is None and (values := few_values(image.numpy())):
-        listed = ", ".join(f"{value:g}" for value in values)
+        listed = ", ".join(f"{value:.0f}" for value in values)
         note = f"its values are {listed}, as those of a label, and interpolation makes others; --label keeps them"
         warnings.warn(f"{path}: {note}", DataWarning, stacklevel=2)
     displacement, moving_affine = moved - points, np.asarray(image.affine, dtype=float)
