@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 from toys import Grid
 
-from bundle.formats import displacement_image, load_image, read_transform
+from bundle.formats import displacement_image, load_image, read_transform, save_image
 from bundle.results import NativeOutputsd, SavePaird
 from bundle.results.inverse import pair_transform
 from bundle.system import DataWarning
@@ -203,6 +203,16 @@ def test_far_from_the_origin_the_result_is_the_same(tmp_path, offset, shift):
     field = read_transform(tmp_path / "far/displacement.nii.gz")
     points = torch.as_tensor(Grid(np.asarray(found["far"]["displacement"].affine), SHAPE).world())
     torch.testing.assert_close(transform(points), field(points), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("origin", "told"), [(2e5 + 0.3, 1), (2e5, 0), (300.3, 0)])
+def test_a_place_that_nifti_cannot_keep_is_told(tmp_path, recwarn, origin, told):
+    """At 200 m single precision has steps of 16 microns, most of a voxel of 20: results lay beside an image in NRRD."""
+    affine = np.diag([0.02, 0.02, 0.02, 1.0]) + np.eye(4, k=3) * origin
+    save_image(np.ones((1, 5, 6, 7), np.float32), affine, np.dtype(np.float32), tmp_path / "a.nii")
+    off = apart(nib.load(tmp_path / "a.nii").affine, affine)
+    assert (off > 0.1) == bool(told)
+    assert sum("NIfTI keeps places in single precision" in str(one.message) for one in recwarn) == told
 
 
 def test_a_sheared_result_is_refused_by_itk_rather_than_misplaced(tmp_path, fixed_grid):

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
         written_type,
     )
     from bundle.formats.loading import LoadPaird, in_memory, load_image
-    from bundle.formats.nibabel_files import found_in, nifti
+    from bundle.formats.nibabel_files import found_in
+    from bundle.formats.nifti_place import nifti
     from bundle.formats.point_files import (
         POINT_FORMATS,
         PointFile,

@@ -16,7 +16,7 @@ from nibabel.freesurfer.mghformat import DATA_OFFSET, MGHHeader
 from nibabel.spatialimages import SpatialImage
 
 from bundle.formats.itk_files import read_itk
-from bundle.formats.nifti_place import ALIKE, APART, nifti_place, nifti_type
+from bundle.formats.nifti_place import ALIKE, APART, nifti, nifti_place, nifti_type
 from bundle.formats.voxels import Found, channels_first
 from bundle.geometry.affines import corner_distance, spacing_of
 from bundle.system.contents import length_of, uncompressed
@@ -165,24 +165,6 @@ def found_in(image: SpatialImage) -> Found:
     if (getattr(image.dataobj, "slope", 1), getattr(image.dataobj, "inter", 0)) != (1, 0):
         stored = np.dtype(np.float32)
     return Found(channels_first(array), affine, stored, note)
-
-
-def nifti(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
-    """NIfTI image with the affine as its sform and, unless it is sheared, its qform: all tools place it alike.
-
-    A sheared image gets no qform, so that ITK, which cannot hold shear, refuses it instead of reading another grid.
-
-    Args:
-        array: voxels, spatial axes first.
-        affine: ``(4, 4)`` voxel-to-world, mm, RAS.
-    """
-    image = nib.Nifti1Image(array, affine)
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1, strip_shears=True)
-    if corner_distance(array.shape[:3], affine, image.get_qform()) > 0.1 * spacing_of(affine).min():
-        image.set_qform(None, code=0)
-    image.header.set_xyzt_units("mm")
-    return image
 
 
 def write_nifti(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:

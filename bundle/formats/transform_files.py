@@ -17,8 +17,8 @@ import torch
 
 from bundle.dicom.spatial_registration import read_registration
 from bundle.formats.itk_files import affine_of, checked_header, header_note
-from bundle.formats.nibabel_files import nifti, opened_nifti
-from bundle.formats.nifti_place import nifti_place
+from bundle.formats.nibabel_files import opened_nifti
+from bundle.formats.nifti_place import nifti, nifti_place
 from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip, spacing_of
 from bundle.system.errors import DataWarning, brief
 from bundle.system.files import silent_exit, silent_libraries
