@@ -14,7 +14,8 @@ import time
 
 import pytest
 import torch
-from test_workflow import assert_same_weights, displacement, names, table
+from test_workflow import assert_same_weights, displacement, names
+from toys import by_pair
 from workflow_fixtures import INFERENCE, SMALL, SMALL_TRAINING, TRAIN, Command, options, pair, wait_for, write_json
 
 pytest_plugins = ["workflow_fixtures"]
@@ -144,11 +145,11 @@ def times(folder):
 
 def assert_same_results(found, expected):
     assert names(found) == names(expected)
-    assert list(table(found)) == list(table(expected)) == [*PAIRS]
+    assert list(by_pair(found)) == list(by_pair(expected)) == [*PAIRS]
     for name in PAIRS:
         assert names(found / name) == names(expected / name)
         assert (displacement(found, name) == displacement(expected, name)).all()
-        assert table(found)[name]["loss_after"] == table(expected)[name]["loss_after"]
+        assert by_pair(found)[name]["loss_after"] == by_pair(expected)[name]["loss_after"]
         assert f'href="{name}/quality.html"' in (found / "quality.html").read_text()
     shown = (found / "quality.html").read_text(), (expected / "quality.html").read_text()
     assert shown[0].count("<svg") == shown[1].count("<svg") >= len(PAIRS)
