@@ -35,12 +35,16 @@ BAUM = [str(CONFIGS / "experiments/experiment.yaml")]
 
 HIPPOCAMPUS = [*BAUM, str(CONFIGS / "experiments/experiment_hippocampus.yaml")]
 TRUS = [*BAUM, str(CONFIGS / "experiments/experiment_trus.yaml")]
+TRUS_LABELS = [*BAUM, str(CONFIGS / "experiments/experiment_trus_labels.yaml")]
 MR_TRUS = [*BAUM, str(CONFIGS / "experiments/experiment_mr_trus.yaml")]
 PEERS = [*BAUM, str(CONFIGS / "experiments/peers.yaml")]
 PEERS_HIPPOCAMPUS = [*PEERS, str(CONFIGS / "experiments/peers_hippocampus.yaml")]
 
 
-@pytest.mark.parametrize("files", [PLAN, SMALLER, BAUM, HIPPOCAMPUS, TRUS, MR_TRUS, PEERS, PEERS_HIPPOCAMPUS], ids=str)
+ALL_PLANS = [PLAN, SMALLER, BAUM, HIPPOCAMPUS, TRUS, TRUS_LABELS, MR_TRUS, PEERS, PEERS_HIPPOCAMPUS]
+
+
+@pytest.mark.parametrize("files", ALL_PLANS, ids=str)
 def test_the_plans_hold_together(files):
     plan = read_plan(files, {})
     overlays = [*plan["configs"], *(name for kind in ("trainings", "methods") for name in files_of(plan[kind]))]
@@ -138,6 +142,10 @@ def test_points_of_a_curve_are_a_number_of_the_method():
         ({"evaluations__Target task__list": "tets"}, "evaluations: 'Target task' names the list 'tets'"),
         ({"lists__test__folders": ["target/test"]}, "'target/test'; expected dataset_dir or target_dir, or a folder"),
         ({"evaluations__Target task__curves__level": "Us"}, "no method 'Us'; expected Model-Seen"),
+        (
+            {"evaluations__Target task__methods": ["Transfer"]},
+            "'Target task' is compared with its reference 'Ours.*', which is not among its methods; expected one of",
+        ),
         ({"evaluations__Target task__curves__over": "days"}, r"expected over \(steps or epochs\), points"),
         ({"evaluations__Target task__curves__points": []}, "the curves of 'Target task' are .*expected over"),
         (
@@ -172,7 +180,7 @@ def test_points_of_a_curve_are_a_number_of_the_method():
             {
                 "methods__A": {"options": {"rotation": 0.5}},
                 "methods__B": {"options": {"rotation": -0.5}},
-                "evaluations__signs": {"methods": ["A", "B"]},
+                "evaluations__signs": {"methods": ["A", "B"], "reference": "A"},
             },
             "methods: 'A' and 'B' differ, but their results in 'signs' would be one folder, "
             r"random_start_rotation_0_5; give one of them an overlay \(configs\) of its own",
@@ -181,7 +189,7 @@ def test_points_of_a_curve_are_a_number_of_the_method():
             {
                 "methods__Again": {"training": "pretrain", "network": [], "configs": ["a/b.yaml"], "steps": 0},
                 "methods__Too": {"training": "pretrain", "configs": ["b.yaml"], "steps": 0},
-                "evaluations__files": {"methods": ["Again", "Too"]},
+                "evaluations__files": {"methods": ["Again", "Too"], "reference": "Too"},
             },
             "methods: 'Again' and 'Too' differ, .* would be one folder, pretrain_b_0_steps",
         ),

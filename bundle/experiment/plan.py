@@ -149,7 +149,7 @@ def _check_references(plan: Plan) -> None:
 
 
 def _check_methods(plan: Plan) -> None:
-    """Check that the methods that evaluations name exist."""
+    """Check that the methods that evaluations name exist, and that each has the method that it is compared with."""
     named: dict[str, None] = {}
     for entry in plan["evaluations"].values():
         curves = entry.get("curves") or {}
@@ -159,6 +159,13 @@ def _check_methods(plan: Plan) -> None:
     missing = sorted(set(named) - set(plan["methods"]))
     if missing:
         raise ValueError(f"no method {', '.join(map(repr, missing))}; expected {', '.join(plan['methods'])}")
+    for title, entry in plan["evaluations"].items():
+        methods, reference = entry.get("methods") or plan["methods"], entry.get("reference", plan["reference"])
+        if reference not in methods:
+            raise ValueError(
+                f"evaluations: {title!r} is compared with its reference {reference!r}, which is not among its methods; "
+                f"expected one of {', '.join(methods)}"
+            )
 
 
 def _check_choices(plan: Plan) -> None:
