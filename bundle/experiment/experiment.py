@@ -15,6 +15,8 @@ from bundle.experiment.runs import (
     Curves,
     Evaluation,
     Run,
+    methods_of,
+    reference_of,
     registration_files,
     registration_options,
     run_of,
@@ -97,9 +99,8 @@ class Experiment:
                 folders.append(self.training_folder(name))
         for title, entry in self.plan["evaluations"].items():
             if list_name("evaluations", entry) in lists:
-                folders += [
-                    self.results_folder(title, run_of(self.plan, *each)) for each in registrations(self.plan, title)
-                ]
+                runs = (run_of(self.plan, *each) for each in registrations(self.plan, title))
+                folders += (self.results_folder(title, made) for made in runs)
         return dict.fromkeys(folders)
 
     def train(self, name: str, lists: Mapping[str, Path]) -> None:
@@ -151,7 +152,7 @@ class Experiment:
         """Register the pairs of an evaluation with its methods, and for its curves."""
         entry = self.plan["evaluations"][title]
         pairs = list_name("evaluations", entry)
-        runs = {name: self.register(name, title, lists[pairs]) for name in entry.get("methods") or self.plan["methods"]}
+        runs = {name: self.register(name, title, lists[pairs]) for name in methods_of(self.plan, entry)}
         curves = entry.get("curves") or {"over": "steps"}
         starts: dict[str, dict[int, Path]] = {}
         for start, method, point, value in curve_points(entry):
@@ -159,7 +160,7 @@ class Experiment:
         return Evaluation(
             title,
             runs,
-            entry.get("reference", self.plan["reference"]),
+            reference_of(self.plan, entry),
             Curves(starts, curves["over"], curves.get("level")),
             [MEASURES[key] for key in entry.get("measures", self.plan["measures"])],
             self.lists.root(pairs),

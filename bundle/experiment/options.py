@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from bundle.experiment.maps import is_of_maps
-from bundle.experiment.runs import Plan, registration_files, registration_options, run_of, training_files
+from bundle.experiment.runs import Plan, methods_of, registration_files, registration_options, run_of, training_files
 from bundle.system.kinds import check_settings, load_checked
 from bundle.system.overrides import check_known
 
@@ -45,6 +45,6 @@ def _runs(plan: Plan) -> Iterator[tuple[str, Sequence[str], Mapping[str, Any]]]:
         yield f"trainings: {name!r}", files, options
     for title, entry in plan["evaluations"].items():
         drawn = (entry.get("curves") or {}).get("starts", {}).values()
-        for name in dict.fromkeys([*(entry.get("methods") or plan["methods"]), *drawn]):
+        for name in dict.fromkeys([*methods_of(plan, entry), *drawn]):
             made = run_of(plan, name)
             yield f"{name!r} in {title!r}", registration_files(plan, made), registration_options(plan, title, made)

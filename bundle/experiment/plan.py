@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import is_of_maps, map_trainings
 from bundle.experiment.options import check_options
-from bundle.experiment.runs import Entry, Plan, Run, run_of, slug, training_files
+from bundle.experiment.runs import Entry, Plan, Run, methods_of, reference_of, run_of, slug, training_files
 from bundle.system.configurations import keys_of, load_configurations, put, unknown_option
 from bundle.system.kinds import check_kind, load_checked, part_of
 
@@ -89,7 +89,7 @@ def curve_points(evaluation: Entry) -> Iterator[tuple[str, str, int, dict[str, i
 
 def registrations(plan: Plan, title: str) -> Iterator[tuple[str, dict[str, int]]]:
     """Methods of an evaluation, and those of the points of its curves with the value that a point varies."""
-    yield from ((name, {}) for name in plan["evaluations"][title].get("methods") or plan["methods"])
+    yield from ((name, {}) for name in methods_of(plan, plan["evaluations"][title]))
     yield from ((method, value) for _, method, _, value in curve_points(plan["evaluations"][title]))
 
 
@@ -154,13 +154,13 @@ def _check_methods(plan: Plan) -> None:
     for entry in plan["evaluations"].values():
         curves = entry.get("curves") or {}
         levels = [curves["level"]] if curves.get("level") else []
-        wanted = [*(entry.get("methods") or []), *curves.get("starts", {}).values(), *levels]
-        named |= dict.fromkeys([*wanted, entry.get("reference", plan["reference"])])
+        wanted = [*methods_of(plan, entry), *curves.get("starts", {}).values(), *levels]
+        named |= dict.fromkeys([*wanted, reference_of(plan, entry)])
     missing = sorted(set(named) - set(plan["methods"]))
     if missing:
         raise ValueError(f"no method {', '.join(map(repr, missing))}; expected {', '.join(plan['methods'])}")
     for title, entry in plan["evaluations"].items():
-        methods, reference = entry.get("methods") or plan["methods"], entry.get("reference", plan["reference"])
+        methods, reference = methods_of(plan, entry), reference_of(plan, entry)
         if reference not in methods:
             raise ValueError(
                 f"evaluations: {title!r} is compared with its reference {reference!r}, which is not among its methods; "

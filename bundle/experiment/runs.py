@@ -109,6 +109,16 @@ def run_of(plan: Plan, name: str, point: Mapping[str, int] | None = None) -> Run
     return Run(folder, source, epoch, steps, own_files(method, training), options, training.get("maps"))
 
 
+def methods_of(plan: Plan, evaluation: Entry) -> list[str]:
+    """Methods that register the pairs of an evaluation: those that it names, or all."""
+    return list(evaluation.get("methods") or plan["methods"])
+
+
+def reference_of(plan: Plan, evaluation: Entry) -> str:
+    """Method that the others of an evaluation are compared with: its own, or that of all."""
+    return evaluation.get("reference", plan["reference"])
+
+
 def registration_files(plan: Plan, made: Run) -> list[str]:
     """Configuration files of a run of an evaluation."""
     return ["inference.yaml", *plan["configs"], *made.configs]
