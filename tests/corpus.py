@@ -409,7 +409,7 @@ TRANSFORMS = {
         nifti("a.nii", np.full((*SHAPE, 1, 3), np.nan, np.float32), intent_code=1007),
         "a.nii: not a transform: it has NaN or infinite values",
     ),
-    "scalar_nrrd": (by_itk("a.nrrd"), "a.nrrd: not a transform: 1 value(s) per voxel"),
+    "scalar_nrrd": (by_itk("a.nrrd"), "a.nrrd: not a transform: 1 value(s) per voxel of "),
     "nan_transform": (
         patched(affine_transform, b"Parameters: 5", b"Parameters: nan"),
         "a.tfm: not a transform",

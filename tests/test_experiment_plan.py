@@ -146,6 +146,12 @@ def test_points_of_a_curve_are_a_number_of_the_method():
             {"evaluations__Target task__methods": ["Transfer"]},
             "'Target task' is compared with its reference 'Ours.*', which is not among its methods; expected one of",
         ),
+        (
+            {"evaluations__Target task__methods": ["Ours - 10 epochs"], "reference": "Ours - 10 epochs"}
+            | {"evaluations__Target task__curves__level": "Transfer"},
+            "'Target task' is compared with the level of its curves 'Transfer', which is not among its methods; exp",
+        ),
+        ({"methods__not registered": {}}, "'not registered' is the row of the pairs before registration; name it o"),
         ({"evaluations__Target task__curves__over": "days"}, r"expected over \(steps or epochs\), points"),
         ({"evaluations__Target task__curves__points": []}, "the curves of 'Target task' are .*expected over"),
         (

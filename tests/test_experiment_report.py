@@ -416,11 +416,6 @@ def test_runs_over_different_pairs_are_refused(runs, tmp_path):
         report(tmp_path / "report", Evaluation("E", runs, META, Curves({"random": {5: fewer}})))
 
 
-def test_the_reference_has_to_be_a_method(runs, tmp_path):
-    with pytest.raises(ValueError, match="E: the methods are LocalNet; expected 'Meta <5 & steps>'"):
-        report(tmp_path / "report", Evaluation("E", {LOCAL: runs[LOCAL]}, META))
-
-
 def test_titles_that_write_the_same_files_are_refused(runs, tmp_path):
     with pytest.raises(ValueError, match="titles of evaluations become names of files, here .*'e_1', 'e_1'"):
         report(tmp_path / "report", Evaluation("E 1", runs, META), Evaluation("e-1!", runs, META))

@@ -150,12 +150,6 @@ def test_the_example_has_points_and_a_panel_per_method(evaluation):
     np.testing.assert_allclose(green.get_offsets(), [[3.25, 4.25], [10.25, 2.25]], atol=1e-4)
 
 
-def test_the_level_has_to_be_a_method_of_the_evaluation(evaluation):
-    wrong = replace(evaluation, curves=replace(evaluation.curves, level="Ours"))
-    with pytest.raises(ValueError, match="Target task: the level of the curves is 'Ours', expected one of the methods"):
-        read_evaluation(wrong)
-
-
 def test_runs_without_points_are_compared_by_ncc(evaluation, tmp_path):
     runs = {}
     for name, folder in evaluation.runs.items():

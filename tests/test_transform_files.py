@@ -230,6 +230,8 @@ def broken(path, content):
 def test_what_is_no_transform_is_refused_in_one_line(tmp_path, fixed_grid):
     nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.float32), np.eye(4)), tmp_path / "image.nii.gz")
     itk.imwrite(itk.image_from_array(np.zeros((4, 5, 6), np.float32)), str(tmp_path / "image.mha"))
+    colours = sitk.GetImageFromArray(np.ones((4, 5, 6, 3), np.uint8), isVector=True)
+    sitk.WriteImage(colours, str(tmp_path / "colours.nrrd"))
     field = displacement_image(torch.full((3, *fixed_grid.shape), torch.nan), fixed_grid.affine)
     nib.save(field, tmp_path / "nan.nii.gz")
     itk.transformwrite([itk.BSplineTransform[itk.D, 3, 3].New()], str(tmp_path / "spline.h5"))
@@ -239,7 +241,8 @@ def test_what_is_no_transform_is_refused_in_one_line(tmp_path, fixed_grid):
     broken(cut, cut.read_bytes()[:3000])
     cases = {
         "image.nii.gz": "not a transform: 4 x 5 x 6 values with intent 0, expected a field of X x Y x Z x 1 x 3",
-        "image.mha": r"not a transform: 1 value\(s\) per voxel, expected vectors of 3",
+        "image.mha": r"not a transform: 1 value\(s\) per voxel of float32, expected vectors of 3",
+        "colours.nrrd": r"not a transform: 3 value\(s\) per voxel of uint8, expected vectors of 3, with signs",
         "nan.nii.gz": "not a transform: it has NaN or infinite values",
         "spline.h5": "holds a BSplineTransform; supported are affine transforms, displacement fields and composites",
         "plane.tfm": "a TranslationTransform of a plane, expected one of 3D",

@@ -18,6 +18,7 @@ from monai.transforms import Orientation
 from PIL import Image
 
 from bundle.data import CheckPaird
+from bundle.experiment.runs import NOT_REGISTERED
 from bundle.experiment.statistics import summarise
 from bundle.formats import LoadPaird, read_transform
 from bundle.geometry import apply_affine, voxel_grid, warp_native, without_alignment
@@ -198,7 +199,7 @@ def method_slices(fixed: Volume, moving: Volume, results: Mapping[str, Registere
 
     show(axes[0, 0], target, "fixed")
     show(axes[1, 0], scaled(moving.image, moving.image)[..., index], "moving")
-    contours(axes[2, 0], moving, "not registered")
+    contours(axes[2, 0], moving, NOT_REGISTERED)
     squares = (np.indices(target.shape) // max(2, min(target.shape) // 8)).sum(0) % 2
     for column, (name, volume) in zip(axes.T[1:], results.items(), strict=True):
         warped = scaled(volume.image, moving.image)[..., index]

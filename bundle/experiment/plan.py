@@ -7,7 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import is_of_maps, map_trainings
 from bundle.experiment.options import check_options
-from bundle.experiment.runs import Entry, Plan, Run, methods_of, reference_of, run_of, slug, training_files
+from bundle.experiment.runs import (
+    NOT_REGISTERED,
+    Entry,
+    Plan,
+    Run,
+    methods_of,
+    reference_of,
+    run_of,
+    slug,
+    training_files,
+)
 from bundle.system.configurations import keys_of, load_configurations, put, unknown_option
 from bundle.system.kinds import check_kind, load_checked, part_of
 
@@ -149,23 +159,31 @@ def _check_references(plan: Plan) -> None:
 
 
 def _check_methods(plan: Plan) -> None:
-    """Check that the methods that evaluations name exist, and that each has the method that it is compared with."""
+    """Check that the methods that evaluations name exist, and that each has those that the others are compared with."""
+    if NOT_REGISTERED in plan["methods"]:
+        raise ValueError(f"methods: {NOT_REGISTERED!r} is the row of the pairs before registration; name it otherwise")
     named: dict[str, None] = {}
     for entry in plan["evaluations"].values():
         curves = entry.get("curves") or {}
-        levels = [curves["level"]] if curves.get("level") else []
-        wanted = [*methods_of(plan, entry), *curves.get("starts", {}).values(), *levels]
-        named |= dict.fromkeys([*wanted, reference_of(plan, entry)])
+        named |= dict.fromkeys([*methods_of(plan, entry), *curves.get("starts", {}).values()])
+        named |= dict.fromkeys(_compared_with(plan, entry).values())
     missing = sorted(set(named) - set(plan["methods"]))
     if missing:
         raise ValueError(f"no method {', '.join(map(repr, missing))}; expected {', '.join(plan['methods'])}")
     for title, entry in plan["evaluations"].items():
-        methods, reference = methods_of(plan, entry), reference_of(plan, entry)
-        if reference not in methods:
-            raise ValueError(
-                f"evaluations: {title!r} is compared with its reference {reference!r}, which is not among its methods; "
-                f"expected one of {', '.join(methods)}"
-            )
+        methods = methods_of(plan, entry)
+        for what, name in _compared_with(plan, entry).items():
+            if name not in methods:
+                raise ValueError(
+                    f"evaluations: {title!r} is compared with {what} {name!r}, which is not among its methods; "
+                    f"expected one of {', '.join(methods)}"
+                )
+
+
+def _compared_with(plan: Plan, entry: Entry) -> dict[str, str]:
+    """The methods that the others of an evaluation are compared with, in its tests and in the figure of its curves."""
+    level = (entry.get("curves") or {}).get("level")
+    return {"its reference": reference_of(plan, entry)} | ({"the level of its curves": level} if level else {})
 
 
 def _check_choices(plan: Plan) -> None:

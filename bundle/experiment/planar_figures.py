@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from bundle.experiment.curves import wrapped
+from bundle.experiment.runs import NOT_REGISTERED
 from bundle.formats import LoadPaird, read_landmarks, read_transform
 from bundle.geometry import apply_affine, transform_points, voxel_grid, warp_native
 from bundle.pages.drawing import scaled
@@ -96,7 +97,7 @@ def overlays(fixed: Planar, moving: Planar, results: Mapping[str, Planar], spaci
         results: the registered moving image of each method.
         spacing: spacing of the pixels, mm.
     """
-    panels = {"not registered": moving, **results}
+    panels = {NOT_REGISTERED: moving, **results}
     rows = -(-len(panels) // COLUMNS)
     (width, height), aspect = fixed.image.shape, spacing[1] / spacing[0]
     size = (PANEL * COLUMNS, rows * (PANEL * height * aspect / width + 0.4) + 0.4)

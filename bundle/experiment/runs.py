@@ -16,6 +16,8 @@ Plan = Mapping[str, Any]
 Entry = Mapping[str, Any]
 """One of its trainings, methods or evaluations."""
 
+NOT_REGISTERED = "not registered"
+"""Name of the pairs as they are before registration, in tables and figures."""
 LONGEST_NAME = 100
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from bundle.dicom.spatial_registration import read_registration
-from bundle.formats.itk_files import affine_of, checked_header, header_note
+from bundle.formats.itk_files import affine_of, checked_header, header_note, stored_type
 from bundle.formats.nibabel_files import opened_nifti
 from bundle.formats.nifti_place import nifti, nifti_place
 from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip, spacing_of
@@ -215,8 +215,10 @@ def _parts(transform: Any) -> list[np.ndarray | Displacement]:
 
 def _read_itk_field(path: Path) -> Displacement:
     image = checked_header(path)
-    if image.GetNumberOfComponents() != 3:
-        raise Refused(f"not a transform: {image.GetNumberOfComponents()} value(s) per voxel, expected vectors of 3")
+    components, numbers = image.GetNumberOfComponents(), stored_type(path)
+    if components != 3 or numbers.kind == "u":  # a picture in colours has three numbers without signs
+        found = f"{components} value(s) per voxel of {numbers}"
+        raise Refused(f"not a transform: {found}, expected vectors of 3, with signs")
     # ITK would read a file of one slice as a planar image, and round double precision, unless it is told.
     number = itk.F if image.GetComponentSize() <= np.dtype(np.float32).itemsize else itk.D
     reader = itk.ImageFileReader[itk.VectorImage[number, 3]].New(FileName=str(path))
