@@ -16,11 +16,11 @@ from bundle.data import RobustIntensityd
 from bundle.formats import in_memory, load_image
 
 
-def scaled(array, lower=0.5, upper=99.5):
+def scaled(array, percentiles=(0.5, 99.5)):
     image = MetaTensor(
         torch.as_tensor(np.asarray(array, dtype=np.float32))[None], affine=torch.diag(torch.tensor([2.0, 2, 2, 1]))
     )
-    result = RobustIntensityd("image", lower, upper)({"image": image})["image"]
+    result = RobustIntensityd("image", percentiles)({"image": image})["image"]
     assert isinstance(result, MetaTensor)
     assert torch.equal(result.affine, image.affine)
     assert result.dtype == torch.float32
@@ -157,10 +157,10 @@ def test_one_intensity_becomes_nothing():
     np.testing.assert_array_equal(scaled(one), one > 0)
 
 
-@pytest.mark.parametrize("bounds", [(50, 50), (99, 1), (-1, 99), (1, 101)])
+@pytest.mark.parametrize("bounds", [(50, 50), (99, 1), (-1, 99), (1, 101), (1,), (1, 2, 99)])
 def test_percentiles_that_are_no_range_are_refused(bounds):
     with pytest.raises(ValueError, match="expected two between 0 and 100, in order"):
-        scaled(smooth(), *bounds)
+        scaled(smooth(), bounds)
 
 
 @pytest.mark.parametrize("make", [sparse, fan, organ, NORMAL["CT, padded with -2000"]])
@@ -214,7 +214,7 @@ def test_single_precision_rounds_no_contrast_away(tmp_path, name, dtype, shift):
     image = load_image(tmp_path / name)
     np.testing.assert_array_equal(image[0].numpy(), values)
     expected = scaled(values.astype(float) - shift)
-    np.testing.assert_allclose(RobustIntensityd("a", 0.5, 99.5)({"a": image})["a"][0].numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(RobustIntensityd("a", (0.5, 99.5))({"a": image})["a"][0].numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +233,6 @@ def test_one_value_beyond_single_precision_is_a_number():
     image = smooth().astype(float)
     image[0, 0, 0] = 1e300
     found = in_memory((image, AFFINE), "fixed_image")
-    result = RobustIntensityd("a", 0.5, 99.5)({"a": found})["a"][0].numpy()
+    result = RobustIntensityd("a", (0.5, 99.5))({"a": found})["a"][0].numpy()
     assert result[0, 0, 0] == 1
     np.testing.assert_allclose(result.ravel()[1:], scaled(smooth()).ravel()[1:], atol=2e-3)

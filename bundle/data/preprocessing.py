@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,17 +124,19 @@ class RobustIntensityd(MapTransform):
 
     Args:
         keys: images ``(1, *shape)``.
-        lower: percentile that becomes 0.
-        upper: percentile that becomes 1.
+        percentiles: that which becomes 0, and that which becomes 1.
         allow_missing_keys: as in MONAI.
+
+    Raises:
+        ValueError: when these are not two, in order.
     """
 
-    def __init__(self, keys: str | list[str], lower: float, upper: float, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: str | list[str], percentiles: Sequence[float], allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        if not 0 <= lower < upper <= 100:
-            raise ValueError(f"intensity percentiles are {lower}, {upper}; expected two between 0 and 100, in order")
-        self.lower = lower
-        self.upper = upper
+        if len(percentiles) != 2 or not 0 <= percentiles[0] < percentiles[1] <= 100:
+            found = ", ".join(map(str, percentiles))
+            raise ValueError(f"intensity percentiles are {found}; expected two between 0 and 100, in order")
+        self.percentiles = percentiles
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Scale every image; one with a single intensity becomes 0."""
@@ -143,7 +145,7 @@ class RobustIntensityd(MapTransform):
             image = output[key]
             if not torch.isfinite(image.max() - image.min()):  # the range of a sound image may overflow
                 image = image * 0.25
-            low, high = robust_range(convert_to_tensor(image, track_meta=False), self.lower, self.upper)
+            low, high = robust_range(convert_to_tensor(image, track_meta=False), *self.percentiles)
             same = low == high
             scaled = image * 0.0 if same else ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(image)
             output[key] = scaled.to(torch.float32)
