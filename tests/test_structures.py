@@ -15,6 +15,7 @@ from bundle.data import (
     Correspondence,
     LabelChannelsd,
     check_data,
+    check_headers,
     check_shared_values,
     corresponding,
     read_datalist,
@@ -330,6 +331,22 @@ def test_the_check_names_labels_without_a_value_in_both(tmp_path, other):
     named = {"default": {"gland": 1}, "b": {"gland": other}, "c": {"gland": other}}
     (tmp_path / "structures.json").write_text(json.dumps(named))
     assert check_data(tmp_path, fractions=TRAIN_ONLY).problems == []
+
+
+def test_the_check_names_pairs_of_a_map_and_a_label_with_channels(tmp_path):
+    """Registration refused them, and the check before it said nothing; a training ended when it drew one."""
+    for number, name in enumerate("abc"):
+        save(tmp_path / f"images/{name}.nii.gz", volume(number))
+        save(tmp_path / f"labels/{name}.nii.gz", np.ones((*volume().shape, *([2] if name == "c" else []))))
+    numbers = [f"fixed_label has {fixed} channel(s) and moving_label {moving}" for fixed, moving in ((1, 2), (2, 1))]
+    said = [
+        f"pair {first} and 1 more: {found}; give both as integer maps or both with one structure per channel"
+        for first, found in zip(("c_to_a", "a_to_c"), numbers, strict=True)
+    ]
+    assert sorted(check_data(tmp_path, fractions=TRAIN_ONLY).problems) == sorted(said)
+    with pytest.raises(ValueError, match="^2 problems in the files of the pairs: ") as raised:
+        check_headers(read_datalist(tmp_path, fractions=TRAIN_ONLY)["training"])
+    assert all(line in str(raised.value) for line in said)
 
 
 def test_scored_labels_of_the_moving_image_take_the_numbers_of_the_fixed_one():

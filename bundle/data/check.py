@@ -14,11 +14,11 @@ import numpy as np
 
 from bundle.data.datalist import FRACTIONS, LIMITS, survey
 from bundle.data.layouts import KINDS, SIDES
-from bundle.data.structures import differing_names, number_problems, unshared_values
+from bundle.data.structures import differing_names, mixed_forms, unshared_values
 from bundle.data.validation import Pair, Sections
 from bundle.formats.parts import Grid, read_part
 from bundle.formats.point_files import has_landmarks, pair_points
-from bundle.formats.problems import dimensions, grid_problems, image_problems, label_problems
+from bundle.formats.problems import dimensions, grid_problems, image_problems, label_problems, number_problems
 from bundle.formats.voxels import SEGMENT_NAMES, Found
 from bundle.geometry import spacing_of
 from bundle.system.errors import printable, tried
@@ -149,16 +149,16 @@ def check_data(
     try:
         report.sections, report.problems = survey(dataset_dir, datalist, **options)
     except (ValueError, FileNotFoundError) as error:
-        report.problems = [str(error)]
-        return report
+        return Report(report.dataset_dir, problems=[str(error)])
     pairs = [pair for pairs in report.sections.values() for pair in pairs]
     if not (pairs or report.problems):
         report.problems.append("no pairs in the data set; list some in the datalist, or add images")
     grids, spatial_dims = _check_images(pairs, report, spatial_dims)
     _check_labels(pairs, grids, report, spatial_dims)
     known = [(path, fact) for path, fact in report.facts.items() if path not in grids]
-    problems = unshared_values(pairs, {path: fact.values for path, fact in known if fact.channels == 1})
-    report.problems += problems + differing_names(pairs, {path: fact.names for path, fact in known})
+    report.problems += unshared_values(pairs, {path: fact.values for path, fact in known if fact.channels == 1})
+    report.problems += mixed_forms(pairs, {path: fact.channels for path, fact in known})
+    report.problems += differing_names(pairs, {path: fact.names for path, fact in known})
     _check_landmarks(pairs, grids, report)
     return report
 

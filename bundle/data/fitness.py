@@ -12,7 +12,7 @@ from monai.transforms import Transform
 from monai.utils import ImageMetaKey
 
 from bundle.data.layouts import SIDES
-from bundle.data.structures import by_name, unshared_values
+from bundle.data.structures import by_name, mixed_forms, unshared_values
 from bundle.formats.images import header_shape
 from bundle.formats.parts import KINDS, read_part, segment_doubt
 from bundle.formats.point_files import has_landmarks, pair_points
@@ -45,7 +45,7 @@ class CheckedPairs(CacheDataset):
             return None
 
 
-def check_headers(pairs: Iterable[Mapping[str, Any]], spatial_dims: int = 3) -> None:
+def check_headers(pairs: Sequence[Mapping[str, Any]], spatial_dims: int = 3) -> None:
     """Refuse pairs whose files cannot be read, or do not fit, as far as headers and lengths of files tell it at once.
 
     A training draws its pairs one after the other, and would end at such a file much later.
@@ -77,6 +77,7 @@ def check_headers(pairs: Iterable[Mapping[str, Any]], spatial_dims: int = 3) -> 
             problems += shape_problems(shapes[path], np.eye(4), path, spatial_dims)
         elif own and grid and sorted(own) != sorted(grid):  # the order of their axes may differ
             problems += other_grid(own, np.eye(4), f"{path}: the {kind}", grid, np.eye(4))
+    problems += mixed_forms(pairs, {path: shape[0] for path, shape in shapes.items() if shape})
     _refuse(problems)
 
 

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from bundle.data.layouts import SIDES
-from bundle.data.structures import Correspondence, by_name, corresponding, one_patient
+from bundle.data.structures import Correspondence, by_name, corresponding, mixed_forms, one_patient
 
 
 class LabelChannelsd(Transform):
@@ -51,11 +51,9 @@ class LabelChannelsd(Transform):
         if not all(f"{side}_label" in data for side in SIDES):
             return output
         fixed, moving = (data[f"{side}_label"] for side in SIDES)
-        if (fixed.shape[0] == 1) != (moving.shape[0] == 1):
-            raise ValueError(
-                f"pair {data['pair_id']}: fixed_label has {fixed.shape[0]} channel(s) and moving_label "
-                f"{moving.shape[0]}; give both as integer maps or both with one structure per channel"
-            )
+        counts = {f"{side}_label": len(data[f"{side}_label"]) for side in SIDES}
+        if problems := mixed_forms([{"pair_id": data["pair_id"], **{key: key for key in counts}}], counts):
+            raise ValueError(problems[0])
         chosen = self._chosen(data, fixed, moving)
         output["structures"] = [structure.name for structure in chosen]
         for side, label in zip(SIDES, (fixed, moving), strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -206,9 +206,8 @@ def unshared_values(pairs: Iterable[Mapping[str, Any]], values: Mapping[str, Ite
     problems = []
     for numbers, names in found.items():
         fixed_values, moving_values = (", ".join(f"{value:.0f}" for value in side[:MOST_VALUES]) for side in numbers)
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         problems.append(
-            f"pair {names[0]}{more}: the fixed label has the values {fixed_values} and the moving label "
+            f"pair {names[0]}{_more(names)}: the fixed label has the values {fixed_values} and the moving label "
             f"{moving_values}, none of which is in both; give a structure one value in both"
         )
     return problems
@@ -225,26 +224,27 @@ def differing_names(pairs: Iterable[Mapping[str, Any]], names: Mapping[str, str]
     return list(dict.fromkeys(line for fixed, moving in labels if (line := segment_doubt(fixed, moving))))
 
 
-def number_problems(channels: int, structures: Mapping[str, int], name: str) -> list[str]:
-    """Structures that a label cannot have. A value that an integer map does not hold is an empty structure.
+def mixed_forms(pairs: Iterable[Mapping[str, Any]], channels: Mapping[str, int]) -> list[str]:
+    """Pairs of an integer map and a label with a channel per structure, whose numbers say nothing of each other.
 
     Args:
-        channels: number of channels of the label; one is an integer map.
-        structures: its numbers by name.
-        name: name of the label in messages.
+        pairs: the pairs, with the paths of their labels.
+        channels: number of channels of each label, by its path; one is an integer map.
 
     Returns:
-        Problems, one line each.
+        Problems, one line for all pairs with the same numbers of channels.
     """
-    if channels == 1:
-        return [
-            f"{name}: {structure} is 0, the background of an integer map; give the value of its voxels"
-            for structure, number in structures.items()
-            if number == 0
-        ]
+    found: dict[tuple[int, int], list[str]] = {}
+    for pair in pairs:
+        fixed, moving = (channels.get(pair.get(f"{side}_label", ""), 0) for side in SIDES)
+        if fixed and moving and (fixed == 1) != (moving == 1):
+            found.setdefault((fixed, moving), []).append(pair["pair_id"])
     return [
-        f"{name}: {structure} is channel {number}, but the label has the channels 0 to {channels - 1}; correct the "
-        "number, or leave the name out"
-        for structure, number in structures.items()
-        if number >= channels
+        f"pair {names[0]}{_more(names)}: fixed_label has {fixed} channel(s) and moving_label {moving}; give both as "
+        "integer maps or both with one structure per channel"
+        for (fixed, moving), names in found.items()
     ]
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -82,6 +82,31 @@ def label_problems(
         elif not array.any():
             problems.append(f"{name}: the {kind} is empty, every value is 0; leave it out")
     return problems
+
+
+def number_problems(channels: int, structures: Mapping[str, int], name: str) -> list[str]:
+    """Structures that a label cannot have. A value that an integer map does not hold is an empty structure.
+
+    Args:
+        channels: number of channels of the label; one is an integer map.
+        structures: its numbers by name.
+        name: name of the label in messages.
+
+    Returns:
+        Problems, one line each.
+    """
+    if channels == 1:
+        return [
+            f"{name}: {structure} is 0, the background of an integer map; give the value of its voxels"
+            for structure, number in structures.items()
+            if number == 0
+        ]
+    return [
+        f"{name}: {structure} is channel {number}, but the label has the channels 0 to {channels - 1}; correct the "
+        "number, or leave the name out"
+        for structure, number in structures.items()
+        if number >= channels
+    ]
 
 
 def other_grid(
