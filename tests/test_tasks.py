@@ -11,6 +11,7 @@ from toys import touch
 from bundle.data.check import check_data
 from bundle.data.datalist import read_datalist, survey, write_datalist
 from bundle.data.splits import select_pairs
+from bundle.system import DataWarning
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 ALL = {"training": None, "validation": None, "test": None}
@@ -216,6 +217,15 @@ def test_slices_are_single_images_for_other_pairings(tmp_path):
         ("B_5.png", "A_2.png"),
     ]
     assert [names[1:] for names in read(tmp_path, pairing="repeat")] == [("A_1.png", "A_2.png"), ("A_2.png", "A_1.png")]
+
+
+def test_folders_beside_slices_are_told_not_to_count(tmp_path):
+    """The labels beside slices were left out in silence, and the check of the data found no problem."""
+    files = [f"A_00{number}.png" for number in range(3)]
+    touch(tmp_path, *files, *(f"{folder}/{file}" for folder in ("labels", "landmarks") for file in files))
+    with pytest.warns(DataWarning, match="/ is not used beside slices; name .* in a datalist") as told:
+        assert len(read_datalist(tmp_path, fractions=(1.0, 0.0, 0.0))["training"]) == 2
+    assert len(told) == 2
 
 
 @pytest.mark.parametrize("rows", ["A,P\nB,P\n", "A_1,P\nA_2,P\nB,P\n"])

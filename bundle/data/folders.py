@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ ENDING = re.compile(r"(.+?)[_.-](?:seg|segmentation|label|labels|mask|landmarks|
 """Name of a file that belongs to an image, with an ending that other programs give it."""
 COMPANION = re.compile(r"(?:(?:fixed|moving)_?)?(?:label|mask|seg|segmentation|landmark|point)s?", re.IGNORECASE)
 SLICE = re.compile(r"(.+)_(\d+)")
+SLICES_ALONE = " beside slices; name the images and what belongs to them in a datalist"
 # A .dcm file is a part of a series, which is a folder.
 SLICE_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
 
@@ -47,7 +48,7 @@ def image_entries(root: Path, pairing: str, patients: Mapping[str, str], problem
         ValueError: when two layouts are there, or a folder that the pairing needs is not.
     """
     folders = _image_folders(root, pairing)
-    _name_unused(root, "" in folders)
+    _name_unused(root, ("",) if "" in folders else ("fixed_", "moving_"))
     paired = len(folders) == 2
     found = {side: _images(folder, f"{side}_" if side else "", problems) for side, folder in folders.items()}
     names = sorted(set().union(*found.values()))
@@ -96,13 +97,13 @@ def _image_folders(root: Path, pairing: str) -> dict[str, Path]:
     return folders
 
 
-def _name_unused(root: Path, single: bool) -> None:
+def _name_unused(root: Path, prefixes: Sequence[str] = ()) -> None:
     """Name the folders that look as if they belong to the images, but have names that are not looked for."""
-    known = [prefix + FOLDERS[kind] for prefix in ([""] if single else ["fixed_", "moving_"]) for kind in KINDS[1:]]
+    known = [prefix + FOLDERS[kind] for prefix in prefixes for kind in KINDS[1:]]
+    layout = f", its name is none of those of this layout: {'/, '.join(known)}/" if known else SLICES_ALONE
     for folder in sorted(root.iterdir()):
-        if COMPANION.fullmatch(folder.name) and folder.is_dir() and folder.name not in (*known, LANDMARKS):
-            what = f"{folder.name}/ is not used, its name is none of those of this layout: {'/, '.join(known)}/"
-            warnings.warn(f"{root}: {what}", DataWarning, stacklevel=3)
+        if COMPANION.fullmatch(folder.name) and folder.is_dir() and folder.name not in (known and [*known, LANDMARKS]):
+            warnings.warn(f"{root}: {folder.name}/ is not used{layout}", DataWarning, stacklevel=3)
 
 
 def _images(images: Path, prefix: str, problems: list[str]) -> dict[str, dict[str, str]]:
@@ -117,8 +118,7 @@ def _images(images: Path, prefix: str, problems: list[str]) -> dict[str, dict[st
     found = {name: {"image": str(path)} for name, path in files.items() if name not in others}
     for kind in KINDS[1:]:
         suffixes = POINT_SUFFIXES if kind == LANDMARKS else SUFFIXES
-        folder = images.with_name(f"{prefix}{FOLDERS[kind]}")
-        for name, file in _matched(folder, suffixes, found, problems).items():
+        for name, file in _matched(images.with_name(f"{prefix}{FOLDERS[kind]}"), suffixes, found, problems).items():
             found[name][kind] = file
     return found
 
@@ -177,8 +177,7 @@ def _files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict
 
 def has_slices(root: Path) -> bool:
     """Whether a slice lies directly in a folder; volumes numbered the same way (``case_001.nii.gz``) do not count."""
-    named = (path for path in _slice_files(root) if SLICE.fullmatch(stem(path)))
-    first = next(named, None)
+    first = next((path for path in _slice_files(root) if SLICE.fullmatch(stem(path))), None)
     return first is not None and (first.suffix.lower() in PICTURE_SUFFIXES or _is_slice(first))
 
 
@@ -207,6 +206,7 @@ def slice_entries(root: Path, pairing: str, patients: Mapping[str, str], problem
     Raises:
         ValueError: when no volume has two neighbouring slices to pair.
     """
+    _name_unused(root)
     entries = []
     for volume, slices in _volumes(root, problems).items():
         patient = {"patient": _patient(volume, slices.values(), patients, problems)}

@@ -111,8 +111,9 @@ def _clean_names(given: Pair, names: tuple[str, ...], where: str, problems: list
         patients = value if isinstance(value, list) else [value]
         single = "pair_id" not in names
         named = patients and all(type(patient) in (str, int) and str(patient).strip() for patient in patients)
-        if not named or (single and len(patients) > 1):
-            expected = f"{'one patient' if single else 'a patient or a list of patients'}, by name or whole number"
+        if not named or len(patients) > (1 if single else 2):
+            who = "one patient" if single else "a patient or a list of patients (moving, fixed)"
+            expected = f"{who}, by name or whole number"
             problems.append(f"{where}: patient is {value!r}, expected {expected}")
         else:
             cleaned["patient"] = tuple(dict.fromkeys(str(patient).strip() for patient in patients))
