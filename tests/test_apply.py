@@ -356,6 +356,10 @@ def test_bad_input_is_refused_before_anything_is_written(pair):
         ),
         ({"moving": ["p.csv"], "output": "q.csv"}, "p.csv: .*voxels"),
         (
+            {"moving": ["p.csv"], "output": "q.csv", "moving_grid": "moving.nii.gz", "reference": None},
+            "moving_grid needs a reference: the image in whose voxels moved points are written",
+        ),
+        (
             {"moving": ["p.ply"], "output": "q.ply"},
             "q.ply: not a format .*; points and surfaces are read from CSV .*STL",
         ),
@@ -363,8 +367,8 @@ def test_bad_input_is_refused_before_anything_is_written(pair):
     before = sorted(path.name for path in pair.iterdir())
     for changes, message in cases:
         call = {**good, **changes}
-        for key in ("transform", "output", "reference"):
-            call[key] = call[key] and pair / call[key]
+        for key in ("transform", "output", "reference", "moving_grid"):
+            call[key] = call.get(key) and pair / call[key]
         call["moving"] = [pair / name for name in call["moving"]]
         with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
             apply_transform(**call)

@@ -101,6 +101,8 @@ def apply_transform(
     """
     if label is not None and label not in LABEL_MODES:
         raise ValueError(f"label is {label!r}; expected {' or '.join(LABEL_MODES)}")
+    if moving_grid is not None and reference is None:
+        raise ValueError("moving_grid needs a reference: the image in whose voxels moved points are written")
     others = {"transform": transform, "reference": reference, "image of moving_grid": moving_grid}
     targets = _targets([Path(path) for path in moving], output, others)
     pull = Pull(read_transform(transform), inverse)
