@@ -158,7 +158,7 @@ def register(
     Args:
         fixed: fixed image, onto which the other is moved; or, alone, a folder of images or a datalist (JSON).
         moving: moving image.
-        fixed_label: label of the fixed image, used to measure; the steps do not see it.
+        fixed_label: label of the fixed image, used to measure; the steps see it with test_labels.yaml alone.
         moving_label: label of the moving image, which is moved too.
         output: output folder, with a folder for every pair.
         config: presets and overlays for inference.yaml, such as cpu.yaml, or inference_2d.yaml for slices.

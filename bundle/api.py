@@ -18,6 +18,7 @@ from monai.data import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
 from bundle.data import stem
+from bundle.evaluation.metrics import without_nan
 from bundle.formats import in_memory
 from bundle.geometry import Transform, move_points, warp_native
 from bundle.pages import PairPictured, QualityPaged, QualityPdfd
@@ -31,6 +32,8 @@ from bundle.system.text import literal
 
 IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False, "dicom": False}
 """Settings that turn off all output files: they are made when the result is saved."""
+OF_LISTS = ("dataset_dir", "datalist", "section", "pairing", "pair_limits")
+"""Settings that say which images are registered."""
 BUILDING = threading.Lock()
 """Held while objects are made from a configuration."""
 Image: TypeAlias = str | PathLike[str] | MetaTensor | SpatialImage | tuple[np.ndarray, np.ndarray]
@@ -115,7 +118,7 @@ class Registration:
             OSError: when it cannot be written.
         """
         folder = Path(folder).absolute()
-        SavePaird(folder.parent)({**QualityPaged()(self._pictured), **self._both_ways, "pair_id": folder.name})
+        SavePaird(folder.parent)({**QualityPaged()({**self._pictured, **self._both_ways}), "pair_id": folder.name})
         return folder
 
     def save_dicom(self, folder: str | Path) -> Path:
@@ -128,7 +131,7 @@ class Registration:
             The folder.
 
         Raises:
-            ValueError: when the images are not DICOM series of one patient.
+            ValueError: when the fixed image is no DICOM series, or the moving one is one of another patient.
             OSError: when it cannot be written, or is not empty.
         """
         folder = Path(folder).absolute()
@@ -146,7 +149,8 @@ class Registration:
 
     @cached_property
     def _both_ways(self) -> dict[Hashable, Any]:
-        return TransformsBothWaysd()(self.data)
+        found = TransformsBothWaysd()(self.data)
+        return found | {"metrics": self.metrics | without_nan({"inverse_residual_mm": found["inverse_residual_mm"]})}
 
     def _repr_html_(self) -> str:
         """The picture of the pair, in a notebook."""
@@ -176,13 +180,13 @@ def register(
         moving: image that is warped.
         config_file: presets and overlays for ``inference.yaml``, files or names of files in ``configs/``, such as
             ``"cpu.yaml"``; slices take ``"inference_2d.yaml"``.
-        fixed_label: integer map, or ``(X, Y, Z, channels)``; used to measure, never in the steps.
+        fixed_label: integer map, or ``(X, Y, Z, channels)``; in the steps with ``test_labels.yaml`` alone.
         moving_label: the same; warped as well.
         fixed_mask: where the fixed image counts.
         moving_mask: where the moving image counts.
         fixed_landmarks: file of points.
         moving_landmarks: file of as many points, which correspond by name, else by row.
-        settings: keys of the configuration with other values, such as ``steps=10`` or ``weights="model.pt"``.
+        settings: keys of the configuration with other values, such as ``steps=10``; none of data sets or of output.
 
     Returns:
         Warped image, displacement, transforms, metrics.
@@ -193,11 +197,10 @@ def register(
     """
     parts = {"fixed_label": fixed_label, "moving_label": moving_label, "fixed_mask": fixed_mask}
     parts |= {"moving_mask": moving_mask, "fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
-    if settings.get("output_dir") is not None:
-        raise ValueError("register() writes nothing into an output_dir; write the result with save(folder)")
+    if unused := [name for name in (*IN_MEMORY, *OF_LISTS) if settings.get(name)]:
+        raise ValueError(f"register() takes two images, writes nothing: leave out {', '.join(unused)}; save() writes")
     check_landmarks(given := {key: value for key, value in parts.items() if value is not None})
-    images = {"fixed_image": fixed, "moving_image": moving}
-    pair = {key: _loadable(value, key) for key, value in {**images, **given}.items()}
+    pair = {key: _loadable(part, key) for key, part in {"fixed_image": fixed, "moving_image": moving, **given}.items()}
     names = (stem(fspath(value)) if isinstance(value, str | PathLike) else "array" for value in (moving, fixed))
     pair["pair_id"] = literal("_to_".join(names))
     parser = read_configuration(on_inference(config_file), settings)
@@ -240,8 +243,7 @@ def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: 
 def read_configuration(config_file: str | Path | Sequence[str | Path], settings: Mapping[str, Any]) -> ConfigParser:
     """The configuration with some values replaced; errors are those of :func:`create_workflow`, and of the device."""
     content = load_checked(config_file)
-    unknown = [name for name in settings if name not in content]
-    if unknown:
+    if unknown := [name for name in settings if name not in content]:
         raise ValueError(unknown_option(unknown, content))
     check_settings(settings, content)
     if settings.get("device") is not None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -181,6 +182,10 @@ def test_it_is_the_workflow(tiny_dataset, trained, command, tmp_path):
         ours, other = (nib.load(folder / name).get_fdata() for folder in (saved, tmp_path / "out/F_to_G"))
         np.testing.assert_array_equal(ours, other)
     assert {"transform.h5", "inverse_transform.h5", "inverse_displacement.nii.gz", "quality.html"} <= set(written)
+    measured = json.loads((saved / "metrics.json").read_text())
+    assert measured.keys() - theirs.keys() == {"inverse_residual_mm"}
+    assert 0 <= measured["inverse_residual_mm"]["mean"] <= measured["inverse_residual_mm"]["max"]
+    assert "error of the inverse" in (saved / "quality.html").read_text()
     points = apply(found.affine, np.array([[9.0, 8, 7]]).T)
     np.testing.assert_allclose(
         read_transform(saved / "transform.h5")(torch.as_tensor(points)),
@@ -441,6 +446,11 @@ def test_the_package_hands_it_on():
     assert bundle.register is register
 
 
-def test_a_folder_for_results_is_not_ignored(tmp_path):
-    with pytest.raises(ValueError, match=r"register\(\) writes nothing into an output_dir; write the result with save"):
-        register(__file__, __file__, output_dir=tmp_path / "out")
+@pytest.mark.parametrize(
+    "setting",
+    [{"output_dir": "out"}, {"transforms": True}, {"dicom": True}, {"section": "test"}, {"pair_limits": {"test": 1}}],
+)
+def test_settings_of_data_sets_and_of_output_are_not_ignored(setting):
+    said = f"register() takes two images, writes nothing: leave out {next(iter(setting))}; save() writes"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        register(__file__, __file__, **setting)
