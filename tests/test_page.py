@@ -20,9 +20,11 @@ from bundle.pages import PairPictured, QualityIndex, QualityPaged, QualityPdfd
 from bundle.pages.batch_page import batch_page
 from bundle.pages.drawing import deformed_grid, outline
 from bundle.pages.explorer import Blocks, explored
+from bundle.pages.page import numbers
 from bundle.pages.slices import shown_slices
 from bundle.pages.views import MOST_PIXELS, Volumes
 from bundle.results import NativeOutputsd, SavePaird
+from bundle.system import DataWarning
 
 LIMITS = {"folded_percent": [0.5, 5.0], "similarity_gain_percent": [1.0, -20.0], "largest_displacement_mm": None}
 VOID = {"meta", "image", "circle", "line", "path", "br"}
@@ -160,6 +162,22 @@ def test_structures_have_the_names_of_their_list(fixed_grid):
     assert "apex: missing in the moving label" in text
     assert "DSC of structure 1" not in text
     assert "<gland>" not in html
+
+
+def test_structures_that_only_one_label_has_are_named(fixed_grid):
+    """Neither the page nor the PDF showed that something was not measured."""
+    data = registered(fixed_grid, labels=True)
+    fixed = data["native_fixed_label"].clone()
+    fixed[0, :2] = 7
+    with pytest.warns(DataWarning, match="7 is missing in the moving label"):
+        scored = PairMetricsd([0], None, "cpu", 2)({**data, "native_fixed_label": fixed})
+    scored = {**scored, "metrics": scored["metrics"] | {"verdict": data["metrics"]["verdict"]}}
+    shown = numbers(scored["metrics"], "mm")[1]
+    assert ["structure 7 is missing in the moving label", "–"] in shown
+    named = {**scored, "fixed_structures": {"lesion": 7}, "moving_structures": {"lesion": 7}, "patient": ("a",)}
+    largest = {key: data["metrics"][key] for key in ("largest_displacement_mm",)}
+    page = QualityPaged()({**named, "metrics": scored["metrics"] | largest})["page"].decode()
+    assert "lesion is missing in the moving label" in page
 
 
 def test_a_good_pair_has_no_reasons(fixed_grid):

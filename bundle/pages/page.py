@@ -205,7 +205,7 @@ def numbers(metrics: Mapping[str, Any], unit: str) -> tuple[list[list[str]], lis
         unit: unit of lengths.
 
     Returns:
-        Rows of values before and after registration, and rows of single values.
+        Rows of values before and after registration, and rows of single values and of structures without any.
     """
     both: list[list[str]] = []
     single: list[list[str]] = []
@@ -214,6 +214,8 @@ def numbers(metrics: Mapping[str, Any], unit: str) -> tuple[list[list[str]], lis
             if set(values.values()) != {None}:
                 shown = [ABSENT if value is None else measure.text(value) for value in values.values()]
                 (both if measure.has_before else single).append([measure.label(unit, structure), *shown])
+    missing = metrics.get("missing_structures") or {}
+    single += [[f"{'structure ' * name.isdigit()}{name} {what}", ABSENT] for name, what in missing.items()]
     single += [[f"seconds of {stage}", f"{value:.2f}"] for stage, value in metrics["seconds"].items()]
     return both, single
 
