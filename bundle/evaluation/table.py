@@ -96,8 +96,9 @@ def compare(results: Sequence[str | os.PathLike[str]]) -> str:
         results: output folders of inference.
 
     Returns:
-        Text, one line per method: DSC and TRE (mm), or distance (px) and NCC, folded voxels (%) and seconds, mean +- SD
-        over pairs. The pairs before registration have one line, or one for each run if they were measured otherwise.
+        Text, one line per method: DSC and TRE (mm), or distance (px) and NCC, mean +- SD over the pairs, folded voxels
+        (%, mean) and seconds (median). The pairs before registration have one line, or one for each run if they were
+        measured otherwise.
 
     Raises:
         ValueError: when a folder holds no results or the folders hold different pairs.

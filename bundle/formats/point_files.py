@@ -73,7 +73,7 @@ class PointFile:
     def write(
         self, path: str | Path, points: np.ndarray, outside: np.ndarray | None = None, affine: np.ndarray | None = None
     ) -> None:
-        """Write a file of the same format with other points and everything else unchanged.
+        """Write a file of the same format with other points, and all unchanged that does not follow from them.
 
         A point is flagged in the column ``outside`` of CSV and in the description of markups and fiducials; surfaces
         have no place for flags.

@@ -46,7 +46,7 @@ def write_result(found: Registration, output: str, path: Path, proposal: bool = 
 
     Args:
         found: the registration.
-        output: ``warped`` (float32), ``label`` (whole numbers), ``displacement`` (float32, mm, LPS, as ITK reads it).
+        output: ``warped`` (float32), ``label`` (whole numbers), ``displacement`` (mm, LPS, as ITK reads it).
         path: output file; the suffix decides the format.
         proposal: the label is what the map networks propose, not the one carried over.
 
