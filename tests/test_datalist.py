@@ -177,8 +177,18 @@ def test_patients_csv_serves_datalists_too(tmp_path):
     images(tmp_path, 4, "")
     (tmp_path / "patients.csv").write_text("image,patient\nc0,A\nc1,A\n")
     path = write(tmp_path, {"training": ["c0.nii.gz", "c2.nii.gz"], "test": ["c1.nii.gz", "c3.nii.gz"]})
-    with pytest.raises(ValueError, match="patient A is in training and in test"):
+    said = "c2.nii.gz and 1 more: not in patients.csv, so it counts as a patient of its own; add its line"
+    with pytest.warns(DataWarning, match=said), pytest.raises(ValueError, match="patient A is in training and in test"):
         read_datalist(tmp_path, path)
+
+
+def test_a_list_whose_patients_are_known_is_told_nothing(tmp_path, recwarn):
+    images(tmp_path, 4, "")
+    (tmp_path / "patients.csv").write_text("image,patient\nc0,A\nc1,B\n")
+    single = {"image": "c2.nii.gz", "patient": "C"}
+    pair = {"fixed_image": "c2.nii.gz", "moving_image": "c3.nii.gz", "patient": ["C", "D"]}
+    read_datalist(tmp_path, write(tmp_path, {"training": ["c0.nii.gz", "c1.nii.gz", single, pair]}))
+    assert not [one for one in recwarn if one.category is DataWarning]
 
 
 # --- folders ------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from bundle.data.layouts import (
     read_patients,
 )
 from bundle.data.pairing import check_mixture, mixed_pairs, pair_singles, repeat_problems, repeated_images
-from bundle.data.splits import split_entries, tell_alike, tell_one_sided
+from bundle.data.splits import split_entries, tell_alike, tell_one_sided, tell_unlisted
 from bundle.data.structures import complete_structures, structure_conflicts
 from bundle.data.tasks import folder_reader
 from bundle.data.validation import (
@@ -168,6 +168,7 @@ def read_entries(
     else:
         listed = _listed_entries(_find(datalist, root) if datalist else find_dataset_json(root), root)
     entries = {section: clean_section(section, listed.get(section, []), root, problems) for section in SECTIONS}
+    tell_unlisted(entries, patients)
     complete_patients(entries, patients, root)
     complete_structures(entries, root, problems)
     tell_one_sided(entries)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bundle.data.layouts import SECTIONS, composed
+from bundle.data.layouts import SECTIONS, composed, stem
 from bundle.data.validation import Pair
 from bundle.system.errors import DataWarning
 
@@ -19,6 +19,7 @@ ONE_SIDED = {
     "fixed_label": "moving_label",
 }
 """Files of an image that are of no use without that of the other; a moving label alone is moved."""
+IMAGES = ("image", "moving_image", "fixed_image")
 LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 
@@ -173,6 +174,24 @@ def tell_one_sided(sections: Mapping[str, Sequence[Pair]]) -> None:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             note = f"{found[0][key]}{more}: {key} without {other}, which is not used; give both, or neither"
             warnings.warn(note, DataWarning, stacklevel=2)
+
+
+def tell_unlisted(sections: Mapping[str, Sequence[Mapping[str, Any]]], patients: Mapping[str, str]) -> None:
+    """Warn of images without a patient, each a patient of its own, that a ``patients.csv`` does not name.
+
+    One that is misspelt there could be registered to its own patient as to another, and be in two sections.
+
+    Args:
+        sections: pairs and single images of each section, before they get their patients.
+        patients: patient of each image by file name, as in ``patients.csv``.
+    """
+    entries = (entry for listed in sections.values() for entry in listed if "patient" not in entry)
+    images = dict.fromkeys(entry[key] for entry in entries for key in IMAGES if key in entry)
+    unlisted = [image for image in images if stem(image) not in patients]
+    if patients and unlisted:
+        more = f" and {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
+        note = f"{unlisted[0]}{more}: not in patients.csv, so it counts as a patient of its own; add its line"
+        warnings.warn(note, DataWarning, stacklevel=2)
 
 
 def tell_alike(sections: Mapping[str, Sequence[Pair]]) -> None:
