@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
-from bundle.data import stem
+from bundle.data import stem, tell_one_sided
 from bundle.evaluation.metrics import without_nan
 from bundle.formats import in_memory
 from bundle.geometry import Transform, move_points, warp_native
@@ -200,12 +200,12 @@ def register(
     if unused := [name for name in (*IN_MEMORY, *OF_LISTS) if settings.get(name)]:
         raise ValueError(f"register() takes two images, writes nothing: leave out {', '.join(unused)}; save() writes")
     check_landmarks(given := {key: value for key, value in parts.items() if value is not None})
+    tell_one_sided({"pair": [given]})
     pair = {key: _loadable(part, key) for key, part in {"fixed_image": fixed, "moving_image": moving, **given}.items()}
     names = (stem(fspath(value)) if isinstance(value, str | PathLike) else "array" for value in (moving, fixed))
     pair["pair_id"] = literal("_to_".join(names))
     parser = read_configuration(on_inference(config_file), settings)
-    for key, value in {**IN_MEMORY, "dataset::data": [pair], "dataloader::generator": torch.Generator()}.items():
-        parser[key] = value
+    parser.update({**IN_MEMORY, "dataset::data": [pair], "dataloader::generator": torch.Generator()})
     hide_what_is_harmless()
     processes.only_deterministic(parser["deterministic"])
     # So does torch's random state, from which networks without a file of weights are initialised.

@@ -21,7 +21,7 @@ import bundle
 from bundle import create_workflow, register
 from bundle.api import read_configuration
 from bundle.formats import load_image, read_transform
-from bundle.system import CONFIGS
+from bundle.system import CONFIGS, DataWarning
 from bundle.system.configurations import on_inference
 
 pytest_plugins = ["workflow_fixtures"]
@@ -444,6 +444,16 @@ def test_a_workflow_is_made_from_any_folder(tiny_dataset, tmp_path, monkeypatch)
 
 def test_the_package_hands_it_on():
     assert bundle.register is register
+
+
+def test_a_fixed_label_alone_is_told(voxels):
+    """It is of no use, which a list said and this did not."""
+    fixed, moving = ((voxels[side], AFFINES[side]) for side in ("fixed", "moving"))
+    label = ((fixed[0] > fixed[0].mean()).astype(np.uint8), fixed[1])
+    with pytest.warns(
+        DataWarning, match="^fixed_label without moving_label, which is not used; give both, or neither$"
+    ):
+        assert "dsc" not in register(fixed, moving, fixed_label=label, **TINY | {"steps": 0}).metrics
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         split_pair,
     )
     from bundle.data.preprocessing import InitialAlignmentd, IsotropicGridd, RobustIntensityd, SmoothToSpacingd
-    from bundle.data.splits import require, select_pairs
+    from bundle.data.splits import require, select_pairs, tell_one_sided
     from bundle.data.structures import Correspondence, by_name, corresponding, one_patient
     from bundle.data.validation import default_names
 else:
@@ -73,6 +73,7 @@ __all__ = [
     "split_pair",
     "stem",
     "structure_mask",
+    "tell_one_sided",
     "values_of",
     "write_datalist",
 ]

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 from bundle.data.layouts import SECTIONS, composed, stem
@@ -172,8 +173,10 @@ def tell_one_sided(sections: Mapping[str, Sequence[Pair]]) -> None:
         found = [pair for pairs in sections.values() for pair in pairs if key in pair and other not in pair]
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            note = f"{found[0][key]}{more}: {key} without {other}, which is not used; give both, or neither"
-            warnings.warn(note, DataWarning, stacklevel=2)
+            file = f"{found[0][key]}{more}: " if isinstance(found[0][key], str | PathLike) else ""  # or in memory
+            warnings.warn(
+                f"{file}{key} without {other}, which is not used; give both, or neither", DataWarning, stacklevel=2
+            )
 
 
 def tell_unlisted(sections: Mapping[str, Sequence[Mapping[str, Any]]], patients: Mapping[str, str]) -> None:
