@@ -13,7 +13,7 @@ from toys import Grid
 from workflow_fixtures import SMALL
 
 from bundle import register
-from bundle.data import check_data
+from bundle.data import check_data, check_labels_alike
 from bundle.formats import LoadPaird, in_memory, load_image, save_image, write_transform
 from bundle.formats.loading import load_part
 from bundle.formats.parts import read_part
@@ -367,6 +367,47 @@ def test_segments_of_other_names_under_one_number_are_told(files, content, recwa
     for line in (*problems, *warned):
         assert said in line
         assert line.endswith(BY_NUMBER)
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ({"names": ("gland", "urethra", 3)}, "urethra is 2 in .*a.seg.nrrd and 3 in .*b.seg.nrrd; a network learns"),
+        (
+            {"names": ("gland", "lesion", 2)},
+            "2 is urethra in .*a.seg.nrrd and lesion in .*b.seg.nrrd; a network learns",
+        ),
+        ({"names": ("gland", "lesion", 2), "structures": {"gland": 1, "urethra": 2}}, ""),
+        ({"structures": {"urethra": 1, "gland": 2}}, "gland is 1 in .*a.seg.nrrd and 2 in .*b.seg.nrrd"),
+        ({}, ""),
+    ],
+)
+def test_a_map_network_is_told_of_labels_that_number_structures_otherwise(tmp_path, recwarn, others, told):
+    """It learns structures by their numbers; others were learned as one, in silence."""
+    named = {"a": ("gland", "urethra", 2), "b": others.get("names", ("gland", "urethra", 2))}
+    images = [{"label": str(tmp_path / f"{name}.seg.nrrd")} for name in named]
+    for name, (first, second, value) in named.items():
+        lines = NAMED.format(first, OTHER.format(second, value)).encode()
+        label = np.ones(GRID.shape, np.uint8)
+        cropped(tmp_path / f"{name}.seg.nrrd", label, (0, 0, 0), GRID.shape, lines=lines)
+    images[1] |= {"structures": others["structures"]} if "structures" in others else {}
+    check_labels_alike([*images, images[0]])
+    warned = [str(one.message) for one in recwarn if one.category is DataWarning]
+    assert len(warned) == bool(told)
+    assert all(re.search(told, line) for line in warned)
+
+
+def test_a_map_network_learns_from_labels_of_one_form(tmp_path):
+    """Value 1 of a map is the first structure, and channel 1 of another label the second."""
+    write(tmp_path / "map.nii", np.ones(GRID.shape, np.uint8))
+    write(tmp_path / "channels.nii", np.ones((*GRID.shape, 2), np.uint8))
+    images = [{"label": str(tmp_path / f"{name}.nii")} for name in ("map", "channels")]
+    for image in images:
+        check_labels_alike([image])
+    with pytest.raises(
+        ValueError, match="map.nii is an integer map and .*channels.nii has channels; give all labels one"
+    ):
+        check_labels_alike(images)
 
 
 def test_a_segment_of_one_voxel_is_a_part_of_the_grid_of_its_image(tmp_path):

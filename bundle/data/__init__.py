@@ -9,7 +9,14 @@ if TYPE_CHECKING:
     from bundle.data.check import check_data
     from bundle.data.datalist import announce, read_datalist, write_datalist
     from bundle.data.field_of_view import FieldOfViewMaskd
-    from bundle.data.fitness import CheckedPairs, CheckPaird, check_headers, check_shared_values, parts_on_grid
+    from bundle.data.fitness import (
+        CheckedPairs,
+        CheckPaird,
+        check_headers,
+        check_labels_alike,
+        check_shared_values,
+        parts_on_grid,
+    )
     from bundle.data.images import read_folds, read_images
     from bundle.data.label_channels import LabelChannelsd, structure_mask, values_of
     from bundle.data.layouts import SECTIONS, SIDES, stem
@@ -51,6 +58,7 @@ __all__ = [
     "by_name",
     "check_data",
     "check_headers",
+    "check_labels_alike",
     "check_mixture",
     "check_shared_values",
     "collate_episodes",

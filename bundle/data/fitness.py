@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from bundle.formats.problems import extent_problems, image_problems, label_probl
 from bundle.formats.voxels import SEGMENT_NAMES
 from bundle.system.errors import DataWarning, one_line, root_cause
 from bundle.system.limits import is_same_file
+
+LEARNED = "a network learns structures by their numbers: number them alike"
 
 
 class CheckedPairs(CacheDataset):
@@ -102,6 +105,43 @@ def check_shared_values(pairs: Iterable[Mapping[str, Any]]) -> None:
         except (ValueError, OSError) as error:
             problems.append(one_line(error))
     _refuse(problems or unshared_values(pairs, values))
+
+
+def check_labels_alike(images: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse integer maps among labels with channels: a network that learns structures by number needs one form.
+
+    It reads every label.
+
+    Args:
+        images: labelled images with the paths of their files, and names of their structures where these are given.
+
+    Raises:
+        ValueError: naming a label of each form, or all that cannot be read.
+
+    Warns:
+        DataWarning: about a name with two numbers, or a number with two names.
+    """
+    forms: dict[bool, str] = {}
+    named: dict[str, str] = {}
+    problems: list[str] = []
+    for image in images:
+        path, given = image["label"], image.get("structures", {})
+        try:
+            label = read_part(path, "label")
+        except (ValueError, OSError) as error:
+            problems.append(one_line(error))
+            continue
+        forms.setdefault(len(label.channels) > 1, path)
+        stated = json.dumps({number: name for name, number in given.items()}) if given else ""
+        if names := stated or label.meta.get(SEGMENT_NAMES, ""):
+            named.setdefault(names, path)
+    if len(forms) > 1 and not problems:
+        problems = [f"{forms[False]} is an integer map and {forms[True]} has channels; give all labels one form"]
+    _refuse(problems, "labels")
+    first, *others = named or [""]
+    doubts = (segment_doubt(first, other, (named[first], named[other]), LEARNED) for other in others)
+    if doubt := next(filter(None, doubts), ""):
+        warnings.warn(doubt, DataWarning, stacklevel=2)
 
 
 def _refuse(problems: Sequence[str], where: str = "files of the pairs") -> None:

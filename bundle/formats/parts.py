@@ -99,7 +99,9 @@ def _turned(label: Found, shape: Sequence[int], target: np.ndarray) -> Found:
     return replace(label, channels=np.ascontiguousarray(voxels), affine=turned)
 
 
-def segment_doubt(fixed: str, moving: str) -> str:
+def segment_doubt(
+    fixed: str, moving: str, labels: Sequence[str] = ("the fixed label", "the moving label"), advice: str = BY_NUMBER
+) -> str:
     """A line about segmentations of 3D Slicer that give a structure two numbers, or a number to two structures.
 
     3D Slicer numbers segments anew when it saves them: where a patient lacks one, those after it have other numbers.
@@ -107,6 +109,8 @@ def segment_doubt(fixed: str, moving: str) -> str:
     Args:
         fixed: names of the segments of the fixed label by their numbers, as JSON; empty if it has none.
         moving: the same of the moving label.
+        labels: what the line calls the two.
+        advice: how it ends.
 
     Returns:
         The line, or an empty one.
@@ -118,11 +122,11 @@ def segment_doubt(fixed: str, moving: str) -> str:
     for name in numbers[0].keys() & numbers[1].keys():
         ours, theirs = (side[name] for side in numbers)
         if ours != theirs:
-            return f"{named[0][ours]} is {ours} in the fixed label and {theirs} in the moving label; {BY_NUMBER}"
+            return f"{named[0][ours]} is {ours} in {labels[0]} and {theirs} in {labels[1]}; {advice}"
     for number in sorted(named[0].keys() & named[1].keys()):
         ours, theirs = (side[number] for side in named)
         if ours.casefold() != theirs.casefold() and not any(map(UNNAMED.fullmatch, (ours, theirs))):
-            return f"{number} is {ours} in the fixed label and {theirs} in the moving label; {BY_NUMBER}"
+            return f"{number} is {ours} in {labels[0]} and {theirs} in {labels[1]}; {advice}"
     return ""
 
 
