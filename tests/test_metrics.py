@@ -501,6 +501,7 @@ def test_centres_of_structures_are_points_in_the_moving_world():
     ("patient", "structures", "landmarks", "expected"),
     [
         (["A", "B"], [0], [1], ([0], [1])),
+        (["A", "B"], [0, 1], [1, 2], ([0, 1], [2])),  # channel 1 was a structure and a landmark between patients
         (["A"], [0], [1], ([0], [1, 2, 3])),
         (["A"], [0, 2], [1], ([0, 2], [1, 3])),
         (["A", "B"], [0], None, ([0], [1, 2, 3])),

@@ -77,7 +77,6 @@ def scored_channels(
         )
     shared = [fixed for _, fixed, _ in corresponding(data, range(count)) if fixed is not None and fixed < count]
     overlapping = [k for k in shared if structures is None or k in structures]
-    if landmarks is None or one_patient(data):
-        bodies = [0] if structures is None else structures
-        return overlapping, [k for k in shared if k not in bodies]
-    return overlapping, [k for k in shared if k in landmarks]
+    bodies = [0] if structures is None else structures
+    points = shared if landmarks is None or one_patient(data) else landmarks
+    return overlapping, [k for k in shared if k in points and k not in bodies]
