@@ -202,6 +202,24 @@ def test_files_of_a_pair_that_are_not_there_are_named(command, files, words):
     assert words in finished.error
 
 
+@pytest.mark.parametrize(
+    ("named", "option"),
+    [
+        (["register", "fixed.nii", "moving.nii"], "datalist"),
+        (["register", "list.json"], "datalist"),
+        (["register", "data"], "dataset_dir"),
+    ],
+)
+def test_images_are_named_once(command, named, option):
+    """The option went before, and the images that the command names were left out in silence."""
+    (command.folder / "data").mkdir()
+    for name in ("fixed.nii", "moving.nii", "list.json", "other"):
+        (command.folder / name).touch()
+    finished = command("bundle", *named, f"--{option}", "other")
+    assert finished.code == 1
+    assert finished.error == f"error: --{option} names other images than the command does; keep one of them"
+
+
 @pytest.mark.parametrize("work", ["register", "train"])
 def test_quiet_prints_nothing_but_writes_everything(command, dataset, tmp_path, work):
     values = {**({**SMALL, "weights": "$None"} if work == "register" else SMALL_TRAINING), "datalist": "datalist.json"}

@@ -52,16 +52,19 @@ def settings(
 
     Args:
         files: configurations.
-        names: files and folders, which are no expressions; options of the same names go before.
+        names: files and folders, which are no expressions; options of the same names go before, except of the images.
         options: as they were typed.
         own: options of the command, for messages.
 
     Raises:
         FileNotFoundError: as in :func:`check_overrides`.
-        ValueError: the same, and for an option that names other configurations.
+        ValueError: the same, and for an option that names other configurations, or other images.
     """
     if "config_file" in options:
         raise ValueError(f"--config_file is for python -m bundle run; here it is {files[0]}, which --config changes")
+    images = "datalist" if "datalist" in names else "dataset_dir"
+    if images in names and images in options:
+        raise ValueError(f"--{images} names other images than the command does; keep one of them")
     kept = {option: literal(name) for option, name in names.items() if option not in options}
     words = {name: [] if value is None else [value] for name, value in options.items()}
     check_overrides({"config_file": list(files), **{name: [value] for name, value in kept.items()}, **words}, own)
