@@ -147,12 +147,16 @@ def test_four_dimensional_images_and_labels_of_channels(pair, moving_grid, save_
     single = nib.load(pair / "m.nii.gz").get_fdata()
     assert np.abs(image.get_fdata()[..., 0] - single).max() <= 1.5
     assert np.abs(image.get_fdata()[..., 1] - 2 * single).max() <= 2.5
+    save_nifti(pair / "bytes.nii.gz", (masks * [255, 2]).astype(np.uint8), moving_grid.affine, qform=False)
     for mode in ("nearest", "gaussian"):
         options = {"reference": reference, "label": mode}
         apply_transform(pair / "transform.h5", [pair / "masks.nii.gz"], pair / "l.nii.gz", **options)
         found = nib.load(pair / "l.nii.gz").get_fdata()
         assert set(np.unique(found)) == {0, 1}
         assert (found[..., 0] >= found[..., 1]).all()
+        # A structure may have any number in its channel.
+        apply_transform(pair / "transform.h5", [pair / "bytes.nii.gz"], pair / "b.nii.gz", **options)
+        np.testing.assert_array_equal(nib.load(pair / "b.nii.gz").get_fdata(), found * [255, 2])
 
 
 def test_the_inverse_brings_fixed_images_to_the_moving_one(pair, fixed_grid, moving_grid, transform):

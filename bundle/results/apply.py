@@ -249,7 +249,7 @@ def warp_label(
         return warp_native(torch.as_tensor(smooth)[None], moving_affine, displacement, fixed_affine)[0]
 
     if len(label) > 1:
-        return torch.stack([(part(channel > 0) > 0.5).to(label) for channel in label])
+        return torch.cat([warp_label(one[None], moving_affine, displacement, fixed_affine, mode) for one in label])
     winner = torch.zeros(displacement.shape[1:], dtype=label.dtype)
     largest, total = torch.zeros(winner.shape), torch.zeros(winner.shape)
     for value in label[label != 0].unique():
