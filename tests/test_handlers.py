@@ -17,6 +17,7 @@ from toys import killer
 
 from bundle.meta import EpisodeSampler, ProgressBar, ResumableCheckpoint
 from bundle.meta.handlers import on_the_cpu, save_atomically
+from bundle.system import DataWarning
 
 BATCHES = [[3.0], [-1.0]]
 FORK = multiprocessing.get_context("fork")
@@ -171,7 +172,7 @@ def test_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, content):
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(path.read_bytes()[:500]), lambda path: path.unlink()])
-def test_the_checkpoint_before_takes_over_where_the_newest_cannot_be_read(tmp_path, caplog, spoil):
+def test_the_checkpoint_before_takes_over_where_the_newest_cannot_be_read(tmp_path, recwarn, spoil):
     whole, interrupted, resumed = Run(tmp_path / "whole"), Run(tmp_path / "parts"), Run(tmp_path / "parts")
     whole.trainer.run()
     interrupted.interrupt_at(4)
@@ -179,7 +180,7 @@ def test_the_checkpoint_before_takes_over_where_the_newest_cannot_be_read(tmp_pa
     there = (tmp_path / "parts/checkpoint.pt").exists()
     resumed.trainer.run()
     assert resumed.state() == whole.state()
-    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    warned = [str(warning.message) for warning in recwarn if warning.category is DataWarning]
     assert len(warned) == there
     assert all("checkpoint_previous.pt takes over" in line and "\n" not in line for line in warned)
     assert (tmp_path / "parts/checkpoint_unreadable.pt").exists() is there

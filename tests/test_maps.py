@@ -1,5 +1,6 @@
 """Maps: targets, losses and transforms with answers worked out by hand."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -151,6 +152,16 @@ def test_a_map_network_without_images_is_refused():
     with pytest.raises(RuntimeError) as refused:
         parser.get_parsed_content(f"maps::{first}")
     assert str(refused.value.__cause__).startswith("no training images (found: training 0, validation 1)")
+
+
+@pytest.mark.parametrize("name", ["maps", "training"])
+def test_nothing_is_written_into_the_folder_of_another_run(name):
+    """The record of the patients, and the maps of another network, were replaced before the run was refused."""
+    files = {"maps": "maps.yaml", "training": "train.yaml"}
+    steps = ConfigParser.load_config_file(ROOT / "configs" / files[name])[name]
+    first = next(number for number, step in enumerate(steps) if "check_run" in step)
+    writing = [number for number, step in enumerate(steps) if re.search("write|copy|session.run", step)]
+    assert len(writing) >= 2 and first < min(writing)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import sqlite3
 from importlib.util import find_spec
@@ -51,6 +52,12 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
+def contents(folder):
+    """Files with what is in them, but for the lock, which the end of a forked process leaves."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "run.lock"]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
 # --- training -----------------------------------------------------------------------------------------------------
 
 
@@ -98,12 +105,17 @@ def test_written_datalist_repeats_the_pairs(trained, tiny_dataset, command, tmp_
     assert_same_weights(trained / "model_last.pt", tmp_path / "run/model_last.pt")
 
 
-def test_other_settings_do_not_continue_a_run(trained, tiny_dataset, command):
-    before = (trained / "checkpoint.pt").read_bytes()
-    finished = command.train(trained, dataset_dir=tiny_dataset, datalist="datalist.json", pixdim=6)
+def test_other_settings_do_not_continue_a_run_and_leave_it_as_it_is(trained, tiny_dataset, command, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    for name in ("model_maps_0.pt", "model_last_maps_0.pt"):  # of a run with maps, which this one has not
+        (run / name).write_bytes(b"a map network")
+    before = contents(run)
+    shorter = json.loads((tiny_dataset / "datalist.json").read_text()) | {"test": []}
+    datalist = write_json(tmp_path / "shorter.json", shorter)
+    finished = command.train(run, dataset_dir=tiny_dataset, datalist=datalist, pixdim=6)
     assert finished.code == 1
     assert "other settings (pixdim was 5, is 6" in finished.error
-    assert (trained / "checkpoint.pt").read_bytes() == before
+    assert contents(run) == before
 
 
 def test_meta_batches_first_order_maml_and_adam_train(tiny_dataset, command, tmp_path):

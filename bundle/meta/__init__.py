@@ -1,5 +1,6 @@
 """Learning the start: rules, sampling, trainer, handlers."""
 
+from bundle.meta.checkpoints import check_run
 from bundle.meta.handlers import ProgressBar, ResumableCheckpoint
 from bundle.meta.objectives import SymmetricObjective
 from bundle.meta.rules import first_order_maml, reptile
@@ -14,6 +15,7 @@ __all__ = [
     "ReptileTrainer",
     "ResumableCheckpoint",
     "SymmetricObjective",
+    "check_run",
     "first_order_maml",
     "reptile",
 ]

@@ -13,11 +13,9 @@ from monai.engines import Evaluator, Trainer
 from monai.utils import CommonKeys
 from tqdm import tqdm
 
+from bundle.meta.checkpoints import NEWEST, PREVIOUS, read_checkpoint
 from bundle.meta.sampling import RestOfEpoch
-from bundle.system import brief, changes, console, described, processes, written_whole
-
-MOST_CHANGES = 5
-"""Largest number of changed settings that an error names."""
+from bundle.system import console, described, processes, written_whole
 
 
 def save_atomically(content: Any, path: Path, previous: Path | None = None) -> None:
@@ -70,8 +68,7 @@ class ResumableCheckpoint:
         kept_epochs: Sequence[int] = (),
     ) -> None:
         self.folder = Path(output_dir)
-        self.path = self.folder / "checkpoint.pt"
-        self.previous = self.folder / "checkpoint_previous.pt"
+        self.path, self.previous = self.folder / NEWEST, self.folder / PREVIOUS
         self.save_dict = {name: item for name, item in save_dict.items() if item is not None}
         self.settings = described(**settings)
         self.evaluator = evaluator
@@ -90,15 +87,10 @@ class ResumableCheckpoint:
         engine.add_event_handler(Events.TERMINATE, self.save_stopped)
 
     def resume(self, engine: Trainer) -> None:
-        """Load the checkpoint if there is one.
-
-        Raises:
-            ValueError: when it was made with other settings, or neither it nor the previous one can be read.
-        """
-        checkpoint = processes.from_first(lambda: self._read(engine))
+        """Load the checkpoint if there is one; errors are those of ``read_checkpoint``."""
+        checkpoint = read_checkpoint(self.folder, self.settings)
         if checkpoint is None:
             return
-        self._check_settings(checkpoint["settings"])
         for name, item in self.save_dict.items():
             item.load_state_dict(checkpoint[name])
         if "episodes" in checkpoint:
@@ -114,40 +106,6 @@ class ResumableCheckpoint:
         elif checkpoint["epoch"] < engine.state.epoch:
             # The run was stopped between the last iteration of an epoch and the end of its validation.
             engine.fire_event(Events.EPOCH_COMPLETED)
-
-    def _read(self, engine: Trainer) -> dict[str, Any] | None:
-        """The newest checkpoint that can be read."""
-        problem: Exception | None = None
-        for path in (self.path, self.previous):
-            if not path.exists():
-                continue
-            try:
-                # The objects that it is loaded into know their device, which differs between processes.
-                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-                if not {"settings", "iteration"} <= checkpoint.keys():
-                    raise ValueError("not a checkpoint of this bundle")
-            except Exception as error:
-                problem = problem or error
-                continue
-            if problem is not None:
-                # Move it away, so that the next checkpoint does not overwrite this one.
-                self.path.replace(self.folder / "checkpoint_unreadable.pt")
-                engine.logger.warning(f"{self.path} cannot be read ({brief(problem)}); {path} takes over")
-            return {**checkpoint, "settings": dict(checkpoint["settings"])}
-        if problem is not None:
-            raise ValueError(
-                f"{self.path} cannot be read as a checkpoint ({brief(problem)}); move it away to start anew"
-            ) from problem
-        return None
-
-    def _check_settings(self, stored: Mapping[str, str]) -> None:
-        changed = changes(stored, self.settings)
-        if changed:
-            more = f"; and {len(changed) - MOST_CHANGES} more" if len(changed) > MOST_CHANGES else ""
-            raise ValueError(
-                f"{self.folder} holds a run with other settings ({'; '.join(changed[:MOST_CHANGES])}{more}); "
-                "give another --output_dir, or the same settings to continue that run"
-            )
 
     def keep(self, engine: Trainer) -> None:
         """Write the flat weights of an epoch that is to be kept."""
