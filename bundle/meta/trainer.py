@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from bundle.data import RandomPairAffine
 from bundle.meta.rules import MetaGradient, OuterLoss, learned, mean_over_episodes, reptile
 from bundle.meta.step_sizes import LearnedStepSizes
 from bundle.registration import OptimizerFactory, Version, check_finite, inner_loop, moved_names
-from bundle.system import processes
+from bundle.system import DataWarning, processes
 
 Objective = Callable[[nn.Module, torch.Tensor, torch.Tensor | None], dict[str, torch.Tensor]]
 """Network, joined pair and labels -> terms with the total under ``"loss"``."""
@@ -112,10 +113,9 @@ class ReptileTrainer(SupervisedTrainer):
         """
         super().run()
         count = self.state.episodes
-        if count["skipped"]:
-            self.logger.warning(
-                f"{count['skipped']} of {count['all']} episodes were skipped: their loss or gradient was not finite"
-            )
+        if count["skipped"] and processes.is_first():
+            skipped = f"{count['skipped']} of {count['all']} episodes were skipped"
+            warnings.warn(f"{skipped}: their loss or gradient was not finite", DataWarning, stacklevel=2)
 
     def _check_that_something_is_learned(self) -> None:
         """Refuse what the rule cannot learn from.
