@@ -12,7 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from bundle.data.datalist import FRACTIONS, LIMITS, survey
+from bundle.data.datalist import FRACTIONS, survey
 from bundle.data.layouts import KINDS, SIDES
 from bundle.data.structures import differing_names, mixed_forms, unshared_values
 from bundle.data.validation import Pair, Sections
@@ -126,18 +126,16 @@ def check_data(
     *,
     pairing: str = "paired",
     fractions: Sequence[float] = FRACTIONS,
-    limits: Mapping[str, int | None] = LIMITS,
     seed: int = 0,
     spatial_dims: int | None = None,
 ) -> Report:
-    """Open every file that the pairs of a data set name, each once.
+    """Open every file that the pairs of a data set name, each once; of single images, all pairs that they form.
 
     Args:
         dataset_dir: folder of the data set.
         datalist: this and the next options are those of :func:`bundle.data.datalist.read_datalist`.
         pairing: see there.
         fractions: see there.
-        limits: see there.
         seed: see there.
         spatial_dims: 3 for volumes, 2 for planar images; None: those of the first image that can be read.
 
@@ -145,7 +143,7 @@ def check_data(
         What is there, and the problems; bad data raises no error.
     """
     report = Report(expanded(dataset_dir).absolute())
-    options: dict[str, Any] = {"pairing": pairing, "fractions": fractions, "limits": limits, "seed": seed}
+    options: dict[str, Any] = {"pairing": pairing, "fractions": fractions, "limits": {}, "seed": seed}
     try:
         report.sections, report.problems = survey(dataset_dir, datalist, **options)
     except (ValueError, FileNotFoundError) as error:
