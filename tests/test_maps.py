@@ -154,6 +154,20 @@ def test_a_map_network_without_images_is_refused():
     assert str(refused.value.__cause__).startswith("no training images (found: training 0, validation 1)")
 
 
+def test_a_map_network_is_trained_by_one_process(monkeypatch):
+    """With the overlay for several, each learned from its share of the images alone, in silence."""
+    parser = ConfigParser(ConfigParser.load_config_files([ROOT / "configs/maps.yaml"]))
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    number = next(number for number, step in enumerate(parser["maps"]) if "check_alone" in step)
+    with pytest.raises(RuntimeError) as refused:
+        parser.get_parsed_content(f"maps::{number}")
+    assert str(refused.value.__cause__).startswith("2 processes were started, and a map network is trained by one")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    parser.get_parsed_content(f"maps::{number}")
+    assert not any("start" in step for step in parser["maps"][:number])  # nothing is written yet
+
+
 @pytest.mark.parametrize("name", ["maps", "training"])
 def test_nothing_is_written_into_the_folder_of_another_run(name):
     """The record of the patients, and the maps of another network, were replaced before the run was refused."""

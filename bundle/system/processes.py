@@ -157,6 +157,19 @@ def check_joined() -> None:
         )
 
 
+def check_alone() -> None:
+    """Refuse several processes where one does the whole run.
+
+    Raises:
+        ValueError: when ``torchrun`` started several.
+    """
+    if started() > 1:
+        raise ValueError(
+            f"{started()} processes were started, and a map network is trained by one; start it without torchrun, "
+            "other folds beside it with their own --device and --output_dir"
+        )
+
+
 def share(items: Sequence[Item], even: bool = False) -> list[Item]:
     """The items of this process: items are dealt to the processes in turn.
 
