@@ -5,6 +5,8 @@ import re
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import itk
@@ -87,6 +89,16 @@ def test_training_leaves_weights_curves_and_the_datalist(trained):
     for name in (b"train_loss", b"val_loss", b"val_dsc"):
         assert name in events
     assert not list(trained.rglob(".*"))
+
+
+def test_training_without_tensorboard_leaves_no_curves(tiny_dataset, tmp_path):
+    """As docs/install.md has it of the package alone; it ended in an error of MONAI."""
+    program = "import sys; sys.modules['tensorboard'] = None; from bundle.__main__ import main; main()"
+    values = {"output": tmp_path / "run", "datalist": "datalist.json", **SMALL_TRAINING}
+    words = [sys.executable, "-c", program, "train", tiny_dataset, *options(values)]
+    finished = subprocess.run(list(map(str, words)), cwd=ROOT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert "model.pt" in names(tmp_path / "run") and "tensorboard" not in names(tmp_path / "run")
 
 
 def test_training_moves_the_weights(trained, command, tiny_dataset, tmp_path):

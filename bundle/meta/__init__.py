@@ -1,7 +1,7 @@
 """Learning the start: rules, sampling, trainer, handlers."""
 
 from bundle.meta.checkpoints import check_run
-from bundle.meta.handlers import ProgressBar, ResumableCheckpoint
+from bundle.meta.handlers import ProgressBar, ResumableCheckpoint, keeps_curves
 from bundle.meta.objectives import SymmetricObjective
 from bundle.meta.rules import first_order_maml, reptile
 from bundle.meta.sampling import EpisodeSampler
@@ -17,5 +17,6 @@ __all__ = [
     "SymmetricObjective",
     "check_run",
     "first_order_maml",
+    "keeps_curves",
     "reptile",
 ]

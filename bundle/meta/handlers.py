@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator, Trainer
-from monai.utils import CommonKeys
+from monai.utils import CommonKeys, optional_import
 from tqdm import tqdm
 
 from bundle.meta.checkpoints import NEWEST, PREVIOUS, read_checkpoint
@@ -168,6 +168,11 @@ def on_the_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A network's state on the CPU; a tensor that the network has under several names is still one tensor."""
     moved: dict[tuple[int, torch.Size], torch.Tensor] = {}
     return {name: moved.setdefault((value.data_ptr(), value.shape), value.cpu()) for name, value in state.items()}
+
+
+def keeps_curves() -> bool:
+    """Whether this process writes the curves of a training: the first does, where tensorboard is installed."""
+    return processes.is_first() and optional_import("tensorboard")[1]
 
 
 class ProgressBar:
