@@ -9,6 +9,7 @@ import torch
 from ignite.engine import Events
 from monai.engines import Workflow
 
+from bundle.system import threads
 from bundle.system.session import Session, command_line
 
 
@@ -53,6 +54,23 @@ def test_signal_ends_the_run_after_its_iteration(number, code, tmp_path, capsys,
         "python tool run --name 'a b'\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_run_chooses_its_threads_anew(monkeypatch):
+    """All runs of an experiment had the one thread of a first that began beside another program."""
+    usual, within = torch.get_num_threads(), []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "idle_cores", lambda: 0)
+    try:
+        torch.set_num_threads(2)
+        for _ in range(2):
+            engine = Toy()
+            engine.add_event_handler(Events.STARTED, lambda _: within.append(torch.get_num_threads()))
+            run(Session(None), engine)
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(usual)
+    assert within == [1, 1]
 
 
 def test_run_without_a_signal_goes_through(tmp_path):

@@ -18,6 +18,7 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import IO, Any
 
+import torch
 from ignite.engine import Events
 from monai.data import worker_init_fn
 from monai.engines import Trainer, Workflow
@@ -105,6 +106,7 @@ class Session:
         self.signal: int | None = None
         self.before: dict[int, Any] = {}
         self.process = os.getpid()
+        self.threads: int | None = None
 
     def start(self) -> None:
         """Lock the folder, before anything is written into it, and choose the number of threads.
@@ -115,10 +117,12 @@ class Session:
         if self.lock is not None:
             self.lock.acquire()
             atexit.register(self._unlock)
-        choose_threads()
+        self.threads = choose_threads()
 
     def run(self, engine: Workflow, *within: Workflow | None) -> None:
-        """Run an engine, then unlock the folder. If the run was stopped, print the command that continues it.
+        """Run an engine, then unlock the folder and give torch its threads back.
+
+        If the run was stopped, print the command that continues it.
 
         Args:
             engine: the trainer or evaluator.
@@ -147,6 +151,8 @@ class Session:
         finally:
             self._listen_no_more()
             self._unlock()
+            if self.threads is not None:
+                torch.set_num_threads(self.threads)
         if self.signal is not None:
             name = signal.Signals(self.signal).name
             if processes.is_first():

@@ -18,23 +18,27 @@ def started() -> int:
     return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
 
 
-def choose_threads() -> None:
+def choose_threads() -> int:
     """Let torch use one thread for every idle core, at least one, and say so if it would have used more.
 
     torch takes as many threads as there are cores. If other programs keep some of them busy, its threads wait for each
     other at every operation, and a step takes many times as long as with fewer threads. ``OMP_NUM_THREADS`` decides
     instead where it is set.
+
+    Returns:
+        The number before, which the end of the run sets again: the next run of this process chooses anew.
     """
     import torch  # which takes a second
 
     usual = torch.get_num_threads()
     if CHOSEN_BY_USER in os.environ or usual == 1:
-        return
+        return usual
     idle = idle_cores()
     chosen = max(1, min(usual, math.floor(allowed_cores()), usual if idle is None else round(idle)))
     if chosen < usual:
         torch.set_num_threads(chosen)
         print(f"using {chosen} of {usual} threads: no more cores are free ({CHOSEN_BY_USER} sets another number)")
+    return usual
 
 
 def idle_cores() -> float | None:
