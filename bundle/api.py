@@ -231,7 +231,8 @@ def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: 
 
     Raises:
         FileNotFoundError: for a missing configuration.
-        ValueError: for a setting that the configuration does not have or whose value is of another kind.
+        ValueError: for a setting that the configuration does not have, a value of another kind, and a device that is
+            not there.
     """
     check_known(settings, content := load_checked(config_file))
     check_settings(settings, content)
@@ -241,13 +242,11 @@ def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: 
 
 
 def read_configuration(config_file: str | Path | Sequence[str | Path], settings: Mapping[str, Any]) -> ConfigParser:
-    """The configuration with some values replaced; errors are those of :func:`create_workflow`, and of the device."""
+    """The configuration with some values replaced; errors are those of :func:`create_workflow`."""
     content = load_checked(config_file)
     if unknown := [name for name in settings if name not in content]:
         raise ValueError(unknown_option(unknown, content))
     check_settings(settings, content)
-    if settings.get("device") is not None:
-        processes.check_device(settings["device"])
     return ConfigParser({**content, **literal_paths(settings)})
 
 

@@ -47,6 +47,13 @@ def test_wrong_overlays_are_refused(text, message, tmp_path):
         bundle.create_workflow([str(INFERENCE), str(overlay)])
 
 
+@pytest.mark.parametrize("name", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_refused_in_python_too(name):
+    """It ended in an error of MONAI about the component that was first to use it."""
+    with pytest.raises(ValueError, match=f"^device is '?{name}'?.*; expected cpu"):
+        bundle.create_workflow("inference.yaml", device=name)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -70,14 +70,22 @@ def part_of(name: str, content: Any) -> Any:
 
 
 def check_settings(settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
-    """Refuse texts and numbers that differ in kind from the configuration's; objects are left to who uses them.
+    """Refuse texts and numbers that differ in kind from the configuration's, and a device that this machine lacks.
+
+    Other objects are left to who uses them.
 
     Raises:
         ValueError: naming the setting, its value and what is expected.
     """
     for name, value in settings.items():
-        if isinstance(value, int | float) or (isinstance(value, str) and not is_language(value)):
+        if isinstance(value, str) and is_language(value):
+            continue
+        if isinstance(value, int | float | str):
             check_kind(name, part_of(name, content), value, value, prefix="")
+        if name == "device" and value is not None:
+            from bundle.system.processes import check_device  # with torch
+
+            check_device(value)
 
 
 def check_kind(name: str, default: Any, value: Any, typed: Any, prefix: str = "--", place: str = "") -> None:
