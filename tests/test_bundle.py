@@ -258,10 +258,22 @@ def test_maps_are_those_that_the_registration_asks_for():
     assert len(maps["structures"]) == parser["map_channels"]
 
 
-def test_maps_trained_without_validation_are_those_of_the_last_epoch(tiny_dataset, command):
+def train_maps(command, dataset, **settings):
     values = {"pixdim": 6.0, "filters": "[4,8,8]", "spatial_size": "[16,16,16]", "structures": "[1]", "landmarks": "[]"}
-    values |= {"dataset_dir": tiny_dataset, "split": "[1.0,0.0,0.0]", "epochs": 1, "output_dir": "maps"}
-    finished = command("bundle", "run", "maps", "--config_file", "maps", *options(values))
+    values |= {"dataset_dir": dataset, "split": "[1.0,0.0,0.0]", "epochs": 1, "output_dir": "maps", **settings}
+    return command("bundle", "run", "maps", "--config_file", "maps", *options(values))
+
+
+def test_a_map_network_whose_loss_is_no_number_is_not_written(tiny_dataset, command):
+    """Weights of NaN were, and the training ended as if they were of use."""
+    finished = train_maps(command, tiny_dataset, lr=1e30)
+    assert finished.code == 1
+    assert re.search("error: the loss became (nan|inf) at iteration [123]; lower lr", finished.error)
+    assert not list((command.folder / "maps").glob("*.pt"))
+
+
+def test_maps_trained_without_validation_are_those_of_the_last_epoch(tiny_dataset, command):
+    finished = train_maps(command, tiny_dataset)
     assert finished.code == 0, finished.error
     assert "no validation images: model.pt is that of the last epoch" in finished.out
     found, last = (

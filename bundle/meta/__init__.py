@@ -1,7 +1,7 @@
 """Learning the start: rules, sampling, trainer, handlers."""
 
 from bundle.meta.checkpoints import check_run
-from bundle.meta.handlers import ProgressBar, ResumableCheckpoint, keeps_curves
+from bundle.meta.handlers import FiniteLoss, ProgressBar, ResumableCheckpoint, keeps_curves
 from bundle.meta.objectives import SymmetricObjective
 from bundle.meta.rules import first_order_maml, reptile
 from bundle.meta.sampling import EpisodeSampler
@@ -10,6 +10,7 @@ from bundle.meta.trainer import ReptileTrainer
 
 __all__ = [
     "EpisodeSampler",
+    "FiniteLoss",
     "LearnedStepSizes",
     "ProgressBar",
     "ReptileTrainer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -168,6 +169,27 @@ def on_the_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A network's state on the CPU; a tensor that the network has under several names is still one tensor."""
     moved: dict[tuple[int, torch.Size], torch.Tensor] = {}
     return {name: moved.setdefault((value.data_ptr(), value.shape), value.cpu()) for name, value in state.items()}
+
+
+class FiniteLoss:
+    """End a run whose loss is no longer finite: nothing that it still learned would be of use."""
+
+    def attach(self, engine: Trainer) -> None:
+        """Register with a trainer, before the handler of its checkpoints."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.check)
+
+    def check(self, engine: Trainer) -> None:
+        """Look at the loss of an iteration.
+
+        Raises:
+            FloatingPointError: naming it.
+        """
+        loss = float(engine.state.output[0][CommonKeys.LOSS])
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss became {loss} at iteration {engine.state.iteration}; lower lr, or check the images with "
+                "`python -m bundle check_data`"
+            )
 
 
 def keeps_curves() -> bool:
