@@ -86,6 +86,14 @@ def test_the_spacing_that_is_proposed_fits():
         check_memory(double_thrice, PAIR, limit_gib=needed / 8 / GIB)
 
 
+def test_the_size_that_is_proposed_for_slices_fits():
+    """A pixdim was proposed, of which the size of their grid does not depend."""
+    slices = PAIR[..., 0]
+    needed = peak_bytes(double_thrice, slices)
+    with pytest.raises(ValueError, match="free; take a spatial_size 2 times as small, or a machine"):
+        check_memory(double_thrice, slices, limit_gib=needed / 4 / GIB)
+
+
 def test_free_memory_of_this_machine_is_plausible():
     assert 2**26 < free_bytes(torch.device("cpu")) < 2**50
 

@@ -109,7 +109,7 @@ def check_memory(call: Callable[[torch.Tensor], Any], pair: torch.Tensor, limit_
         limit_gib: memory that it may take; None for all that is free.
 
     Raises:
-        ValueError: with the estimate, and a spacing that would fit.
+        ValueError: with the estimate, and a spacing, or a size of slices, that would fit.
     """
     free = free_bytes(pair.device) if limit_gib is None else int(limit_gib * GIB)
     if pair[:, 0].numel() * SPARE_BYTES_PER_VOXEL < free:
@@ -117,9 +117,12 @@ def check_memory(call: Callable[[torch.Tensor], Any], pair: torch.Tensor, limit_
     needed = peak_bytes(call, pair)
     if needed > free:
         coarser = math.ceil(20 * (needed / max(free, 1)) ** (1 / (pair.ndim - 2))) / 20
+        grid = f"a pixdim {coarser:g} times as large (cpu.yaml takes 2.4 mm)"
+        if pair.ndim == 4:  # slices are resized
+            grid = f"a spatial_size {coarser:g} times as small"
         raise ValueError(
             f"registering {size(pair.shape[2:])} voxels takes about {needed / GIB:.1f} GiB, of which {free / GIB:.1f} "
-            f"are free; take a pixdim {coarser:g} times as large (cpu.yaml takes 2.4 mm), or a machine with more memory"
+            f"are free; take {grid}, or a machine with more memory"
         )
 
 
