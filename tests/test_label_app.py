@@ -1,8 +1,10 @@
 """The parts of the MONAI Label app that need no MONAI Label: what may be asked for, what comes back, what is kept."""
 
 import json
+import os
 import shutil
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +30,7 @@ from bundle.apps.label.results import named, new_file, one_map, summary, write_r
 from bundle.apps.label.settings import ServerSettings
 from bundle.apps.label.studies import linked_studies, simulated_studies
 from bundle.apps.label.training import Wish, better, prepare, read_progress, split_images
+from bundle.system import DataWarning
 
 pytest_plugins = ["workflow_fixtures"]
 
@@ -450,6 +453,26 @@ def test_a_folder_that_is_not_there_is_not_made(tmp_path, monkeypatch):
     monkeypatch.setattr("bundle.apps.label.__main__.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="make label"):
         serve(str(tmp_path))
+
+
+def test_warnings_that_name_files_stay_out_of_the_log(tmp_path, monkeypatch, recwarn):
+    """The first image with an odd header was named on the server's console, by a name that may be a patient's."""
+
+    class Main:
+        def __init__(self, loglevel):
+            pass
+
+        def run(self):
+            warnings.warn("Jane_Doe.nii.gz: its header has no unit of length", DataWarning, stacklevel=1)
+
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4)), tmp_path / "Jane_Doe.nii.gz")
+    monkeypatch.setattr("bundle.apps.label.__main__.find_spec", lambda name: SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "monailabel.main", SimpleNamespace(Main=Main))
+    monkeypatch.setitem(sys.modules, "monailabel", SimpleNamespace())
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(sys, "argv", ["label"])
+    serve(str(tmp_path), home=str(tmp_path.with_name("home")))
+    assert not [warning for warning in recwarn if warning.category is DataWarning]
 
 
 def test_without_studies_patients_are_simulated(tmp_path):

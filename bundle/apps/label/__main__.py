@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import bundle
 from bundle.apps.label.settings import ServerSettings
 from bundle.apps.label.studies import FINAL, images_in, linked_studies, simulated_studies
-from bundle.system import commands, console
+from bundle.system import DataWarning, commands, console
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAIN = "from bundle.apps.label.app import RegistrationApp\n"
@@ -86,6 +87,8 @@ def serve(
     )
     if host not in LOOPBACK:
         print(f"warning: whoever reaches {host}:{port} may read, change and delete all images; see docs/monai_label.md")
+    # They say which file they are about, and its name may be that of a patient.
+    warnings.filterwarnings("ignore", category=DataWarning)
     # MONAI Label reads its settings from the environment when it is imported.
     from monailabel.main import Main
 
