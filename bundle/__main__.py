@@ -128,8 +128,7 @@ def experiment(
         dataset_dir: folder of images with labels, or of the source tasks of configs/experiments/experiment_2d.yaml.
         output_dir: folder of the trained networks, the results and report.html.
         config_file: what is compared (see configs/experiments/experiment.yaml); further files change the first.
-        overrides: Every key of configs/experiments/experiment.yaml is an option too, such as --seed 1 or
-            --pair_limits::test 5.
+        overrides: Every key of configs/experiments/experiment.yaml is an option too, as --pair_limits::test 5.
     """
     refuse_missing("the folder that holds the images", dataset_dir)
     from bundle.experiment import Experiment
@@ -137,7 +136,9 @@ def experiment(
 
     files = [str(path) for path in configurations.find_configurations(several(config_file))]
     options = settings(files, {}, overrides, commands.options_of(experiment))
-    print("report:", Experiment(files, Path(dataset_dir).absolute(), Path(output_dir).absolute(), options).run())
+    planned = Experiment(files, Path(dataset_dir).absolute(), Path(output_dir).absolute(), options)
+    with bundle.system.FolderLock(output_dir):  # another one would write its own lists of pairs for these runs
+        print("report:", planned.run())
 
 
 def register(
@@ -249,9 +250,8 @@ def main() -> None:
     console.setup()
     try:
         name = Path(sys.argv[0]).name
-        commands.run(
-            name if name == "meta-registration" else "python -m bundle", COMMANDS, sys.argv[1:], bundle.version
-        )
+        program = name if name == "meta-registration" else "python -m bundle"
+        commands.run(program, COMMANDS, sys.argv[1:], bundle.version)
     finally:
         print(end="", flush=True)  # while a reader that has left can still be told from an error
 

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from bundle.__main__ import experiment
 from bundle.system import DataWarning, FolderLock
 
 FORK = multiprocessing.get_context("fork")
@@ -45,6 +46,14 @@ def test_lock_of_a_killed_process_is_free(holder, tmp_path):
     lock = FolderLock(tmp_path / "out")
     lock.acquire()
     assert lock.path.read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_a_second_experiment_is_refused_before_it_writes_its_lists(holder, tmp_path):
+    """The lists of the first were replaced, by which its later runs train and test."""
+    (tmp_path / "data/images").mkdir(parents=True)
+    with pytest.raises(RuntimeError, match=f"out is in use by process {holder.pid}"):
+        experiment(str(tmp_path / "data"), output_dir=str(tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["run.lock"]
 
 
 def test_nothing_is_left_and_the_lock_can_be_taken_again(tmp_path):

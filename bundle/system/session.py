@@ -83,6 +83,15 @@ class FolderLock:
         self.file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self.file.flush()
 
+    def __enter__(self) -> FolderLock:
+        """Take the lock."""
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give it back."""
+        self.release()
+
     def release(self) -> None:
         """Give the lock back, and remove its file."""
         if self.file is not None:
