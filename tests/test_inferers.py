@@ -21,6 +21,7 @@ from bundle.registration import (
     RegistrationNetwork,
     inner_loop,
 )
+from bundle.system import fingerprint
 
 SHAPE = (16, 8, 8)
 
@@ -350,6 +351,16 @@ def test_labels_of_the_pair_lead_the_steps_only_where_the_loss_asks_for_them(net
     assert not torch.equal(unaware["ddf"], together["ddf"])
     with pytest.raises(ValueError, match="label term but the pair has no labels"):
         guided(pairs(2), network)
+
+
+def test_finished_pairs_do_not_depend_on_the_memory_that_they_may_take(loss):
+    """A list with pairs that did not fit, continued with more memory, registered all of its pairs again."""
+    made = [inferer(loss, memory_gib=gib, at_once=threads) for gib, threads in ((None, 1), (16.0, 2))]
+    assert (
+        len({fingerprint(each) for each in made})
+        == 1
+        < len({fingerprint(made[0]), fingerprint(inferer(loss, steps=9))})
+    )
 
 
 def test_no_thread_at_once_is_refused(loss):

@@ -55,6 +55,8 @@ class AdaptationInferer(Inferer):
             (``FieldCorrection``); None for nothing.
     """
 
+    does_not_count = ("memory_gib", "at_once")  # a result that is there is the same whatever it was allowed to take
+
     def __init__(
         self,
         loss: nn.Module,
