@@ -252,6 +252,14 @@ def test_training_and_inference_define_the_same_registration():
         assert train[key] == inference[key], key
 
 
+def test_labels_of_a_new_pair_join_what_the_steps_compare():
+    """They took the place of the maps, in silence."""
+    parser = ConfigParser(ConfigParser.load_config_files([INFERENCE, CONFIGS / "overlays/test_labels.yaml"]))
+    loss = parser.get_parsed_content("adaptation_loss")
+    assert loss.label is not None and loss.anatomy is not None
+    assert (loss.anatomy_weight, loss.leading_maps) == (10.0, [0])
+
+
 def test_maps_are_those_that_the_registration_asks_for():
     maps, parser = content(MAPS), network_def([INFERENCE])[1]
     assert maps["pixdim"] == parser["map_pixdim"]

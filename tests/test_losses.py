@@ -208,6 +208,22 @@ def test_the_maps_that_lead_count_in_the_loss_and_all_in_the_whole():
         terms([2])
 
 
+def test_labels_count_in_the_whole_too():
+    """With labels of a new pair a result was judged without them."""
+    organ, ones = torch.zeros(1, 1, *SHAPE), torch.ones(1, 2, *SHAPE)
+    organ[..., 2:5, 2:5, 2:5] = 1
+    settings = {
+        "anatomy": AnatomySimilarity((1,)),
+        "label": LabelLoss((), (1,), distance_weight=1.0),
+        "label_weight": 5.0,
+    }
+    loss = RegistrationLoss(MSELoss(), BendingEnergyLoss(), 0.0, leading_maps=[0], **settings)
+    joined, labels = torch.cat([ones, organ, ones, organ], 1), torch.cat([organ, organ.roll(2, 2)], 1)
+    terms = loss(torch.zeros(1, 3, *SHAPE), joined, labels)
+    assert terms["label"].item() == pytest.approx(2.0, abs=1e-3)
+    assert terms["whole"].item() == pytest.approx(10.0, abs=5e-3) == terms["loss"].item()
+
+
 def test_anatomy_term_is_weighted_and_added_and_its_optimum_is_the_known_shift():
     loss = RegistrationLoss(MSELoss(), BendingEnergyLoss(), 0.0, anatomy=AnatomySimilarity((1,)), anatomy_weight=3.0)
     pair = with_maps(blocks(6), blocks(10))

@@ -193,6 +193,8 @@ class RegistrationLoss(nn.Module):
             moving_label, fixed_label = split_pair(labels)
             terms["label"] = self.label(ddf, moving_label, fixed_label)
             loss = loss + self.label_weight * terms["label"]
+            if "whole" in terms:
+                terms["whole"] = terms["whole"] + self.label_weight * terms["label"].detach()
         return {"loss": loss, **terms}
 
     def _similarity(self, warped: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
