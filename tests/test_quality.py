@@ -10,7 +10,8 @@ from toys import rigid
 
 from bundle.evaluation import QualityVerdictd
 from bundle.evaluation.quality import border_displacement, overlap_percent
-from bundle.evaluation.verdict import RULES, check_limits, findings, judge, score
+from bundle.evaluation.rules import RULES, score
+from bundle.evaluation.verdict import check_limits, findings, judge
 from bundle.geometry import ddf_to_displacement, without_alignment
 
 SURE = {"fixed": 0.5, "moving": 0.5}
@@ -78,6 +79,7 @@ CASES = [  # rule, [check, failed], metrics within, beyond the first, beyond the
     ("similarity_gain_percent", [5, -5], both(2.0, 1.875), both(2.0, 1.92), both(2.0, 2.125), "similarity"),
     ("loss_rise", [0, 0.25], [-4.0, -4.0], [-0.125, 0.125], [2.0, 2.5], "loss"),
     ("lost_steps", [0, 1], {"lost_steps": 0}, {"lost_steps": 1}, {"lost_steps": 2}, "adaptation"),
+    ("moved_mm", [0.5, 0.25], 0.5, 0.4, 1.6e-14, "largest_displacement_mm"),
     ("folded_percent", [0.5, 5], 0.5, 1.8, 5.1, "folded_percent"),
     ("border_displacement_mm", [10, 20], 10.0, 10.1, 20.5, "border_displacement_mm"),
     ("largest_displacement_mm", [10, 20], 10.0, 20.0, 21.0, "largest_displacement_mm"),

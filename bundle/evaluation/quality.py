@@ -10,7 +10,8 @@ import torch
 from monai.transforms import Transform
 
 from bundle.data import is_picture
-from bundle.evaluation.verdict import Limits, check_limits, findings, judge, score
+from bundle.evaluation.rules import score
+from bundle.evaluation.verdict import Limits, check_limits, findings, judge
 from bundle.geometry import apply_affine, at_faces, inside_grid, voxel_grid, without_alignment
 
 LARGE_SHARE = 0.95

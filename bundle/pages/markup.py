@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bundle.evaluation.verdict import RULES
+from bundle.evaluation.rules import RULES
 
 ABSENT = "–"
 
