@@ -27,6 +27,7 @@ from bundle.system import exists, processes, spelt_otherwise, unwrapped
 from bundle.system.configurations import check_landmarks, find_configurations, on_inference, unknown_option
 from bundle.system.console import hide_what_is_harmless
 from bundle.system.kinds import check_settings, load_checked
+from bundle.system.limits import is_same_file
 from bundle.system.overrides import check_known, literal_paths
 from bundle.system.text import literal
 
@@ -202,8 +203,9 @@ def register(
     check_landmarks(given := {key: value for key, value in parts.items() if value is not None})
     tell_one_sided({"pair": [given]})
     pair = {key: _loadable(part, key) for key, part in {"fixed_image": fixed, "moving_image": moving, **given}.items()}
-    names = (stem(fspath(value)) if isinstance(value, str | PathLike) else "array" for value in (moving, fixed))
-    pair["pair_id"] = literal("_to_".join(names))
+    files = [fspath(value) if isinstance(value, str | PathLike) else "" for value in (moving, fixed)]
+    pair["pair_id"] = literal("_to_".join(stem(file) or "array" for file in files))
+    pair |= {"patient": ("one",)} if is_same_file(*files) else {}  # as in lists
     parser = read_configuration(on_inference(config_file), settings)
     parser.update({**IN_MEMORY, "dataset::data": [pair], "dataloader::generator": torch.Generator()})
     hide_what_is_harmless()
@@ -231,8 +233,7 @@ def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: 
 
     Raises:
         FileNotFoundError: for a missing configuration.
-        ValueError: for a setting that the configuration does not have, a value of another kind, and a device that is
-            not there.
+        ValueError: for an unknown setting, a value of another kind, and a device that is not there.
     """
     check_known(settings, content := load_checked(config_file))
     check_settings(settings, content)

@@ -464,3 +464,21 @@ def test_settings_of_data_sets_and_of_output_are_not_ignored(setting):
     said = f"register() takes two images, writes nothing: leave out {next(iter(setting))}; save() writes"
     with pytest.raises(ValueError, match=re.escape(said)):
         register(__file__, __file__, **setting)
+
+
+def test_images_of_one_name_are_two_patients_and_one_file_is_one_as_in_lists(voxels, tmp_path):
+    """Within a patient, all channels but the gland are landmarks; between patients, the apex alone."""
+    label = np.zeros((*SHAPE, 3), np.uint8)
+    label[4:12, 4:12, 4:10], label[5, 5, 5, 1:] = [1, 0, 0], 1
+    for side, affine in AFFINES.items():
+        (tmp_path / side).mkdir()
+        nib.save(nib.Nifti1Image(voxels[side], affine), tmp_path / side / "us.nii")
+        nib.save(nib.Nifti1Image(label, affine), tmp_path / side / "label.nii")
+
+    def landmarks(moving):
+        names = [(tmp_path / side / "us.nii", tmp_path / side / "label.nii") for side in ("fixed", moving)]
+        labels = {"fixed_label": names[0][1], "moving_label": names[1][1]}
+        return set(register(names[0][0], names[1][0], **labels, **TINY | {"steps": 0}).metrics["tre_mm"])
+
+    assert landmarks("moving") == {"1"}
+    assert landmarks("fixed") == {"1", "2"}

@@ -139,6 +139,17 @@ def test_same_file_names_in_patient_folders_are_different_patients(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("others", [[], [{"fixed_image": "c.nii", "moving_image": "C/us.nii"}]])
+def test_two_images_of_one_file_name_are_two_patients_whatever_else_is_listed(tmp_path, others):
+    """They were one, on whom all landmarks were scored, unless another entry had an image of that name."""
+    touch(tmp_path, "A/us.nii", "B/us.nii", "C/us.nii", "c.nii")
+    pair = {"fixed_image": "A/us.nii", "moving_image": "B/us.nii"}
+    found, *_ = read_datalist(tmp_path, write(tmp_path, {"test": [pair, *others]}))["test"]
+    assert found["patient"] == ("B/us", "A/us")
+    alone = {"fixed_image": "A/us.nii", "moving_image": "A/us.nii"}
+    assert read_datalist(tmp_path, write(tmp_path, {"test": [alone]}))["test"][0]["patient"] == ("us",)
+
+
 @pytest.mark.parametrize("again", ["x/../a.nii", "./b.nii", "link.nii", "linked/b.nii"])
 def test_an_image_is_one_patient_however_its_path_is_written(tmp_path, again):
     """It was in training and in test, in silence."""

@@ -141,8 +141,8 @@ def missing_files(sections: Sections) -> list[str]:
 def complete_patients(sections: Sections, patients: Mapping[str, str], root: Path) -> None:
     """Give every entry its patients: stated, else from ``patients.csv``, else each image is a patient of its own.
 
-    Such a patient is named after the image's file name, or after its path in the data set if images of other entries
-    have the same file name (``sub-01/t1``). One file is one patient, however its paths are written and through links.
+    Such a patient is named after the image's file name, or after its path in the data set if other images have the
+    same file name (``sub-01/t1``). One file is one patient, however its paths are written and through links.
 
     Args:
         sections: cleaned entries of each section, changed in place.
@@ -151,14 +151,10 @@ def complete_patients(sections: Sections, patients: Mapping[str, str], root: Pat
     """
     unknown = [entry for entries in sections.values() for entry in entries if "patient" not in entry]
     first = first_paths(path for entry in unknown for path in _image_paths(entry))
-    files: dict[str, set[frozenset[str]]] = defaultdict(set)
-    for entry in unknown:
-        paths = [first[path] for path in _image_paths(entry)]
-        for name in map(stem, paths):
-            files[name].add(frozenset(path for path in paths if stem(path) == name))
+    shared = Counter(map(stem, set(first.values())))
     for entry in unknown:
         names = [
-            patients.get(stem(path)) or (stem(own) if len(files[stem(own)]) == 1 else _path_name(own, root))
+            patients.get(stem(path)) or (stem(own) if shared[stem(own)] == 1 else _path_name(own, root))
             for path in _image_paths(entry)
             for own in (first[path],)
         ]
