@@ -199,7 +199,7 @@ def register(
     parts = {"fixed_label": fixed_label, "moving_label": moving_label, "fixed_mask": fixed_mask}
     parts |= {"moving_mask": moving_mask, "fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
     if unused := [name for name in (*IN_MEMORY, *OF_LISTS) if settings.get(name)]:
-        raise ValueError(f"register() takes two images, writes nothing: leave out {', '.join(unused)}; save() writes")
+        raise ValueError(f"register() takes two images: leave out {', '.join(unused)}; save() and save_dicom() write")
     check_landmarks(given := {key: value for key, value in parts.items() if value is not None})
     tell_one_sided({"pair": [given]})
     pair = {key: _loadable(part, key) for key, part in {"fixed_image": fixed, "moving_image": moving, **given}.items()}

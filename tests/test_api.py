@@ -461,7 +461,7 @@ def test_a_fixed_label_alone_is_told(voxels):
     [{"output_dir": "out"}, {"transforms": True}, {"dicom": True}, {"section": "test"}, {"pair_limits": {"test": 1}}],
 )
 def test_settings_of_data_sets_and_of_output_are_not_ignored(setting):
-    said = f"register() takes two images, writes nothing: leave out {next(iter(setting))}; save() writes"
+    said = f"register() takes two images: leave out {next(iter(setting))}; save() and save_dicom() write"
     with pytest.raises(ValueError, match=re.escape(said)):
         register(__file__, __file__, **setting)
 
