@@ -373,7 +373,7 @@ def test_bad_option_ends_inference_with_one_line(tiny_dataset, trained, command,
     line = error_line(finished)
     assert cause in line
     assert len(line) < 500
-    assert not list(tmp_path.glob("out/*/*"))
+    assert not (tmp_path / "out").exists()
     assert half_written(tmp_path) == []
 
 

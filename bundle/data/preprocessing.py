@@ -38,9 +38,13 @@ class InitialAlignmentd(Transform):
 
     Args:
         mode: ``"world"``, ``"center"`` or ``"none"``.
+
+    Raises:
+        ValueError: for another mode.
     """
 
     def __init__(self, mode: str) -> None:
+        initial_alignment(mode, np.eye(4), (1, 1, 1), np.eye(4), (1, 1, 1))  # refused before any image is read
         self.mode = mode
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
