@@ -35,8 +35,7 @@ IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "tra
 """Settings that turn off all output files: they are made when the result is saved."""
 OF_LISTS = ("dataset_dir", "datalist", "section", "pairing", "pair_limits")
 """Settings that say which images are registered."""
-BUILDING = threading.Lock()
-"""Held while objects are made from a configuration."""
+BUILDING = threading.Lock()  # held while objects are made from a configuration
 Image: TypeAlias = str | PathLike[str] | MetaTensor | SpatialImage | tuple[np.ndarray, np.ndarray]
 """A file, a folder of DICOM, an image of MONAI or nibabel, or an array ``(X, Y, Z)`` and its affine to RAS mm."""
 
@@ -239,7 +238,8 @@ def create_workflow(config_file: str | Path | Sequence[str | Path], **settings: 
     check_settings(settings, content)
     hide_what_is_harmless()
     files = [str(path) for path in find_configurations(config_file)]
-    return monai.bundle.create_workflow(config_file=files, **literal_paths(settings))
+    given = {name: "$None" if value is None and name in content else value for name, value in settings.items()}
+    return monai.bundle.create_workflow(config_file=files, **literal_paths(given))  # MONAI drops an option that is None
 
 
 def read_configuration(config_file: str | Path | Sequence[str | Path], settings: Mapping[str, Any]) -> ConfigParser:

@@ -442,6 +442,12 @@ def test_a_workflow_is_made_from_any_folder(tiny_dataset, tmp_path, monkeypatch)
         create_workflow("configs/none.yaml")
 
 
+def test_none_is_a_value_of_a_workflow():
+    """MONAI drops it, and the default weights registered in its place, in silence."""
+    workflow = create_workflow("configs/inference.yaml", weights=None, meta_file=None)
+    assert workflow.parser.get_parsed_content("weights") is None
+
+
 def test_the_package_hands_it_on():
     assert bundle.register is register
 
