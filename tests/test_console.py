@@ -87,7 +87,9 @@ def test_traceback_is_there_for_those_who_ask(capsys, monkeypatch):
 
 
 def test_interruption_says_how_to_go_on(capsys):
-    assert "same command continues" in reported(KeyboardInterrupt(), capsys)
+    """Other commands begin anew, or refuse what is there already, as ``dicom_series`` does."""
+    said = "the same command continues a training, a registration or an experiment"
+    assert said in reported(KeyboardInterrupt(), capsys)
 
 
 def test_setup_looks_at_the_options_of_monai_bundle_only(monkeypatch):

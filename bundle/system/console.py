@@ -42,7 +42,8 @@ def report(kind: type[BaseException], error: BaseException, trace: TracebackType
     root = root_cause(error)
     place = _place_in_configuration(error)
     if isinstance(root, KeyboardInterrupt):
-        print("interrupted; what is done is kept, and the same command continues", file=sys.stderr)
+        goes_on = "the same command continues a training, a registration or an experiment"
+        print(f"interrupted; what is complete is kept, and {goes_on}", file=sys.stderr)
     elif os.environ.get("BUNDLE_TRACEBACK") or not (isinstance(root, USER_ERRORS) or place):
         sys.__excepthook__(kind, error, trace)
     else:
