@@ -849,7 +849,9 @@ def test_many_pairs_are_announced_and_few_are_not(capsys):
     announce(range(50))
     assert capsys.readouterr().out == ""
     announce(range(51))
-    assert capsys.readouterr().out.startswith("51 pairs: ")
+    said = capsys.readouterr().out
+    assert said.startswith("51 pairs: ")
+    assert said.endswith("--pair_limits::test 20 draws some of those that single images form\n")  # and of no others
 
 
 @pytest.mark.parametrize(

@@ -254,5 +254,5 @@ def announce(pairs: Sequence[Any], most: int = 50) -> None:
     if len(pairs) > most:
         print(
             f"{len(pairs)} pairs: the folder has no datalist, so all that it forms are registered; "
-            "--datalist names those you want, --pair_limits::test 20 draws some"
+            "--datalist names those you want, --pair_limits::test 20 draws some of those that single images form"
         )
