@@ -148,6 +148,8 @@ def test_processes_that_did_not_join_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="2 processes were started.*expected configs/overlays/multi_gpu_train.yaml"):
         processes.check_joined()
+    with pytest.raises(ValueError, match="or in --config of python -m bundle train$"):  # it refuses --config_file
+        processes.check_joined()
 
 
 def test_only_the_first_process_to_fail_says_so(monkeypatch):

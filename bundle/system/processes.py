@@ -153,7 +153,8 @@ def check_joined() -> None:
     if started() > count():
         raise ValueError(
             f"{started()} processes were started, and the configuration does not join them; "
-            "expected configs/overlays/multi_gpu_train.yaml or multi_gpu_inference.yaml in --config_file"
+            "expected configs/overlays/multi_gpu_train.yaml or multi_gpu_inference.yaml in --config_file, or in "
+            "--config of python -m bundle train"
         )
 
 
