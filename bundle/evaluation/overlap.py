@@ -45,7 +45,8 @@ def told(missing: Mapping[str, str], structures: Iterable[str]) -> str:
     """A sentence about missing structures, of all that are scored."""
     named = "; ".join(f"{name} {what}" for name, what in missing.items())
     if set(structures) <= missing.keys():
-        return f"the labels share no structure, so no overlap is scored ({named}); give a structure one value in both"
+        todo = "give a structure one value, or channel, in both"
+        return f"the labels share no structure, so no overlap is scored ({named}); {todo}"
     return f"structures that only one label has are not scored ({named})"
 
 
