@@ -436,7 +436,7 @@ def test_settings_of_the_server_are_checked_at_once(tmp_path):
     assert alone == settings
     for conf, message in (
         ({"stepps": "5"}, "--conf has stepps; expected config"),
-        ({"weights": "none.pt"}, "weights not found"),
+        ({"weights": "none.pt"}, "weights not found: .*; give a file with --weights"),
         ({"device": "gpu"}, "device is 'gpu'"),
         ({"device": "cuda:99"}, "device is cuda:99, and torch finds"),
         ({"config": "none.yaml"}, "configuration not found"),
@@ -531,6 +531,17 @@ def test_an_uploaded_image_takes_the_place_of_a_link_and_outlives_a_start(tmp_pa
         "b.nii.gz": b"b.nii.gz",
     }
     assert sorted(path.name for path in folder.iterdir()) == ["a.nii.gz", "b.nii.gz", "labels"]
+
+
+def test_images_that_monai_label_does_not_list_are_told(tmp_path):
+    """The server started without them, in silence."""
+    (tmp_path / "a.mha").touch()
+    with pytest.raises(FileNotFoundError, match=r"no image in .*; expected files of .nii.gz, .nii, .nrrd, "):
+        linked_studies(tmp_path, tmp_path / "home")
+    (tmp_path / "b.nii").touch()
+    with pytest.warns(DataWarning, match="^1 of the images in .* convert them to NIfTI$"):
+        folder = linked_studies(tmp_path, tmp_path / "home")
+    assert sorted(path.name for path in folder.iterdir()) == ["b.nii", "labels"]
 
 
 def test_a_label_that_was_copied_by_half_is_copied_again(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import nibabel as nib
@@ -13,8 +14,10 @@ import nibabel as nib
 from bundle.data.layouts import stem
 from bundle.formats import IMAGE_SUFFIXES
 from bundle.simulation import simulate_dataset
-from bundle.system import moved_into_place, whole_folder
+from bundle.system import DataWarning, moved_into_place, whole_folder
 
+LISTED = (".nii.gz", ".nii", ".nrrd", ".jpg", ".png", ".tif")
+"""Endings of the files that MONAI Label lists, of those that the bundle reads."""
 FINAL = Path("labels") / "final"
 """Where MONAI Label keeps labels that a person saved."""
 
@@ -41,16 +44,16 @@ def simulated_studies(folder: Path) -> Path:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Files of images in a folder.
+    """Files of images in a folder that MONAI Label lists.
 
     Raises:
         FileNotFoundError: when there is none, or no folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"studies not found: {folder}; give a folder of images or the address of a server")
-    files = [path for path in sorted(folder.iterdir()) if path.name.lower().endswith(IMAGE_SUFFIXES) and path.is_file()]
+    files = [path for path in sorted(folder.iterdir()) if path.name.endswith(LISTED) and path.is_file()]
     if not files:
-        raise FileNotFoundError(f"no image in {folder}; expected files of {', '.join(IMAGE_SUFFIXES)}")
+        raise FileNotFoundError(f"no image in {folder}; expected files of {', '.join(LISTED)}")
     return files
 
 
@@ -70,8 +73,15 @@ def linked_studies(images: Path, home: Path) -> Path:
 
     Raises:
         FileNotFoundError: when there is no image; nothing is written then.
+
+    Warns:
+        DataWarning: of images that the bundle reads and MONAI Label does not list, without their names.
     """
     files = images_in(images)
+    others = [path for path in images.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES) and path.is_file()]
+    if left := len(set(others) - set(files)):
+        note = f"{left} of the images in {images} are of formats that MONAI Label does not list; convert them to NIfTI"
+        warnings.warn(note, DataWarning, stacklevel=2)
     folder = home / f"studies_{hashlib.sha256(os.fsencode(images.resolve())).hexdigest()[:8]}"
     (folder / FINAL).mkdir(parents=True, exist_ok=True)
     for link in (path for path in folder.iterdir() if path.is_symlink()):
