@@ -52,7 +52,7 @@ class ServerSettings:
         parser = read_configuration(config, {})
         start = Path(conf.get("weights") or parser.get_parsed_content("weights")).absolute()
         if not start.is_file():
-            raise FileNotFoundError(f"weights not found: {start}; give --conf weights FILE, such as models/model.pt")
+            raise FileNotFoundError(f"weights not found: {start}; give a file with --weights, such as models/model.pt")
         # Training takes the overlays of registration, such as a preset, since its weights have to fit them.
         train_config = _list(conf["train_config"]) if "train_config" in conf else ("train.yaml", *config[1:])
         read_configuration(train_config, {})
