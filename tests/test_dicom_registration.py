@@ -18,7 +18,7 @@ from dicom_checks import (
     world,
     written,
 )
-from dicom_toys import RAS_TO_LPS
+from dicom_toys import RAS_TO_LPS, write_multiframe
 from pydicom.uid import DeformableSpatialRegistrationStorage, ExplicitVRBigEndian, SpatialRegistrationStorage
 from scipy.ndimage import gaussian_filter, map_coordinates
 from toys import rigid
@@ -308,6 +308,15 @@ def test_a_damaged_object_is_one_line(pair, transform, change, message, tmp_path
     with pytest.raises(ValueError, match=f"registration.dcm: .*{message}") as raised:
         read_transform(path)
     assert "\n" not in str(raised.value)
+
+
+def test_frames_under_another_name_are_told_what_to_do_and_that_helps(tmp_path):
+    """Their folder, which the line named, is no transform either."""
+    write_multiframe(tmp_path / "frames.nrrd", np.zeros((5, 4, 3), np.int16), FIXED, range(3))
+    with pytest.raises(ValueError, match=r"DICOM of several frames by its content, .*; call it .dcm$"):
+        read_transform(tmp_path / "frames.nrrd")
+    with pytest.raises(ValueError, match="a DICOM object of the kind Enhanced MR Image Storage; expected a"):
+        read_transform((tmp_path / "frames.nrrd").rename(tmp_path / "frames.dcm"))
 
 
 def test_other_files_are_not_transforms(pair, tmp_path):

@@ -89,7 +89,7 @@ def checked_header(path: Path) -> Any:
     header = itk_header(regular_file(path))
     shape = tuple(header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions()))
     if header.GetNameOfClass() == "GDCMImageIO" and shape[2:] > (1,):
-        raise Refused("a DICOM file of several frames; name its folder instead, so that their places are read")
+        raise Refused("DICOM of several frames by its content, whose places are not read under this name; call it .dcm")
     detached = str(path).lower().endswith(DETACHED_SUFFIXES)
     components = header.GetNumberOfComponents()
     check_declared((*shape, components), header.GetComponentSize(), None if detached else path)
