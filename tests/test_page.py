@@ -483,3 +483,17 @@ def test_page_of_a_run_in_which_every_pair_failed():
 
 def test_thumbnail_is_small(fixed_grid):
     assert len(registered(fixed_grid, labels=True)["thumbnail"]) < 20_000
+
+
+def test_the_outlined_structure_of_the_moving_image_is_that_of_the_fixed_one():
+    """The first channels were drawn, whatever structures these were."""
+    grid = Grid(np.eye(4), (24, 20, 18))
+    gland, apex = (torch.as_tensor(grid.ball(grid.centre, radius)).float() for radius in (6, 2))
+    data = registered(grid)
+    for side, channels in (("fixed", (gland, apex)), ("moving", (apex, gland))):
+        data[f"native_{side}_label"] = MetaTensor(torch.stack(channels), affine=grid.affine)
+    names = {"fixed_structures": {"gland": 0, "apex": 1}, "moving_structures": {"gland": 1, "apex": 0}}
+    for shown in shown_slices(NativeOutputsd()({**data, **names, "patient": ("A", "B")})):
+        for name in ("fixed", "moving", "warped"):
+            (mask,) = shown.labels[name]
+            np.testing.assert_array_equal(mask, shown.labels["fixed"][0])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from bundle.data import is_picture
+from bundle.evaluation.scored import in_fixed_numbers
 from bundle.geometry import jacobian_determinant, native_ddf, without_alignment
 from bundle.pages.drawing import scaled
 from bundle.pages.views import View, Volumes
@@ -29,7 +30,7 @@ class ShownSlice:
     Attributes:
         view: which slice.
         images: ``fixed``, ``moving`` (initially aligned) and ``warped``, each from 0 to 1.
-        labels: by the same names, the mask of every structure; empty without labels.
+        labels: by the same names, the mask of every value of a map, or of the first channel; empty without labels.
         right: component of the displacement to the right, mm, without the initial alignment.
         down: component downwards.
         length: length of the displacement in mm, including the part out of the plane.
@@ -65,9 +66,10 @@ class ShownSlice:
 def shown_slices(data: Mapping[Hashable, Any]) -> list[ShownSlice]:
     """The orthogonal slices through most of the label, or the middle, of a pair after ``NativeOutputsd``.
 
+    Of labels with channels it is the first channel of the fixed one, and the structure of that name in the moving one.
     Only slices are processed, so still pictures of a large volume take no longer.
     """
-    native = data["native_fixed_image"]
+    data, native = in_fixed_numbers(data), data["native_fixed_image"]
     volumes = Volumes(np.asarray(native.affine), native.shape[1:], picture=is_picture(native))
     images = {name: volumes.turn(data[key][0].numpy()) for name, key in IMAGES.items()}
     moving = samples(data["native_moving_image"][0].numpy())
