@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
-from bundle.data import stem, tell_one_sided
+from bundle.data import SIDES, stem, tell_one_sided
 from bundle.evaluation.metrics import without_nan
 from bundle.formats import in_memory
 from bundle.geometry import Transform, move_points, warp_native
@@ -131,7 +131,7 @@ class Registration:
             The folder.
 
         Raises:
-            ValueError: when the fixed image is no DICOM series, or the moving one is one of another patient.
+            ValueError: when the fixed image is no DICOM series, the moving one of another patient, or it lies in one.
             OSError: when it cannot be written, or is not empty.
         """
         folder = Path(folder).absolute()
@@ -140,7 +140,7 @@ class Registration:
             series = series_of(self.data["native_fixed_image"]) is not None
             reason = "the warnings say why" if series else "the fixed image is not a DICOM series"
             raise NoObjects(f"nothing to write as DICOM: {reason}; save() writes NIfTI")
-        save_objects(objects, folder)
+        save_objects(objects, folder, [self.data[f"native_{side}_image"] for side in SIDES])
         return folder
 
     @cached_property

@@ -294,6 +294,13 @@ def test_a_folder_with_something_in_it_stays_as_it_is(result, tmp_path):
     assert names(tmp_path / "empty") == EXPECTED
 
 
+def test_objects_are_not_saved_into_the_folder_of_an_image(result, folder):
+    """It had two volumes afterwards; a run into it was refused before."""
+    with pytest.raises(ValueError, match="moving/out lies in .*moving, the folder of an image; give another"):
+        result.save_dicom(folder / "moving/out")
+    assert not (folder / "moving/out").exists()
+
+
 def test_dicom_validator_finds_nothing(saved):
     pytest.importorskip("dicom_validator")
     from dicom_validator.spec_reader.edition_reader import EditionReader

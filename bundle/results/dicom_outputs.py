@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from bundle.dicom.series import patient_of
 from bundle.dicom.spatial_registration import registration_object
 from bundle.formats.dicom_volume import is_dicom_image
 from bundle.results.inverse import pair_transform
+from bundle.results.outputs import check_beside
 from bundle.system import DataWarning, brief, whole_folder
 from bundle.system.files import is_occupied
 
@@ -149,16 +150,19 @@ MAKERS: dict[str, Callable[..., dict[str, Dataset]]] = {
 }
 
 
-def save_objects(objects: Mapping[str, Dataset], folder: Path) -> None:
+def save_objects(objects: Mapping[str, Dataset], folder: Path, images: Sequence[MetaTensor] = ()) -> None:
     """Write objects to a folder of their own, which is complete or not there.
 
     Args:
         objects: objects by path below the folder.
         folder: new, or empty.
+        images: images as they were read, whose folders get nothing.
 
     Raises:
         FileExistsError: when there is something in it.
+        ValueError: when it lies in the folder of an image.
     """
+    check_beside(folder, [str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "")) for image in images])
     if is_occupied(folder):
         raise FileExistsError(f"{folder} is not empty; give the DICOM files a folder of their own")
     with whole_folder(folder) as partial:

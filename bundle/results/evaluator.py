@@ -12,6 +12,7 @@ from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 
 from bundle.data import SIDES
+from bundle.results.outputs import check_beside
 from bundle.results.resume import beside_others, images_known_by, is_finished, read_finished
 from bundle.system import fingerprint, one_line, root_cause, sources
 
@@ -44,7 +45,7 @@ class PairDataset(Dataset):
         output_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         if output_dir is not None:
-            _check_beside(Path(output_dir), data)
+            check_beside(Path(output_dir), {pair[f"{side}_image"] for pair in data for side in SIDES}, "output_dir ")
         super().__init__(data if output_dir is None else beside_others(data, Path(output_dir)), transform)
         self.output_dir = output_dir
 
@@ -61,15 +62,6 @@ class PairDataset(Dataset):
             return {**super()._transform(index), "fingerprint": made_of, **images_known_by(pair)}
         except PAIR_ERRORS as error:
             return {"pair_id": pair["pair_id"], "error": one_line(root_cause(error))}
-
-
-def _check_beside(output_dir: Path, pairs: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse results within the folder of an image: what DICOM is among them would be slices of it from then on."""
-    folder = output_dir.resolve()
-    images = {Path(path).resolve() for path in {pair[f"{side}_image"] for pair in pairs for side in SIDES}}
-    inside = [image for image in images.intersection((folder, *folder.parents)) if image.is_dir()]
-    if inside:
-        raise ValueError(f"output_dir {output_dir} lies in {min(inside)}, the folder of an image; give another")
 
 
 class RegistrationEvaluator(SupervisedEvaluator):

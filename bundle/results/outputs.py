@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +135,21 @@ def _check_replaceable(folder: Path) -> None:
     """
     if is_occupied(folder) and not any((folder / name).is_file() for name in (METRICS, RECORD)):
         raise FileExistsError("it is there already and holds no results of a pair; give another name")
+
+
+def check_beside(folder: Path, images: Iterable[str], called: str = "") -> None:
+    """Refuse results within the folder of an image: what DICOM is among them would be slices of it from then on.
+
+    Args:
+        folder: folder of results.
+        images: files and folders of images; empty for images in memory.
+        called: what messages put before the folder.
+
+    Raises:
+        ValueError: naming the folder of the image.
+    """
+    place = folder.resolve()
+    places = {Path(image).resolve() for image in images if image}
+    inside = [image for image in places.intersection((place, *place.parents)) if image.is_dir()]
+    if inside:
+        raise ValueError(f"{called}{folder} lies in {min(inside)}, the folder of an image; give another")
