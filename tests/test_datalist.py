@@ -157,11 +157,15 @@ def test_an_image_is_one_patient_however_its_path_is_written(tmp_path, again):
     (tmp_path / "link.nii").symlink_to(tmp_path / "a.nii")
     (tmp_path / "linked").symlink_to(tmp_path)
     entries = [{"fixed_image": name, "moving_image": other} for name, other in (("a.nii", "b.nii"), (again, "c.nii"))]
-    with pytest.raises(ValueError, match="patient [ab] is in training and in test; move all images of a patient"):
+    said = "patient [ab] is in training and in test; move all images of a patient .* gets another patient in each"
+    with pytest.raises(ValueError, match=said):
         read_datalist(tmp_path, write(tmp_path, {"training": entries[:1], "test": entries[1:]}))
-    stated = {"patient": "P"}  # of the other image: this one is meant to be shared
-    pairs = {"training": [entries[0] | stated], "test": [entries[1] | {"patient": "Q"}]}
-    assert patients_of(read_datalist(tmp_path, write(tmp_path, pairs)))["test"] == {"Q"}
+    # One that is meant to be shared has a name in each: with the other patient alone, a pair would be of one.
+    pairs = {
+        section: [entry | {"patient": [f"atlas of {section}", name]}]
+        for section, entry, name in zip(("training", "test"), entries, "PQ", strict=True)
+    }
+    assert patients_of(read_datalist(tmp_path, write(tmp_path, pairs)))["test"] == {"Q", "atlas of test"}
 
 
 def test_default_pair_id_is_fit_for_a_folder_name(tmp_path):

@@ -187,7 +187,7 @@ def leaks(sections: Sections) -> list[str]:
                 found[patient][section] = None
     return [
         f"patient {patient} is in {' and in '.join(places)}; move all images of a patient to one section (an image "
-        "that is meant to be shared, such as an atlas: state only the other image's patient)"
+        "that is meant to be shared, such as an atlas, gets another patient in each: atlas of training, atlas of test)"
         for patient, places in found.items()
         if len(places) > 1
     ]
