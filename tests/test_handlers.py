@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from toys import killer
 
 from bundle.meta import EpisodeSampler, ProgressBar, ResumableCheckpoint
+from bundle.meta.checkpoints import read_checkpoint
 from bundle.meta.handlers import on_the_cpu, save_atomically
 from bundle.system import DataWarning
 
@@ -169,6 +170,19 @@ def test_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, content):
     with pytest.raises(ValueError, match=r"checkpoint.pt cannot be read as a checkpoint .*move it away") as error:
         Run(tmp_path).trainer.run()
     assert "\n" not in str(error.value)
+
+
+def test_what_is_to_be_moved_away_is_all_that_cannot_be_read(tmp_path):
+    """The newest alone was named, and without it the line named a file that was not there."""
+    for name in ("checkpoint.pt", "checkpoint_previous.pt"):
+        (tmp_path / name).write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"checkpoint.pt and .*checkpoint_previous.pt cannot .* move them away"):
+        read_checkpoint(tmp_path, {})
+    (tmp_path / "checkpoint.pt").unlink()
+    with pytest.raises(ValueError, match=r"^[^ ]*checkpoint_previous.pt cannot be read .*; move it away to start anew"):
+        read_checkpoint(tmp_path, {})
+    (tmp_path / "checkpoint_previous.pt").unlink()
+    assert read_checkpoint(tmp_path, {}) is None
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(path.read_bytes()[:500]), lambda path: path.unlink()])

@@ -57,6 +57,7 @@ def read_checkpoint(folder: Path, settings: Mapping[str, str]) -> dict[str, Any]
 def _newest(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint that can be read."""
     newest, problem = folder / NEWEST, None
+    unreadable: list[str] = []
     for path in (newest, folder / PREVIOUS):
         if not path.exists():
             continue
@@ -67,6 +68,7 @@ def _newest(folder: Path) -> dict[str, Any] | None:
                 raise ValueError("not a checkpoint of this bundle")
         except Exception as error:
             problem = problem or error
+            unreadable.append(str(path))
             continue
         if problem is not None:
             # Move it away, so that the next checkpoint does not overwrite this one.
@@ -75,7 +77,8 @@ def _newest(folder: Path) -> dict[str, Any] | None:
             warnings.warn(message, DataWarning, stacklevel=2)
         return {**checkpoint, "settings": dict(checkpoint["settings"])}
     if problem is not None:
+        files, them = " and ".join(unreadable), "them" if len(unreadable) > 1 else "it"
         raise ValueError(
-            f"{newest} cannot be read as a checkpoint ({brief(problem)}); move it away to start anew"
+            f"{files} cannot be read as a checkpoint ({brief(problem)}); move {them} away to start anew"
         ) from problem
     return None
