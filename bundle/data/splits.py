@@ -131,7 +131,7 @@ def require(sections: Mapping[str, Sequence[Any]], *names: str, what: str = "pai
     if empty:
         counts = ", ".join(f"{name} {len(pairs)}" for name, pairs in sections.items())
         raise ValueError(
-            f"no {' and no '.join(empty)} {what} (found: {counts}); add them, or change fractions or limits"
+            f"no {' and no '.join(empty)} {what} (found: {counts}); add them, or change split or pair_limits"
         )
 
 
