@@ -321,6 +321,20 @@ def test_control_points_put_a_coarse_field_beside_the_network_which_alone_moves(
     assert not parser.get_parsed_content("step_sizes")
 
 
+@pytest.mark.parametrize("overlay", ["named_layers", "step_sizes"])
+@pytest.mark.parametrize(("base", "steps"), [(TRAIN, "train::trainer"), (INFERENCE, "inferer")])
+def test_a_coarse_field_that_the_steps_would_leave_at_zero_is_refused(base, steps, overlay, tiny_dataset):
+    """They moved the weights, at the step size of the field."""
+    names = ("overlays/bilevel", "overlays/residual_field", f"overlays/{overlay}")
+    files = [str(base), *(str(CONFIGS / f"{name}.yaml") for name in names if base == TRAIN or "bilevel" not in name)]
+    own = {"map_weights": None, "dataset_dir": str(tiny_dataset), "moving_layers": ["*decode*"]}
+    parser = ConfigParser({**ConfigParser.load_config_files(files), **own})
+    with pytest.raises(RuntimeError) as error:
+        parser.get_parsed_content(steps)
+    assert re.match(r"control_points is given, and inner_optimizer moves \d+ weights", str(error.value.__cause__))
+    assert type(ConfigParser({**parser.config, "control_points": None}).get_parsed_content(steps)) is not None
+
+
 @pytest.mark.parametrize("path", sorted(OF_MAPS), ids=lambda path: path.stem)
 def test_what_is_set_for_maps_is_known(path):
     assert own_keys(path) <= set(content(MAPS))

@@ -26,7 +26,7 @@ from bundle.registration.networks import (
 )
 from bundle.registration.overlap import AnatomySimilarity, OverlapLoss
 from bundle.registration.regularisations import BendingEnergyLoss
-from bundle.registration.residual import ResidualField
+from bundle.registration.residual import ResidualField, check_moved
 from bundle.registration.search import DisplacementSearch, SearchInferer
 from bundle.registration.similarities import (
     GlobalMutualInformationLoss,
@@ -78,6 +78,7 @@ __all__ = [
     "WeightsLoader",
     "adapt",
     "check_finite",
+    "check_moved",
     "fingerprint_of_network",
     "fingerprint_of_weights",
     "inner_loop",

@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from bundle.geometry import LINEAR
+from bundle.registration.adaptation import OptimizerFactory
+from bundle.registration.moving import moved_names
 
 
 class ResidualField(nn.Module):
@@ -65,3 +67,21 @@ class ResidualField(nn.Module):
         ddf = self.network(pair)
         self._known = (pair, ddf) if still else None
         return ddf
+
+
+def check_moved(network: ResidualField, optimizer: OptimizerFactory) -> None:
+    """Refuse a residual field that the steps would leave at zero.
+
+    Args:
+        network: the network with the field.
+        optimizer: named parameters -> optimiser of the steps.
+
+    Raises:
+        ValueError: saying what they move in its place.
+    """
+    moved = moved_names(network, optimizer)
+    if "residual" not in moved:
+        raise ValueError(
+            f"control_points is given, and inner_optimizer moves {len(moved)} weights in place of that field; set "
+            "control_points to null, or leave out the overlay that moves weights (named_layers.yaml, step_sizes.yaml)"
+        )
