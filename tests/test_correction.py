@@ -205,6 +205,7 @@ HIPPOCAMPUS, SLICES = ["presets/hippocampus_mr"], ["overlays/2d"]
         ([], {}, (0, [0], True, [1])),
         (["presets/cpu", "overlays/mr_trus"], {}, (0, [0], False, [])),
         ([], {"map_weights": None}, (0, [], True, [])),
+        ([], {"map_weights": None, "held_maps": [1]}, (0, [], True, [1])),  # refused where the pair has no maps
         ([], {"weights": "elsewhere/models/model.pt"}, None),
         (HIPPOCAMPUS, {}, (None, [], True, [0, 1])),
         (SLICES, {}, None),

@@ -430,3 +430,8 @@ def test_the_field_goes_on_smoothly_outside_the_mask(fan):
 def test_no_leading_maps_at_all_are_refused():
     with pytest.raises(ValueError, match=r"leading_maps is \[\]; expected maps, counted from 0"):
         RegistrationLoss(MSELoss(), BendingEnergyLoss(), 0.0, leading_maps=[])
+
+
+def test_maps_that_lead_where_there_are_none_are_refused():
+    with pytest.raises(ValueError, match=r"leading_maps is \[0\] and there are no maps; give map_weights, or null"):
+        RegistrationLoss(MSELoss(), BendingEnergyLoss(), 0.0, leading_maps=[0])

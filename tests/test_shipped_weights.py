@@ -25,7 +25,7 @@ def moved(image, **settings):
 
 
 def known_of(weights):
-    settings = read_configuration("inference.yaml", {"weights": str(weights), "map_weights": None})
+    settings = read_configuration("inference.yaml", {"weights": str(weights), "map_weights": ["maps.pt"]})
     return [settings.get_parsed_content(key) for key in ("mirror_axis", "centred_maps", "score_limits", "search_mm")]
 
 

@@ -140,6 +140,8 @@ class RegistrationLoss(nn.Module):
         self.anatomy_weight = anatomy_weight
         if leading_maps is not None and not len(leading_maps):
             raise ValueError("leading_maps is []; expected maps, counted from 0, such as [0], or null for all")
+        if leading_maps is not None and anatomy is None:
+            raise ValueError(f"leading_maps is {list(leading_maps)} and there are no maps; give map_weights, or null")
         self.leading_maps = None if leading_maps is None else list(leading_maps)
         self.warp = Warp()
 
