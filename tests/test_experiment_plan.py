@@ -16,8 +16,8 @@ from bundle.evaluation import SomePairsFailed
 from bundle.experiment import Experiment
 from bundle.experiment.experiment import find_weights, of_weights
 from bundle.experiment.plan import curve_points, kept_epochs, read_plan, run_of
-from bundle.experiment.runs import slug
-from bundle.system.configurations import find_configurations
+from bundle.experiment.runs import registration_files, registration_options, slug, training_files
+from bundle.system.configurations import find_configurations, load_configurations
 
 CONFIGS = ROOT / "configs"
 PLAN = [str(CONFIGS / "experiments/experiment_2d.yaml")]
@@ -42,6 +42,18 @@ PEERS_HIPPOCAMPUS = [*PEERS, str(CONFIGS / "experiments/peers_hippocampus.yaml")
 
 
 ALL_PLANS = [PLAN, SMALLER, BAUM, HIPPOCAMPUS, TRUS, TRUS_LABELS, MR_TRUS, PEERS, PEERS_HIPPOCAMPUS]
+
+
+def test_weights_for_mr_are_measured_with_the_steps_of_their_overlay():
+    """They had those of ultrasound: fifteen times as large, led by the gland, with the apex held."""
+    plan = read_plan([*BAUM, *(str(CONFIGS / f"experiments/weights{name}.yaml") for name in ("", "_mr_trus"))], {})
+    made = run_of(plan, "Meta-learned start, 5 steps")
+    given = load_configurations(registration_files(plan, made)) | registration_options(plan, "MR to ultrasound", made)
+    training = load_configurations(training_files(plan, plan["trainings"]["meta"])) | plan["training_options"]
+    overlay = load_configurations("mr_trus.yaml")
+    for key in ("inner_lr", "leading_maps", "held_maps", "search_mm"):
+        assert given[key] == overlay[key], key
+    assert training["inner_lr"] == overlay["inner_lr"]
 
 
 @pytest.mark.parametrize("files", ALL_PLANS, ids=str)
