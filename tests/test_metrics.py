@@ -21,6 +21,7 @@ from bundle.geometry import ddf_to_displacement, lift_ddf
 from bundle.registration import INITIAL_ALIGNMENT
 from bundle.results import NativeOutputsd
 from bundle.system import DataWarning
+from bundle.system.configurations import load_configurations
 
 SHAPE = (12, 10, 8)
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
@@ -409,6 +410,17 @@ def test_landmarks_missing_everywhere_have_no_mean():
 def test_channels_the_labels_do_not_have_are_left_out():
     metrics = scored(**labels(*[torch.cat([box(2, 6), box(3, 5)])] * 3), landmark_channels=[1, 7])
     assert list(metrics["tre_mm"]) == ["1"]
+
+
+@pytest.mark.parametrize("name", ["hippocampus.yaml", "hippocampus_mr.yaml"])
+def test_no_part_of_the_hippocampus_is_a_landmark(name):
+    """The posterior one was: the defaults are those of the prostate."""
+    given = load_configurations(["inference.yaml", name])
+    channels = {key: given[key] for key in ("structure_channels", "landmark_channels")}
+    parts = torch.cat([box(2, 6), box(3, 5)])
+    metrics = scored(**labels(parts, parts, parts), **channels)
+    assert list(metrics["dsc"]) == ["0", "1"]
+    assert "tre_mm" not in metrics
 
 
 def registered(ddf, fixed, moving, **changes):
