@@ -26,7 +26,7 @@ from bundle.results import DicomOutputsd, NoObjects, SavePaird, TransformsBothWa
 from bundle.system import exists, processes, spelt_otherwise, unwrapped
 from bundle.system.configurations import check_landmarks, find_configurations, on_inference, unknown_option
 from bundle.system.console import hide_what_is_harmless
-from bundle.system.kinds import check_settings, load_checked
+from bundle.system.kinds import check_settings, load_checked, tell_unused
 from bundle.system.limits import is_same_file
 from bundle.system.overrides import check_known, literal_paths
 from bundle.system.text import literal
@@ -248,6 +248,7 @@ def read_configuration(config_file: str | Path | Sequence[str | Path], settings:
     if unknown := [name for name in settings if name not in content]:
         raise ValueError(unknown_option(unknown, content))
     check_settings(settings, content)
+    tell_unused(settings, content)
     return ConfigParser({**content, **literal_paths(settings)})
 
 

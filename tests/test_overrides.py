@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 from workflow_fixtures import INFERENCE, TRAIN
 
-from bundle.system import CONFIGS, overrides
+from bundle.api import read_configuration
+from bundle.system import CONFIGS, DataWarning, overrides
 from bundle.system.configurations import find_configurations, load_configurations
+from bundle.system.kinds import without_effect
 
 
 def check(arguments):
@@ -44,6 +46,37 @@ def test_an_option_given_twice_is_refused():
 )
 def test_known_options_pass(arguments):
     check(["--config_file", f"['{TRAIN}', '{INFERENCE}']", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "unused"),
+    [
+        ("train.yaml", ["--spatial_size", "[64, 64]", "--window_mm", "9"], "--spatial_size"),
+        ("train.yaml,quick.yaml", ["--window_mm", "9", "--pixdim", "2"], "--window_mm"),
+        ("train.yaml,mr_trus.yaml", ["--weights", "a.pt", "--window_mm", "9"], "--weights"),
+        ("inference.yaml,voxelmorph.yaml", ["--channels", "16", "--steps=3"], "--channels"),
+        ("inference.yaml,2d.yaml", ["--intensity_percentiles", "[1, 99]"], "--intensity_percentiles"),
+        ("inference.yaml,command.yaml", ["--at_once", "2", "--mirror_axis", "0"], "--at_once, --mirror_axis"),
+    ],
+)
+def test_options_that_nothing_uses_are_told(files, arguments, unused):
+    """What used them was replaced by an overlay, and they did nothing, in silence."""
+    with pytest.warns(DataWarning) as told:
+        check(["--config_file", files, *arguments])
+    (warning,) = told
+    assert str(warning.message) == f"{unused}: no effect, since nothing in these configurations uses it"
+
+
+def test_settings_that_nothing_uses_are_told_in_python_too():
+    with pytest.warns(DataWarning, match="^channels: no effect, since nothing in these configurations uses it$"):
+        read_configuration(["inference.yaml", "voxelmorph.yaml"], {"channels": 16, "steps": 3})
+
+
+@pytest.mark.parametrize("base", ["train", "inference", "maps", "inference_2d", "fine_tune_2d"])
+def test_nothing_that_a_configuration_has_is_without_effect(base):
+    only_for_overlays = {"bundle_root", "spatial_size"}
+    assert without_effect(load_configurations(base), {}) <= only_for_overlays
+    assert without_effect(load_configurations(base), {"mine": "$@bundle_root", "steps": "@spatial_size"}) == set()
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bundle.system.configurations import change, keys_of, load_configurations, read_configurations
+from bundle.system.errors import DataWarning
 from bundle.system.text import did_you_mean, is_language
 
 BASES = ("train.yaml", "inference.yaml", "maps.yaml")
@@ -25,6 +27,7 @@ HOLD_LISTS = ("centred_maps", "leading_maps", "held_maps", "control_points", "po
 """Options that are lists, although the configuration has null or an expression for them."""
 EXPONENT = re.compile(r"[-+]?\d+[eE][-+]?\d+")
 """Numbers that YAML takes for text, since they have no point."""
+REFERENCE = re.compile(r"[@%](\w+)")
 
 
 def load_checked(names: str | Path | Sequence[str | Path]) -> dict[str, Any]:
@@ -58,8 +61,47 @@ def load_checked(names: str | Path | Sequence[str | Path]) -> dict[str, Any]:
 
 def _is_used(key: str, value: Any, text: str) -> bool:
     """Whether a key that an overlay adds to a configuration, here as text, is referred to, run, or hidden."""
-    runs = key in STAGES or isinstance(value, list) and any(map(is_language, value))
-    return key.startswith("_") or runs or re.search(rf"[@%]{re.escape(key)}\b", text) is not None
+    named = re.search(rf"[@%]{re.escape(key)}\b", text) is not None
+    return key.startswith("_") or named or _is_run(key, value)
+
+
+def _is_run(key: str, value: Any) -> bool:
+    return key in STAGES or isinstance(value, list) and any(map(is_language, value))
+
+
+def without_effect(content: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
+    """Keys of a configuration to which nothing that it runs leads: most lose their use to an overlay.
+
+    Args:
+        content: content of the configuration.
+        given: other values of keys, which may refer to keys.
+    """
+    left = {key: set(REFERENCE.findall(json.dumps(value, default=str))) for key, value in content.items()}
+    waiting = {key for key, value in content.items() if _is_run(key, value)}
+    if not waiting:  # it is part of another workflow
+        return set()
+    texts = (value for value in given.values() if isinstance(value, str) and is_language(value))
+    waiting |= {key for text in texts for key in REFERENCE.findall(text)}
+    while waiting:
+        waiting = {key for used in waiting & left.keys() for key in left.pop(used)}
+    return set(left)
+
+
+def tell_unused(given: Mapping[str, Any], content: Mapping[str, Any], prefix: str = "") -> None:
+    """Warn of settings that nothing in a configuration uses.
+
+    Args:
+        given: settings by name.
+        content: content of the configuration.
+        prefix: put before the names in the message.
+
+    Warns:
+        DataWarning: naming them.
+    """
+    unused = without_effect(content, given)
+    if names := [prefix + name for name in given if keys_of(name)[0] in unused]:
+        message = f"{', '.join(names)}: no effect, since nothing in these configurations uses it"
+        warnings.warn(message, DataWarning, stacklevel=3)
 
 
 def part_of(name: str, content: Any) -> Any:

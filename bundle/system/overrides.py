@@ -11,7 +11,7 @@ from typing import Any
 
 from bundle.system.commands import TWICE, option_of
 from bundle.system.configurations import keys_of, unknown_option
-from bundle.system.kinds import check_kind, load_checked, part_of
+from bundle.system.kinds import check_kind, load_checked, part_of, tell_unused
 from bundle.system.limits import at_home, exists
 from bundle.system.text import is_language, is_path, literal, several
 
@@ -81,6 +81,9 @@ def check_overrides(options: Options, own: Collection[str] = ()) -> None:
     Raises:
         FileNotFoundError: for a missing configuration.
         ValueError: naming unknown options and the known ones, or the wrong value and what is expected.
+
+    Warns:
+        DataWarning: naming options that nothing in these configurations uses.
     """
     if not options.get("config_file"):
         return
@@ -88,6 +91,7 @@ def check_overrides(options: Options, own: Collection[str] = ()) -> None:
     check_known(options, content, "--", own)
     for name, values in options.items():
         _check(name, part_of(name, content), values)
+    tell_unused({name: " ".join(values) for name, values in options.items()}, content, "--")
 
 
 def check_known(
