@@ -173,3 +173,8 @@ def test_a_masked_pair_is_registered_by_what_is_inside():
     assert clean["ddf"][0, 0, 9, 8, 8] < -1
     plain = register(torch.cat([moving, fixed + artefact], dim=1), nn.Identity())
     assert (plain["ddf"] - clean["ddf"]).abs().max() > 0.3
+
+
+def test_the_overlay_keeps_the_correction():
+    assert overlay().get_parsed_content("inferer").correction is None
+    assert overlay(centred_maps=[0]).get_parsed_content("inferer").correction.centred_maps == [0]

@@ -56,6 +56,7 @@ def test_known_options_pass(arguments):
         ("train.yaml,mr_trus.yaml", ["--weights", "a.pt", "--window_mm", "9"], "--weights"),
         ("inference.yaml,voxelmorph.yaml", ["--channels", "16", "--steps=3"], "--channels"),
         ("inference.yaml,2d.yaml", ["--intensity_percentiles", "[1, 99]"], "--intensity_percentiles"),
+        ("inference.yaml,classical.yaml", ["--inner_lr", "0.1", "--centred_maps", "[0]"], "--inner_lr"),
         ("inference.yaml,command.yaml", ["--at_once", "2", "--mirror_axis", "0"], "--at_once, --mirror_axis"),
     ],
 )
