@@ -85,6 +85,7 @@ def test_an_overlay_that_edits_the_preprocessing_counts_for_both(tiny_dataset, t
         ({"integration_steps": 7}, "integration_steps was 0, is 7"),
         ({"control_points": [3, 3, 3]}, "control_points was None, is list"),
         ({"network_def#fn": "$lambda module: None"}, "network was"),
+        ({"lr_scheduler#start_factor": 0.5}, "lr_scheduler.1"),
     ],
 )
 def test_training_counts_for_a_training_alone(tiny_dataset, options, named):
@@ -97,6 +98,8 @@ def test_training_counts_for_a_training_alone(tiny_dataset, options, named):
     ("options", "named"),
     [
         ({"steps": 3}, "steps was 1, is 3"),
+        ({"val_interval": 2}, "val_interval was 1, is 2"),
+        ({"prepare_batch#adapt_to_labels": True}, "prepare_batch.adapt_to_labels was False, is True"),
         ({"keep_alignment": False}, "keep_alignment was True, is False"),
         ({"stop_tolerance": 0.1}, "stop_tolerance was None, is 0.1"),
         ({"adaptation_loss#regularisation_weight": 2.0}, "validation_loss.regularisation_weight was 0.5, is 2.0"),
@@ -141,6 +144,25 @@ def test_a_cached_pair_whose_file_changed_is_made_anew(tiny_dataset, tmp_path):
 
 
 def test_neither_place_nor_speed_counts(tiny_dataset, tmp_path):
-    options = {"output_dir": str(tmp_path), "num_workers": 1, "cache_dir": str(tmp_path / "cache"), "val_interval": 7}
+    options = {"output_dir": str(tmp_path), "num_workers": 1, "cache_dir": str(tmp_path / "cache"), "memory_gib": 7.0}
     before, now = configured(tiny_dataset), configured(tiny_dataset, **options)
     assert changes(depends_on(before), depends_on(now)) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"val_interval": 3}, "val_interval was 10, is 3"),
+        ({"lr_scheduler#pct_start": 0.1}, "lr_scheduler.1"),
+    ],
+)
+def test_a_map_network_does_not_go_on_with_another_schedule(tiny_dataset, options, named):
+    found = []
+    for own in ({}, {}, options):
+        parser = ConfigParser(ConfigParser.load_config_file(CONFIGS / "maps.yaml"))
+        given = {"dataset_dir": str(tiny_dataset), "datalist": "datalist.json", "structures": [1], "landmarks": []}
+        given |= own
+        parser.update({key.replace("#", "::"): value for key, value in given.items()})
+        found.append(depends_on(parser))
+    assert changes(*found[:2]) == []
+    assert changes(*found[1:])[0].startswith(named)
