@@ -1,10 +1,13 @@
 """Episodes: seeded, fresh in every epoch, every pair before any again, shared among processes."""
 
+import warnings
+
 import numpy as np
 import pytest
 from monai.data import Dataset
 
 from bundle.meta import EpisodeSampler
+from bundle.system import DataWarning
 
 
 def make_sampler(pairs=5, episodes=12, **settings):
@@ -62,6 +65,19 @@ def test_processes_share_every_meta_update_when_its_episodes_do_not_divide(pairs
     for number, (first, second) in enumerate(updates):
         assert sorted(first + second) == sorted(whole[number * size : (number + 1) * size])
         assert first[:pairs_per_episode] == whole[number * size :][:pairs_per_episode]
+
+
+@pytest.mark.parametrize("settings", [{}, {"by_task": False}])
+def test_episodes_of_several_pairs_that_no_task_has_are_told(settings):
+    """Each took one pair several times, in silence."""
+    named = Dataset([{"task": f"task {k // 2}"} for k in range(4)])
+    data = named if settings else Dataset([{}, {}])
+    with pytest.warns(DataWarning, match="pairs_per_episode is 2, and no task has two pairs"):
+        episodes = np.reshape(list(EpisodeSampler(data, 2, pairs_per_episode=2, **settings)), (2, 2))
+    assert (episodes[:, 0] == episodes[:, 1]).all()
+    with warnings.catch_warnings(action="error"):
+        episodes = np.reshape(list(EpisodeSampler(named, 2, pairs_per_episode=2)), (2, 2))
+    assert (episodes[:, 0] != episodes[:, 1]).all()
 
 
 def test_more_processes_than_episodes_of_a_meta_update_are_refused():

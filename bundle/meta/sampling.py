@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -11,7 +12,7 @@ from monai.data import Dataset
 from torch.utils.data import DistributedSampler
 
 from bundle.data import check_mixture, of_kinds
-from bundle.system import processes
+from bundle.system import DataWarning, processes
 
 
 class EpisodeSampler(DistributedSampler):
@@ -45,6 +46,9 @@ class EpisodeSampler(DistributedSampler):
 
     Raises:
         ValueError: when there are more processes than episodes of a meta-update, or a kind with a share has no pair.
+
+    Warns:
+        DataWarning: when an episode is to have several pairs, and no task has two.
     """
 
     def __init__(
@@ -83,6 +87,14 @@ class EpisodeSampler(DistributedSampler):
                 )
             self.shares, kinds = [shares[kind] for kind in found], list(found.values())
         self.kinds = [_tasks(dataset.data, members, by_task) for members in kinds]
+        alone = all(len(task) == 1 for tasks in self.kinds for task in tasks)
+        if pairs_per_episode > 1 and alone and rank == 0:
+            warnings.warn(
+                f"pairs_per_episode is {pairs_per_episode}, and no task has two pairs: every episode takes one pair "
+                "again and again; name the tasks of the pairs, leave by_task true, or set pairs_per_episode to 1",
+                DataWarning,
+                stacklevel=2,
+            )
         self.together = together
         self.pairs_per_episode = pairs_per_episode
         self.left_out = 0
