@@ -284,10 +284,18 @@ def test_maps_trained_without_validation_are_those_of_the_last_epoch(tiny_datase
     finished = train_maps(command, tiny_dataset)
     assert finished.code == 0, finished.error
     assert "no validation images: model.pt is that of the last epoch" in finished.out
+    assert "no validation in so few epochs" not in finished.out
     found, last = (
         torch.load(command.folder / f"maps/{name}.pt", weights_only=True) for name in ("model", "model_last")
     )
     assert all(torch.equal(found[key], last[key]) for key in last)
+
+
+def test_maps_of_too_few_epochs_for_a_validation_say_so(tiny_dataset, command):
+    """They had validation images, and model.pt passed for the best of them."""
+    finished = train_maps(command, tiny_dataset, split="[0.6,0.4,0.0]", datalist=tiny_dataset / "datalist.json")
+    assert finished.code == 0, finished.error
+    assert "no validation in so few epochs (val_interval): model.pt is that of the last epoch" in finished.out
 
 
 def test_workers_that_load_pairs_leave_the_gpu_to_the_process_that_trains():
