@@ -95,6 +95,12 @@ def test_weights_of_named_epochs_are_kept(tmp_path):
         assert torch.load(tmp_path / f"model_epoch_{epoch}.pt")["weight"].item() == weights[epoch]
 
 
+def test_epochs_to_keep_that_a_run_does_not_have_are_refused(tmp_path):
+    """They were not written, in silence."""
+    with pytest.raises(ValueError, match=r"kept_epochs has \[0, 4\], and the epochs are 1 to 3"):
+        Run(tmp_path, kept=(0, 3, 4))
+
+
 @pytest.mark.parametrize("interval", [1, 2, 3])
 def test_the_best_weights_are_kept_whenever_checkpoints_are_written(tmp_path, interval):
     Run(tmp_path, kept=(2, 3), interval=interval).trainer.run()

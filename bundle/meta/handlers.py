@@ -77,7 +77,14 @@ class ResumableCheckpoint:
         self.kept_epochs = kept_epochs
 
     def attach(self, engine: Trainer) -> None:
-        """Register with a trainer, after the validation handler, whose result this saves."""
+        """Register with a trainer, after the validation handler, whose result this saves.
+
+        Raises:
+            ValueError: for an epoch to keep that the trainer does not have.
+        """
+        absent = [epoch for epoch in self.kept_epochs if epoch not in range(1, engine.state.max_epochs + 1)]
+        if absent:
+            raise ValueError(f"kept_epochs has {absent}, and the epochs are 1 to {engine.state.max_epochs}")
         engine.add_event_handler(Events.STARTED, self.resume)
         if not processes.is_first():
             return
