@@ -33,8 +33,7 @@ from bundle.system.text import literal
 
 IN_MEMORY = {"output_dir": None, "pictures": False, "quality_pages": False, "transforms": False, "dicom": False}
 """Settings that turn off all output files: they are made when the result is saved."""
-OF_LISTS = ("dataset_dir", "datalist", "section", "pairing", "pair_limits")
-"""Settings that say which images are registered."""
+OF_LISTS = ("dataset_dir", "datalist", "section", "pairing", "pair_limits")  # which images are registered
 BUILDING = threading.Lock()  # held while objects are made from a configuration
 Image: TypeAlias = str | PathLike[str] | MetaTensor | SpatialImage | tuple[np.ndarray, np.ndarray]
 """A file, a folder of DICOM, an image of MONAI or nibabel, or an array ``(X, Y, Z)`` and its affine to RAS mm."""
