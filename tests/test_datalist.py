@@ -10,6 +10,7 @@ from bundle.data.datalist import announce, read_datalist, survey, write_datalist
 from bundle.data.layouts import stem
 from bundle.data.splits import require, select_pairs, split_patients
 from bundle.system import DataWarning, one_line
+from bundle.system.configurations import images_named
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 ALL = {"training": None, "validation": None, "test": None}
@@ -148,6 +149,17 @@ def test_two_images_of_one_file_name_are_two_patients_whatever_else_is_listed(tm
     assert found["patient"] == ("B/us", "A/us")
     alone = {"fixed_image": "A/us.nii", "moving_image": "A/us.nii"}
     assert read_datalist(tmp_path, write(tmp_path, {"test": [alone]}))["test"][0]["patient"] == ("us",)
+
+
+def test_two_images_of_a_command_are_two_patients_in_any_folder(tmp_path, monkeypatch):
+    """The patients.csv of the current folder counted, whatever images were named, and nowhere else."""
+    touch(tmp_path, "a.nii", "b.nii")
+    (tmp_path / "patients.csv").write_text("image,patient\na,A\nb,A\n")
+    monkeypatch.chdir(tmp_path)
+    for moving, patients in (("b.nii", ("moving", "fixed")), ("./a.nii", ("one",))):
+        named = images_named(tmp_path, "a.nii", moving, {})
+        (pair,) = read_datalist(named["dataset_dir"], named["datalist"])["test"]
+        assert pair["patient"] == patients
 
 
 @pytest.mark.parametrize("again", ["x/../a.nii", "./b.nii", "link.nii", "linked/b.nii"])

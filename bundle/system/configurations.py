@@ -15,7 +15,7 @@ import yaml
 
 from bundle.system.errors import brief
 from bundle.system.files import CONFIGS
-from bundle.system.limits import exists, expanded
+from bundle.system.limits import exists, expanded, is_same_file
 from bundle.system.text import did_you_mean, distinct
 
 
@@ -100,7 +100,9 @@ def images_named(folder: Path, fixed: str, moving: str | None, parts: Mapping[st
         datalist, root = folder / "pair.json", Path.cwd()
         named = {"fixed_image": fixed, "moving_image": moving, **given}
         pair = {key: str(Path(name).absolute()) for key, name in named.items()}
-        datalist.write_text(json.dumps({"test": [pair]}))
+        # From any folder the same: a patients.csv in the current one is of other images.
+        patients = ["one"] if is_same_file(fixed, moving) else ["moving", "fixed"]
+        datalist.write_text(json.dumps({"test": [{**pair, "patient": patients}]}))
     elif given:
         raise ValueError(
             f"--{next(iter(given))} belongs to two images, and only {fixed} is given; "
