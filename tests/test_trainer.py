@@ -3,18 +3,22 @@
 import pytest
 import torch
 from meta_toys import Distance, OneWeight, adapted, make_trainer, sgd
+from monai.bundle import ConfigParser
 from monai.data import Dataset
 from monai.engines import IterationEvents
 from monai.handlers import LrScheduleHandler
 from monai.losses import BendingEnergyLoss
 from monai.utils import CommonKeys
 from torch import nn
+from workflow_fixtures import ROOT, TRAIN
 
 from bundle.data import PreparePair, RandomPairAffine
 from bundle.meta import first_order_maml, reptile
 from bundle.meta.trainer import UNSUPPORTED
 from bundle.registration import LocalNormalizedCrossCorrelationLoss, RegistrationLoss, RegistrationNetwork, adapt
 from bundle.system import DataWarning
+
+pytest_plugins = ["workflow_fixtures"]
 
 # A few operations in float64.
 EXACT = {"abs": 1e-14}
@@ -123,6 +127,27 @@ def test_option_without_meaning_here_is_refused_by_name(option):
 def test_a_negative_number_of_inner_steps_is_refused():
     with pytest.raises(ValueError, match="inner_steps is -1; expected 0"):
         make_trainer(OneWeight(), [[3.0]], inner_steps=-1)
+
+
+def test_a_loss_of_inner_steps_that_are_not_taken_is_refused():
+    """conventional.yaml, then bilevel.yaml, was conventional training, in silence."""
+    with pytest.raises(ValueError, match="inner_steps is 0, and inner_loss is another loss .* and bilevel.yaml"):
+        make_trainer(OneWeight(), [[3.0]], inner_steps=0, inner_loss=Weight(), rule=first_order_maml)
+
+
+@pytest.mark.parametrize(
+    ("overlays", "refused"),
+    [(["bilevel"], False), (["conventional"], False), (["conventional", "bilevel"], True)],
+)
+def test_overlays_of_two_ways_to_train_are_refused_together(overlays, refused, tiny_dataset):
+    files = [str(TRAIN), *(str(ROOT / f"configs/overlays/{name}.yaml") for name in overlays)]
+    parser = ConfigParser({**ConfigParser.load_config_files(files), "dataset_dir": str(tiny_dataset)})
+    if refused:
+        with pytest.raises(RuntimeError) as error:
+            parser.get_parsed_content("train::trainer")
+        assert str(error.value.__cause__).startswith("inner_steps is 0, and inner_loss is another loss")
+    else:
+        assert parser.get_parsed_content("train::trainer").rule is first_order_maml
 
 
 def test_no_inner_steps_and_the_gradient_after_them_are_conventional_training():

@@ -118,7 +118,7 @@ class ReptileTrainer(SupervisedTrainer):
             warnings.warn(f"{skipped}: their loss or gradient was not finite", DataWarning, stacklevel=2)
 
     def _check_that_something_is_learned(self) -> None:
-        """Refuse what the rule cannot learn from.
+        """Refuse what the rule cannot learn from, and a loss that would not be asked.
 
         Raises:
             ValueError: saying what to do.
@@ -139,6 +139,11 @@ class ReptileTrainer(SupervisedTrainer):
                     f"Reptile learns nothing where the steps move {', '.join(sorted(moved))} alone, which starts anew "
                     "with every pair; add bilevel.yaml"
                 )
+        if self.inner_steps == 0 and self.inner_loss not in (None, self.loss_function):
+            raise ValueError(
+                "inner_steps is 0, and inner_loss is another loss than that of the update, for inner steps alone; "
+                "expected 1 or more, or one of conventional.yaml and bilevel.yaml"
+            )
         if self.step_sizes is not None:
             stepped = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
             if self.inner_steps == 0:
