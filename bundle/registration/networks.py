@@ -179,7 +179,8 @@ class RegistrationNetwork(CoarseNetwork):
         if self.channels not in (None, seen.shape[1]):
             raise ValueError(
                 f"the network takes {self.channels} channels and the pair has {seen.shape[1]} (2, and 2 for every "
-                "map); give the map_weights that it was trained with, or weights that fit the maps"
+                "map); give the map_weights that it was trained with, or weights that fit the maps, or set "
+                "network_sees_maps to false for a network of images alone"
             )
         return self.coarse(seen)
 
