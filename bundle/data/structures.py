@@ -173,8 +173,8 @@ def structure_conflicts(sections: Mapping[str, Iterable[Mapping[str, Any]]]) -> 
     found: dict[tuple[str, str], str] = {}
     for pair in (pair for pairs in sections.values() for pair in pairs if one_patient(pair)):
         fixed, moving = (pair.get(key, {}) for key, *_ in PARTS[1:])
-        for name in fixed.keys() & moving.keys():
-            if fixed[name] != moving[name]:
+        for name in fixed:
+            if fixed[name] != moving.get(name, fixed[name]):
                 (patient,) = pair["patient"]
                 found.setdefault(
                     (patient, name),

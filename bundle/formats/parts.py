@@ -119,8 +119,8 @@ def segment_doubt(
     numbers = [
         {name.casefold(): number for number, name in side.items() if not UNNAMED.fullmatch(name)} for side in named
     ]
-    for name in numbers[0].keys() & numbers[1].keys():
-        ours, theirs = (side[name] for side in numbers)
+    for name, ours in sorted(numbers[0].items(), key=lambda item: item[1]):
+        theirs = numbers[1].get(name, ours)
         if ours != theirs:
             return f"{named[0][ours]} is {ours} in {labels[0]} and {theirs} in {labels[1]}; {advice}"
     for number in sorted(named[0].keys() & named[1].keys()):
