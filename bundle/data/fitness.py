@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from monai.data import CacheDataset, MetaTensor
 from monai.transforms import Transform
-from monai.utils import ImageMetaKey
 
 from bundle.data.layouts import SIDES
 from bundle.data.structures import by_name, mixed_forms, unshared_values
 from bundle.formats.images import header_shape
+from bundle.formats.loading import file_of
 from bundle.formats.parts import KINDS, read_part, segment_doubt
 from bundle.formats.point_files import has_landmarks, pair_points
 from bundle.formats.problems import extent_problems, image_problems, label_problems, other_grid, shape_problems
@@ -217,7 +217,7 @@ def parts_on_grid(
         if part is not None:
             name = _name(data, f"{prefix}{kind}")
             problems += label_problems(part.numpy(), np.asarray(part.affine), name, grid, spatial_dims, kind)
-            if is_same_file(_file(part), _file(image)):
+            if is_same_file(file_of(part), file_of(image)):
                 problems.append(f"{name}: the file of the image itself; name a {kind}, or leave it out")
             voxels = part.as_tensor() if kind == "label" else (part.as_tensor() != 0).float()
             stored = {key: part.meta[key] for key in ("stored_type",) if key in part.meta}
@@ -227,9 +227,4 @@ def parts_on_grid(
 
 def _name(data: Mapping[Hashable, Any], key: str) -> str:
     """Name of a part of a pair in messages: its key, and its file if it has one."""
-    return f"{key} {_file(data[key])}".strip()
-
-
-def _file(part: MetaTensor) -> str:
-    """The file that a part of a pair came from; empty for one in memory."""
-    return str(part.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))
+    return f"{key} {file_of(data[key])}".strip()

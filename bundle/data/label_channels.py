@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from bundle.data.layouts import SIDES
-from bundle.data.structures import Correspondence, by_name, corresponding, mixed_forms, one_patient
+from bundle.data.structures import Correspondence, by_name, corresponding, mixed_form, one_patient
 
 
 class LabelChannelsd(Transform):
@@ -51,9 +51,8 @@ class LabelChannelsd(Transform):
         if not all(f"{side}_label" in data for side in SIDES):
             return output
         fixed, moving = (data[f"{side}_label"] for side in SIDES)
-        counts = {f"{side}_label": len(data[f"{side}_label"]) for side in SIDES}
-        if problems := mixed_forms([{"pair_id": data["pair_id"], **{key: key for key in counts}}], counts):
-            raise ValueError(problems[0])
+        if problem := mixed_form([data["pair_id"]], len(fixed), len(moving)):
+            raise ValueError(problem)
         chosen = self._chosen(data, fixed, moving)
         output["structures"] = [structure.name for structure in chosen]
         for side, label in zip(SIDES, (fixed, moving), strict=True):

@@ -11,8 +11,9 @@ from os import PathLike
 from typing import Any
 
 from bundle.data.layouts import SECTIONS, composed, stem
-from bundle.data.validation import Pair
+from bundle.data.validation import Pair, image_paths
 from bundle.system.errors import DataWarning
+from bundle.system.text import and_more
 
 ONE_SIDED = {
     "fixed_landmarks": "moving_landmarks",
@@ -20,7 +21,6 @@ ONE_SIDED = {
     "fixed_label": "moving_label",
 }
 """Files of an image that are of no use without that of the other; a moving label alone is moved."""
-IMAGES = ("image", "moving_image", "fixed_image")
 LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 
@@ -172,8 +172,8 @@ def tell_one_sided(sections: Mapping[str, Sequence[Pair]]) -> None:
     for key, other in ONE_SIDED.items():
         found = [pair for pairs in sections.values() for pair in pairs if key in pair and other not in pair]
         if found:
-            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            file = f"{found[0][key]}{more}: " if isinstance(found[0][key], str | PathLike) else ""  # or in memory
+            first = found[0][key]
+            file = f"{first}{and_more(found)}: " if isinstance(first, str | PathLike) else ""  # or in memory
             warnings.warn(
                 f"{file}{key} without {other}, which is not used; give both, or neither", DataWarning, stacklevel=2
             )
@@ -189,12 +189,11 @@ def tell_unlisted(sections: Mapping[str, Sequence[Mapping[str, Any]]], patients:
         patients: patient of each image by file name, as in ``patients.csv``.
     """
     entries = (entry for listed in sections.values() for entry in listed if "patient" not in entry)
-    images = dict.fromkeys(entry[key] for entry in entries for key in IMAGES if key in entry)
+    images = dict.fromkeys(path for entry in entries for path in image_paths(entry))
     unlisted = [image for image in images if stem(image) not in patients]
     if patients and unlisted:
-        more = f" and {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
-        note = f"{unlisted[0]}{more}: not in patients.csv, so it counts as a patient of its own; add its line"
-        warnings.warn(note, DataWarning, stacklevel=2)
+        note = "not in patients.csv, so it counts as a patient of its own; add its line"
+        warnings.warn(f"{unlisted[0]}{and_more(unlisted)}: {note}", DataWarning, stacklevel=2)
 
 
 def tell_alike(sections: Mapping[str, Sequence[Pair]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from bundle.data.layouts import SIDES, stem
 from bundle.formats.parts import segment_doubt
 from bundle.system.limits import Refused, exists, read_whole
-from bundle.system.text import load_json
+from bundle.system.text import and_more, load_json
 
 STRUCTURES = "structures"
 FILE = "structures.json"
@@ -207,7 +207,7 @@ def unshared_values(pairs: Iterable[Mapping[str, Any]], values: Mapping[str, Ite
     for numbers, names in found.items():
         fixed_values, moving_values = (", ".join(f"{value:.0f}" for value in side[:MOST_VALUES]) for side in numbers)
         problems.append(
-            f"pair {names[0]}{_more(names)}: the fixed label has the values {fixed_values} and the moving label "
+            f"pair {names[0]}{and_more(names)}: the fixed label has the values {fixed_values} and the moving label "
             f"{moving_values}, none of which is in both; give a structure one value in both"
         )
     return problems
@@ -237,14 +237,22 @@ def mixed_forms(pairs: Iterable[Mapping[str, Any]], channels: Mapping[str, int])
     found: dict[tuple[int, int], list[str]] = {}
     for pair in pairs:
         fixed, moving = (channels.get(pair.get(f"{side}_label", ""), 0) for side in SIDES)
-        if fixed and moving and (fixed == 1) != (moving == 1):
+        if fixed and moving:
             found.setdefault((fixed, moving), []).append(pair["pair_id"])
-    return [
-        f"pair {names[0]}{_more(names)}: fixed_label has {fixed} channel(s) and moving_label {moving}; give both as "
+    return [line for counts, names in found.items() if (line := mixed_form(names, *counts))]
+
+
+def mixed_form(names: Sequence[str], fixed: int, moving: int) -> str:
+    """A line about pairs of an integer map and a label with channels; empty if both labels have one form.
+
+    Args:
+        names: the pairs.
+        fixed: number of channels of their fixed labels.
+        moving: number of channels of their moving labels.
+    """
+    if (fixed == 1) == (moving == 1):
+        return ""
+    return (
+        f"pair {names[0]}{and_more(names)}: fixed_label has {fixed} channel(s) and moving_label {moving}; give both as "
         "integer maps or both with one structure per channel"
-        for (fixed, moving), names in found.items()
-    ]
-
-
-def _more(names: Sequence[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+    )

@@ -150,18 +150,19 @@ def complete_patients(sections: Sections, patients: Mapping[str, str], root: Pat
         root: folder of the data set.
     """
     unknown = [entry for entries in sections.values() for entry in entries if "patient" not in entry]
-    first = first_paths(path for entry in unknown for path in _image_paths(entry))
+    first = first_paths(path for entry in unknown for path in image_paths(entry))
     shared = Counter(map(stem, set(first.values())))
     for entry in unknown:
         names = [
             patients.get(stem(path)) or (stem(own) if shared[stem(own)] == 1 else _path_name(own, root))
-            for path in _image_paths(entry)
+            for path in image_paths(entry)
             for own in (first[path],)
         ]
         entry["patient"] = tuple(dict.fromkeys(names))
 
 
-def _image_paths(entry: Pair) -> tuple[str, ...]:
+def image_paths(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Files of the images of an entry: of a single one, or of the moving and the fixed one."""
     return tuple(entry[key] for key in ("image", "moving_image", "fixed_image") if key in entry)
 
 
@@ -206,15 +207,15 @@ def identify(sections: Sections, root: Path) -> list[str]:
     pairs = [pair for section in SECTIONS for pair in sections[section]]
     unnamed = [pair for pair in pairs if "pair_id" not in pair]
     for pair in unnamed:
-        pair["pair_id"] = _pair_id(map(stem, _image_paths(pair)))
+        pair["pair_id"] = _pair_id(map(stem, image_paths(pair)))
     # Paths may be one after characters are replaced, and names that differ in case are one folder on many disks.
     for checked in (False, True):
         images: dict[str, set[tuple[str, ...]]] = defaultdict(set)
         for pair in pairs:
-            images[pair["pair_id"].lower()].add(_image_paths(pair))
+            images[pair["pair_id"].lower()].add(image_paths(pair))
         for pair in unnamed:
             if len(images[pair["pair_id"].lower()]) > 1:
-                pair["pair_id"] = _pair_id((_path_name(path, root) for path in _image_paths(pair)), checked)
+                pair["pair_id"] = _pair_id((_path_name(path, root) for path in image_paths(pair)), checked)
     counts = Counter(pair["pair_id"] for pair in pairs)
     problems = [
         f"pair_id {name} belongs to {count} pairs; list each pair once, under its own pair_id"
@@ -231,7 +232,7 @@ def identify(sections: Sections, root: Path) -> list[str]:
 
 def default_names(pair: Mapping[str, str]) -> tuple[str, str]:
     """The ``pair_id`` of a pair without one, and the same with the folders that its images lie in."""
-    images = [Path(path) for path in _image_paths(dict(pair))]
+    images = [Path(path) for path in image_paths(pair)]
     return _pair_id(map(stem, images)), _pair_id(f"{path.parent.name}_{stem(path)}" for path in images)
 
 

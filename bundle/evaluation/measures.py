@@ -21,6 +21,11 @@ def root_mean_square(values: Sequence[float] | np.ndarray) -> float:
     return float(np.sqrt(np.mean(finite**2))) if finite.size else float("nan")
 
 
+def numbered(kind: str, name: str) -> str:
+    """A name for people: one that is a number alone says of what."""
+    return f"{kind} {name}" if name.isdigit() else name
+
+
 @dataclass(frozen=True)
 class Measure:
     """Something that is measured for a registered pair.
@@ -71,7 +76,7 @@ class Measure:
     def label(self, lengths: str = "mm", structure: str = "") -> str:
         """Title with unit, given the unit of an image's lengths, and with the structure if there is one."""
         unit = lengths if self.unit == "mm" else self.unit
-        what = f" of {'structure ' * structure.isdigit()}{structure}" if structure else ""
+        what = f" of {numbered('structure', structure)}" if structure else ""
         return f"{self.title}{what}{unit and f' ({unit})'}"
 
     def text(self, value: float) -> str:

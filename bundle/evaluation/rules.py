@@ -19,6 +19,7 @@ from bundle.evaluation.measures import (
     TRE,
     Measure,
     Metrics,
+    numbered,
 )
 
 
@@ -68,9 +69,8 @@ def _lost_landmarks(metrics: Metrics) -> float | None:
 
 
 def _lost_names(metrics: Metrics) -> str:
-    return "; ".join(
-        f"{'landmark ' * name.isdigit()}{name} {what}" for name, what in metrics.get("lost_landmarks", {}).items()
-    )
+    lost = metrics.get("lost_landmarks", {})
+    return "; ".join(f"{numbered('landmark', name)} {what}" for name, what in lost.items())
 
 
 def score(metrics: Metrics) -> float | None:

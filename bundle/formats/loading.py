@@ -55,6 +55,11 @@ def load_image(path: str | Path, kind: str = "image") -> MetaTensor:
     return _tensor(read_image(path, kind), {ImageMetaKey.FILENAME_OR_OBJ: str(Path(path))})
 
 
+def file_of(part: MetaTensor) -> str:
+    """The file or folder that a part of a pair was read from; empty for one in memory."""
+    return str(part.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))
+
+
 def load_part(value: str | Path | MetaTensor, kind: str, grid: Grid | None, name: str) -> MetaTensor:
     """``bundle.formats.parts.read_part`` as a tensor; an image in memory is treated as a file would be.
 

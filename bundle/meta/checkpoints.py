@@ -27,7 +27,8 @@ def check_run(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> No
     Raises:
         ValueError: as ``read_checkpoint``.
     """
-    read_checkpoint(Path(folder), described(**settings))
+    stored = processes.from_first(lambda: (_newest(Path(folder)) or {}).get("settings"))
+    _check_settings(Path(folder), stored, described(**settings))
 
 
 def read_checkpoint(folder: Path, settings: Mapping[str, str]) -> dict[str, Any] | None:
@@ -44,14 +45,18 @@ def read_checkpoint(folder: Path, settings: Mapping[str, str]) -> dict[str, Any]
         ValueError: when it was made with other settings, or neither it nor the previous one can be read.
     """
     checkpoint = processes.from_first(lambda: _newest(folder))
-    changed = [] if checkpoint is None else changes(checkpoint["settings"], settings)
+    _check_settings(folder, checkpoint and checkpoint["settings"], settings)
+    return checkpoint
+
+
+def _check_settings(folder: Path, stored: Mapping[str, str] | None, settings: Mapping[str, str]) -> None:
+    changed = [] if stored is None else changes(stored, settings)
     if changed:
         more = f"; and {len(changed) - MOST_CHANGES} more" if len(changed) > MOST_CHANGES else ""
         raise ValueError(
             f"{folder} holds a run with other settings ({'; '.join(changed[:MOST_CHANGES])}{more}); "
             "give another --output_dir, or the same settings to continue that run"
         )
-    return checkpoint
 
 
 def _newest(folder: Path) -> dict[str, Any] | None:

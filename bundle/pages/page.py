@@ -10,7 +10,7 @@ from markupsafe import Markup
 from monai.transforms import Transform
 
 from bundle.data import by_name
-from bundle.evaluation.measures import MEASURES
+from bundle.evaluation.measures import MEASURES, numbered
 from bundle.evaluation.quality import length_unit
 from bundle.pages.drawing import FIXED, FOLDED, MOVING, colour_bar, deformed_grid, loss_curve, outline, panel, picture
 from bundle.pages.explorer import explored
@@ -215,7 +215,7 @@ def numbers(metrics: Mapping[str, Any], unit: str) -> tuple[list[list[str]], lis
                 shown = [ABSENT if value is None else measure.text(value) for value in values.values()]
                 (both if measure.has_before else single).append([measure.label(unit, structure), *shown])
     missing = metrics.get("missing_structures") or {}
-    single += [[f"{'structure ' * name.isdigit()}{name} {what}", ABSENT] for name, what in missing.items()]
+    single += [[f"{numbered('structure', name)} {what}", ABSENT] for name, what in missing.items()]
     single += [[f"seconds of {stage}", f"{value:.2f}"] for stage, value in metrics["seconds"].items()]
     return both, single
 

@@ -117,9 +117,8 @@ def check_memory(call: Callable[[torch.Tensor], Any], pair: torch.Tensor, limit_
     needed = peak_bytes(call, pair)
     if needed > free:
         coarser = math.ceil(20 * (needed / max(free, 1)) ** (1 / (pair.ndim - 2))) / 20
-        grid = f"a pixdim {coarser:g} times as large (cpu.yaml takes 2.4 mm)"
-        if pair.ndim == 4:  # slices are resized
-            grid = f"a spatial_size {coarser:g} times as small"
+        volumes = f"a pixdim {coarser:g} times as large (cpu.yaml takes 2.4 mm)"
+        grid = volumes if pair.ndim == 5 else f"a spatial_size {coarser:g} times as small"  # slices are resized
         raise ValueError(
             f"registering {size(pair.shape[2:])} voxels takes about {needed / GIB:.1f} GiB, of which {free / GIB:.1f} "
             f"are free; take {grid}, or a machine with more memory"

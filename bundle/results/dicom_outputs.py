@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from monai.data import MetaTensor
 from monai.transforms import Transform
-from monai.utils import ImageMetaKey
 from pydicom.dataset import Dataset
 
 from bundle.data import SIDES
@@ -22,6 +21,7 @@ from bundle.dicom.segmentation import segmentation
 from bundle.dicom.series import patient_of
 from bundle.dicom.spatial_registration import registration_object
 from bundle.formats.dicom_volume import is_dicom_image
+from bundle.formats.loading import file_of
 from bundle.results.inverse import pair_transform
 from bundle.results.outputs import check_beside
 from bundle.system import DataWarning, brief, whole_folder
@@ -36,7 +36,7 @@ class NoObjects(ValueError):
 
 def series_of(image: MetaTensor) -> Series | None:
     """The DICOM series that an image was read from; None if it comes from somewhere else."""
-    path = str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))
+    path = file_of(image)
     volume = path and (Path(path).is_dir() or image.shape[-1] > 1)
     return read_series(path) if volume and is_dicom_image(Path(path)) else None
 
@@ -162,7 +162,7 @@ def save_objects(objects: Mapping[str, Dataset], folder: Path, images: Sequence[
         FileExistsError: when there is something in it.
         ValueError: when it lies in the folder of an image.
     """
-    check_beside(folder, [str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "")) for image in images])
+    check_beside(folder, map(file_of, images))
     if is_occupied(folder):
         raise FileExistsError(f"{folder} is not empty; give the DICOM files a folder of their own")
     with whole_folder(folder) as partial:

@@ -17,6 +17,7 @@ from monai.utils import ImageMetaKey, convert_to_tensor
 
 from bundle.dicom.common import write_objects
 from bundle.formats import PICTURE_SUFFIXES, displacement_image, save_image, smallest_type, write_transform
+from bundle.formats.loading import file_of
 from bundle.geometry import ddf_to_displacement, lift_ddf, warp_native
 from bundle.results.resume import write_record
 from bundle.system import whole_folder
@@ -106,7 +107,7 @@ class SavePaird(Transform):
                 continue
             warped = convert_to_tensor(data[f"warped_{kind}"], track_meta=True)
             channels = warped.cpu().numpy()
-            suffix = Path(str(warped.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))).suffix.lower()
+            suffix = Path(file_of(warped)).suffix.lower()
             file = folder / f"warped_{kind}{suffix if suffix in PICTURE_SUFFIXES else '.nii.gz'}"
             unknown = smallest_type(channels.min(), channels.max()) if kind == "label" else np.float32
             save_image(channels, affine, np.dtype(warped.meta.get("stored_type", unknown)), file)

@@ -7,7 +7,7 @@ import codecs
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Sized
 from difflib import get_close_matches
 from typing import Any
 
@@ -101,6 +101,11 @@ def did_you_mean(words: Iterable[str], known: Collection[str], prefix: str = "")
     """
     near = dict.fromkeys(prefix + close for word in words for close in get_close_matches(word, known, 1))
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def and_more(items: Sized) -> str:
+    """What follows the first of several that a line is about: how many more there are; nothing after the only one."""
+    return f" and {len(items) - 1} more" if len(items) > 1 else ""
 
 
 def not_empty(word: str) -> str:
