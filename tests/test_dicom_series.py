@@ -18,7 +18,7 @@ from dicom_toys import (
     write_series,
     write_ultrasound,
 )
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     HTJ2K,
@@ -619,6 +619,22 @@ ORDER = [4, 2, 0, 6, 5, 1, 3]
 @pytest.mark.parametrize("kind", [EnhancedMRImageStorage, EnhancedCTImageStorage])
 def test_a_multiframe_image_is_a_volume_whatever_the_order_of_its_frames(tmp_path, kind):
     write_multiframe(tmp_path / "s/1.dcm", voxels(), AFFINE, ORDER, kind, rescale=lambda number: (2, -7))
+    image = load_image(tmp_path / "s")
+    np.testing.assert_array_equal(image[0].numpy(), voxels() * 2.0 - 7)
+    np.testing.assert_allclose(image.affine.numpy(), AFFINE, atol=1e-6)
+
+
+def test_a_private_group_of_a_frame_says_nothing_of_its_place_or_scale(tmp_path):
+    """dcm2niix: Philips repeats both in (2005,140F), and its positions there may be others."""
+    file = tmp_path / "s/1.dcm"
+    write_multiframe(file, voxels(), AFFINE, ORDER, rescale=lambda number: (2, -7))
+    image = dcmread(file)
+    for number, groups in enumerate(image.PerFrameFunctionalGroupsSequence):
+        other = Dataset()
+        other.ImagePositionPatient, other.PixelSpacing = [0, 0, number], [1, 1]
+        other.RescaleSlope, other.RescaleIntercept, other.Rows = 3, 5, 9
+        groups.private_block(0x2005, "Philips MR Imaging DD 005", create=True).add_new(0x0F, "SQ", [other])
+    image.save_as(file)
     image = load_image(tmp_path / "s")
     np.testing.assert_array_equal(image[0].numpy(), voxels() * 2.0 - 7)
     np.testing.assert_allclose(image.affine.numpy(), AFFINE, atol=1e-6)

@@ -58,8 +58,12 @@ def frame_values(header: Dataset, count: int) -> list[dict[str, Any]]:
 
 
 def _grouped(items: Iterable[Dataset]) -> dict[str, Any]:
-    """Attributes in the functional groups of a frame, or of all frames."""
-    groups = (element.value[0] for item in items for element in item if element.VR == "SQ" and element.value)
+    """Attributes in the functional groups of a frame, or of all frames.
+
+    A private one is none: that of Philips (2005,140F) repeats places and scales in forms of its own.
+    """
+    elements = (element for item in items for element in item if element.VR == "SQ" and not element.tag.is_private)
+    groups = (element.value[0] for element in elements if element.value)
     return {keyword: value for group in groups for keyword, value in plain(group).items()}
 
 
