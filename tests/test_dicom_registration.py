@@ -205,6 +205,27 @@ def test_several_matrices_multiply_in_their_order(pair, tmp_path):
     np.testing.assert_allclose(read_transform(tmp_path / "r.dcm").affine_part(), expected, atol=1e-6)
 
 
+def unplaced(made):
+    made.RegistrationSequence[0].MatrixRegistrationSequence = []
+
+
+def rounded(made):
+    step = made.RegistrationSequence[0].MatrixRegistrationSequence[0].MatrixSequence[0]
+    step.FrameOfReferenceTransformationMatrix = [1, 1e-8, 0, 1e-7, 0, 1, 0, 0, 0, 0, 0.99999999, 0, 0, 0, 0, 1]
+
+
+def second_series(made):
+    made.RegistrationSequence.append(made.RegistrationSequence[1])
+
+
+@pytest.mark.parametrize("change", [unplaced, rounded, second_series])
+def test_items_that_move_nothing_or_as_another_one(pair, change, tmp_path):
+    """An image in the Registered frame needs no matrix (PS3.3 C.20.2: zero or one item), and PET moves with its CT."""
+    made = registration_object(Transform([TURN]), pair.fixed, pair.moving)
+    written(spoilt(made, change), tmp_path / "r.dcm")
+    np.testing.assert_allclose(read_transform(tmp_path / "r.dcm").affine_part(), TURN, atol=1e-6)
+
+
 @pytest.mark.parametrize("affine", [False, True])
 def test_all_images_are_referenced_and_the_object_conforms(pair, transform, affine, tmp_path):
     transform = Transform([TURN]) if affine else transform
@@ -308,6 +329,15 @@ def test_a_damaged_object_is_one_line(pair, transform, change, message, tmp_path
     with pytest.raises(ValueError, match=f"registration.dcm: .*{message}") as raised:
         read_transform(path)
     assert "\n" not in str(raised.value)
+
+
+def test_several_registrations_of_one_image_are_refused(pair, tmp_path):
+    made = registration_object(Transform([TURN]), pair.fixed, pair.moving)
+    found = made.RegistrationSequence[1].MatrixRegistrationSequence
+    found.append(found[0])
+    written(made, tmp_path / "r.dcm")
+    with pytest.raises(ValueError, match="it has 2 registrations of one image, expected one"):
+        read_transform(tmp_path / "r.dcm")
 
 
 def test_frames_under_another_name_are_told_what_to_do_and_that_helps(tmp_path):

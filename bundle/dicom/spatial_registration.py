@@ -183,13 +183,16 @@ def _reversed_last_axis(length: int) -> np.ndarray:
 
 
 def _read_matrix(read: Dataset) -> np.ndarray:
-    """Source to Registered, mm, RAS, of the one item that is not the identity."""
-    found = []
+    """Source to Registered, mm, RAS, of the items that are not the identity; images of one frame share a matrix."""
+    found: list[np.ndarray] = []
     for item in read.RegistrationSequence:
+        registered = item.get("MatrixRegistrationSequence") or ()  # empty for an image in the Registered frame
+        if len(registered) > 1:
+            raise ValueError(f"it has {len(registered)} registrations of one image, expected one")
         matrix = np.eye(4)
-        for step in item.MatrixRegistrationSequence[0].MatrixSequence:
+        for step in registered[0].MatrixSequence if registered else ():
             matrix = matrix @ _numbers(step)  # M1 M2 M3, PS3.3 equation C.20.2-2
-        if not np.allclose(matrix, np.eye(4), rtol=0, atol=1e-9):
+        if not any(np.allclose(matrix, other, rtol=0, atol=EXACT) for other in (np.eye(4), *found)):
             found.append(matrix)
     if len(found) > 1:
         raise ValueError(f"it registers {len(found)} images to a third frame; expected one moving to one fixed image")
