@@ -151,6 +151,19 @@ def test_values_are_those_of_pydicom_and_simpleitk(tmp_path, dtype, tags, stored
     assert stored in (None, image.meta["stored_type"])
 
 
+@pytest.mark.parametrize(("dtype", "bits"), [(np.int16, 16), (np.int16, 12), (np.int8, 8)])
+@pytest.mark.parametrize("slices", [1, SHAPE[2]])
+def test_an_intercept_that_takes_the_sign_from_signed_numbers(tmp_path, dtype, bits, slices):
+    """ITK #5290: "Pixel type larger than output type"."""
+    array, intercept = voxels(dtype=dtype)[..., :slices].clip(-2000, 2000), 2 ** (bits - 1)
+    write_series(
+        tmp_path / "s", array, AFFINE, BitsStored=bits, HighBit=bits - 1, RescaleSlope=1, RescaleIntercept=intercept
+    )
+    image = load_image(tmp_path / "s")
+    np.testing.assert_array_equal(image[0].numpy(), array.astype(np.float32) + intercept)
+    assert np.dtype(image.meta["stored_type"]).kind in "iu"
+
+
 def test_numbers_far_from_zero_keep_their_steps(tmp_path):
     array = voxels().astype(np.uint32) % 100 + 2_000_000_000
     write_series(tmp_path / "s", array, AFFINE)

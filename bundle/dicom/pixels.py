@@ -136,7 +136,9 @@ def itk_header(path: Path, rescale: tuple[float, float] | None = None) -> Any:
     return header
 
 
-def as_itk_reads(paths: Sequence[Path], rescales: Sequence[tuple[float, float] | None], folder: Path) -> list[Path]:
+def as_itk_reads(
+    paths: Sequence[Path], rescales: Sequence[tuple[float, float] | None], folder: Path
+) -> tuple[list[Path], list[float]]:
     """Files whose pixels ITK reads with the right slopes and intercepts.
 
     Args:
@@ -145,21 +147,29 @@ def as_itk_reads(paths: Sequence[Path], rescales: Sequence[tuple[float, float] |
         folder: for copies of those whose header ITK cannot read, or misreads: empty and ambiguous values, a missing
             preamble, a transfer syntax that is absent or wrong.
 
+    Returns:
+        The files, and what is left to add to the values of each: ITK refuses an intercept that takes the sign from
+        signed numbers.
+
     Raises:
         RuntimeError: when ITK can read neither a file nor its copy in this way.
     """
-    found = []
+    found, left = [], []
     for number, (path, rescale) in enumerate(zip(paths, rescales, strict=True)):
-        readable = path
+        readable, added = path, 0.0
         if not _read_so(path, rescale):
             try:
                 readable = _copy(path, rescale, folder / str(number))
+                if rescale and not _read_so(readable, rescale):
+                    rescale, added = (rescale[0], 0.0), rescale[1]
+                    readable = _copy(path, rescale, folder / str(number))
             except Exception as error:  # pydicom raises every kind
                 raise RuntimeError(f"{path.name}: {error}") from error
             if not _read_so(readable, rescale):
                 raise RuntimeError(f"{path.name}: its header cannot be read by ITK")
         found.append(readable)
-    return found
+        left.append(added)
+    return found, left
 
 
 def _read_so(path: Path, rescale: tuple[float, float] | None) -> bool:

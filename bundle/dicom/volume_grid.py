@@ -150,8 +150,8 @@ def _scaled(stack: Sequence[Frame]) -> str:
     if scaled is None:
         return ""
     header = itk_header(scaled.path, scaled.rescale)
-    if header is None:
-        return UNREAD
+    if header is None:  # an intercept alone may be what ITK refuses
+        return "" if itk_header(scaled.path, (scaled.rescale[0], 0.0)) is not None else UNREAD
     if (header.GetRescaleSlope(), header.GetRescaleIntercept()) == (1, 0):
         return "its kind of image has no slope and intercept, and its files have; convert it to NIfTI"
     return ""

@@ -56,8 +56,10 @@ def read_volume(folder: Path, kind: str) -> Found:
         warnings.warn(f"{folder}: {note}", DataWarning, stacklevel=2)
     try:
         with TemporaryDirectory() as copies:
-            files = as_itk_reads(series.files, series.rescales, Path(copies))
+            files, added = as_itk_reads(series.files, series.rescales, Path(copies))
             voxels = _voxels(series, files)
+            if any(added):
+                voxels = voxels + np.asarray(added, dtype=voxels.dtype)
             stored = _type_of(series, files[0], voxels)
     except RuntimeError as error:
         what = "its pixels cannot be read, damaged or compressed in a way that ITK does not know"
