@@ -221,6 +221,20 @@ def test_a_training_names_all_labels_without_a_common_value(tmp_path):
         check_shared_values([paths("one", "other"), paths("one", "other"), paths("other", "one")])
 
 
+@pytest.mark.parametrize(
+    ("structures", "overlapping", "told"), [([3, 7], [0], "of 7 of"), (None, [0], "of 7, 200 of"), ([3, 7], None, "")]
+)
+def test_values_whose_centres_alone_are_compared_are_told(tmp_path, structures, overlapping, told):
+    voxels = np.zeros((6, 5, 4), np.uint8)
+    voxels[1], voxels[2], voxels[3] = 3, 7, 200
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "map.nii")
+    pair = {"pair_id": "a", "fixed_label": str(tmp_path / "map.nii"), "moving_label": str(tmp_path / "map.nii")}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_shared_values([pair], structures, overlapping)
+    assert [str(one.message).split(" the integer")[0] for one in caught] == [told] * bool(told)
+
+
 def test_structures_need_a_label(listed):
     entry = {"image": "a.nii", "patient": "1", "structures": FULL}
     with pytest.raises(ValueError, match=r"test\[0\]: structures without a label, whose channels they name"):

@@ -84,16 +84,25 @@ def check_headers(pairs: Sequence[Mapping[str, Any]], spatial_dims: int = 3) -> 
     _refuse(problems)
 
 
-def check_shared_values(pairs: Iterable[Mapping[str, Any]]) -> None:
+def check_shared_values(
+    pairs: Iterable[Mapping[str, Any]],
+    structures: Sequence[int | str] | None = None,
+    overlapping: Sequence[int] | None = None,
+) -> None:
     """Refuse pairs whose labels are integer maps without a common value, from which a label term learns nothing.
 
     It reads every label. Those with channels are passed by, if their header tells it.
 
     Args:
         pairs: pairs with the paths of their files.
+        structures: values that the term compares; None: all.
+        overlapping: which of these it compares by overlap, counted from 0; None: all.
 
     Raises:
         ValueError: naming all problems.
+
+    Warns:
+        DataWarning: about values of integer maps, which are no landmarks, of which only the centres are compared.
     """
     pairs = [pair for pair in pairs if all(f"{side}_label" in pair for side in SIDES) and not by_name(pair)]
     values: dict[str, list[float]] = {}
@@ -105,6 +114,15 @@ def check_shared_values(pairs: Iterable[Mapping[str, Any]]) -> None:
         except (ValueError, OSError) as error:
             problems.append(one_line(error))
     _refuse(problems or unshared_values(pairs, values))
+    chosen = structures or sorted({int(value) for found in values.values() for value in found if value})
+    centres = [] if overlapping is None else [value for k, value in enumerate(chosen) if k not in overlapping]
+    if values and centres:
+        warnings.warn(
+            f"of {', '.join(map(str, centres))} of the integer maps the label term compares the centres alone, as of "
+            "landmarks; --label_term::overlap_structures '$None' compares the overlap of all structures",
+            DataWarning,
+            stacklevel=2,
+        )
 
 
 def check_labels_alike(images: Iterable[Mapping[str, Any]]) -> None:
