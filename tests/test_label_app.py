@@ -21,7 +21,7 @@ from workflow_fixtures import volume
 from bundle import Registration, register
 from bundle.apps.label.__main__ import serve
 from bundle.apps.label.candidates import candidates
-from bundle.apps.label.datastore import Images, OriginalsKept
+from bundle.apps.label.datastore import Images, OriginalsKept, numbered_otherwise
 from bundle.apps.label.errors import ClientError, one_answer, without_folders, without_paths
 from bundle.apps.label.record import LossRecord
 from bundle.apps.label.registrar import ServedWeights
@@ -43,10 +43,11 @@ MOVING = oblique_affine((5.5, 5.0, 6.5), (-6, 10, -4), (-30.0, 5.0, 30.0), mirro
 class Store:
     """A datastore of MONAI Label, in memory."""
 
-    def __init__(self, folder, labels, info=None):
+    def __init__(self, folder, labels, info=None, names=None):
         self.folder = folder
         self.labels = labels
         self.info = info or {}
+        self.names = names or {}
 
     def list_images(self):
         return list(self.labels)
@@ -64,6 +65,8 @@ class Store:
         return dict.fromkeys(self.labels.get(image, ()), image)
 
     def get_label_info(self, label, tag):
+        if label in self.names:
+            return {"label_info": [{"name": name, "idx": value} for name, value in self.names[label].items()]}
         return {"label_info": [{"name": "gland", "idx": 1}, {"name": "apex", "idx": 3}, {"color": [1, 2, 3]}]}
 
 
@@ -364,6 +367,32 @@ def test_images_are_split_by_patient_under_numbers(images, tmp_path):
     few = Images(Store(tmp_path, {"a": [], "b": [], "c": []}), tmp_path, str)
     with pytest.raises(ClientError, match="images of 2 patients; training needs 4"):
         split_images(few, Wish())
+
+
+def test_labels_that_were_numbered_otherwise_correspond_by_name(images, tmp_path):
+    """3D Slicer numbers the segments of every image anew, by their order; c has the apex first."""
+    images.store.names = {"c": {"apex": 1, "gland": 2}}
+    entries = [entry for entries in split_images(images, Wish(labels=True)).values() for entry in entries]
+    found = {Path(entry["image"]).name[0]: entry["structures"] for entry in entries if "label" in entry}
+    assert found == {"a": {"gland": 1, "apex": 3}, "c": {"apex": 1, "gland": 2}}
+    with pytest.raises(ClientError, match="compared by value, and '(gland|apex)' is . and .; save all in one order"):
+        split_images(images, Wish(pairing="within patients"))
+    assert numbered_otherwise({"gland": 1, "apex": 2}, {"apex": 1}) == "'apex' is 2 and 1"
+    assert not numbered_otherwise({"gland": 1, "apex": 2}, {"apex": 2, "base": 1})
+
+
+def test_values_are_not_learned_where_labels_number_them_otherwise(tmp_path):
+    names = {name: {"gland": 1 + number % 2, "apex": 2 - number % 2} for number, name in enumerate("abcde")}
+    store = Store(tmp_path, {name: ["final"] for name in names}, names=names)
+    for name in names:
+        (tmp_path / f"{name}.nii.gz").touch()
+    images = Images(store, tmp_path, lambda label, tag: str(tmp_path / f"{label}.nii.gz"))
+    settings = ServerSettings.read({"device": "cpu"})
+    with pytest.raises(
+        ClientError, match=r"the values \[0, 1, 2\], and the labels number theirs differently; name them"
+    ):
+        prepare(tmp_path / "runs", settings.start, settings, images, Wish(2, labels=True))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_wish_for_training_is_numbers_and_choices():

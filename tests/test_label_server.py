@@ -382,6 +382,20 @@ def test_a_label_that_a_person_saves_is_carried_with_its_names(server, tmp_path)
     assert answer["label_names"] == {"gland": 1, "apex": 3}
 
 
+def test_labels_that_were_numbered_otherwise_are_not_compared(server, tmp_path):
+    """3D Slicer numbers the segments of every image anew, by their order."""
+    client = MONAILabelClient(server.url, str(tmp_path))
+    for name, order in ((SECOND[3], ("gland", "apex")), (SECOND[2], ("apex", "gland"))):
+        names = [{"name": each, "idx": number} for number, each in enumerate(order, start=1)]
+        image = nib.load(server.studies / f"{name}.nii.gz")
+        label = (image.get_fdata() > 60).astype(np.uint8) + 1
+        nib.save(nib.Nifti1Image(label, image.affine), tmp_path / "label.nii.gz")
+        client.save_label(name, str(tmp_path / "label.nii.gz"), "ordered", {"label_info": names})
+    answer = server.registered(SECOND[2], SECOND[3], label="ordered")
+    assert answer["dsc"] == {}
+    assert answer["reasons"][-1] == "the labels of the two images are not compared: 'apex' is 1 and 2"
+
+
 def test_the_strategy_proposes_the_worst_pair_which_needs_no_moving_image_then(server):
     url = f"{server.url}/activelearning/largest_loss"
     # At most four pairs a time: those of the same patient first.

@@ -57,6 +57,15 @@ class OriginalsKept:
             empty.replace(link)
 
 
+def numbered_otherwise(one: Mapping[str, int], other: Mapping[str, int]) -> str:
+    """The first structure whose value is another one in another label, and both values; empty without any.
+
+    3D Slicer numbers the segments of every image anew, in their order.
+    """
+    shared = (name for name in one if one[name] != other.get(name, one[name]))
+    return next((f"{name!r} is {one[name]} and {other[name]}" for name in shared), "")
+
+
 class Images:
     """Images of a datastore.
 
@@ -120,6 +129,12 @@ class Images:
         info = self.store.get_label_info(image, tag).get("label_info") or []
         entries = [entry for entry in info if isinstance(entry, Mapping) and entry.get("name")]
         return {int(entry.get("idx", number)): str(entry["name"]) for number, entry in enumerate(entries, start=1)}
+
+    def structures(self, image: str, tag: str) -> dict[str, int]:
+        """Name -> value of the structures of a label, without names that are given twice."""
+        names = self.label_names(image, tag)
+        given = list(names.values())
+        return {name: value for value, name in names.items() if given.count(name) == 1}
 
     def patients(self) -> dict[str, str]:
         """Patient of each image: from its DICOM header, from ``patients.csv`` beside the images, else the image."""

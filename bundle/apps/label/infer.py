@@ -10,7 +10,7 @@ from typing import Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from bundle.apps.label.datastore import Images
+from bundle.apps.label.datastore import Images, numbered_otherwise
 from bundle.apps.label.errors import ClientError
 from bundle.apps.label.registrar import Registrar
 from bundle.apps.label.request import FINAL, LABEL, MAPS, Wanted
@@ -96,12 +96,15 @@ class RegistrationTask(InferTask):
             )
         moving_file = self.images.file(moving, "moving")
         label = None if wanted.proposal else self._moving_label(moving, wanted)
+        fixed_label = None if upload or label is None else self.images.label(wanted.fixed, wanted.label)
+        pair = (self.images.structures(image, wanted.label) for image in (wanted.fixed, moving))
+        other = numbered_otherwise(*pair) if fixed_label else ""
         found = self.registrar(
             (wanted.fixed, moving),
             fixed,
             moving_file,
             0 if wanted.proposal else wanted.steps,
-            None if upload or label is None else self.images.label(wanted.fixed, wanted.label),
+            None if other else fixed_label,
             label,
             noted=upload is None and not wanted.proposal,
         )
@@ -110,6 +113,8 @@ class RegistrationTask(InferTask):
         with new_file(self.results, wanted.suffix) as file:
             values = write_result(found, wanted.output, file, wanted.proposal)
             answer = summary(found, wanted.fixed, moving, wanted.output)
+            if other:
+                answer["reasons"] += [f"the labels of the two images are not compared: {other}"]
             saved = {} if wanted.proposal else self.images.label_names(moving, wanted.label)
             remark = " (proposed)" if wanted.proposal else ""
             answer["label_names"] = named(values, saved | self._stated_names(), remark)

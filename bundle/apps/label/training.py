@@ -15,10 +15,11 @@ from monai.bundle import ConfigParser
 from monai.engines import Evaluator, Trainer
 
 from bundle import register
-from bundle.apps.label.datastore import Images
+from bundle.apps.label.datastore import Images, numbered_otherwise
 from bundle.apps.label.errors import ClientError
 from bundle.apps.label.request import FINAL
 from bundle.apps.label.settings import ServerSettings
+from bundle.data.layouts import SIDES
 from bundle.data.splits import split_patients
 from bundle.maps import copy_weights, fingerprint_beside
 from bundle.system import fingerprint, written_whole
@@ -27,6 +28,7 @@ from bundle.system.configurations import find_configurations, load_configuration
 OVERLAY = str(Path(__file__).with_name("train.yaml"))
 PAIRINGS = {"between patients": "fixed", "within patients": "repeat"}
 """Which images form pairs: the viewer's words -> those of ``bundle.data.read_datalist``."""
+LABELS = tuple(f"{side}_label" for side in SIDES)
 SHARES = (0.8, 0.2, 0.0)
 MAX_ITERATIONS = 100_000
 
@@ -67,18 +69,19 @@ class Wish:
         return cls(iterations, pairing, labels)
 
 
-def split_images(images: Images, wish: Wish) -> dict[str, list[dict[str, str]]]:
+def split_images(images: Images, wish: Wish) -> dict[str, list[dict[str, Any]]]:
     """Images of a datastore, split by patient into training and validation.
 
     Patients get numbers: their names are not written into the folder of the training. A training that sees labels is on
-    the images that have one.
+    the images that have one. Where a structure has two values, structures correspond by the names they were saved with.
 
     Args:
         images: images of the datastore.
         wish: says whether the training sees labels.
 
     Raises:
-        ClientError: when there are fewer than four patients, two for each part.
+        ClientError: when there are fewer than four patients, two for each part; when a structure has two values within
+            patients, where structures correspond by value.
     """
     # Over DICOMweb, an image's patient is known only after its download.
     files = {image: images.file(image, "image") for image in sorted(images.store.list_images())}
@@ -90,13 +93,21 @@ def split_images(images: Images, wish: Wish) -> dict[str, list[dict[str, str]]]:
             "with: add images"
         )
     section_of = split_patients(numbers.values(), SHARES, least=2, seed=0)
-    sections: dict[str, list[dict[str, str]]] = {"training": [], "validation": []}
+    sections: dict[str, list[dict[str, Any]]] = {"training": [], "validation": []}
+    structures = {image: images.structures(image, FINAL) for image in files if images.label(image, FINAL)}
+    first = {name: value for found in reversed(structures.values()) for name, value in found.items()}
+    other = next(filter(None, (numbered_otherwise(first, one) for one in structures.values())), "")
+    if other and PAIRINGS[wish.pairing] == "repeat":
+        raise ClientError(
+            f"labels of one patient are compared by value, and {other}; save all in one order of segments"
+        )
     for image, file in files.items():
         number = numbers[patients[image]]
         label = images.label(image, FINAL) if wish.labels or section_of[number] == "validation" else None
         if label or not wish.labels or section_of[number] == "validation":
             entry = {"image": str(file), "patient": number}
-            sections[section_of[number]].append(entry | ({"label": str(label)} if label else {}))
+            named = {"structures": structures[image]} if label and other and structures[image] else {}
+            sections[section_of[number]].append(entry | ({"label": str(label)} if label else {}) | named)
     return sections
 
 
@@ -117,13 +128,19 @@ def prepare(runs: Path, start: Path, settings: ServerSettings, images: Images, w
     base, *own = settings.train_config
     files = find_configurations([base, *["labels.yaml"] * wish.labels, *own, OVERLAY])
     sections = split_images(images, wish)
+    content = load_configurations(files)
+    by_value = [each for each in content["structures"] or () if isinstance(each, int)]
+    if wish.labels and by_value and any("structures" in image for image in sections["training"]):
+        raise ClientError(
+            f"the structures of training are the values {by_value}, and the labels number theirs differently; "
+            "name them in the overlay of training, as structures: [gland]"
+        )
     contents = [file.read_text() for file in files]
     run = runs / fingerprint(fingerprint_beside(start), contents, sections, wish.iterations, wish.pairing)
     # Published weights may change during the training.
     copy_weights(start, run / "start.pt")
     with written_whole(run / "images.json") as file:
         json.dump(sections, file, indent=1)
-    content = load_configurations(files)
     chosen = {
         "dataset_dir": str(run),
         "datalist": str(run / "images.json"),
@@ -140,13 +157,14 @@ def scores(pairs: Sequence[Mapping[str, Any]], weights: Path, settings: ServerSe
     """How well weights register pairs: mean loss after adaptation, and mean DSC if there are labels.
 
     Args:
-        pairs: pairs of the validation.
+        pairs: pairs of the validation; labels in which a structure has two values do not count.
         weights: file of the weights.
         settings: settings of the server.
     """
     losses, dsc = [], []
     for pair in pairs:
-        sides = {key: pair[key] for key in ("fixed_label", "moving_label") if key in pair}
+        names = (pair.get(f"{side}_structures", {}) for side in SIDES)
+        sides = {} if numbered_otherwise(*names) else {key: pair[key] for key in LABELS if key in pair}
         found = register(
             pair["fixed_image"],
             pair["moving_image"],
