@@ -721,11 +721,12 @@ def test_an_ultrasound_volume_lies_where_its_frames_do_in_its_transducer_or_its_
     np.testing.assert_array_equal(image[0].numpy(), voxels())
     np.testing.assert_allclose(image.affine.numpy(), AFFINE, atol=1e-6)
     assert sitk.ReadImage(str(tmp_path / "s/1.dcm")).GetSpacing() == (1, 1, 1)
-    patient = oblique_affine((1, 1, 1), (100, -50, 20), (70, 10, -30))
-    write_ultrasound(tmp_path / "p/1.dcm", voxels(), AFFINE, patient=patient)
-    series = read_series(tmp_path / "p")
-    np.testing.assert_allclose(series.affine, patient @ AFFINE, atol=1e-6)
-    assert (series.notes, bool(series.frame)) == ((), True)
+    # A patient's coordinates may be the transducer's.
+    for patient in (oblique_affine((1, 1, 1), (100, -50, 20), (70, 10, -30)), np.eye(4)):
+        write_ultrasound(tmp_path / "p/1.dcm", voxels(), AFFINE, patient=patient)
+        series = read_series(tmp_path / "p")
+        np.testing.assert_allclose(series.affine, patient @ AFFINE, atol=1e-6)
+        assert (series.notes, bool(series.frame)) == ((), True)
 
 
 def test_a_volume_of_a_transducer_lies_in_no_frame_of_reference_of_a_patient(tmp_path):

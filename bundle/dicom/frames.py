@@ -134,7 +134,7 @@ class Frame:
     @property
     def in_volume(self) -> bool:
         """Whether it lies in the coordinates of its volume, which are not those of a patient."""
-        return bool(self.position) and self.position == self.numbers(IN_VOLUME[0], 3)
+        return bool(self.numbers(IN_VOLUME[0], 3))
 
     @property
     def askew(self) -> float:

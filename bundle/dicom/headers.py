@@ -68,9 +68,12 @@ def _grouped(items: Iterable[Dataset]) -> dict[str, Any]:
 
 
 def _placed(values: dict[str, Any]) -> dict[str, Any]:
-    """A frame with its place in its volume, if it has none in the patient (Enhanced US Volume, PS3.3 A.59)."""
+    """A frame with its place in the patient or, if it has none, in its volume (Enhanced US Volume, PS3.3 A.59).
+
+    The coordinates of its volume are kept only where they are those that count.
+    """
     if any(values.get(keyword) for keyword in PLACE) or not all(values.get(keyword) for keyword in IN_VOLUME):
-        return values
+        return {keyword: value for keyword, value in values.items() if keyword not in IN_VOLUME}
     return values | {place: values[keyword] for place, keyword in zip(PLACE, IN_VOLUME, strict=True)}
 
 
