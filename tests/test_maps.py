@@ -73,6 +73,20 @@ def test_a_structure_that_the_label_lacks_is_unknown():
     assert (targets[1:] == -1).all()
 
 
+@pytest.mark.parametrize("value", [None, 1, "[1, 2]"])
+def test_structures_and_landmarks_are_lists(value):
+    with pytest.raises(ValueError, match=r"^landmarks is .*, expected a list of numbers, .*; \[\] for none"):
+        MapTargetsd([0, 1], landmarks=value)
+    with pytest.raises(ValueError, match="^structures is .*, expected a list of numbers"):
+        MapTargetsd(value)
+
+
+@pytest.mark.parametrize("filters", [[4, 8], None, 16])
+def test_levels_that_no_map_network_has_are_named(filters):
+    with pytest.raises(ValueError, match=r"^filters is .*, expected channels of 3 levels or more"):
+        map_unet(3, 2, filters)
+
+
 def test_landmarks_must_be_structures():
     with pytest.raises(ValueError, match=r"landmarks has \[3\], which are none of the structures \[0, 1\]"):
         MapTargetsd([0, 1], landmarks=[1, 3])

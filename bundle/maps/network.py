@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from bundle.geometry import LINEAR
 from bundle.registration import CoarseNetwork, weights_of
 
+FEWEST_LEVELS = 3
+"""Fewest levels of MONAI's DynUNet."""
 COARSEST = 1.5
 """Multiple of the spacing they were trained for up to which map networks work: training zooms its images as much."""
 ADVICE = "cpu.yaml is for weights of 2.4 mm, and the preset of an organ comes last"
@@ -78,7 +80,12 @@ def map_unet(spatial_dims: int, maps: int, filters: Sequence[int]) -> DynUNet:
         spatial_dims: 3, or 2 for slices.
         maps: number of maps.
         filters: channels of the levels, the finest first.
+
+    Raises:
+        ValueError: when there are fewer levels than MONAI's network has.
     """
+    if not isinstance(filters, Sequence) or len(filters) < FEWEST_LEVELS:
+        raise ValueError(f"filters is {filters!r}, expected channels of {FEWEST_LEVELS} levels or more: [16, 32, 64]")
     deeper = len(filters) - 1
     return DynUNet(
         spatial_dims=spatial_dims,

@@ -59,10 +59,13 @@ class MapTargetsd(Transform):
         heat_map_mm: ``s``, mm.
 
     Raises:
-        ValueError: when a landmark is not among the structures.
+        ValueError: when one of them is no list, or a landmark is not among the structures.
     """
 
     def __init__(self, structures: Sequence[int], landmarks: Sequence[int] = (), heat_map_mm: float = 6.0) -> None:
+        for name, numbers in {"structures": structures, "landmarks": landmarks}.items():
+            if not isinstance(numbers, Sequence) or isinstance(numbers, str):
+                raise ValueError(f"{name} is {numbers!r}, expected a list of numbers, such as [1, 2]; [] for none")
         unknown = sorted(set(landmarks) - set(structures))
         if unknown:
             raise ValueError(f"landmarks has {unknown}, which are none of the structures {list(structures)}")
