@@ -259,6 +259,14 @@ def test_one_study_and_one_frame_of_two_series(pair, transform, tmp_path):
         np.testing.assert_allclose(moved(read_transform(tmp_path / "r.dcm"), points), moved(parts, points), atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["REG0001", "RE.1.2.840.113619.2.55", "registration.IMA"])
+def test_an_object_under_the_name_that_a_medium_gives_it(pair, name, tmp_path):
+    made = registration_object(Transform([TURN]), pair.fixed, pair.moving)
+    written(made, tmp_path / "r.dcm")
+    (tmp_path / "r.dcm").rename(tmp_path / name)
+    np.testing.assert_allclose(read_transform(tmp_path / name).affine_part(), TURN, atol=1e-6)
+
+
 def test_apply_takes_the_object(pair, transform, tmp_path):
     written(registration_object(transform, pair.fixed, pair.moving), tmp_path / "registration.dcm")
     points = points_inside(20)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from bundle.dicom.spatial_registration import read_registration
+from bundle.formats.dicom_volume import is_dicom_image
 from bundle.formats.itk_files import affine_of, checked_header, header_note, stored_type
 from bundle.formats.nibabel_files import opened_nifti
 from bundle.formats.nifti_place import nifti, nifti_place
@@ -27,7 +28,6 @@ from bundle.system.on_demand import itk
 
 FIELD_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 ITK_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
-DICOM_SUFFIX = ".dcm"
 AFFINES = re.compile(rb"(?<![A-Za-z0-9])(?:MatrixOffsetTransformBase|Rigid3DTransform)(_(?:double|float)_[23]_[23])")
 """What ANTs, c3d_affine_tool and greedy call an affine: names that ITK writes, but does not read in Python."""
 FINE = 1e-3
@@ -49,7 +49,7 @@ def read_transform(path: str | Path) -> Transform:
 
     Args:
         path: a field (NIfTI, NRRD, MetaImage), an ITK transform (``.h5``, ``.tfm``, ``.txt``, ``.mat``), a DICOM
-            registration (``.dcm``) or the folder of a registered pair.
+            registration or the folder of a registered pair.
 
     Returns:
         From fixed points to moving points, mm, RAS.
@@ -62,13 +62,14 @@ def read_transform(path: str | Path) -> Transform:
     name = path.name.lower()
     if not exists(path):
         raise FileNotFoundError(f"transform not found: {path}{spelt_otherwise(path)}")
-    if not name.endswith((*FIELD_SUFFIXES, *ITK_SUFFIXES, DICOM_SUFFIX)):
+    dicom = not name.endswith((*FIELD_SUFFIXES, *ITK_SUFFIXES)) and path.is_file() and is_dicom_image(path)
+    if not dicom and not name.endswith((*FIELD_SUFFIXES, *ITK_SUFFIXES)):
         raise ValueError(
             f"{path}: not a format of a transform; supported are displacement fields ({', '.join(FIELD_SUFFIXES)}), "
-            f"ITK transforms ({', '.join(ITK_SUFFIXES)}) and DICOM registrations ({DICOM_SUFFIX})"
+            f"ITK transforms ({', '.join(ITK_SUFFIXES)}) and files of DICOM registrations"
         )
     try:
-        if name.endswith(DICOM_SUFFIX):
+        if dicom:
             return _read_dicom(regular_file(path))
         if name.endswith(ITK_SUFFIXES):
             _check_size(regular_file(path))
