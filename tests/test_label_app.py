@@ -261,6 +261,11 @@ def test_names_of_structures_go_by_their_values():
     ]
 
 
+def test_values_of_one_name_are_all_shown():
+    """MONAI Label #1856: structures were collapsed into one."""
+    assert named([3, 1, 2], {1: "Segment", 2: "gland", 3: "Segment"}) == {"Segment 1": 1, "gland": 2, "Segment 3": 3}
+
+
 def test_the_json_names_the_pair_by_ids_and_can_be_sent(found):
     answer = summary(found, "a", "b", "warped")
     json.dumps(answer, allow_nan=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,10 +92,12 @@ def named(values: Iterable[int], names: Mapping[int, str], remark: str = "") -> 
 
     Args:
         values: values of the structures.
-        names: value -> name, if it has one.
+        names: value -> name, if it has one; one that several values have is followed by the value.
         remark: put after every name.
     """
-    return {names.get(value, f"structure {value}") + remark: value for value in sorted(values)}
+    given = {value: names.get(value, f"structure {value}") for value in sorted(values)}
+    often = Counter(given.values())
+    return {(f"{name} {value}" if often[name] > 1 else name) + remark: value for value, name in given.items()}
 
 
 def summary(found: Registration, fixed: str, moving: str, output: str) -> dict[str, Any]:
