@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_places import LONGER, Lengths, affines, at_random, itk_place, loaded
 
-from bundle.formats import load_image
+from bundle.formats import load_image, save_image
 from bundle.formats.images import read_image
 
 VOXELS = np.random.default_rng(0).integers(0, 120, (4, 3, 5)).astype(np.int16)
@@ -188,6 +188,8 @@ CUT = {
     "pattern": (RAW[:24], "voxels%d.raw 1 4 1", {}, "its voxels need 120 bytes, and 96 are there"),
     "no step": (RAW, "voxels%d.raw 1 4", {}, "its list of slices has no step; write 'voxels%d.raw 1 4 1'"),
     "step 0": (RAW, "voxels%d.raw 1 4 0", {}, "its list of slices has no step; write 'voxels%d.raw 1 4 1'"),
+    "empty line": (RAW[:24], "LIST\nvoxels1.raw\n\nvoxels2.raw\nvoxels3.raw\nvoxels4.raw", {}, "has an empty line"),
+    "files of volumes": (RAW, "LIST 3D\nvoxels1.raw", {}, "its LIST 3D is a list of files of all its axes"),
     "missing": (RAW[:24], "voxels%d.raw 1 5 1", {}, "its voxels are in voxels5.raw, which is not there"),
 }
 
@@ -200,6 +202,29 @@ def test_voxels_that_are_not_all_there_are_named(tmp_path, name):
         (tmp_path / f"voxels{number}.raw").write_bytes(content)
     with pytest.raises(ValueError, match=f"a.mhd: .*{said}"):
         load_image(meta(tmp_path / "a.mhd", content, where, **fields))
+
+
+def test_a_list_of_slices_whose_last_line_has_no_end_is_refused(tmp_path):
+    """ITK reads the slice of that line from memory, in silence."""
+    (tmp_path / "a.raw").write_bytes(RAW[:24])
+    path = meta(tmp_path / "a.mhd", b"", "LIST" + 5 * "\na.raw")
+    assert load_image(path).shape == (1, *VOXELS.shape)
+    path.write_bytes(path.read_bytes().rstrip())
+    with pytest.raises(ValueError, match="a.mhd: its list of files has .* the last line no end"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("name", ["A.MHA", "A.MHD"])
+def test_a_meta_image_in_capitals_is_read(tmp_path, name):
+    path = meta(tmp_path / name.lower(), RAW).rename(tmp_path / name)
+    np.testing.assert_array_equal(read_image(path).channels[0], VOXELS)
+
+
+@pytest.mark.parametrize("name", ["A.MHA", "A.NRRD", "A.1.Nii.Gz"])
+def test_an_image_in_capitals_is_written(tmp_path, name):
+    save_image(VOXELS[None], np.eye(4), VOXELS.dtype, tmp_path / name)
+    np.testing.assert_array_equal(read_image(tmp_path / name).channels[0], VOXELS)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("where", ["a.raw", "/nowhere/a.raw", "C:\\data\\a.raw"])

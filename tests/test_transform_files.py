@@ -49,6 +49,12 @@ def test_a_suffix_in_capitals_is_read(motion, tmp_path, name):
     np.testing.assert_allclose(read_transform(tmp_path / name).affine_part(), motion, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["A.TFM", "a.Txt", "A.H5"])
+def test_a_suffix_in_capitals_is_written(motion, tmp_path, name):
+    write_transform(Transform([motion]), tmp_path / name)
+    np.testing.assert_allclose(read_transform(tmp_path / name).affine_part(), motion, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["a.tfm", "a.txt", "a.h5"])
 def test_itk_moves_points_as_our_affine_does(fixed_grid, motion, tmp_path, name):
     transform = Transform([motion, motion])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from bundle.formats.voxels import COMPLEX, Found, channels_first, segment_numbers, segments_of
 from bundle.geometry import RAS_TO_LPS, spacing_of
 from bundle.geometry.spaces import OTHER_LENGTHS
-from bundle.system.contents import check_held, check_packed, not_an_image
+from bundle.system.contents import check_held, check_numbers_held, check_packed, not_an_image
 from bundle.system.errors import brief
 from bundle.system.files import silent_libraries
 from bundle.system.limits import Refused, check_declared, regular_file, size
@@ -34,7 +34,6 @@ MISSING = re.compile(r"couldn't open \"([^\"]+)\"")
 ABSENT = "its voxels are in {}, which is not there; copy it too, or correct its path in the header"
 META_TRUE = ("T", "t", "1")
 """How a word of a MetaImage header begins that ITK takes for true."""
-TEXT_NUMBER = re.compile(rb"[^\s,;]+")
 META_SEPARATOR = re.compile(r"[=:][\s=:]*")
 NRRD_HEAD = re.compile(rb"NRRD.*?\r?\n\r?\n", re.DOTALL)
 NRRD_SKIPS = (b"line skip", b"lineskip", b"byte skip", b"byteskip")
@@ -56,6 +55,8 @@ def itk_header(path: str | Path) -> Any:
         RuntimeError: when the header cannot be read.
     """
     header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+    if header is None and str(path).endswith((".MHA", ".MHD")):
+        header = itk.MetaImageIO.New()  # which ITK finds by small letters alone
     if header is None or header.GetNameOfClass() not in READERS:
         what = not_an_image(Path(path)) or "damaged or not an image"
         raise Refused(f"cannot be read, {what}")
@@ -94,14 +95,13 @@ def checked_header(path: Path) -> Any:
     components = header.GetNumberOfComponents()
     check_declared((*shape, components), header.GetComponentSize(), None if detached else path)
     if header.GetNameOfClass() == "MetaImageIO":
-        _check_meta_image(path, header.GetImageSizeInBytes(), header.GetComponentSize(), shape[-1])
+        _check_meta_image(path, header.GetImageSizeInBytes(), header.GetComponentSize(), shape)
     if header.GetNameOfClass() == "NrrdImageIO":
         _check_nrrd(path, header.GetImageSizeInBytes())
     spacing = [header.GetSpacing(axis) for axis in range(len(shape))]
     if 0 in spacing:
-        raise Refused(
-            f"spacing {size([f'{length:g}' for length in spacing])}, expected more than 0; correct the header"
-        )
+        found = size([f"{length:g}" for length in spacing])
+        raise Refused(f"spacing {found}, expected more than 0; correct the header")
     if len(shape) > MOST_AXES:
         raise Refused(f"an image of {len(shape)} axes, expected 3, of labels also 4")
     if header.GetPixelType() == itk.CommonEnums.IOPixel_COMPLEX:
@@ -114,14 +114,14 @@ def stored_type(path: str | Path) -> np.dtype:
     return _type_of(itk_header(path))
 
 
-def _check_meta_image(path: Path, needed: int, bytes_each: int, slices: int) -> None:
+def _check_meta_image(path: Path, needed: int, bytes_each: int, shape: Sequence[int]) -> None:
     """Refuse a MetaImage whose voxels are not all there: ITK returns whatever is in memory in their place.
 
     Args:
         path: the header.
         needed: bytes that the voxels need.
         bytes_each: bytes of a number.
-        slices: voxels along the last axis.
+        shape: voxels along each axis.
     """
     fields: dict[str, str] = {}
     with path.open("rb") as file:
@@ -134,14 +134,14 @@ def _check_meta_image(path: Path, needed: int, bytes_each: int, slices: int) -> 
         else:
             raise Refused("no ElementDataFile in its header says where its voxels are; write it again")
         where, start = fields["ElementDataFile"], file.tell()
-        names = [name.decode().strip() for name in lines] if where.startswith("LIST") else _names(where, slices)
-    parts = [path] if where.upper() == "LOCAL" else [path.parent / name for name in names if name]
+        names = _listed(where, b"".join(lines), len(shape)) if where.startswith("LIST") else _names(where, shape[-1])
+    parts = [path] if where.upper() == "LOCAL" else [path.parent / name for name in names]
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
         raise Refused(ABSENT.format(missing[0]))
     if not fields.get("BinaryData", "True").startswith(META_TRUE):
         if len(parts) == 1:
-            _check_text(parts[0].read_bytes()[start if parts == [path] else 0 :], needed // bytes_each)
+            check_numbers_held(parts[0].read_bytes()[start if parts == [path] else 0 :], needed // bytes_each)
         return
     if not fields.get("CompressedData", "").startswith(META_TRUE):
         held = sum(part.stat().st_size for part in parts)
@@ -167,13 +167,14 @@ def _check_nrrd(path: Path, needed: int) -> None:
         check_packed(part, 0 if where or head is None else head.end(), None, needed)
 
 
-def _check_text(text: bytes, needed: int) -> None:
-    """Refuse numbers in text that ITK does not read: too few, or without anything after the last."""
-    held = len(TEXT_NUMBER.findall(text))
-    if held < needed:
-        raise Refused(f"its text has {held} numbers of {needed}; cut short, copy it again")
-    if held == needed and TEXT_NUMBER.fullmatch(text[-1:]):
-        raise Refused("its text ends with its last number, which ITK does not read; end the line")
+def _listed(where: str, text: bytes, axes: int) -> list[str]:
+    """Files of a MetaImage's list, a line each. At other lists ITK ends the process, or reads what is in memory."""
+    names = [line.strip() for line in text.decode().rstrip().splitlines()]
+    if not all(names) or (names and not text.rstrip(b" \t").endswith(b"\n")):
+        raise Refused("its list of files has an empty line, or the last line no end, at which ITK fails; correct it")
+    if int(where[4:].strip(" dD") or 0) >= axes:
+        raise Refused(f"its {where} is a list of files of all its axes; name the file alone")
+    return names
 
 
 def _names(where: str, slices: int) -> list[str]:
@@ -219,7 +220,7 @@ def read_itk(path: Path, kind: str, held: int | None = None) -> Found:
             check_held(held, header.GetImageSizeInBytes())
         number = itk.F if kind == "image" and np.can_cast(_type_of(header), np.float32) else itk.D
         images = itk.VectorImage[number, header.GetNumberOfDimensions()]
-        reader = itk.ImageFileReader[images].New(FileName=str(path))
+        reader = itk.ImageFileReader[images].New(FileName=str(path), ImageIO=header)
         with _kinds_named():
             reader.Update()
     image = reader.GetOutput()

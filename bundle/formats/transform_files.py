@@ -22,7 +22,7 @@ from bundle.formats.nibabel_files import opened_nifti
 from bundle.formats.nifti_place import nifti, nifti_place
 from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip, spacing_of
 from bundle.system.errors import DataWarning, brief
-from bundle.system.files import silent_exit, silent_libraries
+from bundle.system.files import moved_into_place, silent_exit, silent_libraries
 from bundle.system.limits import Refused, check_hdf5, check_matlab, check_text, exists, regular_file, spelt_otherwise
 from bundle.system.on_demand import itk
 
@@ -120,7 +120,8 @@ def write_transform(transform: Transform, path: str | Path) -> None:
         # ITK applies the transform that was added last first.
         for part in reversed(transform.parts):
             written.AddTransform(_itk_field(part) if isinstance(part, Displacement) else _itk_affine(part))
-    itk.transformwrite([written], str(path), compression=True)
+    with moved_into_place(Path(path)) as partial:
+        itk.transformwrite([written], str(partial), compression=True)
 
 
 def displacement_image(displacement: torch.Tensor, fixed_affine: np.ndarray) -> nib.Nifti1Image:
@@ -222,7 +223,7 @@ def _read_itk_field(path: Path) -> Displacement:
         raise Refused(f"not a transform: {found}, expected vectors of 3, with signs")
     # ITK would read a file of one slice as a planar image, and round double precision, unless it is told.
     number = itk.F if image.GetComponentSize() <= np.dtype(np.float32).itemsize else itk.D
-    reader = itk.ImageFileReader[itk.VectorImage[number, 3]].New(FileName=str(path))
+    reader = itk.ImageFileReader[itk.VectorImage[number, 3]].New(FileName=str(path), ImageIO=image)
     reader.Update()
     if note := header_note(path):
         warnings.warn(f"{path}: {note}", DataWarning, stacklevel=2)

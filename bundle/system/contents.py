@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,6 +74,7 @@ UNREAD: dict[str, tuple[tuple[str, ...], tuple[bytes, ...]]] = {
 TAR, TAR_AT = b"ustar", 257
 LONGEST_START = 512
 LARGEST_PART = 2**20
+TEXT_NUMBER = re.compile(rb"[^\s,;]+")
 EITHER, BLOCK = 47, 2**16
 """Window of zlib that reads its own and gzip's form, and how many bytes it is given at once."""
 DAMAGED = "its compressed voxels are damaged; copy it again"
@@ -129,6 +131,15 @@ def check_held(held: int, needed: int) -> None:
     """Refuse voxels of fewer bytes than needed."""
     if held < needed:
         raise Refused(f"its voxels need {needed} bytes, and {held} are there; cut short, copy it again")
+
+
+def check_numbers_held(text: bytes, needed: int) -> None:
+    """Refuse numbers in text that ITK does not read: too few, or without anything after the last."""
+    held = len(TEXT_NUMBER.findall(text))
+    if held < needed:
+        raise Refused(f"its text has {held} numbers of {needed}; cut short, copy it again")
+    if held == needed and TEXT_NUMBER.fullmatch(text[-1:]):
+        raise Refused("its text ends with its last number, which ITK does not read; end the line")
 
 
 def check_packed(path: Path, start: int, length: int | None, needed: int) -> None:

@@ -54,10 +54,11 @@ def moved_into_place(path: Path, previous: Path | None = None) -> Iterator[Path]
         previous: new name for an older file; None replaces that file.
 
     Yields:
-        The name to write to, with the same suffix as the final one.
+        The name to write to, with the same suffix as the final one, but in small letters: ITK knows no others.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial.{path.name}")
+    suffix = "".join(path.suffixes)
+    partial = path.with_name(f".partial.{path.name.removesuffix(suffix)}{suffix.lower()}")
     try:
         yield partial
         flush(partial)
