@@ -228,6 +228,36 @@ def test_a_transform_that_only_says_it_is_linear_is_refused(tmp_path):
         read_transform(tmp_path / "a.tfm")
 
 
+@pytest.mark.parametrize("kind", ["ThinPlateSplineKernelTransform", "InverseBSplineTransform"])
+def test_a_transform_that_only_3d_slicer_has_is_named(tmp_path, kind):
+    text = "#Insight Transform File V1.0\n#Transform 0\nTransform: {}_double_3_3\nParameters: 1 2\nFixedParameters: 0\n"
+    (tmp_path / "a.tfm").write_text(text.format(kind))
+    with pytest.raises(ValueError, match=f"a.tfm: holds a {kind}; supported are affine .* 3D Slicer converts others"):
+        read_transform(tmp_path / "a.tfm")
+
+
+def test_parameters_without_fixed_ones_are_refused(motion, tmp_path):
+    """ITK reads an identity, in silence."""
+    write_transform(Transform([motion]), tmp_path / "a.tfm")
+    lines = (tmp_path / "a.tfm").read_text().splitlines()
+    (tmp_path / "a.tfm").write_text("\n".join(line for line in lines if not line.startswith("Fixed")) + "\n")
+    with pytest.raises(ValueError, match="a.tfm: a transform without a line FixedParameters"):
+        read_transform(tmp_path / "a.tfm")
+
+
+@pytest.mark.parametrize("kind", ["resampling", "modeling"])
+def test_a_field_of_3d_slicer_from_moving_to_fixed_points_is_refused(tmp_path, kind):
+    field = sitk.GetImageFromArray(np.full((4, 5, 6, 3), 2.0), isVector=True)
+    field.SetMetaData("displacement field type", kind)
+    sitk.WriteImage(field, str(tmp_path / "a.nrrd"))
+    assert f"displacement field type:={kind}".encode() in (tmp_path / "a.nrrd").read_bytes()
+    if kind == "modeling":
+        with pytest.raises(ValueError, match="a.nrrd: a modeling field of 3D Slicer, from moving to fixed points"):
+            read_transform(tmp_path / "a.nrrd")
+    else:
+        assert read_transform(tmp_path / "a.nrrd").parts[0].field[2].unique().tolist() == [2]
+
+
 def broken(path, content):
     path.write_bytes(content)
     return path

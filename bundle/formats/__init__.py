@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     )
     from bundle.formats.loading import LoadPaird, in_memory, load_image
     from bundle.formats.nibabel_files import found_in
-    from bundle.formats.nifti_place import nifti
+    from bundle.formats.nifti_place import displacement_image, nifti
     from bundle.formats.point_files import (
         POINT_FORMATS,
         PointFile,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         read_points,
     )
     from bundle.formats.problems import grid_problems
-    from bundle.formats.transform_files import displacement_image, read_transform, write_transform
+    from bundle.formats.transform_files import read_transform, write_transform
     from bundle.formats.voxels import smallest_type
 else:
     __getattr__, __dir__ = on_demand(__name__, __file__)

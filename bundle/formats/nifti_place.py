@@ -1,4 +1,4 @@
-"""The type of the voxels of a NIfTI file, and where they lie: decided once, here, as in ITK, 3D Slicer and ANTs."""
+"""NIfTI: the type of the voxels, and where they and displacements lie, decided once as in ITK, 3D Slicer and ANTs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
@@ -14,11 +15,14 @@ from nibabel.quaternions import quat2mat
 
 from bundle.formats.itk_files import UNSPACED, itk_header
 from bundle.formats.voxels import COMPLEX, check_numbers
-from bundle.geometry import RAS_TO_LPS
+from bundle.geometry import LPS_SIGNS, RAS_TO_LPS
 from bundle.geometry.affines import corner_distance, spacing_of
 from bundle.system.errors import DataWarning
 from bundle.system.files import silent_libraries
 from bundle.system.limits import Refused, size
+
+if TYPE_CHECKING:
+    import torch
 
 MILLIMETRES = {1: 1e3, 3: 1e-3}
 """Millimetres in a metre and a micron, by ``xyzt_units``; any other unit, or none, counts as millimetres."""
@@ -30,6 +34,10 @@ ORTHOGONAL = 1e-4
 """How far from orthogonal ITK lets the axes of an sform be."""
 APART = 0.1
 """Voxels by which two readings of a header may differ without a warning."""
+FINE = 1e-3
+"""Coarsest steps, in voxels, in which the numbers of a displacement may count."""
+INTENT_VECTOR = 1007
+"""NIfTI intent of a displacement field."""
 ALIKE = "as in ITK, ANTs and 3D Slicer"
 
 
@@ -88,6 +96,23 @@ def nifti(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
     if corner_distance(array.shape[:3], affine, image.get_qform()) > APART * spacing:
         image.set_qform(None, code=0)
     image.header.set_xyzt_units("mm")
+    return image
+
+
+def displacement_image(displacement: torch.Tensor, fixed_affine: np.ndarray) -> nib.Nifti1Image:
+    """Displacement field as ITK, 3D Slicer and ANTs read it: ``(X, Y, Z, 1, 3)``, intent vector, LPS mm.
+
+    Args:
+        displacement: ``(3, *fixed_shape)``, mm, RAS.
+        fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
+    """
+    lps = LPS_SIGNS * displacement.cpu().numpy()
+    largest = np.float32(np.abs(lps).max(initial=0))
+    # Between worlds that are far apart, the steps of single precision would be visible.
+    fine = np.spacing(largest) < FINE * spacing_of(fixed_affine).min()
+    vectors = np.moveaxis(lps, 0, -1)[..., None, :].astype(np.float32 if fine else np.float64)
+    image = nifti(vectors, fixed_affine)
+    image.header.set_intent(INTENT_VECTOR)
     return image
 
 

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 
@@ -19,7 +18,7 @@ from bundle.dicom.spatial_registration import read_registration
 from bundle.formats.dicom_volume import is_dicom_image
 from bundle.formats.itk_files import affine_of, checked_header, header_note, stored_type
 from bundle.formats.nibabel_files import opened_nifti
-from bundle.formats.nifti_place import nifti, nifti_place
+from bundle.formats.nifti_place import INTENT_VECTOR, nifti_place
 from bundle.geometry import LPS_SIGNS, RAS_TO_LPS, Displacement, Transform, flip, spacing_of
 from bundle.system.errors import DataWarning, brief
 from bundle.system.files import moved_into_place, silent_exit, silent_libraries
@@ -30,13 +29,20 @@ FIELD_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 ITK_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
 AFFINES = re.compile(rb"(?<![A-Za-z0-9])(?:MatrixOffsetTransformBase|Rigid3DTransform)(_(?:double|float)_[23]_[23])")
 """What ANTs, c3d_affine_tool and greedy call an affine: names that ITK writes, but does not read in Python."""
-FINE = 1e-3
-"""Coarsest steps, in voxels, in which the numbers of a displacement may count."""
 FLATTENED = 1e9
 """Condition of a matrix that has no inverse but for rounding."""
 POINTS = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (2.0, -3.0, 5.0))
-INTENT_DISPLACEMENT, INTENT_VECTOR = 1006, 1007
-"""NIfTI intents of a field. ITK takes the vectors of the first for RAS, those of the second for LPS."""
+INTENT_DISPLACEMENT = 1006
+"""NIfTI intent of a field whose vectors ITK takes for RAS; those of ``INTENT_VECTOR`` are LPS."""
+UNKNOWN = re.compile(r'instance of "(\w+?)_(?:double|float)_')
+"""How ITK names a transform that it does not have, such as those of 3D Slicer."""
+FIELD_TYPE, MODELING = "displacement field type", "modeling"
+"""What 3D Slicer writes into the NRRD of a field that takes moving points to fixed ones."""
+SUPPORTED = (
+    "supported are affine transforms, displacement fields and composites of them; 3D Slicer converts others to a "
+    "displacement field"
+)
+PARAMETERS = re.compile(rb"^\s*(Fixed)?Parameters:", re.MULTILINE)
 OTHER_FIELDS = {
     b"Mapping": "a deformation of SPM, which holds positions",
     b"NREG_": "a transform of NiftyReg, which holds positions, or displacements with other signs",
@@ -96,7 +102,9 @@ def _check_size(path: Path) -> None:
     elif path.suffix.lower() == ".mat":
         check_matlab(path)
     else:
-        check_text(path)
+        found = PARAMETERS.findall(check_text(path))
+        if found.count(b"") > found.count(b"Fixed"):
+            raise Refused("a transform without a line FixedParameters, whose Parameters ITK leaves out; add it")
 
 
 def write_transform(transform: Transform, path: str | Path) -> None:
@@ -124,23 +132,6 @@ def write_transform(transform: Transform, path: str | Path) -> None:
         itk.transformwrite([written], str(partial), compression=True)
 
 
-def displacement_image(displacement: torch.Tensor, fixed_affine: np.ndarray) -> nib.Nifti1Image:
-    """Displacement field as ITK, 3D Slicer and ANTs read it: ``(X, Y, Z, 1, 3)``, intent vector, LPS mm.
-
-    Args:
-        displacement: ``(3, *fixed_shape)``, mm, RAS.
-        fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
-    """
-    lps = LPS_SIGNS * displacement.cpu().numpy()
-    largest = np.float32(np.abs(lps).max(initial=0))
-    # Between worlds that are far apart, the steps of single precision would be visible.
-    fine = np.spacing(largest) < FINE * spacing_of(fixed_affine).min()
-    vectors = np.moveaxis(lps, 0, -1)[..., None, :].astype(np.float32 if fine else np.float64)
-    image = nifti(vectors, fixed_affine)
-    image.header.set_intent(INTENT_VECTOR)
-    return image
-
-
 def _itk_affine(matrix: np.ndarray) -> Any:
     lps = flip(matrix)
     affine = itk.AffineTransform[itk.D, 3].New()
@@ -166,8 +157,10 @@ def _read_itk(path: Path) -> list[np.ndarray | Displacement]:
         # HDF5 prints pages about a damaged file, and more at exit.
         with silent_libraries(), _names_of_itk(path) as known:
             read = itk.transformread(str(known))
-    except RuntimeError:
+    except RuntimeError as error:
         silent_exit()
+        if unknown := UNKNOWN.search(str(error)):
+            raise Refused(f"holds a {unknown[1]}; {SUPPORTED}") from error
         raise
     if len(read) > 1:
         note = f"{len(read)} transforms, of which the last applies first; SimpleITK takes the first alone"
@@ -212,7 +205,7 @@ def _parts(transform: Any) -> list[np.ndarray | Displacement]:
             if np.linalg.cond(matrix[:3, :3]) > FLATTENED:
                 raise Refused(f"its {kind} has no inverse, it makes a plane or less of space; damaged, write it again")
             return [flip(matrix)]
-    raise Refused(f"holds a {kind}; supported are affine transforms, displacement fields and composites of them")
+    raise Refused(f"holds a {kind}; {SUPPORTED}")
 
 
 def _read_itk_field(path: Path) -> Displacement:
@@ -221,6 +214,9 @@ def _read_itk_field(path: Path) -> Displacement:
     if components != 3 or numbers.kind == "u":  # a picture in colours has three numbers without signs
         found = f"{components} value(s) per voxel of {numbers}"
         raise Refused(f"not a transform: {found}, expected vectors of 3, with signs")
+    meta = image.GetMetaDataDictionary()
+    if meta.HasKey(FIELD_TYPE) and meta[FIELD_TYPE] == MODELING:
+        raise Refused("a modeling field of 3D Slicer, from moving to fixed points; save it there as a resampling field")
     # ITK would read a file of one slice as a planar image, and round double precision, unless it is told.
     number = itk.F if image.GetComponentSize() <= np.dtype(np.float32).itemsize else itk.D
     reader = itk.ImageFileReader[itk.VectorImage[number, 3]].New(FileName=str(path), ImageIO=image)
