@@ -162,6 +162,7 @@ def test_flagged_points_of_a_slice_stay_in_it(tmp_path):
         ("0,1,2\n5,6,7\n", "its first row, 0,1,2, counts the columns; expected numbers in every row below one"),
         ("1 2 3\n4 5 6\n", "row 1 is '1 2 3', a single cell; put commas, semicolons or tabs between cells"),
         ('x,y,z\n"1,234",2.5,3\n', "some of its numbers have a decimal point and some a comma; write all with a point"),
+        ('x,y,z\n"1,234",2,"-3,456"\n', "1,234 may be more than a thousand, or a fraction; write numbers without"),
         ("", "found no such row"),
         (b"x,y,z,\0\n1,2,3,\n", "not text in UTF-8, UTF-16 or Windows-1252"),
     ],
@@ -177,6 +178,11 @@ apex,-19.9067,13.9347,29.443,1,1,1,0,
 never placed,0,0,0,0,1,1,0,
 base,81.7333,-42.9415,9.62559,1,1,1,0,"left, right"
 """
+
+
+@pytest.mark.parametrize("text", ['x,y,z\n"1,234","0,5",3\n', "x;y;z\n1,234;0,500;3\n"])
+def test_commas_that_can_only_be_decimal_are_read(tmp_path, text):
+    np.testing.assert_allclose(read_points(save(tmp_path / "a.csv", text)).points, [[1.234, 0.5, 3]])
 
 
 @pytest.mark.parametrize(("columns", "signs"), [("l,p,s", (-1, -1, 1)), ("r,a,s", (1, 1, 1))])

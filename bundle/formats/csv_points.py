@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ NAMES = ("name", "landmark", "label", "id")
 UNITS = ("unit", "units", "space")
 """Columns that say what the numbers of each row are in."""
 OUTSIDE = "outside"
+THOUSANDS = re.compile(r"\D?[1-9]\d{0,2}(?:,\d{3})+")  # as spreadsheets show them; decimals look alike
 ELSEWHERE = (VOXEL | OTHER_LENGTHS | {"lps"}) - {"in", "m"}
 """Words of comments that do not go with mm in RAS."""
 
@@ -149,16 +151,19 @@ def read_csv(content: bytes, affine: np.ndarray | None, side: str | None, planar
     table = Table.read(content)
     columns = find_columns(table, side, planar)
     values = np.empty((len(columns.rows), len(columns.names)))
-    marks: set[str] = set()
+    cells: list[str] = []
     for point, number in enumerate(columns.rows):
         try:
             values[point] = [number_of(table.rows[number][0][column]) for column in columns.numbers]
         except (ValueError, IndexError) as error:
             line = table.line(number)[:60]
             raise ValueError(f"{_expected(columns.prefix, planar)}; row {number + 1} is {line!r}") from error
-        marks |= {mark for mark in ".," for column in columns.numbers if mark in table.rows[number][0][column]}
-    if len(marks) > 1:
+        cells += [value_of(table.rows[number][0][column]) for column in columns.numbers]
+    commas = [cell for cell in cells if "," in cell]
+    if commas and any("." in cell for cell in cells):
         raise ValueError("some of its numbers have a decimal point and some a comma; write all with a point")
+    if commas and table.delimiter == "," and all(map(THOUSANDS.fullmatch, commas)):
+        raise ValueError(f"{commas[0]} may be more than a thousand, or a fraction; write numbers without commas")
     matrix = _image(affine, columns)
     voxels = columns.names in VOXELS
     points = np.tile(np.zeros(3) if voxels else matrix[:3, 3], (len(values), 1))
