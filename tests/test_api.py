@@ -306,6 +306,7 @@ def test_bad_input_is_one_clear_line(voxels, tmp_path, save_nifti):
         ((fixed, moving), {"steps": "3"}, ValueError, "^steps is '3'; expected a whole number, such as 5"),
         ((fixed, moving), {"steps": 2.5}, ValueError, "^steps is 2.5; expected a whole number, such as 5"),
         ((fixed, moving), {"spatial_dims": 4}, ValueError, "^spatial_dims is 4; expected 2 or 3"),
+        ((fixed, moving), {"pixdim": (1, 1, 1)}, ValueError, r"^pixdim is \(1, 1, 1\); expected a number, such as 0.8"),
         ((fixed, moving), {"config_file": "none.yaml"}, FileNotFoundError, "configuration not found: none.yaml; give"),
         (
             (fixed, moving),

@@ -368,6 +368,13 @@ def test_a_volume_of_monai_needs_no_channel_axis(dtype):
     assert volume.shape == channel_first.shape == (1, 3, 4, 5)
     assert torch.equal(volume.as_tensor(), channel_first.as_tensor())
     np.testing.assert_array_equal(np.asarray(volume.affine), np.diag([2, 3, 4, 1]))
+    assert volume.pixdim.tolist() == channel_first.pixdim.tolist() == [2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["fixed_image", "fixed_label"])
+def test_an_array_may_have_its_channel_first(name):
+    array, affine = np.arange(60).reshape(1, 3, 4, 5), np.diag([2, 3, 4, 1])
+    np.testing.assert_array_equal(in_memory((array, affine), name).numpy(), array)
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.float32, torch.float64])

@@ -136,7 +136,9 @@ def _settled(image: MetaTensor) -> MetaTensor:
 
 def _channel_first(image: MetaTensor) -> MetaTensor:
     """A volume or slice without a channel axis, as MONAI reads it, gets one; three axes that begin with 1 have one."""
-    return image[None] if image.ndim == 2 or image.ndim == 3 and len(image) != 1 else image
+    voxels = image.as_tensor()
+    voxels = voxels[None] if voxels.ndim == 2 or voxels.ndim == 3 and len(voxels) != 1 else voxels
+    return MetaTensor(voxels, meta=image.meta)  # anew: MONAI keeps the number of axes with spacing that it had before
 
 
 def _of_tensor(image: MetaTensor) -> Found:
@@ -175,6 +177,8 @@ def _found(value: Any) -> Found:
             f"an array of shape {voxels.shape} and an affine of shape {affine.shape}; expected (X, Y, Z), of "
             "labels also (X, Y, Z, channels), and (4, 4)"
         )
+    if voxels.ndim == 4 and len(voxels) == 1:  # a channel that comes first: no image has a single voxel along X
+        voxels = voxels[0]
     channels = voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0)
     return Found(channels, affine, voxels.dtype.newbyteorder("="))
 

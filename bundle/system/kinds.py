@@ -112,7 +112,7 @@ def part_of(name: str, content: Any) -> Any:
 
 
 def check_settings(settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
-    """Refuse texts and numbers that differ in kind from the configuration's, and a device that this machine lacks.
+    """Refuse texts, numbers and lists of another kind than the configuration has, and a device that this machine lacks.
 
     Other objects are left to who uses them.
 
@@ -122,7 +122,7 @@ def check_settings(settings: Mapping[str, Any], content: Mapping[str, Any]) -> N
     for name, value in settings.items():
         if isinstance(value, str) and is_language(value):
             continue
-        if isinstance(value, int | float | str):
+        if isinstance(value, int | float | str | list | tuple | dict):
             check_kind(name, part_of(name, content), value, value, prefix="")
         if name == "device" and value is not None:
             from bundle.system.processes import check_device  # with torch
