@@ -750,6 +750,29 @@ def test_bad_folders(tmp_path, files, options, message):
         read_datalist(tmp_path, **options)
 
 
+@pytest.mark.parametrize("half", ["img", "img.gz", "IMG"])
+def test_an_image_in_two_files_is_one_image(tmp_path, half):
+    touch(tmp_path, "images/a.nii", "images/b.hdr", f"images/b.{half}", "labels/a.hdr", "labels/a.img", "labels/b.nii")
+    pairs = read_datalist(tmp_path, pairing="fixed")["training"]
+    assert {Path(pair["fixed_image"]).name for pair in pairs} == {"a.nii", "b.hdr"}
+    assert {Path(pair["fixed_label"]).name for pair in pairs} == {"a.hdr", "b.nii"}
+
+
+def test_a_slice_in_two_files_is_one_slice(tmp_path):
+    touch(tmp_path, "A_1.png", "A_2.hdr", "A_2.img")
+    (pair,) = read_datalist(tmp_path)["training"]
+    assert Path(pair["fixed_image"]).name == "A_2.hdr"
+
+
+@pytest.mark.parametrize("name", ["Patients.csv", "patient.csv", "patients.tsv", "images/patients.csv"])
+def test_a_list_of_patients_that_nothing_reads_is_told(tmp_path, name):
+    """Every image counted as another patient, and one person could be in training and in test."""
+    touch(tmp_path, "images/a.nii", "images/b.nii")
+    (tmp_path / name).write_text("image,patient\na,A\nb,A\n")
+    with pytest.warns(DataWarning, match=f"{name} is not read: patients are those of patients.csv in .*; rename it"):
+        read_datalist(tmp_path, pairing="fixed")
+
+
 def test_folders_of_labels_that_nothing_reads_are_named(tmp_path):
     touch(
         tmp_path, *(f"{name}/{image}.nii" for name in ("fixed", "moving", "labels", "fixed_labels") for image in "ab")

@@ -10,6 +10,7 @@ from typing import Any
 
 from bundle.data.layouts import FOLDERS, KINDS, POINT_SUFFIXES, SIDES, SUFFIXES, composed, name_unread, stem
 from bundle.formats.images import PICTURE_SUFFIXES, read_image
+from bundle.formats.nibabel_files import belongs_to_header
 from bundle.formats.problems import dimensions
 from bundle.system import DataWarning, holds_results
 from bundle.system.limits import elsewhere
@@ -22,8 +23,7 @@ ENDING = re.compile(r"(.+?)[_.-](?:seg|segmentation|label|labels|mask|landmarks|
 COMPANION = re.compile(r"(?:(?:fixed|moving)_?)?(?:label|mask|seg|segmentation|landmark|point)s?", re.IGNORECASE)
 SLICE = re.compile(r"(.+)_(\d+)")
 SLICES_ALONE = " beside slices; name the images and what belongs to them in a datalist"
-# A .dcm file is a part of a series, which is a folder.
-SLICE_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
+SLICE_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")  # part of a series, which is a folder
 
 
 def has_folders(root: Path) -> bool:
@@ -161,7 +161,7 @@ def _files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict
     """Data files and sub-folders (each a DICOM series) of a folder, by name; other files and results are left out."""
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        named = path.name.lower().endswith(suffixes) and not path.name.startswith(".")
+        named = path.name.lower().endswith(suffixes) and not (path.name.startswith(".") or belongs_to_header(path))
         if (lost := elsewhere(path, suffixes)) and not named:
             problems.append(f"{folder.name}/{path.name} is {lost}")
         if not named and (path.name.startswith(".") or not path.is_dir()):
@@ -223,7 +223,7 @@ def slice_entries(root: Path, pairing: str, patients: Mapping[str, str], problem
 def _slice_files(root: Path) -> list[Path]:
     """Image files directly in a folder."""
     files = (path for path in root.iterdir() if path.name.lower().endswith(SLICE_SUFFIXES) and path.is_file())
-    return sorted(path for path in files if not path.name.startswith("."))
+    return sorted(path for path in files if not (path.name.startswith(".") or belongs_to_header(path)))
 
 
 def _volumes(root: Path, problems: list[str]) -> dict[str, dict[int, Path]]:

@@ -28,6 +28,7 @@ KINDS = ("image", "label", "mask", "landmarks")
 FOLDERS = {"image": "images", "label": "labels", "mask": "masks", "landmarks": "landmarks"}
 FOLDER_NAMES = {*SIDES, *FOLDERS.values(), *(f"{side}_{name}" for side in SIDES for name in FOLDERS.values())}
 """Names of the folders of a data set, in small letters."""
+PATIENTS = re.compile(r"patients?\.(?:csv|tsv|txt|xlsx?)", re.IGNORECASE)
 # Learn2Reg's names of files that belong to `imagesTr/X.nii.gz`: folder, and suffix if it differs.
 LEARN2REG_FOLDERS = {"label": ("labels", None), "mask": ("masks", None), "landmarks": ("keypoints", ".csv")}
 LEARN2REG_PAIRS = {
@@ -147,6 +148,10 @@ def read_patients(root: Path, problems: list[str]) -> dict[str, str]:
     """
     path = root / "patients.csv"
     if not path.is_file():
+        folders = [folder for folder in (root, root / "images") if folder.is_dir()]
+        if other := next((one for folder in folders for one in folder.iterdir() if PATIENTS.fullmatch(one.name)), None):
+            note = f"{other} is not read: patients are those of {path.name} in {root}, header image,patient; rename it"
+            warnings.warn(note, DataWarning, stacklevel=2)
         return {}
     try:
         table = Table.read(read_whole(path))

@@ -152,6 +152,14 @@ def halves(path: Path) -> tuple[Path, Path]:
     return found[0], found[1]
 
 
+def belongs_to_header(path: Path) -> bool:
+    """Whether a file has the voxels of an image in two files, whose header (``.hdr``) lies beside it."""
+    beginning = path.name.lower().removesuffix(".gz").removesuffix(".img")
+    names = (f"{beginning}.hdr", f"{beginning}.hdr.gz")
+    is_half = path.name.lower().endswith(HALVES[1::2])
+    return is_half and any(one.name.lower() in names for one in path.parent.iterdir())
+
+
 def found_in(image: SpatialImage) -> Found:
     """What a nibabel image holds, where its file would be: an affine that was changed goes into the header first."""
     affine, note = np.asarray(image.affine, dtype=float), ""
