@@ -1,6 +1,8 @@
 """A saved transform applied to files: the same as ITK, in the direction of each kind of file."""
 
 import json
+import re
+import warnings
 
 import itk
 import nibabel as nib
@@ -49,6 +51,19 @@ def itk_resampled(folder, moving, nearest=False):
         image, transform=transform, interpolator=kind.New(image), reference_image=reference, use_reference_image=True
     )
     return itk.array_from_image(result).transpose(2, 1, 0)
+
+
+@pytest.mark.parametrize(("step", "said"), [(2.5, ["2.5"]), (1, []), (0, [])])
+def test_a_repetition_time_that_is_lost_is_told(pair, moving_grid, step, said):
+    volumes = np.stack([moving_grid.smooth_image()] * 2, axis=-1)
+    image = nib.Nifti1Image(volumes, moving_grid.affine)
+    image.header["pixdim"][4] = step
+    nib.save(image, pair / "series.nii")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", DataWarning)
+        apply_transform(pair / "transform.h5", [pair / "series.nii"], pair / "out.nii", reference=pair / "fixed.nii.gz")
+    lost = [str(one.message) for one in told if "from volume to volume" in str(one.message)]
+    assert [re.search(r"series.nii: its step of (\S+)", line)[1] for line in lost] == said
 
 
 @pytest.mark.parametrize("file", ["transform.h5", "displacement.nii.gz"])

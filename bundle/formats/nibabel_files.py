@@ -34,6 +34,8 @@ LARGEST_EXTENSION = 2**26
 """Bytes between the header and the voxels of a NIfTI file."""
 LARGEST_MAT = 2**16
 """Bytes of SPM's ``.mat``, which holds one or two matrices."""
+TIME_STEP = "time_step"
+"""Key of what is kept of a NIfTI of several volumes: the step from one to the next, if it is given."""
 UNSCALED = (
     "its scl_slope is {:g}, so that its scl_inter {:g} does not count, as for nibabel and FSL; ITK, ANTs and 3D Slicer "
     "add it; correct the header"
@@ -46,7 +48,10 @@ def read_nifti(path: Path, kind: str) -> Found:
         affine, note = nifti_place(header, voxels.shape[:3])
         slope, intercept, doubt = _scaling(header)
         stored = header.get_data_dtype().newbyteorder("=") if (slope, intercept) == (1, 0) else np.dtype(np.float32)
-        return Found(channels_first(np.asanyarray(voxels)), affine, stored, "; ".join(filter(None, (note, doubt))))
+        step = float(header["pixdim"][4])
+        meta = {TIME_STEP: f"{step:g}"} if len(voxels.shape) > 3 and voxels.shape[3] > 1 and step not in (0, 1) else {}
+        note = "; ".join(filter(None, (note, doubt)))
+        return Found(channels_first(np.asanyarray(voxels)), affine, stored, note, meta)
 
 
 def read_half(path: Path, kind: str) -> Found:

@@ -24,6 +24,7 @@ from bundle.formats import (
     written_type,
 )
 from bundle.formats.images import WRITTEN_SUFFIXES
+from bundle.formats.nibabel_files import TIME_STEP
 from bundle.formats.point_files import SUPPORTED
 from bundle.formats.problems import dimensions
 from bundle.formats.voxels import few_values
@@ -187,16 +188,16 @@ def _resample(pull: Pull, path: Path, target: Path, grid: MetaTensor, label: str
         listed = ", ".join(f"{value:.0f}" for value in values)
         note = f"its values are {listed}, as those of a label, and interpolation makes others; --label keeps them"
         warnings.warn(f"{path}: {note}", DataWarning, stacklevel=2)
+    if step := image.meta.get(TIME_STEP):
+        warnings.warn(f"{path}: its step of {step} from volume to volume is not kept", DataWarning, stacklevel=2)
     displacement, moving_affine = moved - points, np.asarray(image.affine, dtype=float)
     if not inside_grid(apply_affine(np.linalg.inv(moving_affine), moved), image.shape[1:]).any():
         raise ValueError(
             f"{path}: no voxel of the reference comes from within it by the transform; give an image that lies where "
             "the moving one of the transform does"
         )
-    if label is None:
-        warped = warp_native(image.as_tensor(), moving_affine, displacement, affine)
-    else:
-        warped = warp_label(image.as_tensor(), moving_affine, displacement, affine, label)
+    given = image.as_tensor(), moving_affine, displacement, affine
+    warped = warp_native(*given) if label is None else warp_label(*given, label)
     save_image(warped.numpy(), affine, dtype, target)
     volumes = f"{len(warped)} x " if len(warped) > 1 else ""
     return f"{volumes}{size(shape)}, {dtype}"
@@ -207,8 +208,7 @@ def _move_points(pull: Pull, path: Path, target: Path, before: MetaTensor | None
     file = read_points(path, None if before is None else np.asarray(before.affine, dtype=float), planar=planar)
     moved, covered = pull.to_reference(torch.as_tensor(file.points.T))
     outside = ~covered.numpy()
-    affine = None if grid is None else np.asarray(grid.affine, dtype=float)
-    file.write(target, moved.T.numpy(), outside, affine)
+    file.write(target, moved.T.numpy(), outside, None if grid is None else np.asarray(grid.affine, dtype=float))
     count = f"{len(outside)} points"
     if not outside.any():
         return count
