@@ -186,11 +186,12 @@ def test_weights_of_a_small_landmark_move_by_less_than_a_voxel(fixed_grid):
 
 
 def saveable(grid, **changes):
+    image, warped, *field = torch.rand(5, *grid.shape, generator=torch.Generator().manual_seed(0))
     data = {
         "pair_id": "p",
-        "native_fixed_image": MetaTensor(torch.rand(1, *grid.shape), affine=grid.affine),
-        "warped_image": torch.rand(1, *grid.shape),
-        "displacement": MetaTensor(torch.rand(3, *grid.shape)),
+        "native_fixed_image": MetaTensor(image[None], affine=grid.affine),
+        "warped_image": warped[None],
+        "displacement": MetaTensor(torch.stack(field)),
         "metrics": {"loss": [2.0, 1.0]},
     }
     return {**data, **changes}
@@ -283,6 +284,23 @@ def test_a_folder_is_whole_or_not_there_at_whatever_call_its_writer_is_killed(fi
             break
     assert number > 10
     assert found == {"new", "old", "none"}
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "displacement.nii.gz", "warped_image.nii.gz"])
+def test_results_of_which_a_file_is_cut_short_are_not_finished(fixed_grid, tmp_path, name):
+    SavePaird(tmp_path)(saveable(fixed_grid, fingerprint="new", **RECORDED))
+    (folder,) = tmp_path.iterdir()
+    assert is_finished(folder, "new")
+    (folder / name).write_bytes((folder / name).read_bytes()[:-1])
+    assert not is_finished(folder, "new")
+
+
+def test_results_of_an_earlier_version_are_made_once_more(fixed_grid, tmp_path):
+    SavePaird(tmp_path)(saveable(fixed_grid, fingerprint="new", **RECORDED))
+    (path,) = tmp_path.glob("*/resume.json")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "files": list(record["files"])}))
+    assert not is_finished(path.parent, "new")
 
 
 def test_a_full_disk_leaves_nothing_half_written(fixed_grid, tmp_path, monkeypatch):

@@ -54,16 +54,23 @@ def write_record(folder: Path, data: Mapping[Any, Any]) -> None:
         data: ``images_at`` and ``images``; ``fingerprint``, if the pair need not be done again; and what the page over
             all pairs shows.
     """
-    files = sorted(path.name for path in folder.iterdir())
     shown = {key: data[key] for key in ("thumbnail",) if key in data}
     record = {"made_of": data.get("fingerprint"), **{key: data[key] for key in KNOWN_BY}}
-    (folder / RECORD).write_text(json.dumps({**record, "files": files, "shown": shown}) + "\n")
+    (folder / RECORD).write_text(json.dumps({**record, "files": _lengths(folder), "shown": shown}) + "\n")
 
 
 def is_finished(folder: Path, made_of: str) -> bool:
-    """Whether a folder holds all results of a pair, made of the same files with the same settings."""
+    """Whether a folder holds all results of a pair, none cut short, made of the same files with the same settings."""
     record = _record(folder)
-    return record.get("made_of") == made_of and record["files"] <= {path.name for path in folder.iterdir()}
+    files = record.get("files")  # of an earlier version, their names alone: it is done once more
+    whole = isinstance(files, dict) and files.items() <= _lengths(folder).items()
+    return whole and record["made_of"] == made_of
+
+
+def _lengths(folder: Path) -> dict[str, int]:
+    """Bytes of every file beside the record in a folder, by its name; 0 for a folder."""
+    files = (path for path in sorted(folder.iterdir()) if path.name != RECORD)
+    return {path.name: 0 if path.is_dir() else path.stat().st_size for path in files}
 
 
 def read_finished(folder: Path) -> dict[str, Any]:
@@ -73,11 +80,10 @@ def read_finished(folder: Path) -> dict[str, Any]:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """What ``write_record`` has written, the files as a set; empty if there is no such file, or another content."""
+    """What ``write_record`` has written; empty if there is no such file, or another content."""
     try:
         record = json.loads((folder / RECORD).read_text())
-        kept = {key: record[key] for key in ("made_of", *KNOWN_BY, "shown")}
-        return {**kept, "files": set(record["files"])}
+        return {key: record[key] for key in ("made_of", *KNOWN_BY, "files", "shown")}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
