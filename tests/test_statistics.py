@@ -65,6 +65,20 @@ def test_equal_values_have_no_spread(values):
     assert summary.mean == pytest.approx(values[0])
 
 
+def test_pairs_that_a_method_left_as_they_were_are_no_better_by_rounding():
+    """Centres of unmoved pairs differ by 1e-15 mm, and the NCC by 6e-8: each was a better or a worse pair, with a p."""
+    before = np.array([5.3, 1.6, 5.3, 6.4, 0.87])
+    rounded = before * (1 + np.array([1e-15, -1e-15, 6e-8, -6e-8, 1e-7]))
+    same = compare_paired(rounded, before, higher_is_better=False)
+    assert (same.n, same.difference, same.improved) == (5, 0.0, 0)
+    assert math.isnan(same.t_p) and math.isnan(same.wilcoxon_p)
+    # One pair was moved: the others are ties, which Wilcoxon's test leaves out.
+    rounded[1] = 1.5
+    moved = compare_paired(rounded, before, higher_is_better=False)
+    assert (moved.improved, moved.wilcoxon_p) == (1, 1.0)
+    assert moved.difference == pytest.approx(-0.02)
+
+
 def test_one_value_has_a_mean_and_none_has_nothing():
     one = summarise([2.5, math.nan])
     assert (one.n, one.mean) == (1, 2.5)

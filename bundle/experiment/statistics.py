@@ -14,8 +14,8 @@ Values = Sequence[float | None] | np.ndarray
 
 ALPHA = 0.05
 """Level of the tests; the intervals hold the mean with a probability of ``1 - ALPHA``."""
-ROUNDING = 10 * np.finfo(float).eps
-"""Differences that vary by less than this fraction of the values are equal up to rounding."""
+ROUNDING = 10 * float(np.finfo(np.float32).eps)
+"""Values that differ by less than this fraction of them are equal up to rounding: images are measured in float32."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,9 @@ def summarise(values: Values) -> Summary:
 def compare_paired(values: Values, reference: Values, *, higher_is_better: bool) -> PairedTest:
     """Test whether a method differs from another over the same pairs.
 
-    ``d_i = values_i - reference_i`` over the pairs that have both; ``t = mean(d) / (sd(d) / sqrt(n))`` with ``n - 1``
-    degrees of freedom; Wilcoxon's test ranks the nonzero ``|d_i|`` and compares the rank sums of the two signs.
+    ``d_i = values_i - reference_i`` over the pairs that have both, 0 where these are equal up to rounding;
+    ``t = mean(d) / (sd(d) / sqrt(n))`` with ``n - 1`` degrees of freedom; Wilcoxon's test ranks the nonzero ``|d_i|``
+    and compares the rank sums of the two signs.
 
     Args:
         values: ``(n,)``, the method.
@@ -99,12 +100,12 @@ def compare_paired(values: Values, reference: Values, *, higher_is_better: bool)
         )
     both = np.isfinite(ours) & np.isfinite(theirs)
     ours, theirs = ours[both], theirs[both]
-    differences = ours - theirs
+    differences = np.where(np.isclose(ours, theirs, rtol=ROUNDING, atol=0), 0.0, ours - theirs)
     summary = summarise(differences)
     t_p = wilcoxon_p = float("nan")
     if summary.n > 1:
         if np.ptp(differences) > ROUNDING * max(abs(ours).max(), abs(theirs).max()):
-            t_p = float(stats.ttest_rel(ours, theirs).pvalue)
+            t_p = float(stats.ttest_1samp(differences, 0.0).pvalue)
         if differences.any():
             wilcoxon_p = float(stats.wilcoxon(differences).pvalue)
     improved = int((differences > 0).sum() if higher_is_better else (differences < 0).sum())
