@@ -77,11 +77,44 @@ def test_the_plans_hold_together(files):
         (BAUM, {"lists::tset::pairing": "paired"}, "lists::tset::pairing changes a part of lists::tset, which is not"),
         (BAUM, {"training_options::iterationz": 1}, "trainings: 'meta': unknown option iterationz; did you mean"),
         (BAUM, {"sead": 1}, "unknown option --sead; did you mean --seed"),
+        (BAUM, {"evaluations": {2024: {}}}, "evaluations: the name 2024 is no text; put it in quotes"),
+        (BAUM, {"lists": {"test": {}, True: {}}}, "lists: the name True is no text; put it in quotes"),
+        (BAUM, {"evaluations": {"***": {}}}, r"evaluations: '\*\*\*' names a folder; give it a letter or a digit"),
+        (BAUM, {"evaluations": {"E": ["LocalNet"]}}, r"evaluations: 'E' is \['LocalNet'\]; expected some of curves"),
+        (BAUM, {"evaluations": {"E": {"measures": "dsc"}}}, "'E': measures is 'dsc'; expected a list of texts"),
+        (BAUM, {"lists::test::folders": "dataset_dir"}, "'test': folders is 'dataset_dir'; expected a list of texts"),
+        (BAUM, {"methods::LocalNet::configs": "cpu.yaml"}, "'LocalNet': configs is 'cpu.yaml'; expected a list of"),
+        (
+            BAUM,
+            {"methods": {"LocalNet": {"steps": 1.5}}},
+            "'LocalNet': steps is 1.5; expected a whole number, 0 or more",
+        ),
+        (BAUM, {"methods::LocalNet::options": [1]}, r"'LocalNet': options is \[1\]; expected keys, which are texts"),
+        (BAUM, {"evaluations": {"E": {"curves": {"points": 5}}}}, "the curves of 'E': points is 5; expected a list of"),
+        (BAUM, {"evaluations::Steps::curves::points": [0, 1.5]}, r"points is \[0, 1.5\]; expected a list of whole"),
+        (
+            BAUM,
+            {"evaluations": {"E": {"curves": {"starts": ["LocalNet"]}}}},
+            r"starts is \['LocalNet'\]; expected keys",
+        ),
     ],
 )
 def test_what_is_no_plan_is_refused(files, options, message):
     with pytest.raises(ValueError, match=message):
         read_plan(files, options)
+
+
+def test_entries_and_keys_with_nothing_are_as_those_that_are_not_there():
+    """``test:`` alone on its line is null in YAML, and ended in an error of Python."""
+    keys = {"lists::test": None, "lists::steps::pairing": None, "notes": None, "evaluations::Between patients": None}
+    plan = read_plan(BAUM, {**keys, "evaluations::Steps::curves": None})
+    assert plan["lists"] | {"test": {}} == plan["lists"]
+    assert "pairing" not in plan["lists"]["steps"]
+    assert plan["evaluations"]["Between patients"] == {}
+    assert "curves" not in plan["evaluations"]["Steps"]
+    assert list(plan["notes"]) == []
+    own = read_plan(BAUM, {"lists::test::datalist": None})
+    assert own["lists"]["test"] == {"datalist": None}  # which the list has in place of the datalist of all
 
 
 def files_of(entries):
@@ -465,6 +498,17 @@ def test_a_long_name_of_a_run_is_its_beginning_and_a_fingerprint():
     assert first != second
     assert first.startswith("command_my_tool_option_")
     assert slug("ANTs SyN, 0 steps") == "ants_syn_0_steps"
+
+
+def test_names_in_any_script_are_names_of_folders():
+    """Those without a Latin letter had no name, which ended the experiment after its last run."""
+    assert slug("Größe – 5 Schritte") == "größe_5_schritte"
+    assert (slug("患者之间"), slug("重复扫描")) == ("患者之间", "重复扫描")
+    assert slug("cafe\u0301") == slug("caf\u00e9")
+    assert slug("***") == ""
+    longest = slug("患" * 99)
+    assert len(longest.encode()) < 120
+    assert longest.startswith("患患")
 
 
 def test_weights_of_a_method_are_a_file_or_a_name_in_this_package(tmp_path, monkeypatch):

@@ -33,6 +33,17 @@ def test_whiskers_are_at_the_10th_and_90th_percentile():
     assert axis.get_ylabel() == "DSC"
 
 
+def test_names_are_drawn_as_they_are(tmp_path):
+    """``$x_{$`` was a formula, which ended the experiment after its last run, and ``_own`` was in no legend."""
+    names = ["a $x_{$ b", "costs $5, not $6", "_own"]
+    curves = method_curves({name: {"DSC": {0: [1.0, 2.0], 1: [2.0, 3.0]}} for name in names}, "steps")
+    save_figure(boxplots(dict.fromkeys(names, [1.0, 2.0, 3.0]), "DSC"), tmp_path / "boxplots")
+    save_figure(curves, tmp_path / "curves")
+    shown = [text.get_text() for text in curves.legends[0].get_texts()]
+    assert [text.strip().replace("\\$", "$") for text in shown] == names
+    assert not any(text.count("$") - text.count("\\$") for text in shown)
+
+
 def test_long_names_are_broken_between_words_and_a_method_without_values_keeps_its_place():
     axis = boxplots({"meta-registration, 5 test-time steps": [0.5, 0.6], "failed": []}, "DSC").axes[0]
     names = [label.get_text() for label in axis.get_xticklabels()]

@@ -80,7 +80,7 @@ def method_curves(panels: Panels, xlabel: str, levels: Mapping[str, float] = Map
             mean = np.array([sample.mean for sample in samples])
             error = np.array([sample.sd / np.sqrt(sample.n) for sample in samples])
             colour = f"C{number}"
-            axis.plot(steps, mean, marker="o", markersize=4, color=colour, label=start)
+            axis.plot(steps, mean, marker="o", markersize=4, color=colour, label=plain(start))
             axis.fill_between(steps, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
         if title in levels:
             axis.plot([0, last], [levels[title]] * 2, color="black", linestyle=":", linewidth=1.4)
@@ -227,7 +227,13 @@ def _arrows(axis: Any, vectors: np.ndarray, spacing: Sequence[float]) -> None:
 
 def wrapped(name: str) -> str:
     """Break a name between words into lines of at most 18 letters."""
-    return textwrap.fill(name, 18, break_long_words=False, break_on_hyphens=False) or name
+    return textwrap.fill(plain(name), 18, break_long_words=False, break_on_hyphens=False) or name
+
+
+def plain(name: str) -> str:
+    """A name for matplotlib to draw letter by letter: ``$`` begins no formula, and ``_`` hides it from no legend."""
+    shown = name.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def save_figure(figure: Figure, stem: Path) -> str:

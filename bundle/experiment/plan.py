@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from bundle.evaluation.measures import MEASURES
+from bundle.experiment.entries import KEYS, checked
 from bundle.experiment.maps import is_of_maps, map_trainings
 from bundle.experiment.options import check_options
 from bundle.experiment.runs import (
@@ -21,14 +23,12 @@ from bundle.experiment.runs import (
 from bundle.system.configurations import keys_of, load_configurations, put, unknown_option
 from bundle.system.kinds import check_kind, load_checked, part_of
 
-KEYS = {
-    "lists": {"folders", "datalist", "pairing", "mixture", "split", "pair_limits"},
-    "trainings": {"list", "network", "configs", "options", "start", "maps", "folds", "all_patients", "side"},
-    "methods": {"training", "epoch", "network", "configs", "steps", "options"},
-    "evaluations": {"list", "methods", "reference", "measures", "curves", "options"},
+EMPTY: Mapping[str, Any] = {
+    **dict.fromkeys((*KEYS, "training_options", "inference_options"), {}),
+    **dict.fromkeys(("configs", "notes", "measures"), ()),
 }
+"""Keys of a plan of which null, or nothing after the colon, means none."""
 NULL = "$None"
-CURVES = {"over", "points", "starts", "level"}
 ROOTS = ("dataset_dir", "target_dir")
 # What a curve runs over -> the key of its methods that gets the value of each point.
 VARIED = {"steps": "steps", "epochs": "epoch"}
@@ -55,17 +55,14 @@ def read_plan(config_files: Sequence[str], overrides: Entry) -> Plan:
     for name, value in changes.items():
         check_kind(name, part_of(name, plan), value, overrides[name])
         put(plan, name, value)
+    plan |= {name: empty for name, empty in EMPTY.items() if name in plan and plan[name] is None}
     absent = [kind for kind in KEYS if not isinstance(plan.get(kind), Mapping)]
     if absent:
         raise ValueError(
             f"{', '.join(map(str, config_files))}: no {absent[0]}; expected the plan of an experiment, such as "
             "configs/experiments/experiment.yaml, and files that change it"
         )
-    for kind, known in KEYS.items():
-        for name, entry in plan[kind].items():
-            _check_keys(f"{kind}: {name!r}", entry, known)
-    for title, entry in plan["evaluations"].items():
-        _check_keys(f"evaluations: the curves of {title!r}", entry.get("curves") or {}, CURVES)
+    plan |= {kind: checked(kind, plan[kind]) for kind in KEYS}
     _check_references(plan)
     _check_methods(plan)
     _check_choices(plan)
@@ -118,12 +115,6 @@ def _asked_epochs(plan: Plan) -> Iterator[tuple[str, str | None, int]]:
             if "epoch" in value:
                 where = f"evaluations: the curve {start!r} of {title!r}"
                 yield where, plan["methods"][method].get("training"), point
-
-
-def _check_keys(where: str, entry: Entry, known: set[str]) -> None:
-    wrong = sorted(set(entry) - known)
-    if wrong:
-        raise ValueError(f"{where} has {', '.join(wrong)}; expected some of {', '.join(sorted(known))}")
 
 
 def _check_references(plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,14 @@ Entry = Mapping[str, Any]
 NOT_REGISTERED = "not registered"
 """Name of the pairs as they are before registration, in tables and figures."""
 LONGEST_NAME = 100
+"""Bytes."""
 
 
 def slug(text: str) -> str:
-    """A name that is fit for a file; of a long text, its beginning and a fingerprint."""
-    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
-    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}_{system.fingerprint(text)[:8]}"
+    """Its letters and digits of any script, fit for a file; of a long text, its beginning and a fingerprint."""
+    name = re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", text).lower()).strip("_")
+    start = name.encode()[:LONGEST_NAME].decode(errors="ignore")
+    return name if start == name else f"{start}_{system.fingerprint(text)[:8]}"
 
 
 @dataclass(frozen=True)
