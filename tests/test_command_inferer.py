@@ -70,6 +70,25 @@ def test_a_field_in_mm_becomes_one_in_voxels_of_the_grid():
     assert (result["seconds"] > 0).all()
 
 
+@pytest.mark.parametrize(
+    "command", ["{python} '{tool}'", "{python} -u {folder}/run.py --with={tool}", "sh -c 'x {tool}'"]
+)
+def test_an_edited_program_leads_to_other_results(tmp_path, monkeypatch, command):
+    """Its command stayed the same, so the results of the program before were kept, in silence."""
+    monkeypatch.chdir(tmp_path)
+    tool = tmp_path / "tool.py"
+    line = command.format(python=sys.executable, tool=tool.name, folder=tmp_path) + " {{fixed}} {{moving}} {{output}}"
+
+    def made_of():
+        return fingerprint(CommandInferer(line.format(), Squares(), PIXDIM))
+
+    tool.write_text("shift = 1")
+    first = made_of()
+    assert made_of() == first
+    tool.write_text("shift = 20")
+    assert made_of() != first
+
+
 def test_a_point_passes_through_the_transforms_in_their_order():
     program = f"{WRITES_A_SHIFT}\nopen(output + '.tfm', 'w').write('''{DOUBLES}''')"
     first, second = "{output}.nii.gz", "{output}.tfm"

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bundle import system  # whose fingerprint is imported when it is used, with torch
 from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import final_folders, fold_folders, is_of_maps, map_files, map_options
+from bundle.experiment.options import programs
 from bundle.experiment.plan import curve_points, kept_epochs, list_name, read_plan, registrations
 from bundle.experiment.runs import (
     Curves,
@@ -218,16 +220,14 @@ class Experiment:
         """Run a workflow unless its marker says that the same one has finished with the same files and images."""
         from monai.bundle import run
 
-        from bundle.system import fingerprint
-
         weights = [file for key in ("weights", "start_weights") for file in of_weights(options.get(key))]
-        inputs = [Path(file).read_bytes() for file in (*files, options["datalist"], *weights, *map_files(options))]
-        made_of = fingerprint(run_id, dict(options), inputs, self.lists.made_of[options["datalist"]])
+        read = (*files, options["datalist"], *weights, *map_files(options))
+        inputs = [*(Path(file).read_bytes() for file in read), *programs(files, options)]
+        made_of = system.fingerprint(run_id, dict(options), inputs, self.lists.made_of[options["datalist"]])
         if marker.is_file() and json.loads(marker.read_text()).get("made_of") == made_of:
             return
-        folder = marker.parent
-        place = f"{self.workflows[folder]} of {len(self.workflows)}: " if folder in self.workflows else ""
-        print(f"--- {place}{folder.relative_to(self.output_dir)}", flush=True)
+        place = f"{self.workflows.get(marker.parent)} of {len(self.workflows)}: " if self.workflows else ""
+        print(f"--- {place}{marker.parent.relative_to(self.output_dir)}", flush=True)
         # MONAI drops an option that is None; an expression for None gets through.
         given: dict[str, Any] = {key: "$None" if value is None else value for key, value in options.items()}
         run(run_id=run_id, config_file=list(files), **given, **console.quiet_unless(self.plan["verbose"]))

@@ -24,6 +24,7 @@ from bundle.formats import read_transform, save_image
 from bundle.geometry import apply_affine, voxel_grid
 from bundle.registration.adaptation import one_by_one
 from bundle.system import brief
+from bundle.system.fingerprints import programs_of
 
 FIELDS = ("{fixed}", "{moving}", "{output}")
 THREADS = ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
@@ -61,6 +62,7 @@ class CommandInferer(Inferer):
     ) -> None:
         super().__init__()
         self.command = shlex.split(command) if isinstance(command, str) else [str(part) for part in command]
+        self.programs = programs_of(self.command)  # an edited program leads to other results
         missing = [field for field in FIELDS if not any(field in part for part in self.command)]
         if missing:
             raise ValueError(f"the command {' '.join(self.command)!r} lacks {', '.join(missing)}")

@@ -11,6 +11,8 @@ import hashlib
 import logging
 import os
 import re
+import shlex
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from enum import Enum
 from functools import lru_cache, partial
@@ -101,6 +103,14 @@ def sources(pair: Mapping[str, Any], known_by: Callable[[Path], Any] = content_o
         place = None if files and known_by is content_of else value
         found.append([key, place, [(file.name, known_by(file)) for file in files]])
     return found
+
+
+def programs_of(command: str | Sequence[str]) -> list[str]:
+    """Contents of the files that a command, a list or a line as in a shell, names: program, scripts, parameters."""
+    program, *arguments = (shlex.split(command) if isinstance(command, str) else map(str, command)) or [""]
+    parts = (part for word in arguments for part in dict.fromkeys((word, *re.split(r"[\s=;]", word))))
+    paths = [Path(part) for part in (shutil.which(program), *parts) if part and exists(part)]
+    return [content_of(path) for path in paths if path.is_file()]
 
 
 def _image_files(path: Path) -> list[Path]:
