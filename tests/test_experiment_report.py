@@ -176,6 +176,17 @@ def test_a_failed_pair_is_reported_and_left_out_of_its_method_only(runs, tmp_pat
     assert [(row["pair_id"], row["method"], row["error"]) for row in failed] == [("P01", LOCAL, "cannot be read")]
 
 
+def test_a_method_that_starts_elsewhere_is_named(runs, tmp_path):
+    """With an alignment of its own, the row of the pairs before registration, the reference's, stood for it too."""
+    elsewhere = "is that of Meta &lt;5 &amp; steps&gt;, not of By headers, whose pairs were measured otherwise before"
+    assert elsewhere not in report(tmp_path / "alike", Evaluation("Alike", runs, META))
+    numbers = zip(PAIRS, BEFORE, GAIN[LOCAL], strict=True)
+    other = write_run(tmp_path / "other", [metrics(pair, (dsc - 0.1, dsc + gain)) for pair, dsc, gain in numbers])
+    page = report(tmp_path / "report", Evaluation("Other", {**runs, "By headers": other}, META))
+    assert elsewhere in page
+    assert float(csv_rows(tmp_path / "report/table_other.csv")[0]["dsc_mean"]) == pytest.approx(BEFORE.mean())
+
+
 def test_a_curve_is_of_the_same_pairs_at_every_point(runs, tmp_path):
     failing = write_method(tmp_path / "failing", LOCAL, failed=["P01"])
     curves = Curves({"meta": {0: runs[LOCAL], 5: runs[META]}, "other": {5: failing}}, level=META)

@@ -17,6 +17,7 @@ from bundle.experiment.results import (
     Row,
     comparison_rows,
     missing,
+    other_starts,
     pair_rows,
     read_evaluation,
     summary_rows,
@@ -85,7 +86,7 @@ def _numbers_part(results: Results, output: Path) -> dict[str, Any]:
         "reference": results.reference,
         "pairs": len(results.pairs),
         "summary": _summary_table(results, summary),
-        "notes": [*failures, *results.left_out],
+        "notes": [*failures, *results.left_out, *other_starts(results)],
         "tests": _tests_table(results, tests),
         "files": list(files),
     }

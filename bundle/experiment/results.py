@@ -144,10 +144,27 @@ def column(run: Run, measure: Measure, pairs: Iterable[str], when: str = "after"
 def _series(results: Results, measure: Measure) -> dict[str, list[float | None]]:
     """Before registration, and after each method."""
     runs, pairs = results.runs, results.pairs
-    # All runs start from the same alignment; if a pair failed in the reference's run, another run has its value.
+    # If a pair failed in the reference's run, another run has its value; other_starts tells those that start elsewhere.
     starts = [column(run, measure, pairs, "before") for run in (runs[results.reference], *runs.values())]
     before = [next(iter(numbers(found)), None) for found in zip(*starts, strict=True)]
     return {NOT_REGISTERED: before} | {n: column(run, measure, pairs) for n, run in runs.items()}
+
+
+def other_starts(results: Results) -> list[str]:
+    """A sentence about methods whose pairs were otherwise before registration, as with an alignment of their own."""
+    runs, pairs, reference = results.runs, results.pairs, results.runs[results.reference]
+    others: dict[str, None] = {}
+    for measure in (measure for measure in results.series if measure.has_before):
+        known = np.array(column(reference, measure, pairs, "before"), dtype=float)
+        for name, run in runs.items():
+            found = np.array(column(run, measure, pairs, "before"), dtype=float)
+            both = np.isfinite(known) & np.isfinite(found)
+            if not np.allclose(known[both], found[both]):
+                others[name] = None
+    if not others:
+        return []
+    what = f"{', '.join(others)}, whose pairs were measured otherwise before registration: another grid or alignment"
+    return [f"The row {NOT_REGISTERED!r} is that of {results.reference}, not of {what}"]
 
 
 def done(run: Run) -> list[str]:
