@@ -277,6 +277,22 @@ def experiment(folders):
     return Experiment(plan, folders / "source", folders / "out", {"target_dir": str(folders / "target")})
 
 
+@pytest.mark.parametrize("change", [{"split": [0.8, 0.2, 0.0]}, {"pairing": "repeat"}], ids=str)
+def test_a_list_that_lacks_what_one_of_its_users_reads_is_refused_before_all_others(folders, change):
+    """Its evaluation was refused after the training; a training of repeat scans that no patient has was a KeyError."""
+    lists = {"first": {"folders": ["target_dir/finetune"]}, "both": {"folders": ["target_dir/test"], **change}}
+    trainings = {"ours": {"list": "both"}, "other": {"list": "first"}}
+    methods = {"Ours": {"training": "ours"}}
+    evaluations = {"Target task": {"list": "both"}}
+    plan = changed(
+        folders, lists=lists, trainings=trainings, methods=methods, evaluations=evaluations, reference="Ours"
+    )
+    planned = Experiment(plan, folders / "source", folders / "out", {"target_dir": str(folders / "target")})
+    with pytest.raises(ValueError, match="lists: 'both': no (test|patient)"):
+        planned.lists.write()
+    assert not (folders / "out").exists()
+
+
 def test_lists_are_of_the_folders_of_source_and_target(experiment, folders):
     lists = experiment.lists.write()
     assert list(lists) == ["source", "finetune", "seen", "test"]

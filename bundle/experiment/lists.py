@@ -68,18 +68,20 @@ class PairLists:
 
         If no test patient has repeat scans, their list is left out, with a message.
         """
-        lists = {}
+        lists: dict[str, Path] = {}
+        read: dict[str, dict[str, list[dict[str, Any]]]] = {}  # all, before the first is written
         for name, needed in needed_sections(self.plan).items():
             try:
                 sections = self.read(name)
-                require(sections, next(iter(needed)))
+                require(sections, *(section for section in needed if section != "validation"))
             except ValueError as error:
-                if self.plan["lists"][name].get("pairing") != "repeat":
-                    raise
+                if "training" in needed or self.plan["lists"][name].get("pairing") != "repeat":
+                    raise ValueError(f"lists: {name!r}: {error}") from error
                 print(f"{name}: left out ({error})")
-                continue
+            else:
+                read[name] = {section: sections[section] for section in needed}
+        for name, pairs in read.items():
             lists[name] = self.output_dir / f"{slug(name)}.json"
-            pairs = {section: sections[section] for section in needed}
             write_datalist(lists[name], pairs, self.root(name))
             files = [system.sources(pair) for found in pairs.values() for pair in found]
             self.made_of[str(lists[name])] = system.fingerprint(files)
