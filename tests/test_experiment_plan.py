@@ -17,6 +17,7 @@ from bundle.experiment import Experiment
 from bundle.experiment.experiment import find_weights, of_weights
 from bundle.experiment.plan import curve_points, kept_epochs, read_plan, run_of
 from bundle.experiment.runs import registration_files, registration_options, slug, training_files
+from bundle.results.resume import images_known_by, write_record
 from bundle.system.configurations import find_configurations, load_configurations
 
 CONFIGS = ROOT / "configs"
@@ -291,6 +292,21 @@ def test_a_list_that_lacks_what_one_of_its_users_reads_is_refused_before_all_oth
     with pytest.raises(ValueError, match="lists: 'both': no (test|patient)"):
         planned.lists.write()
     assert not (folders / "out").exists()
+
+
+def test_results_of_other_images_are_refused_before_the_first_run(experiment, folders):
+    """Pairs had another name in the runs that were there before, so a new method had other pairs than the reference."""
+    experiment.lists.write()
+    (pair, *_) = experiment.lists.read("test")["test"]
+    others = {"fixed_image": str(folders / "source/fixed_images/001.png"), "moving_image": str(folders / "other.png")}
+    Image.fromarray(np.full((4, 4), 7, dtype=np.uint8)).save(others["moving_image"])
+    result = folders / "out/results/target_task/seen" / pair["pair_id"]
+    result.mkdir(parents=True)
+    write_record(result, images_known_by(pair))
+    experiment.lists.write()
+    write_record(result, images_known_by(others))
+    with pytest.raises(ValueError, match="target_task/seen holds results of other images of these names; choose anoth"):
+        experiment.lists.write()
 
 
 def test_lists_are_of_the_folders_of_source_and_target(experiment, folders):

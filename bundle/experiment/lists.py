@@ -80,6 +80,7 @@ class PairLists:
                 print(f"{name}: left out ({error})")
             else:
                 read[name] = {section: sections[section] for section in needed}
+        self._refuse_other_images(read)
         for name, pairs in read.items():
             lists[name] = self.output_dir / f"{slug(name)}.json"
             write_datalist(lists[name], pairs, self.root(name))
@@ -92,6 +93,16 @@ class PairLists:
         for line in self.learned_from():
             print(line)
         return lists
+
+    def _refuse_other_images(self, read: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> None:
+        """Refuse results of other images of the same names, beside which a pair has another name in some runs only."""
+        from bundle.results.resume import would_replace
+
+        for title, evaluation in self.plan["evaluations"].items():
+            pairs = read.get(list_name("evaluations", evaluation), {}).get("test", [])
+            runs = sorted((self.output_dir.parent / "results" / slug(title)).glob("*"))
+            for run in (run for run in runs if any(would_replace(pair, run) for pair in pairs)):
+                raise ValueError(f"{run} holds results of other images of these names; choose another output_dir")
 
     def learned_from(self) -> list[str]:
         """Sentences about the trainings whose weights or maps have learned from patients that they are tested on.

@@ -117,7 +117,7 @@ def beside_others(pairs: Sequence[Mapping[str, Any]], output_dir: Path) -> list[
     named, taken = [], {pair["pair_id"].lower() for pair in pairs}
     for pair in pairs:
         name, longer = default_names(pair)
-        if pair["pair_id"] == name and _holds_others(output_dir / name, pair):
+        if would_replace(pair, output_dir):
             numbered = (f"{longer}-{number}" for number in count(2))
             free = (other for other in chain([longer], numbered) if other.lower() not in taken)
             new = next(other for other in free if not _holds_others(output_dir / other, pair))
@@ -127,6 +127,11 @@ def beside_others(pairs: Sequence[Mapping[str, Any]], output_dir: Path) -> list[
             pair = {**pair, "pair_id": new}
         named.append(pair)
     return named
+
+
+def would_replace(pair: Mapping[str, Any], output_dir: Path) -> bool:
+    """Whether a pair that is named after its files would replace the result of other images."""
+    return pair["pair_id"] == default_names(pair)[0] and _holds_others(output_dir / pair["pair_id"], pair)
 
 
 def _holds_others(folder: Path, pair: Mapping[str, Any]) -> bool:
