@@ -162,12 +162,13 @@ def test_two_images_of_a_command_are_two_patients_in_any_folder(tmp_path, monkey
         assert pair["patient"] == patients
 
 
-@pytest.mark.parametrize("again", ["x/../a.nii", "./b.nii", "link.nii", "linked/b.nii"])
+@pytest.mark.parametrize("again", ["x/../a.nii", "./b.nii", "link.nii", "linked/b.nii", "hard.nii"])
 def test_an_image_is_one_patient_however_its_path_is_written(tmp_path, again):
     """It was in training and in test, in silence."""
     touch(tmp_path, "a.nii", "b.nii", "c.nii", "x/d.nii")
     (tmp_path / "link.nii").symlink_to(tmp_path / "a.nii")
     (tmp_path / "linked").symlink_to(tmp_path)
+    (tmp_path / "hard.nii").hardlink_to(tmp_path / "a.nii")
     entries = [{"fixed_image": name, "moving_image": other} for name, other in (("a.nii", "b.nii"), (again, "c.nii"))]
     said = "patient [ab] is in training and in test; move all images of a patient .* gets another patient in each"
     with pytest.raises(ValueError, match=said):
@@ -178,6 +179,17 @@ def test_an_image_is_one_patient_however_its_path_is_written(tmp_path, again):
         for section, entry, name in zip(("training", "test"), entries, "PQ", strict=True)
     }
     assert patients_of(read_datalist(tmp_path, write(tmp_path, pairs)))["test"] == {"Q", "atlas of test"}
+
+
+@pytest.mark.parametrize("again", ["./a.nii", "link.nii", "hard.nii"])
+def test_an_image_is_no_repeat_scan_of_itself_under_another_name(tmp_path, again):
+    """Through a link it was a repeat pair with itself, of a DSC of 1, in silence."""
+    touch(tmp_path, "a.nii", "b.nii")
+    (tmp_path / "link.nii").symlink_to(tmp_path / "a.nii")
+    (tmp_path / "hard.nii").hardlink_to(tmp_path / "a.nii")
+    images = [{"image": name, "patient": "P"} for name in ("a.nii", again, "b.nii")]
+    with pytest.raises(ValueError, match="image listed 2 times: .*a.nii; list each image once"):
+        read_datalist(tmp_path, write(tmp_path, {"test": images}), pairing="repeat")
 
 
 def test_default_pair_id_is_fit_for_a_folder_name(tmp_path):

@@ -12,6 +12,7 @@ from typing import Any
 from bundle.data.layouts import KINDS, SECTIONS, SIDES
 from bundle.data.structures import STRUCTURES, one_patient
 from bundle.data.validation import Pair, Sections
+from bundle.system.limits import first_paths
 
 NEEDS = {
     "between": "needs single images of two patients of one task",
@@ -31,7 +32,9 @@ def repeated_images(entries: Sequence[Pair]) -> list[str]:
     Returns:
         Problems, one line each.
     """
-    listed = Counter(entry["image"] for entry in entries if "image" in entry)
+    images = [entry["image"] for entry in entries if "image" in entry]
+    first = first_paths(images)
+    listed = Counter(first[image] for image in images)
     return [f"image listed {count} times: {path}; list each image once" for path, count in listed.items() if count > 1]
 
 

@@ -43,6 +43,13 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def identity(path: str | os.PathLike[str]) -> Path | tuple[int, int]:
+    """What tells whether two paths lead to one file: where it lies or, if it has several names, its number."""
+    place = Path(path).resolve()
+    found = place.stat()
+    return (found.st_dev, found.st_ino) if found.st_nlink > 1 and place.is_file() else place
+
+
 @contextmanager
 def moved_into_place(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """Give writers that need a name a temporary one beside the file; at the end, flush it and move it into place.

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bundle.system.files import identity
+
 MOST_VALUES = 1024**3
 """Voxels times channels of an image; 4 GiB in single precision."""
 MOST_BYTES = 2**28
@@ -36,9 +38,7 @@ MATLAB_HEADER = 20
 MATLAB_NUMBERS = {0: 8, 10: 4}
 """Bytes of a number by its kind in MATLAB 4."""
 OTHER_TRANSFORMS = {
-    re.compile(rb'(?m)^\(Transform "'): (
-        "a parameter file of elastix; have transformix write its displacement field (-def all), which is read"
-    ),
+    re.compile(rb'(?m)^\(Transform "'): "a parameter file of elastix; have transformix write its field (-def all)",
     re.compile(rb"\A\s*(?:#.*\s+)*(?:[-+.\deE]+\s+){15}[-+.\deE]+\s*\Z"): (
         "a matrix alone, as FSL (FLIRT) and others write it in a frame of their own; convert it to a transform of ITK "
         "(c3d_affine_tool with -fsl2ras and -oitk)"
@@ -78,13 +78,13 @@ def exists(path: str | os.PathLike[str]) -> bool:
 
 def is_same_file(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
     """Whether two paths lead to one file, however they are written and through links; False for one that is missing."""
-    return exists(path) and exists(other) and Path(path).resolve() == Path(other).resolve()
+    return exists(path) and exists(other) and identity(path) == identity(other)
 
 
 def first_paths(paths: Iterable[str]) -> dict[str, str]:
     """For each path the first of those that lead to the same file."""
-    known: dict[Path, str] = {}
-    return {path: known.setdefault(Path(path).resolve() if exists(path) else Path(path), path) for path in paths}
+    known: dict[object, str] = {}
+    return {path: known.setdefault(identity(path) if exists(path) else path, path) for path in paths}
 
 
 def elsewhere(path: Path, suffixes: tuple[str, ...]) -> str:
@@ -103,8 +103,7 @@ def elsewhere(path: Path, suffixes: tuple[str, ...]) -> str:
 def spelt_otherwise(path: str | os.PathLike[str]) -> str:
     """What to do about a missing file that is a link, or that is there in other letters or as other systems spell it.
 
-    The same ``ü`` may be one character or two, and letters may be small or capital; blanks and quotes are easily copied
-    along.
+    The same ``ü`` may be one character or two, letters may be small or capital, and blanks or quotes copied along.
     """
     if exists(str(path).replace("\\", "/")):
         return "; write / for \\ in it"
