@@ -13,8 +13,10 @@ from workflow_fixtures import ROOT, write_json
 
 from bundle.data import read_datalist
 from bundle.evaluation import SomePairsFailed
+from bundle.evaluation.table import write_table
 from bundle.experiment import Experiment
 from bundle.experiment.experiment import find_weights, of_weights
+from bundle.experiment.options import is_whole
 from bundle.experiment.plan import curve_points, kept_epochs, read_plan, run_of
 from bundle.experiment.runs import registration_files, registration_options, slug, training_files
 from bundle.results.resume import images_known_by, write_record
@@ -307,6 +309,17 @@ def test_results_of_other_images_are_refused_before_the_first_run(experiment, fo
     write_record(result, images_known_by(others))
     with pytest.raises(ValueError, match="target_task/seen holds results of other images of these names; choose anoth"):
         experiment.lists.write()
+
+
+def test_a_run_that_has_lost_results_is_not_finished(tmp_path):
+    """The report was about the pairs that were left, in silence where every method had lost the same."""
+    assert is_whole(tmp_path)  # of a training, which has no table
+    rows = [{"pair_id": name, "status": status} for name, status in (("a", "done"), ("b", "failed"))]
+    write_table(rows, ["pair_id", "status"], tmp_path / "metrics.csv")
+    assert not is_whole(tmp_path)
+    (tmp_path / "a").mkdir()
+    write_json(tmp_path / "a/metrics.json", {})
+    assert is_whole(tmp_path)
 
 
 def test_lists_are_of_the_folders_of_source_and_target(experiment, folders):

@@ -11,7 +11,7 @@ from typing import Any
 from bundle import system  # whose fingerprint is imported when it is used, with torch
 from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import final_folders, fold_folders, is_of_maps, map_files, map_options
-from bundle.experiment.options import programs
+from bundle.experiment.options import is_whole, programs
 from bundle.experiment.plan import curve_points, kept_epochs, list_name, read_plan, registrations
 from bundle.experiment.runs import (
     Curves,
@@ -224,7 +224,7 @@ class Experiment:
         read = (*files, options["datalist"], *weights, *map_files(options))
         inputs = [*(Path(file).read_bytes() for file in read), *programs(files, options)]
         made_of = system.fingerprint(run_id, dict(options), inputs, self.lists.made_of[options["datalist"]])
-        if marker.is_file() and json.loads(marker.read_text()).get("made_of") == made_of:
+        if marker.is_file() and json.loads(marker.read_text()).get("made_of") == made_of and is_whole(marker.parent):
             return
         place = f"{self.workflows.get(marker.parent)} of {len(self.workflows)}: " if self.workflows else ""
         print(f"--- {place}{marker.parent.relative_to(self.output_dir)}", flush=True)
