@@ -226,7 +226,7 @@ class Experiment:
         made_of = system.fingerprint(run_id, dict(options), inputs, self.lists.made_of[options["datalist"]])
         if marker.is_file() and json.loads(marker.read_text()).get("made_of") == made_of and is_whole(marker.parent):
             return
-        place = f"{self.workflows.get(marker.parent)} of {len(self.workflows)}: " if self.workflows else ""
+        place = f"{number} of {len(self.workflows)}: " if (number := self.workflows.get(marker.parent)) else ""
         print(f"--- {place}{marker.parent.relative_to(self.output_dir)}", flush=True)
         # MONAI drops an option that is None; an expression for None gets through.
         given: dict[str, Any] = {key: "$None" if value is None else value for key, value in options.items()}
