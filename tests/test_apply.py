@@ -63,7 +63,24 @@ def test_a_repetition_time_that_is_lost_is_told(pair, moving_grid, step, said):
         warnings.simplefilter("always", DataWarning)
         apply_transform(pair / "transform.h5", [pair / "series.nii"], pair / "out.nii", reference=pair / "fixed.nii.gz")
     lost = [str(one.message) for one in told if "from volume to volume" in str(one.message)]
-    assert [re.search(r"series.nii: its step of (\S+)", line)[1] for line in lost] == said
+    assert [re.search(r"series.nii: the step .+, (\S+), is not kept", line)[1] for line in lost] == said
+
+
+def test_names_of_segments_that_are_lost_are_told(pair):
+    image = itk.imread(str(pair / "moving.nii.gz"), itk.UC)
+    for key, value in {"ID": "Segment_1", "Name": "gland", "LabelValue": "1", "Layer": "0"}.items():
+        image.GetMetaDataDictionary()[f"Segment0_{key}"] = value
+    itk.imwrite(image, str(pair / "moving.seg.nrrd"))
+    with pytest.warns(
+        DataWarning, match=r'moving.seg.nrrd: what its segments are called, \{"1": "gland"\}, is not kept'
+    ):
+        apply_transform(
+            pair / "transform.h5",
+            [pair / "moving.seg.nrrd"],
+            pair / "out.nii.gz",
+            reference=pair / "fixed.nii.gz",
+            label="nearest",
+        )
 
 
 @pytest.mark.parametrize("file", ["transform.h5", "displacement.nii.gz"])

@@ -27,7 +27,7 @@ from bundle.formats.images import WRITTEN_SUFFIXES
 from bundle.formats.nibabel_files import TIME_STEP
 from bundle.formats.point_files import SUPPORTED
 from bundle.formats.problems import dimensions
-from bundle.formats.voxels import few_values
+from bundle.formats.voxels import SEGMENT_NAMES, few_values
 from bundle.geometry import Transform, apply_affine, inside_grid, voxel_grid, warp_native
 from bundle.system import DataWarning, exists, spelt_otherwise
 from bundle.system.limits import is_same_file, size
@@ -38,6 +38,7 @@ LISTED = 10
 """Most points whose numbers a line lists."""
 LABEL_MODES = ("nearest", "gaussian")
 """How labels are resampled."""
+LOST = {TIME_STEP: "the step from volume to volume", SEGMENT_NAMES: "what its segments are called"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,11 +186,11 @@ def _resample(pull: Pull, path: Path, target: Path, grid: MetaTensor, label: str
             "the transform was made for"
         )
     if label is None and (values := few_values(image.numpy())):
-        listed = ", ".join(f"{value:.0f}" for value in values)
-        note = f"its values are {listed}, as those of a label, and interpolation makes others; --label keeps them"
-        warnings.warn(f"{path}: {note}", DataWarning, stacklevel=2)
-    if step := image.meta.get(TIME_STEP):
-        warnings.warn(f"{path}: its step of {step} from volume to volume is not kept", DataWarning, stacklevel=2)
+        note = f"its values are {', '.join(f'{value:.0f}' for value in values)}, as those of a label"
+        warnings.warn(f"{path}: {note}, and interpolation makes others; --label keeps them", DataWarning, stacklevel=2)
+    for key, what in LOST.items():
+        if found := image.meta.get(key):
+            warnings.warn(f"{path}: {what}, {found}, is not kept", DataWarning, stacklevel=2)
     displacement, moving_affine = moved - points, np.asarray(image.affine, dtype=float)
     if not inside_grid(apply_affine(np.linalg.inv(moving_affine), moved), image.shape[1:]).any():
         raise ValueError(
@@ -199,8 +200,7 @@ def _resample(pull: Pull, path: Path, target: Path, grid: MetaTensor, label: str
     given = image.as_tensor(), moving_affine, displacement, affine
     warped = warp_native(*given) if label is None else warp_label(*given, label)
     save_image(warped.numpy(), affine, dtype, target)
-    volumes = f"{len(warped)} x " if len(warped) > 1 else ""
-    return f"{volumes}{size(shape)}, {dtype}"
+    return f"{f'{len(warped)} x ' if len(warped) > 1 else ''}{size(shape)}, {dtype}"
 
 
 def _move_points(pull: Pull, path: Path, target: Path, before: MetaTensor | None, grid: MetaTensor | None) -> str:
