@@ -73,3 +73,13 @@ def test_the_weights_of_a_training_are_evaluated_on_its_test_pairs(command, data
     run = command("monai.bundle", "run", "evaluating", "--config_file", str(files), *options(values))
     assert run.code == 0, run.err[-3000:]
     assert "'val_dsc': " in run.out
+
+
+def test_an_evaluation_without_test_pairs_is_refused_before_it_writes(command, dataset, tmp_path):
+    files = [str(ROOT / "configs/train.json"), str(ROOT / "configs/evaluate.json")]
+    values = {**SMALL_TRAINING, "dataset_dir": dataset, "split": "[1.0,0.0,0.0]", "maps_seen": 0}
+    values |= {"output_dir": tmp_path / "evaluated"}
+    run = command("monai.bundle", "run", "evaluating", "--config_file", str(files), *options(values))
+    assert run.code == 1
+    assert "error: no test pairs (found: training " in run.err
+    assert not (tmp_path / "evaluated").exists()
