@@ -59,6 +59,18 @@ def test_the_right_field_leaves_no_distance_in_either_direction(tmp_path):
     assert [entry["before"] for entry in metrics["tre_mm"].values()] == pytest.approx(start)
 
 
+def test_an_alignment_that_turns_goes_on_beyond_the_centres_of_the_outermost_pixels(tmp_path):
+    edge = np.array([[-0.5, 20.0, 0], [59.5, 3.0, 0], [30.0, 39.5, 0], [70.0, 50.0, 0]])
+    data = planar_pair(tmp_path, rows_of(edge, turn(edge)))
+    matrix = np.eye(4)
+    matrix[:3, 3] = turn(np.zeros(3)[None])[0]
+    matrix[:3, :3] = turn(np.eye(3)).T - matrix[:3, 3:]
+    metrics = landmark_metrics({**data, "initial_alignment": matrix}, [], (400, 400))
+    for when in ("before", "after"):
+        assert [entry[when] for entry in metrics["tre_mm"].values()] == pytest.approx([0] * 4, abs=1e-3)
+        assert metrics["distance_fixed_grid_px"][when] == pytest.approx(0, abs=0.02)
+
+
 def test_the_field_of_the_other_direction_is_not_taken_for_the_right_one(tmp_path):
     data = planar_pair(tmp_path, rows_of(turn(POINTS), POINTS))
     metrics = landmark_metrics(data, [], (400, 400))

@@ -39,7 +39,7 @@ def landmark_metrics(
     """Distances of the landmarks of a pair, before and after registration.
 
     The pull-back field takes a fixed point ``p`` to the moving image, where it is compared with its moving point ``q``:
-    ``|p + d(p) - q|``. Points come from files, and from centroids of channels of the labels.
+    ``|T(p) - q|``. Points come from files, and from centroids of channels of the labels.
 
     Args:
         data: a pair after ``bundle.results.NativeOutputsd``.
@@ -133,9 +133,10 @@ def pixel_distances(
         moving image, and ``distance_fixed_grid_px`` in the fixed image; each ``before`` and ``after``.
     """
     affines = {side: native_affine(data, side) for side in SIDES}
+    alignment = np.asarray(data["initial_alignment"], dtype=float)
     back = (
-        transform_points(np.linalg.inv(np.asarray(data["initial_alignment"])), points.moving),
-        moving_to_fixed(points.moving, data["displacement"].as_tensor(), affines["fixed"]),
+        transform_points(np.linalg.inv(alignment), points.moving),
+        moving_to_fixed(points.moving, data["displacement"].as_tensor(), affines["fixed"], alignment),
     )
     scale = {side: np.divide(point_grid, data[f"native_{side}_image"].shape[1:3]) for side in SIDES}
     return {

@@ -79,7 +79,7 @@ def native_affine(data: Mapping[Hashable, Any], side: str) -> np.ndarray:
 
 
 def reached_points(data: Mapping[Hashable, Any], fixed: np.ndarray) -> dict[str, np.ndarray]:
-    """Where fixed points come from in the moving image: ``M p`` before registration, ``T(p) = p + d(p)`` after it.
+    """Where fixed points come from in the moving image: ``M p`` before registration, ``T(p) = M (p + u(p))`` after it.
 
     Args:
         data: a pair after ``bundle.results.NativeOutputsd``.
@@ -88,10 +88,10 @@ def reached_points(data: Mapping[Hashable, Any], fixed: np.ndarray) -> dict[str,
     Returns:
         ``before`` and ``after``: ``(n, 3)``, mm, RAS, in the moving image's world.
     """
-    displacement = data["displacement"].as_tensor()
+    displacement, alignment = data["displacement"].as_tensor(), np.asarray(data["initial_alignment"], dtype=float)
     points = (
-        transform_points(np.asarray(data["initial_alignment"]), fixed),
-        fixed_to_moving(fixed, displacement, native_affine(data, "fixed")),
+        transform_points(alignment, fixed),
+        fixed_to_moving(fixed, displacement, native_affine(data, "fixed"), alignment),
     )
     return dict(zip(WHEN, points, strict=True))
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         without_alignment,
     )
     from bundle.geometry.points import centroids, fixed_to_moving, move_points, moving_to_fixed
-    from bundle.geometry.transforms import Displacement, Transform
+    from bundle.geometry.transforms import Displacement, Transform, aligned_transform
 else:
     __getattr__, __dir__ = on_demand(__name__, __file__)
 
@@ -53,6 +53,7 @@ __all__ = [
     "RAS_TO_LPS",
     "Transform",
     "Warp",
+    "aligned_transform",
     "apply_affine",
     "at_faces",
     "averages",

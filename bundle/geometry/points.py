@@ -9,7 +9,9 @@ import torch
 from numpy.typing import ArrayLike
 
 from bundle.geometry.grids import apply_affine, voxel_grid
-from bundle.geometry.transforms import Displacement, Transform
+from bundle.geometry.transforms import aligned_transform
+
+NO_ALIGNMENT = np.eye(4)
 
 
 def move_points(points: ArrayLike, move: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
@@ -31,32 +33,38 @@ def move_points(points: ArrayLike, move: Callable[[torch.Tensor], torch.Tensor])
     return move(torch.as_tensor(rows.reshape(-1, 3).T)).T.numpy().reshape(rows.shape)
 
 
-def fixed_to_moving(points: np.ndarray, displacement: torch.Tensor, fixed_affine: np.ndarray) -> np.ndarray:
+def fixed_to_moving(
+    points: np.ndarray, displacement: torch.Tensor, fixed_affine: np.ndarray, alignment: np.ndarray = NO_ALIGNMENT
+) -> np.ndarray:
     """Map fixed points to the moving image: ``q = p + d(p)``, the direction of the pull-back field.
 
     Args:
         points: ``(n, 3)``, mm, RAS, in the fixed image's world.
         displacement: ``(3, *fixed_shape)``, mm, RAS.
         fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
+        alignment: the initial alignment in the displacement, which goes on beyond the centres of the outermost voxels.
 
     Returns:
         ``(n, 3)``, mm, RAS, in the moving image's world.
     """
-    return Displacement(displacement.cpu(), fixed_affine)(torch.as_tensor(points.T)).T.numpy()
+    return aligned_transform(displacement.cpu(), fixed_affine, alignment)(torch.as_tensor(points.T)).T.numpy()
 
 
-def moving_to_fixed(points: np.ndarray, displacement: torch.Tensor, fixed_affine: np.ndarray) -> np.ndarray:
+def moving_to_fixed(
+    points: np.ndarray, displacement: torch.Tensor, fixed_affine: np.ndarray, alignment: np.ndarray = NO_ALIGNMENT
+) -> np.ndarray:
     """Map moving points to the fixed image, the inverse of :func:`fixed_to_moving`: where warping takes them.
 
     Args:
         points: ``(n, 3)``, mm, RAS, in the moving image's world.
         displacement: ``(3, *fixed_shape)``, mm, RAS.
         fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
+        alignment: the initial alignment in the displacement.
 
     Returns:
         ``(n, 3)``, mm, RAS, in the fixed image's world; see :meth:`bundle.geometry.Transform.inverse_at`.
     """
-    transform = Transform([Displacement(displacement.cpu(), fixed_affine)])
+    transform = aligned_transform(displacement.cpu(), fixed_affine, alignment)
     return transform.inverse_at(torch.as_tensor(points.T)).T.numpy()
 
 

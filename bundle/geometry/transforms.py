@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bundle.geometry.affines import spacing_of
-from bundle.geometry.grids import apply_affine, inside_grid, sample, voxel_grid
+from bundle.geometry.grids import apply_affine, inside_grid, sample, voxel_grid, without_alignment
 
 FIT_POINTS = 20
 """Most points along every axis of a field to which its affine part is fitted."""
@@ -174,3 +174,16 @@ class Transform:
         jacobian = torch.stack(columns, dim=-1).movedim(1, 0)
         # Where the field folds the Jacobian can be singular.
         return (torch.linalg.pinv(jacobian) @ residual.T[..., None])[..., 0].T
+
+
+def aligned_transform(displacement: torch.Tensor, fixed_affine: np.ndarray, alignment: np.ndarray) -> Transform:
+    """The transform of a field that includes an initial alignment, ``T(p) = M (p + u(p))``.
+
+    Where the field ends, beyond the centres of its outermost voxels, ``u`` alone continues as at the border.
+
+    Args:
+        displacement: ``d(p) = T(p) - p``, ``(3, *fixed_shape)``, mm, RAS.
+        fixed_affine: ``(4, 4)`` voxel-to-world of its grid.
+        alignment: ``M``, ``(4, 4)``, fixed world to moving world, mm, RAS.
+    """
+    return Transform([Displacement(without_alignment(displacement, fixed_affine, alignment), fixed_affine), alignment])

@@ -13,11 +13,11 @@ from monai.transforms import Transform as MonaiTransform
 from bundle.geometry import (
     Displacement,
     Transform,
+    aligned_transform,
     apply_affine,
     ddf_to_displacement,
     lift_ddf,
     voxel_grid,
-    without_alignment,
 )
 
 AFFINE_TOLERANCE = 0.002
@@ -41,7 +41,7 @@ def pair_transform(data: Mapping[Hashable, Any]) -> Transform:
         network = np.asarray(data["fixed_image"].affine, dtype=float)
         return Transform([alignment @ network @ in_voxels @ np.linalg.inv(network)])
     displacement, affine = data["displacement"].as_tensor(), np.asarray(data["displacement"].affine, dtype=float)
-    return Transform([Displacement(without_alignment(displacement, affine, alignment), affine), alignment])
+    return aligned_transform(displacement, affine, alignment)
 
 
 def inverse_transform(transform: Transform, data: Mapping[Hashable, Any]) -> Transform:
