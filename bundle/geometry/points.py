@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from bundle.geometry.affines import transform_points
 from bundle.geometry.grids import apply_affine, voxel_grid
-from bundle.geometry.transforms import aligned_transform
+from bundle.geometry.transforms import Displacement, aligned_transform
 
 NO_ALIGNMENT = np.eye(4)
 
@@ -38,16 +39,23 @@ def fixed_to_moving(
 ) -> np.ndarray:
     """Map fixed points to the moving image: ``q = p + d(p)``, the direction of the pull-back field.
 
+    Beyond the centres of the outermost voxels, of which ``n`` is the nearest, ``q = p + d(n) + (M - I) (p - n)``: that
+    is where ``aligned_transform`` takes them, whose field need not be made for a few points.
+
     Args:
         points: ``(n, 3)``, mm, RAS, in the fixed image's world.
         displacement: ``(3, *fixed_shape)``, mm, RAS.
         fixed_affine: ``(4, 4)`` voxel-to-world of the fixed image.
-        alignment: the initial alignment in the displacement, which goes on beyond the centres of the outermost voxels.
+        alignment: ``M``, ``(4, 4)``, the initial alignment in the displacement.
 
     Returns:
         ``(n, 3)``, mm, RAS, in the moving image's world.
     """
-    return aligned_transform(displacement.cpu(), fixed_affine, alignment)(torch.as_tensor(points.T)).T.numpy()
+    field = Displacement(displacement.cpu(), fixed_affine)
+    last = np.array(displacement.shape[1:]) - 1
+    nearest = transform_points(fixed_affine, transform_points(np.linalg.inv(fixed_affine), points).clip(0, last))
+    beyond = (points - nearest) @ (alignment - np.eye(4))[:3, :3].T
+    return field(torch.as_tensor(points.T)).T.numpy() + beyond
 
 
 def moving_to_fixed(
