@@ -15,10 +15,16 @@ from bundle.data import read_datalist
 from bundle.evaluation import SomePairsFailed
 from bundle.evaluation.table import write_table
 from bundle.experiment import Experiment
-from bundle.experiment.experiment import find_weights, of_weights
-from bundle.experiment.options import is_whole
 from bundle.experiment.plan import curve_points, kept_epochs, read_plan, run_of
-from bundle.experiment.runs import registration_files, registration_options, slug, training_files
+from bundle.experiment.runs import (
+    find_weights,
+    is_whole,
+    of_weights,
+    registration_files,
+    registration_options,
+    slug,
+    training_files,
+)
 from bundle.results.resume import images_known_by, write_record
 from bundle.system.configurations import find_configurations, load_configurations
 

@@ -11,13 +11,16 @@ from typing import Any
 from bundle import system  # whose fingerprint is imported when it is used, with torch
 from bundle.evaluation.measures import MEASURES
 from bundle.experiment.maps import final_folders, fold_folders, is_of_maps, map_files, map_options
-from bundle.experiment.options import is_whole, programs
 from bundle.experiment.plan import curve_points, kept_epochs, list_name, read_plan, registrations
 from bundle.experiment.runs import (
     Curves,
     Evaluation,
     Run,
+    find_weights,
+    is_whole,
     methods_of,
+    of_weights,
+    programs,
     reference_of,
     registration_files,
     registration_options,
@@ -27,7 +30,7 @@ from bundle.experiment.runs import (
 )
 from bundle.system import console, one_line, root_cause
 from bundle.system.configurations import find_configurations
-from bundle.system.files import BUNDLE_ROOT, written_whole
+from bundle.system.files import written_whole
 
 # What reads images, trains or draws is imported inside the methods: a wrong plan is refused before that takes time.
 
@@ -238,23 +241,3 @@ class Experiment:
 def _configurations(names: Sequence[str]) -> list[str]:
     """Files of the configurations that a plan names."""
     return [str(path) for path in find_configurations(names)]
-
-
-def find_weights(name: str) -> Path:
-    """Weights of a file, or of this package, such as ``models/model.pt``.
-
-    Raises:
-        ValueError: when there are none.
-    """
-    for path in (Path(name), BUNDLE_ROOT / name):
-        if path.is_file():
-            return path
-    raise ValueError(f"weights not found: {name}; give a file, or a name such as models/model.pt")
-
-
-def of_weights(weights: str | None) -> list[Path]:
-    """Weights and what belongs to them, such as maps: files beside them that are named after them."""
-    if weights is None:
-        return []
-    path = Path(weights)
-    return [path, *sorted(path.parent.glob(f"{path.stem}_*.pt"))]

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from bundle.evaluation.table import read_table
 from bundle.experiment.maps import is_of_maps
 from bundle.experiment.runs import Plan, methods_of, registration_files, registration_options, run_of, training_files
-from bundle.system.configurations import load_configurations
 from bundle.system.kinds import check_settings, load_checked
 from bundle.system.overrides import check_known
-from bundle.system.text import is_language
 
 
 def check_options(plan: Plan) -> None:
@@ -36,20 +32,6 @@ def check_options(plan: Plan) -> None:
             check_settings(options, content)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f"{where}: {error}") from error
-
-
-def programs(files: Sequence[str], options: Mapping[str, Any]) -> list[str]:
-    """What is in the files of the command that a run registers with, if it has one: an edited program is another."""
-    from bundle.system.fingerprints import programs_of  # with torch
-
-    command = {**load_configurations(files), **options}.get("command")
-    return [] if command is None or isinstance(command, str) and is_language(command) else programs_of(command)
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether the folder of a finished run still holds the results of every pair that its table calls done."""
-    done = [row["pair_id"] for row in read_table(folder) if row["status"] == "done"]
-    return all((folder / pair / "metrics.json").is_file() for pair in done)
 
 
 def _runs(plan: Plan) -> Iterator[tuple[str, Sequence[str], Mapping[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Where the runs of an experiment are, and how they are compared."""
+"""Where the runs of an experiment are, what they depend on, and how they are compared."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from typing import Any
 
 from bundle import system  # whose fingerprint is imported when it is used, with torch
 from bundle.evaluation.measures import DSC, HD95, TRE, Measure
+from bundle.evaluation.table import read_table
+from bundle.system.configurations import load_configurations
+from bundle.system.files import BUNDLE_ROOT
+from bundle.system.text import is_language
 
 Plan = Mapping[str, Any]
 """Plan of an experiment, as ``read_plan`` gives it."""
@@ -133,3 +137,37 @@ def registration_options(plan: Plan, title: str, made: Run) -> dict[str, Any]:
     """Options of a run of an evaluation: those that all share, those of the evaluation, the method's own."""
     options = {**plan["inference_options"], **plan["evaluations"][title].get("options", {}), **made.options}
     return options if made.steps is None else options | {"steps": made.steps}
+
+
+def programs(files: Sequence[str], options: Mapping[str, Any]) -> list[str]:
+    """What is in the files of the command that a run registers with, if it has one: an edited program is another."""
+    from bundle.system.fingerprints import programs_of  # with torch
+
+    command = {**load_configurations(files), **options}.get("command")
+    return [] if command is None or isinstance(command, str) and is_language(command) else programs_of(command)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the folder of a finished run still holds the results of every pair that its table calls done."""
+    done = [row["pair_id"] for row in read_table(folder) if row["status"] == "done"]
+    return all((folder / pair / "metrics.json").is_file() for pair in done)
+
+
+def find_weights(name: str) -> Path:
+    """Weights of a file, or of this package, such as ``models/model.pt``.
+
+    Raises:
+        ValueError: when there are none.
+    """
+    for path in (Path(name), BUNDLE_ROOT / name):
+        if path.is_file():
+            return path
+    raise ValueError(f"weights not found: {name}; give a file, or a name such as models/model.pt")
+
+
+def of_weights(weights: str | None) -> list[Path]:
+    """Weights and what belongs to them, such as maps: files beside them that are named after them."""
+    if weights is None:
+        return []
+    path = Path(weights)
+    return [path, *sorted(path.parent.glob(f"{path.stem}_*.pt"))]

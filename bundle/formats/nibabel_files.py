@@ -159,10 +159,12 @@ def halves(path: Path) -> tuple[Path, Path]:
 
 def belongs_to_header(path: Path) -> bool:
     """Whether a file has the voxels of an image in two files, whose header (``.hdr``) lies beside it."""
-    beginning = path.name.lower().removesuffix(".gz").removesuffix(".img")
-    names = (f"{beginning}.hdr", f"{beginning}.hdr.gz")
-    is_half = path.name.lower().endswith(HALVES[1::2])
-    return is_half and any(one.name.lower() in names for one in path.parent.iterdir())
+    if not path.name.lower().endswith(HALVES[1::2]):
+        return False
+    try:
+        return halves(path)[0] != path
+    except Refused:
+        return False
 
 
 def found_in(image: SpatialImage) -> Found:

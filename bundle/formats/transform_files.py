@@ -68,8 +68,9 @@ def read_transform(path: str | Path) -> Transform:
     name = path.name.lower()
     if not exists(path):
         raise FileNotFoundError(f"transform not found: {path}{spelt_otherwise(path)}")
-    dicom = not name.endswith((*FIELD_SUFFIXES, *ITK_SUFFIXES)) and path.is_file() and is_dicom_image(path)
-    if not dicom and not name.endswith((*FIELD_SUFFIXES, *ITK_SUFFIXES)):
+    named = name.endswith((*FIELD_SUFFIXES, *ITK_SUFFIXES))
+    dicom = not named and path.is_file() and is_dicom_image(path)
+    if not named and not dicom:
         raise ValueError(
             f"{path}: not a format of a transform; supported are displacement fields ({', '.join(FIELD_SUFFIXES)}), "
             f"ITK transforms ({', '.join(ITK_SUFFIXES)}) and files of DICOM registrations"

@@ -34,10 +34,8 @@ from bundle.system.limits import is_same_file, size
 
 NOT_REACHED = 0.1
 """Distance (mm) to which the inverse may approach a point that counts as not reached; less in very fine fields."""
-LISTED = 10
-"""Most points whose numbers a line lists."""
-LABEL_MODES = ("nearest", "gaussian")
-"""How labels are resampled."""
+LISTED = 10  # most points whose numbers a line lists
+LABEL_MODES = ("nearest", "gaussian")  # how labels are resampled
 LOST = {TIME_STEP: "the step from volume to volume", SEGMENT_NAMES: "what its segments are called"}
 
 
@@ -186,7 +184,8 @@ def _resample(pull: Pull, path: Path, target: Path, grid: MetaTensor, label: str
             "the transform was made for"
         )
     if label is None and (values := few_values(image.numpy())):
-        note = f"its values are {', '.join(f'{value:.0f}' for value in values)}, as those of a label"
+        listed = ", ".join(f"{value:.0f}" for value in values)
+        note = f"its values are {listed}, as those of a label"
         warnings.warn(f"{path}: {note}, and interpolation makes others; --label keeps them", DataWarning, stacklevel=2)
     for key, what in LOST.items():
         if found := image.meta.get(key):
@@ -200,7 +199,8 @@ def _resample(pull: Pull, path: Path, target: Path, grid: MetaTensor, label: str
     given = image.as_tensor(), moving_affine, displacement, affine
     warped = warp_native(*given) if label is None else warp_label(*given, label)
     save_image(warped.numpy(), affine, dtype, target)
-    return f"{f'{len(warped)} x ' if len(warped) > 1 else ''}{size(shape)}, {dtype}"
+    volumes = f"{len(warped)} x " if len(warped) > 1 else ""
+    return f"{volumes}{size(shape)}, {dtype}"
 
 
 def _move_points(pull: Pull, path: Path, target: Path, before: MetaTensor | None, grid: MetaTensor | None) -> str:

@@ -116,8 +116,8 @@ def beside_others(pairs: Sequence[Mapping[str, Any]], output_dir: Path) -> list[
     """
     named, taken = [], {pair["pair_id"].lower() for pair in pairs}
     for pair in pairs:
-        name, longer = default_names(pair)
         if would_replace(pair, output_dir):
+            name, longer = default_names(pair)
             numbered = (f"{longer}-{number}" for number in count(2))
             free = (other for other in chain([longer], numbered) if other.lower() not in taken)
             new = next(other for other in free if not _holds_others(output_dir / other, pair))
